@@ -1,0 +1,33 @@
+//! LeNet for microcontrollers and hosts: fixed-size f32 forward kernels, the network, its weights file.
+//!
+//! The principles of this crate:
+//! 1. **The same bits everywhere.** Each sum has one written-down order, a product and a sum are rounded
+//!    separately (no fused multiply-add), and `exp` is `libm::expf` on every target, so that a host and a board
+//!    compute equal logits, not similar ones. (Where a computation overflows to NaN, the NaN's payload is the machine's.)
+//! 2. **Shapes live in types.** A wrong shape does not compile, so the kernels have no errors to return.
+//! 3. **Nothing is owned.** Parameters are borrowed, from flash on a board; scratch belongs to the caller.
+//! 4. **Nothing panics.** No unsafe code, no heap, no std; on the board's build no panic can be linked.
+//!
+//! Arrays are channels first, `(C, H, W)`; weights are `(C_OUT, C_IN, K, K)` and `(OUT, IN)`.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`arch`] | the one description of the network: dimensions, types, tensors, layers |
+//! | [`ops`] | the kernels: arrays in, arrays out |
+//! | [`network`] | the order of the kernels: [`network::forward`] |
+//! | [`self_test`] | a built-in pattern and what the network makes of it, to prove a machine at power-on |
+//! | `weights` | the weights file, read in place (feature `weights`) |
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("the weights file holds little-endian f32 and is read in place");
+
+pub mod arch;
+pub mod network;
+pub mod ops;
+pub mod self_test;
+#[cfg(feature = "weights")]
+pub mod weights;

@@ -1,0 +1,55 @@
+//! Probabilities from logits.
+
+/// `out[i] = exp(logits[i] - max) / Σ exp(logits[k] - max)`: positive, summing to 1 within rounding.
+///
+/// # Shapes
+/// * `logits`, `out`: `(N)`; `out` is overwritten
+///
+/// # Numerics
+/// The largest logit is subtracted first, so nothing overflows; `exp` is `libm::expf`, the sum runs upward in `i`.
+/// NaN or positive infinity among the logits gives NaN.
+///
+/// # Source
+/// Same definition as `torch.nn.functional.softmax`.
+pub fn softmax<const N: usize>(logits: &[f32; N], out: &mut [f32; N]) {
+    let mut largest = f32::NEG_INFINITY;
+    for &logit in logits {
+        if logit > largest {
+            largest = logit;
+        }
+    }
+    let mut sum = 0.0;
+    for (out, &logit) in out.iter_mut().zip(logits) {
+        *out = libm::expf(logit - largest);
+        sum += *out;
+    }
+    for out in out {
+        *out /= sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_share_evenly_however_large() {
+        let mut out = [0.0; 4];
+        softmax(&[1e30; 4], &mut out);
+        assert_eq!(out, [0.25; 4]);
+    }
+
+    #[test]
+    fn a_difference_of_ln_3_is_three_to_one() {
+        let mut out = [0.0; 2];
+        softmax(&[0.0, 1.098_612_3], &mut out);
+        assert!((out[0] - 0.25).abs() < 1e-6 && (out[1] - 0.75).abs() < 1e-6);
+    }
+
+    #[test]
+    fn nan_gives_nan() {
+        let mut out = [0.0; 2];
+        softmax(&[f32::NAN, 0.0], &mut out);
+        assert!(out.iter().all(|p| p.is_nan()));
+    }
+}
