@@ -48,7 +48,7 @@ const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 pub struct Provenance<'a> {
     /// Name of the data set, such as `fashion-mnist`.
     pub dataset: &'a str,
-    /// SHA-256 over the uncompressed training images, then the training labels, as IDX files.
+    /// SHA-256 over two SHA-256: of the uncompressed IDX file of the training images, and of that of their labels.
     pub dataset_sha256: [u8; 32],
     /// SHA-256 of the parameters as they stand in the file: names this very model.
     pub params_sha256: [u8; 32],

@@ -1,0 +1,132 @@
+//! Adam, over flat slices; no notion of a layer.
+//!
+//! Kingma and Ba: Adam: a method for stochastic optimization, 2015; in the order of operations of `torch.optim.Adam`.
+
+/// The settings of Adam.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Learning rate, per step.
+    pub lr: f64,
+    /// Decay of the first moment, per step.
+    pub beta1: f64,
+    /// Decay of the second moment, per step.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+        }
+    }
+}
+
+/// What the update of one step needs, the same for every parameter: each backend computes
+///
+/// ```text
+/// m += (g - m) * keep1
+/// v  = v * beta2 + g * g * keep2
+/// p -= step_size * m / (sqrt(v) * scale2 + eps)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// `1 - beta1`
+    pub keep1: f32,
+    /// `beta2`
+    pub beta2: f32,
+    /// `1 - beta2`
+    pub keep2: f32,
+    /// `lr / (1 - beta1^step)`: the bias correction of the first moment.
+    pub step_size: f32,
+    /// `1 / sqrt(1 - beta2^step)`: the bias correction of the second moment.
+    pub scale2: f32,
+    /// As in [`Adam`].
+    pub eps: f32,
+}
+
+impl Adam {
+    /// The coefficients of a step, counted from 1. Computed in f64, rounded once.
+    pub fn coefficients(&self, step: u64) -> Coefficients {
+        // `libm::pow`, because std's powers may differ between machines.
+        let corrected = |beta: f64| 1.0 - libm::pow(beta, step as f64);
+        Coefficients {
+            keep1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            keep2: (1.0 - self.beta2) as f32,
+            step_size: (self.lr / corrected(self.beta1)) as f32,
+            scale2: (1.0 / corrected(self.beta2).sqrt()) as f32,
+            eps: self.eps as f32,
+        }
+    }
+}
+
+/// One step of Adam: updates parameters and both moments from the gradients. All slices have one length.
+pub fn update(
+    c: &Coefficients,
+    params: &mut [f32],
+    grads: &[f32],
+    moment1: &mut [f32],
+    moment2: &mut [f32],
+) {
+    assert!(
+        params.len() == grads.len()
+            && grads.len() == moment1.len()
+            && moment1.len() == moment2.len()
+    );
+    for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(moment1).zip(moment2) {
+        *m += (g - *m) * c.keep1;
+        *v = *v * c.beta2 + g * g * c.keep2;
+        *p -= c.step_size * *m / (v.sqrt() * c.scale2 + c.eps);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_step_is_lr_against_the_sign_of_the_gradient() {
+        let (mut p, mut m, mut v) = ([1.0, 1.0, 1.0], [0.0; 3], [0.0; 3]);
+        update(
+            &Adam::default().coefficients(1),
+            &mut p,
+            &[0.5, -2e-3, 0.0],
+            &mut m,
+            &mut v,
+        );
+        for (p, expected) in p.iter().zip([0.999, 1.001, 1.0]) {
+            assert!((p - expected).abs() < 1e-7, "{p} {expected}");
+        }
+    }
+
+    #[test]
+    fn three_steps_by_hand() {
+        // Gradients 1, 1, -1 on p = 0: computed in f64 from the paper's formulas.
+        let (mut p, mut m, mut v) = ([0.0], [0.0], [0.0]);
+        let (mut m64, mut v64, mut p64) = (0.0, 0.0, 0.0);
+        for (step, g) in [1.0, 1.0, -1.0].into_iter().enumerate() {
+            update(
+                &Adam::default().coefficients(step as u64 + 1),
+                &mut p,
+                &[g as f32],
+                &mut m,
+                &mut v,
+            );
+            let t = step as i32 + 1;
+            m64 = 0.9 * m64 + 0.1 * g;
+            v64 = 0.999 * v64 + 0.001 * g * g;
+            let (m_hat, v_hat) = (m64 / (1.0 - 0.9f64.powi(t)), v64 / (1.0 - 0.999f64.powi(t)));
+            p64 -= 1e-3 * m_hat / (f64::sqrt(v_hat) + 1e-8);
+            assert!(
+                (f64::from(p[0]) - p64).abs() < 1e-9,
+                "step {t}: {} {p64}",
+                p[0]
+            );
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Why something failed, in a sentence for the person at the terminal: the file, what was found, what was expected,
+//! and what to do.
+
+use lenet_core::weights::{EncodeError, WeightsError};
+use std::path::{Path, PathBuf};
+
+/// Why the trainer could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{path}: {action}: {source}", path = path.display())]
+    Io {
+        /// What was tried, such as `cannot be read`.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// None of the places that may hold a data set has one.
+    #[error(
+        "no data set found. Looked for train-images-idx3-ubyte[.gz] (and 3 more) in:\n{searched}\
+         Name a folder that has them: --data DIR. Debian: apt install dataset-fashion-mnist"
+    )]
+    NoDataset {
+        /// A line a place.
+        searched: String,
+    },
+    /// A folder lacks one of the four files.
+    #[error(
+        "{folder}: no {name} or {name}.gz. A data set is four files: train-images-idx3-ubyte, \
+         train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte",
+        folder = folder.display()
+    )]
+    MissingFile {
+        /// The folder.
+        folder: PathBuf,
+        /// The file's name without `.gz`.
+        name: &'static str,
+    },
+    /// A file of the data set is not what it should be.
+    #[error("{path}: {problem}", path = path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, what was expected, what to do.
+        problem: String,
+    },
+    /// A weights file is not usable.
+    #[error("{path}: {source}{hint}", path = path.display(), hint = weights_hint(source))]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WeightsError,
+    },
+    /// Parameters that come from another program are not usable.
+    #[error("{path}: {problem}", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Parameters cannot be written as a weights file.
+    #[error("{path}: the weights cannot be written: {source}", path = path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: EncodeError,
+    },
+    /// The output exists already.
+    #[error("{path}: exists already, and nothing is overwritten; choose another name or remove it", path = path.display())]
+    Exists {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The loss is no number any more.
+    #[error(
+        "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller --lr (it is {lr}). \
+         Nothing was written"
+    )]
+    Diverged {
+        /// Counted from 1.
+        epoch: u32,
+        /// Counted from 1.
+        batch: usize,
+        /// NaN or infinite.
+        loss: f32,
+        /// The learning rate.
+        lr: f64,
+    },
+    /// The settings do not fit the data or each other.
+    #[error("{0}")]
+    Settings(String),
+    /// The parameters loaded do not compute what the file says they should.
+    #[error("{path}: {source}. This build does not compute what the writer of the file did; please report it", path = path.display())]
+    SelfTest {
+        /// The weights file.
+        path: PathBuf,
+        /// The first difference.
+        source: lenet_core::self_test::SelfTestError,
+    },
+    /// The backend asked for cannot be had, or failed.
+    #[error("{0}")]
+    Backend(String),
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] with its action and path.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// What to do about a weights file that was refused.
+fn weights_hint(error: &WeightsError) -> &'static str {
+    match error {
+        WeightsError::Magic {
+            found: [0x50, 0x4b, ..] | [0x80, ..],
+        } => {
+            ". It looks like a PyTorch pickle, which is not read because it can run code; save it as safetensors: \
+             safetensors.torch.save_file(net.state_dict(), \"net.safetensors\")"
+        }
+        WeightsError::Version { .. } => {
+            "; use the release of the program that wrote it, or train again"
+        }
+        WeightsError::Architecture { .. } => "; it belongs to another build of this program",
+        WeightsError::Truncated { .. }
+        | WeightsError::Checksum { .. }
+        | WeightsError::TrailingBytes { .. } => "; copy it again from where it came",
+        _ => "",
+    }
+}

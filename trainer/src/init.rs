@@ -1,0 +1,62 @@
+//! Starting parameters from a seed: PyTorch's default initialisation.
+
+use crate::dataset::generator;
+use bytemuck::zeroed_box;
+use lenet_core::arch::{Params, TENSORS};
+use rand_chacha::rand_core::Rng;
+
+/// Every weight and bias uniform in `±1/sqrt(fan_in)`, where `fan_in` is the number of inputs of one output of the
+/// layer, as `torch.nn.Conv2d` and `torch.nn.Linear` start (not the same numbers: PyTorch's generator is another).
+pub fn initial_params(seed: u64) -> Box<Params> {
+    let mut rng = generator(seed, 0);
+    let mut params: Box<Params> = zeroed_box();
+    let mut bound = 0.0;
+    for tensor in TENSORS {
+        // A weight comes before its bias, which shares its bound.
+        if let [_, inputs @ ..] = tensor.dims()
+            && !inputs.is_empty()
+        {
+            let fan_in: usize = inputs.iter().product();
+            bound = 1.0 / (fan_in as f64).sqrt();
+        }
+        for value in &mut params.as_flat_mut()[tensor.offset..][..tensor.len()] {
+            // 24 random bits: every value in steps of 2^-23 over -1..1.
+            let unit = f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0;
+            *value = (unit * bound) as f32;
+        }
+    }
+    params
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_fill_their_ranges_evenly() {
+        let params = initial_params(1);
+        let bounds = [5.0, 5.0, 150f32.sqrt(), 150f32.sqrt(), 16.0, 16.0].map(|root| 1.0 / root);
+        for (tensor, bound) in TENSORS.iter().zip(bounds) {
+            let values = &params.as_flat()[tensor.offset..][..tensor.len()];
+            assert!(values.iter().all(|v| v.abs() <= bound), "{}", tensor.name);
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            let deviation = bound / 3f32.sqrt() / (values.len() as f32).sqrt();
+            assert!(mean.abs() < 4.0 * deviation, "{}: mean {mean}", tensor.name);
+            assert!(
+                values.len() < 100 || values.iter().any(|v| v.abs() > 0.95 * bound),
+                "{}",
+                tensor.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bits_for_ever() {
+        assert_eq!(initial_params(7), initial_params(7));
+        assert_ne!(initial_params(7), initial_params(8));
+        assert_eq!(
+            initial_params(0).conv1_bias.map(f32::to_bits)[..2],
+            [3_182_230_064, 1_042_766_019]
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! Trains LeNet and writes its weights: data set, gradients, Adam, backends, files.
+//!
+//! The network itself, and the forward pass that a board runs, are in `lenet_core`.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`dataset`] | where the data is found, the IDX reader, the order of an epoch |
+//! | [`init`], [`loss`], [`adam`] | starting parameters, cross-entropy, the optimiser |
+//! | [`backend`] | the seam: a [`backend::Backend`] does whole training steps |
+//! | [`reference`] | the obvious backend, the oracle for the others |
+//! | [`cpu`] | the backend for all cores |
+//! | [`train`] | the epoch loop over a backend |
+//! | [`run`] | the folder that a training run leaves |
+//! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
+//! | [`commands`] | the command line, one file a subcommand; only these print |
+
+#![warn(missing_docs)]
+
+pub mod adam;
+pub mod backend;
+//pub mod commands;
+pub mod cpu;
+pub mod dataset;
+pub mod error;
+pub mod init;
+pub mod loss;
+pub mod reference;
+//pub mod run;
+//pub mod safetensors;
+//pub mod train;
+//pub mod weights_file;

@@ -1,0 +1,65 @@
+//! Softmax cross-entropy, forward and gradient.
+
+use lenet_core::arch::Logits;
+use lenet_core::network::argmax;
+
+/// The loss of one image and the gradient by its logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CrossEntropy {
+    /// `-log softmax(logits)[label]`, at least 0.
+    pub loss: f32,
+    /// Whether the largest logit (of equal ones the first) is the label's.
+    pub correct: bool,
+    /// Gradient of the loss by the logits: `softmax(logits) - onehot(label)`.
+    pub grad_logits: Logits,
+}
+
+/// Cross-entropy of one image's logits against its label, as `torch.nn.CrossEntropyLoss`.
+///
+/// # Numerics
+/// f32, the largest logit subtracted first, so that nothing overflows; `exp` and `log` from libm.
+pub fn cross_entropy(logits: &Logits, label: u8) -> CrossEntropy {
+    let label = usize::from(label);
+    let class = argmax(logits);
+    let exps = logits.map(|logit| libm::expf(logit - logits[class]));
+    let sum: f32 = exps.iter().sum();
+    let mut grad_logits = exps.map(|exp| exp / sum);
+    grad_logits[label] -= 1.0;
+    CrossEntropy {
+        loss: libm::logf(sum) - (logits[label] - logits[class]),
+        correct: class == label,
+        grad_logits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_lose_ln_10() {
+        let result = cross_entropy(&[3.0; 10], 9);
+        assert!((result.loss - std::f32::consts::LN_10).abs() < 1e-6);
+        assert!(!result.correct);
+        assert!(
+            (result.grad_logits[9] + 0.9).abs() < 1e-6
+                && (result.grad_logits[0] - 0.1).abs() < 1e-6
+        );
+    }
+
+    #[test]
+    fn huge_logits_do_not_overflow() {
+        let mut logits = [-1e30; 10];
+        logits[4] = 1e30;
+        let result = cross_entropy(&logits, 4);
+        assert_eq!((result.loss, result.correct), (0.0, true));
+        assert_eq!(cross_entropy(&logits, 5).loss, 2e30);
+    }
+
+    #[test]
+    fn the_gradient_sums_to_zero() {
+        let logits = std::array::from_fn(|i| (i as f32 * 0.7).sin() * 3.0);
+        let sum: f32 = cross_entropy(&logits, 2).grad_logits.iter().sum();
+        assert!(sum.abs() < 1e-6);
+    }
+}
