@@ -108,6 +108,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses.
+    pub fn exit_code(&self) -> std::process::ExitCode {
+        match self {
+            Self::Settings(_) => 2.into(),
+            _ => 1.into(),
+        }
+    }
+
     /// For `map_err`: an [`Error::Io`] with its action and path.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {

@@ -10,7 +10,8 @@
 //! | [`reference`] | the obvious backend, the oracle for the others |
 //! | [`cpu`] | the backend for all cores |
 //! | [`train`] | the epoch loop over a backend |
-//! | [`run`] | the folder that a training run leaves |
+//! | [`evaluate`] | accuracy and confusion |
+//! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
 
@@ -18,14 +19,16 @@
 
 pub mod adam;
 pub mod backend;
-//pub mod commands;
+pub mod commands;
 pub mod cpu;
 pub mod dataset;
 pub mod error;
+pub mod evaluate;
 pub mod init;
 pub mod loss;
+pub mod output;
 pub mod reference;
-//pub mod run;
-//pub mod safetensors;
-//pub mod train;
-//pub mod weights_file;
+pub mod run;
+pub mod safetensors;
+pub mod train;
+pub mod weights_file;

@@ -141,18 +141,19 @@ impl Dataset {
         let folder_name = folder
             .file_name()
             .map_or("data", |name| name.to_str().unwrap_or("data"));
-        if !allow_modified && (published.contains(&true) || folder_name == FASHION_MNIST) {
-            if let Some(file) = published.iter().position(|published| !published) {
-                let problem = format!(
-                    "SHA-256 of the uncompressed file is {}, Fashion-MNIST's is {}; copy it again, or go on with --allow-modified",
-                    hex(&found[file]),
-                    FILES[file].1
-                );
-                return Err(Error::Data {
-                    path: paths[file].clone(),
-                    problem,
-                });
-            }
+        if !allow_modified
+            && (published.contains(&true) || folder_name == FASHION_MNIST)
+            && let Some(file) = published.iter().position(|published| !published)
+        {
+            let problem = format!(
+                "SHA-256 of the uncompressed file is {}, Fashion-MNIST's is {}; copy it again, or go on with --allow-modified",
+                hex(&found[file]),
+                FILES[file].1
+            );
+            return Err(Error::Data {
+                path: paths[file].clone(),
+                problem,
+            });
         }
         let is_published = !published.contains(&false);
 

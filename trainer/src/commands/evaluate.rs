@@ -1,0 +1,108 @@
+//! `trainer evaluate`: accuracy of weights on a data set.
+
+use super::DataArgs;
+use crate::adam::Adam;
+use crate::backend::{Backend, State};
+use crate::cpu::Cpu;
+use crate::error::Error;
+use crate::evaluate::{Confusion, core_logits};
+use crate::reference::Reference;
+use crate::weights_file::WeightsFile;
+use crate::{output, safetensors};
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use lenet_core::arch::CLASSES;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Weights file, or a safetensors file with PyTorch's names
+    weights: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Which images
+    #[arg(long, default_value = "test")]
+    split: SplitArg,
+    /// What computes: core is the code that a board runs
+    #[arg(long, default_value = "core")]
+    device: Device,
+    /// Threads; 0 is one a core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: u16,
+    /// Write the logits, (N, 10) f32, to a new safetensors file
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
+    /// Print which classes are taken for which
+    #[arg(long)]
+    confusion: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SplitArg {
+    Test,
+    Train,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    Core,
+    Cpu,
+    Reference,
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    let file = WeightsFile::load(&args.weights)?;
+    let weights = file.weights();
+    let data = args.data.load()?;
+    let (name, split) = match args.split {
+        SplitArg::Test => ("test", &data.test),
+        SplitArg::Train => ("train", &data.train),
+    };
+    let state = || State::new(Box::new(*weights.params));
+    let mut logits = vec![[0.0; CLASSES]; split.len()];
+    match args.device {
+        Device::Core => logits = core_logits(weights.params, split.images()),
+        Device::Cpu => {
+            Cpu::new(split, state(), Adam::default(), args.threads.into())?
+                .logits(split.images(), &mut logits)?;
+        }
+        Device::Reference => {
+            Reference::new(split, state(), Adam::default()).logits(split.images(), &mut logits)?
+        }
+    }
+    if let Some(path) = &args.logits {
+        output::write_new(path, &safetensors::write_logits(&logits))?;
+    }
+    let confusion = Confusion::new(&logits, split.labels());
+    if args.confusion {
+        println!("{}", confusion_table(&confusion, &data.classes));
+    }
+    println!(
+        "{name} acc {:.4} ({} of {})",
+        confusion.accuracy(),
+        confusion.correct(),
+        confusion.total()
+    );
+    Ok(())
+}
+
+/// Rows are labels, columns predictions; then each class's recall and precision.
+fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut header = vec!["label \\ taken for".to_owned()];
+    header.extend((0..CLASSES).map(|class| class.to_string()));
+    header.extend(["recall".to_owned(), "precision".to_owned()]);
+    table.set_header(header);
+    for (class, name) in classes.iter().enumerate() {
+        let mut row = vec![format!("{class} {name}")];
+        row.extend(confusion.0.row(class).iter().map(u32::to_string));
+        row.push(format!("{:.3}", confusion.recall(class)));
+        row.push(format!("{:.3}", confusion.precision(class)));
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

@@ -1,0 +1,55 @@
+//! `trainer export` and `trainer import`: parameters for and from other programs.
+
+use crate::error::Error;
+use crate::weights_file::WeightsFile;
+use crate::{output, safetensors};
+use clap::ValueEnum;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExportArgs {
+    /// Weights file
+    weights: PathBuf,
+    /// Format to write
+    #[arg(long)]
+    format: Format,
+    /// New file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ImportArgs {
+    /// Safetensors file with the names of PyTorch's state_dict: conv.0.weight, conv.0.bias, conv.3.*, fc.0.*, fc.2.*, fc.4.*
+    file: PathBuf,
+    /// New weights file
+    #[arg(long, value_name = "WEIGHTS")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For PyTorch, with the names of its state_dict
+    Safetensors,
+}
+
+pub fn export(args: &ExportArgs) -> Result<(), Error> {
+    let file = WeightsFile::load(&args.weights)?;
+    let bytes = match args.format {
+        Format::Safetensors => safetensors::write_params(file.weights().params),
+    };
+    output::write_new(&args.out, &bytes)?;
+    println!("wrote {} ({} bytes)", args.out.display(), bytes.len());
+    Ok(())
+}
+
+pub fn import(args: &ImportArgs) -> Result<(), Error> {
+    let file = WeightsFile::load(&args.file)?;
+    file.save(&args.out)?;
+    println!(
+        "wrote {} ({} bytes)",
+        args.out.display(),
+        file.bytes().len()
+    );
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Accuracy and confusion from logits; the logits of many images by `lenet_core::network::forward` itself.
+
+use lenet_core::arch::{CLASSES, Logits, Params, Pixels, image};
+use lenet_core::network::{Activations, argmax, forward};
+use ndarray::Array2;
+use rayon::prelude::*;
+
+/// The logits of images by the code that a board runs, images shared over threads.
+pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
+    images
+        .par_iter()
+        .map_init(Activations::new, |act, pixels| {
+            *forward(params, &image(pixels), act)
+        })
+        .collect()
+}
+
+/// Counts of images, `(CLASSES, CLASSES)`: rows are labels, columns predicted classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion(pub Array2<u32>);
+
+impl Confusion {
+    /// Counts the largest logits against the labels.
+    pub fn new(logits: &[Logits], labels: &[u8]) -> Self {
+        let mut counts = Array2::zeros((CLASSES, CLASSES));
+        for (logits, &label) in logits.iter().zip(labels) {
+            counts[[usize::from(label), argmax(logits)]] += 1;
+        }
+        Self(counts)
+    }
+
+    /// Images classified correctly.
+    pub fn correct(&self) -> u32 {
+        self.0.diag().sum()
+    }
+
+    /// All images.
+    pub fn total(&self) -> u32 {
+        self.0.sum()
+    }
+
+    /// Share of images classified correctly.
+    pub fn accuracy(&self) -> f64 {
+        f64::from(self.correct()) / f64::from(self.total())
+    }
+
+    /// Of the images labelled `class`, the share recognised; NaN if there are none.
+    pub fn recall(&self, class: usize) -> f64 {
+        f64::from(self.0[[class, class]]) / f64::from(self.0.row(class).sum())
+    }
+
+    /// Of the images taken for `class`, the share that are; NaN if there are none.
+    pub fn precision(&self, class: usize) -> f64 {
+        f64::from(self.0[[class, class]]) / f64::from(self.0.column(class).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_labels_and_columns_predictions() {
+        let mut logits = [[0.0; CLASSES]; 4];
+        for (logits, class) in logits.iter_mut().zip([3, 3, 3, 7]) {
+            logits[class] = 1.0;
+        }
+        let confusion = Confusion::new(&logits, &[3, 3, 5, 7]);
+        assert_eq!(
+            (confusion.correct(), confusion.total(), confusion.accuracy()),
+            (3, 4, 0.75)
+        );
+        assert_eq!(
+            (
+                confusion.0[[5, 3]],
+                confusion.recall(5),
+                confusion.recall(3)
+            ),
+            (1, 0.0, 1.0)
+        );
+        assert_eq!(
+            (confusion.precision(3), confusion.precision(7)),
+            (2.0 / 3.0, 1.0)
+        );
+        assert!(confusion.recall(0).is_nan());
+    }
+}

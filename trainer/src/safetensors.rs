@@ -1,0 +1,128 @@
+//! Parameters and logits in the safetensors format, parameters under the names of PyTorch's `state_dict`.
+
+use bytemuck::zeroed_box;
+use lenet_core::arch::{CLASSES, Logits, Params, TENSORS, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+
+/// PyTorch's names of [`TENSORS`], as of two `nn.Sequential`, `conv` and `fc`.
+const NAMES: [&str; TENSORS.len()] = [
+    "conv.0.weight",
+    "conv.0.bias",
+    "conv.3.weight",
+    "conv.3.bias",
+    "fc.0.weight",
+    "fc.0.bias",
+    "fc.2.weight",
+    "fc.2.bias",
+    "fc.4.weight",
+    "fc.4.bias",
+];
+
+/// Whether bytes start like a safetensors file: the length of a JSON header, then the header.
+pub fn looks_like(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{') && bytes.get(6..8) == Some(&[0, 0])
+}
+
+/// The parameters in a safetensors file.
+///
+/// # Errors
+/// A sentence, with a table of the tensors wanted and found where they differ.
+pub fn read_params(bytes: &[u8]) -> Result<Box<Params>, String> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| format!("broken safetensors file: {error}"))?;
+    let mut params: Box<Params> = zeroed_box();
+    let mut differences = String::new();
+    for (name, tensor) in NAMES.iter().zip(TENSORS) {
+        match file.tensor(name) {
+            Ok(view) if view.dtype() == Dtype::F32 && view.shape() == tensor.dims() => {
+                let out = &mut params.as_flat_mut()[tensor.offset..][..tensor.len()];
+                bytemuck::cast_slice_mut(out).copy_from_slice(view.data());
+            }
+            Ok(view) => {
+                differences += &format!("\n  {name}: found {:?} {:?}", view.dtype(), view.shape());
+                differences += &format!(
+                    ", wanted F32 {:?}{}",
+                    tensor.dims(),
+                    transpose_hint(view.shape(), &tensor)
+                );
+            }
+            Err(_) => {
+                differences += &format!("\n  {name}: missing, wanted F32 {:?}", tensor.dims())
+            }
+        }
+    }
+    let foreign = file
+        .names()
+        .into_iter()
+        .filter(|name| !NAMES.contains(name));
+    differences.extend(foreign.map(|name| format!("\n  {name}: not a tensor of this network")));
+    match differences.as_str() {
+        "" => Ok(params),
+        _ => Err(format!("the tensors are not this network's:{differences}")),
+    }
+}
+
+fn transpose_hint(found: &[usize], wanted: &Tensor) -> &'static str {
+    match (found, wanted.dims()) {
+        (&[rows, columns], &[out, inputs]) if rows == inputs && columns == out => {
+            " (its transpose would fit)"
+        }
+        _ => "",
+    }
+}
+
+/// A safetensors file of the parameters.
+pub fn write_params(params: &Params) -> Vec<u8> {
+    let views = NAMES.iter().zip(TENSORS).map(|(name, tensor)| {
+        let values = &params.as_flat()[tensor.offset..][..tensor.len()];
+        (*name, view(tensor.dims(), values))
+    });
+    serialize(views, None).expect("names and sizes are known to fit")
+}
+
+/// A safetensors file of one tensor, `logits` `(N, CLASSES)`.
+pub fn write_logits(logits: &[Logits]) -> Vec<u8> {
+    let views = [(
+        "logits",
+        view(&[logits.len(), CLASSES], logits.as_flattened()),
+    )];
+    serialize(views, None).expect("the size follows from the shape")
+}
+
+fn view<'a>(dims: &[usize], values: &'a [f32]) -> TensorView<'a> {
+    TensorView::new(Dtype::F32, dims.to_vec(), bytemuck::cast_slice(values))
+        .expect("as many values as dims say")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::initial_params;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let params = initial_params(5);
+        let file = write_params(&params);
+        assert!(looks_like(&file));
+        assert_eq!(read_params(&file).unwrap(), params);
+    }
+
+    #[test]
+    fn differences_are_listed() {
+        let values = [0.0; 256 * 120];
+        let views = [
+            ("fc.0.weight", view(&[256, 120], &values)),
+            ("extra", view(&[1], &values[..1])),
+        ];
+        let problem = read_params(&serialize(views, None).unwrap()).unwrap_err();
+        let has = |line: &str| assert!(problem.contains(line), "{problem}");
+        has("fc.0.weight: found F32 [256, 120], wanted F32 [120, 256] (its transpose would fit)");
+        has("conv.0.weight: missing, wanted F32 [6, 1, 5, 5]");
+        has("extra: not a tensor of this network");
+        assert!(
+            read_params(&write_params(&initial_params(0))[..100])
+                .unwrap_err()
+                .starts_with("broken safetensors")
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! Weights files on the host: read with every check, written whole. The format is `lenet_core::weights`.
+
+use crate::error::Error;
+use crate::{output, safetensors};
+use lenet_core::arch::Params;
+use lenet_core::network::Activations;
+use lenet_core::self_test;
+use lenet_core::weights::{self, EncodeError, MAGIC, MAX_LEN, Metadata, Provenance, Weights};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// A weights file in memory that has passed every check.
+#[derive(Clone)]
+pub struct WeightsFile {
+    /// The bytes, as words so that the parameters are aligned.
+    words: Vec<u32>,
+    len: usize,
+}
+
+impl WeightsFile {
+    /// Makes a file of parameters. `metadata.provenance.params_sha256` is filled in here.
+    ///
+    /// # Errors
+    /// See [`EncodeError`].
+    pub fn encode(params: &Params, metadata: &Metadata<'_>) -> Result<Self, EncodeError> {
+        let provenance = Provenance {
+            params_sha256: params_sha256(params),
+            ..metadata.provenance
+        };
+        let metadata = Metadata {
+            provenance,
+            ..*metadata
+        };
+        let mut words = vec![0u32; MAX_LEN / 4];
+        let len = weights::encode(params, &metadata, bytemuck::cast_slice_mut(&mut words))?.len();
+        Ok(Self { words, len })
+    }
+
+    /// Reads a file and runs its self-test. A safetensors file with PyTorch's names serves too: it becomes a weights
+    /// file that says where it came from and nothing more.
+    ///
+    /// # Errors
+    /// * `Io`: the file cannot be read
+    /// * `Weights`: it is no weights file, or a damaged or foreign one
+    /// * `Foreign`: a safetensors file whose tensors are not this network's
+    /// * `SelfTest`: this build computes other logits than the one that wrote the file
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
+        if !bytes.starts_with(&MAGIC) && safetensors::looks_like(&bytes) {
+            let foreign = |problem| Error::Foreign {
+                path: path.to_owned(),
+                problem,
+            };
+            let params = safetensors::read_params(&bytes).map_err(foreign)?;
+            return Self::encode(&params, &IMPORTED).map_err(|source| Error::Foreign {
+                path: path.to_owned(),
+                problem: source.to_string(),
+            });
+        }
+        let mut words = vec![0u32; bytes.len().div_ceil(4)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+        let file = Self {
+            words,
+            len: bytes.len(),
+        };
+        let weights = weights::view(file.bytes()).map_err(|source| Error::Weights {
+            path: path.to_owned(),
+            source,
+        })?;
+        self_test::check(weights.params, &weights.self_test, &mut Activations::new()).map_err(
+            |source| Error::SelfTest {
+                path: path.to_owned(),
+                source,
+            },
+        )?;
+        Ok(file)
+    }
+
+    /// Writes the file under a name that is not taken.
+    ///
+    /// # Errors
+    /// As [`output::write_new`].
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        output::write_new(path, self.bytes())
+    }
+
+    /// What the file holds.
+    pub fn weights(&self) -> Weights<'_> {
+        weights::view(self.bytes()).expect("checked when it was made")
+    }
+
+    /// The file byte for byte.
+    pub fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+/// What is known of parameters that another program trained.
+const IMPORTED: Metadata = Metadata {
+    classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+    provenance: Provenance {
+        dataset: "unknown",
+        dataset_sha256: [0; 32],
+        params_sha256: [0; 32],
+        seed: 0,
+        epochs: 0,
+        batch_size: 0,
+        learning_rate: 0.0,
+        test_accuracy: f32::NAN,
+        recipe: "imported from safetensors",
+    },
+};
+
+/// SHA-256 of the parameters as little-endian f32: names a model.
+pub fn params_sha256(params: &Params) -> [u8; 32] {
+    Sha256::digest(bytemuck::bytes_of(params)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::initial_params;
+
+    #[test]
+    fn a_saved_file_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lenet.weights");
+        let params = initial_params(1);
+        WeightsFile::encode(&params, &IMPORTED)
+            .unwrap()
+            .save(&path)
+            .unwrap();
+        let file = WeightsFile::load(&path).unwrap();
+        assert_eq!(file.weights().params, &*params);
+        assert_eq!(
+            file.weights().metadata.provenance.params_sha256,
+            params_sha256(&params)
+        );
+    }
+
+    #[test]
+    fn a_pickle_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.pt");
+        std::fs::write(&path, b"PK\x03\x04 and so on").unwrap();
+        let error = WeightsFile::load(&path).err().unwrap().to_string();
+        assert!(
+            error.contains("starts with 50 4b 03 04") && error.contains("save it as safetensors"),
+            "{error}"
+        );
+    }
+}
