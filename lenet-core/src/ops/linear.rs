@@ -1,4 +1,8 @@
 //! Fully connected layer.
+//!
+//! Method: sixteen inputs at a time are held in registers and added, in their order, to the sum of every output in turn;
+//! the sums wait in `out`. One row of the weight after another is read, so one pointer does, and the rows stay in the
+//! order they were exported; on a superscalar host, several outputs are under way at once.
 
 /// `out[o] = bias[o] + Σ input[i] · weight[o][i]`.
 ///
@@ -13,7 +17,8 @@
 /// `γ·(|bias| + Σ|input·weight|)`, with `γ ≈ (IN + 1)·2⁻²⁴`. NaN and infinity propagate.
 ///
 /// # Cost
-/// `OUT·IN` multiply-adds; no scratch memory.
+/// `OUT·IN` multiply-adds; no scratch memory. Instructions on a Cortex-M4F: fc1 76,749, fc2 25,414, fc3 3,027; how measured:
+/// [`network::forward`](crate::network::forward).
 ///
 /// # Source
 /// Same definition as `torch.nn.Linear`.
@@ -23,18 +28,33 @@ pub fn linear<const IN: usize, const OUT: usize>(
     bias: &[f32; OUT],
     out: &mut [f32; OUT],
 ) {
-    for ((out, weight), &bias) in out.iter_mut().zip(weight).zip(bias) {
-        let mut sum = bias;
-        for (&input, &weight) in input.iter().zip(weight) {
-            sum += input * weight;
+    *out = *bias;
+    let (chunks, rest) = input.as_chunks::<16>();
+    for (n, chunk) in chunks.iter().enumerate() {
+        add_products(chunk, 16 * n, weight, out);
+    }
+    add_products(rest, IN - rest.len(), weight, out);
+}
+
+/// Adds the terms of `input`, which starts at index `start` of the whole.
+#[inline(always)]
+fn add_products<const IN: usize, const OUT: usize>(
+    input: &[f32],
+    start: usize,
+    weight: &[[f32; IN]; OUT],
+    out: &mut [f32; OUT],
+) {
+    for (out, weight) in out.iter_mut().zip(weight) {
+        for (&input, &weight) in input.iter().zip(&weight[start..]) {
+            *out += input * weight;
         }
-        *out = sum;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::array::from_fn;
 
     #[test]
     fn rows_of_the_weight_are_outputs() {
@@ -59,5 +79,36 @@ mod tests {
             &mut out,
         );
         assert_eq!(out, [0.0]);
+    }
+
+    /// Compares with the definition, bit for bit.
+    fn compare<const IN: usize, const OUT: usize>() {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 16_777_216.0 - 0.5
+        };
+        let input: [f32; IN] = from_fn(|_| next());
+        let weight: [[f32; IN]; OUT] = from_fn(|_| from_fn(|_| next()));
+        let bias: [f32; OUT] = from_fn(|_| next());
+        let mut out = [0.0; OUT];
+        linear(&input, &weight, &bias, &mut out);
+        for o in 0..OUT {
+            let mut sum = bias[o];
+            for i in 0..IN {
+                sum += input[i] * weight[o][i];
+            }
+            assert_eq!(out[o].to_bits(), sum.to_bits(), "output {o}");
+        }
+    }
+
+    #[test]
+    fn equals_the_definition() {
+        // Fewer inputs than a chunk, whole chunks, and a rest.
+        compare::<0, 2>();
+        compare::<7, 3>();
+        compare::<32, 1>();
+        compare::<84, 10>();
+        compare::<55, 13>();
     }
 }

@@ -3,7 +3,9 @@
 /// `1 / (1 + exp(-x))`, with `exp` from libm on every target.
 ///
 /// # Numerics
-/// Checked over all 2³² floats (`tests/tests/sigmoid.rs`): monotone, in 0..=1, NaN stays NaN.
+/// Checked over all 2³² floats against f64 (`tests/tests/sigmoid.rs`): monotone, in 0..=1, NaN stays NaN; the error is at
+/// most 9·10⁻⁸, and at most 2.5 units in the last place where the exact value is a normal number (x > -87.3). Below
+/// that the result is subnormal, and 0 once `exp(-x)` overflows (x < -88.7).
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + libm::expf(-x))
 }

@@ -1,0 +1,1 @@
+//! Everything that compares two things; the comparisons are in `tests/`.
