@@ -1,22 +1,10 @@
 //! RP2350: crystal, system PLL and UART0. The second core and the RISC-V cores stay asleep.
 //!
-//! Source: RP2350 Datasheet, chapters 5.9 (image definition), 7 (resets), 8 (clocks), 9 (GPIO), 12.1 (UART).
+//! Source: RP2350 Datasheet, chapters 7 (resets), 8 (clocks), 9 (GPIO), 12.1 (UART).
 
 use super::BAUD;
 use crate::link::ByteLink;
 use crate::reg::Peripheral;
-
-/// Tells the boot ROM what this flash holds: an executable for the Arm cores in the secure state.
-#[cfg(target_os = "none")]
-#[unsafe(link_section = ".start_block")]
-#[used]
-static IMAGE_DEFINITION: [u32; 5] = [
-    0xffff_ded3, // start of a block
-    0x1021_0142, // image type, one word: RP2350, Arm, secure, executable
-    0x0000_01ff, // last item, after one word of items
-    0,           // the next block is this one
-    0xab12_3579, // end of the block
-];
 
 // SAFETY: the reset controller.
 const RESETS: Peripheral = unsafe { Peripheral::at(0x4002_0000) };
