@@ -35,10 +35,10 @@ pub fn measure(
     params: &Params,
     image: &Image,
     act: &mut Activations,
-    now: impl Fn() -> u32,
+    now: &dyn Fn() -> u32,
 ) -> Cost {
-    run_stages(params, image, act, &now);
-    let stages = run_stages(params, image, act, &now);
+    run_stages(params, image, act, now);
+    let stages = run_stages(params, image, act, now);
     let bits = act.logits.map(f32::to_bits);
 
     forward(params, image, act);
@@ -52,11 +52,12 @@ pub fn measure(
     }
 }
 
+#[inline(never)]
 fn run_stages(
     params: &Params,
     image: &Image,
     act: &mut Activations,
-    now: &impl Fn() -> u32,
+    now: &dyn Fn() -> u32,
 ) -> [u32; STAGES.len()] {
     // The black box keeps the work between the two readings.
     let mut time = |stage: fn(&Params, &Image, &mut Activations)| {

@@ -8,7 +8,7 @@ use crate::Failure;
 use core::slice;
 use lenet_core::network::Activations;
 use lenet_core::self_test;
-use lenet_core::weights::{MAX_LEN, Weights, view_prefix};
+use lenet_core::weights::{MAX_LEN, Weights, WeightsError, view_prefix};
 
 #[cfg(not(emulated))]
 core::arch::global_asm!(
@@ -32,12 +32,28 @@ pub fn region() -> &'static [u8] {
     unsafe { slice::from_raw_parts(&raw const __weights, MAX_LEN) }
 }
 
-/// Checks the file and the machine: every check of the format, then the self-test.
+/// Checks the file, then the machine: what a program does before it infers.
 ///
 /// # Errors
 /// `Weights` if the file cannot be used, `SelfTest` if the board computes other bits than the trainer did.
 pub fn verify(act: &mut Activations) -> Result<Weights<'static>, Failure> {
-    let (weights, _) = view_prefix(region()).map_err(Failure::Weights)?;
-    self_test::check(weights.params, &weights.self_test, act).map_err(Failure::SelfTest)?;
+    let (weights, _) = read().map_err(Failure::Weights)?;
+    self_test(&weights, act)?;
     Ok(weights)
+}
+
+/// Reads the file in place, every check of the format; also returns the rest of the region.
+///
+/// # Errors
+/// By the name of the damage.
+pub fn read() -> Result<(Weights<'static>, &'static [u8]), WeightsError> {
+    view_prefix(region())
+}
+
+/// The power-on self-test: the file's test vector, bit for bit.
+///
+/// # Errors
+/// `SelfTest`, with the first logit that differs.
+pub fn self_test(weights: &Weights<'_>, act: &mut Activations) -> Result<(), Failure> {
+    self_test::check(weights.params, &weights.self_test, act).map_err(Failure::SelfTest)
 }

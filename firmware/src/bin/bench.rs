@@ -23,13 +23,13 @@ fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
     let params = weights::verify(act)?.params;
     let image = &samples::IMAGES[9];
     let (cost, unit) = if let Some(cycles) = Cycles::start() {
-        (measure(params, image, act, || cycles.now()), "cycles")
+        (measure(params, image, act, &|| cycles.now()), "cycles")
     } else {
         info!("no cycle counter here");
         let Some(shift) = icount() else {
             return Ok(());
         };
-        let ticks = measure(params, image, act, || clock.ticks());
+        let ticks = measure(params, image, act, &|| clock.ticks());
         (
             ticks.map(|ticks| instructions(ticks, clock.mhz(), shift)),
             "instructions",
