@@ -110,6 +110,8 @@ fn run() -> Result<(), String> {
         &out.join("memory.x"),
         &format!("{memory}\n{symbols}{weights_section}"),
     )?;
+    // The runtime asks a board's crate for the names of its interrupts; no interrupt is used.
+    write(&out.join("device.x"), "")?;
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     if !emulated {

@@ -246,10 +246,8 @@ pub fn view_prefix(bytes: &[u8]) -> Result<(Weights<'_>, &[u8]), WeightsError> {
             recipe: take(&mut rest, truncated)?,
         },
     };
-    let mut self_test = [0; CLASSES];
-    for logit in &mut self_test {
-        *logit = u32::from_le_bytes(take_bytes(&mut rest, truncated)?);
-    }
+    let self_test: self_test::Vector =
+        bytemuck::must_cast(take_bytes::<{ 4 * CLASSES }>(&mut rest, truncated)?);
 
     let covered = bytes.get(..bytes.len() - rest.len()).ok_or(truncated)?;
     let (&stored, rest) = rest.split_first_chunk().ok_or(truncated)?;
