@@ -5,7 +5,7 @@
 //! missing last line are failures. `LENET_IMAGES=N` sets the number of test images that every board classifies.
 
 use flate2::read::GzDecoder;
-use lenet_core::arch::{CLASSES, Pixels, image};
+use lenet_core::arch::{CLASSES, Image, Pixels, image};
 use lenet_core::network::{Activations, argmax, forward};
 use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, view};
 use object::read::{Object, ObjectSection, ObjectSymbol};
@@ -31,7 +31,7 @@ const REAL: [&str; 5] = [
     "stm32f4discovery",
     "pico2",
 ];
-const PROGRAMS: [&str; 4] = ["infer", "bench", "evaluate", "fault"];
+const PROGRAMS: [&str; 5] = ["infer", "bench", "evaluate", "fault", "panic_free"];
 /// Far more than a run takes on a busy machine.
 const TIME_OUT: Duration = Duration::from_secs(600);
 
@@ -471,6 +471,67 @@ fn every_image_fits_its_board() {
                 size.ram
             );
         }
+    }
+}
+
+/// `infer` on the default board, besides the weights and the eleven images in flash.
+#[test]
+#[ignore = "needs the firmware images: see ci.sh"]
+fn the_code_of_infer_is_small() {
+    let images = (CLASSES + 1) * size_of::<Image>();
+    let code = Size::of(&elf("microbit-v2", "infer")).flash - images as u64;
+    println!("microbit-v2: {code} bytes of code");
+    assert!(code <= 16 * 1024, "{code} bytes");
+}
+
+/// Statics and painted stack of `infer`, as it reports them; in QEMU it has no log buffer.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn the_ram_of_infer_is_small() {
+    let run = run("mps2-an386", &["infer"], Some(&weights_file()), &[]);
+    let line = run
+        .output
+        .lines()
+        .find(|line| line.starts_with("RAM: "))
+        .expect("infer reports its RAM");
+    let numbers: Vec<u32> = line
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [statics, log, stack] = numbers[..] else {
+        panic!("{line}")
+    };
+    println!("{line}");
+    assert!(log == 0 && statics + stack <= 6 * 1024, "{line}");
+}
+
+/// The program that links only if no panic can be reached has none.
+#[test]
+#[ignore = "needs the firmware images: see ci.sh"]
+fn the_path_to_the_logits_has_no_panic() {
+    for board in EMULATED.map(|(board, _)| board).into_iter().chain(REAL) {
+        let bytes = fs::read(elf(board, "panic_free")).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let mut names: Vec<&str> = file
+            .symbols()
+            .filter_map(|symbol| symbol.name().ok())
+            .collect();
+        assert!(
+            names.iter().any(|name| name.contains("forward")),
+            "{board}: symbols are missing"
+        );
+        names.retain(|name| {
+            [
+                "panicking",
+                "rust_begin_unwind",
+                "slice_index_fail",
+                "unwrap_failed",
+                "expect_failed",
+            ]
+            .iter()
+            .any(|panic| name.contains(panic))
+        });
+        assert!(names.is_empty(), "{board}: {names:?}");
     }
 }
 
