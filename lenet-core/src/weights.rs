@@ -198,6 +198,7 @@ pub fn view(bytes: &[u8]) -> Result<Weights<'_>, WeightsError> {
 ///
 /// # Errors
 /// As [`view`], but for `TrailingBytes`.
+#[inline(never)] // its stack is free again when the network runs
 pub fn view_prefix(bytes: &[u8]) -> Result<(Weights<'_>, &[u8]), WeightsError> {
     let truncated = WeightsError::Truncated { found: bytes.len() };
 
@@ -225,10 +226,28 @@ pub fn view_prefix(bytes: &[u8]) -> Result<(Weights<'_>, &[u8]), WeightsError> {
         });
     }
     let (params, rest) = rest.split_at_checked(PARAMS_LEN).ok_or(truncated)?;
-    let (tail, rest) = postcard::take_from_bytes::<Tail>(rest).map_err(|error| match error {
-        postcard::Error::DeserializeUnexpectedEnd => truncated,
-        _ => WeightsError::Metadata,
-    })?;
+    // Piece by piece, as the fields stand: deserialising the structs whole would take three times the code and the stack.
+    let mut rest = rest;
+    let mut classes = [""; CLASSES];
+    for class in &mut classes {
+        *class = take(&mut rest, truncated)?;
+    }
+    let metadata = Metadata {
+        classes,
+        provenance: Provenance {
+            dataset: take(&mut rest, truncated)?,
+            dataset_sha256: take_bytes(&mut rest, truncated)?,
+            params_sha256: take_bytes(&mut rest, truncated)?,
+            seed: take(&mut rest, truncated)?,
+            epochs: take(&mut rest, truncated)?,
+            batch_size: take(&mut rest, truncated)?,
+            learning_rate: take(&mut rest, truncated)?,
+            test_accuracy: take(&mut rest, truncated)?,
+            recipe: take(&mut rest, truncated)?,
+        },
+    };
+    let self_test: self_test::Vector =
+        bytemuck::must_cast(take_bytes::<{ 4 * CLASSES }>(&mut rest, truncated)?);
 
     let covered = bytes.get(..bytes.len() - rest.len()).ok_or(truncated)?;
     let (&stored, rest) = rest.split_first_chunk().ok_or(truncated)?;
@@ -241,19 +260,38 @@ pub fn view_prefix(bytes: &[u8]) -> Result<(Weights<'_>, &[u8]), WeightsError> {
     if let Some(index) = first_not_finite(params) {
         return Err(WeightsError::NotFinite { index });
     }
-    let Tail {
-        metadata,
-        self_test,
-    } = tail;
     Ok((
         Weights {
             params,
             metadata,
-            self_test: self_test.map(f32::to_bits),
+            self_test,
             crc: computed,
         },
         rest,
     ))
+}
+
+/// Takes a value off the front of `rest`.
+fn take<'a, T: Deserialize<'a>>(
+    rest: &mut &'a [u8],
+    truncated: WeightsError,
+) -> Result<T, WeightsError> {
+    let (value, after) = postcard::take_from_bytes(rest).map_err(|error| match error {
+        postcard::Error::DeserializeUnexpectedEnd => truncated,
+        _ => WeightsError::Metadata,
+    })?;
+    *rest = after;
+    Ok(value)
+}
+
+/// Takes `N` bytes off the front of `rest`.
+fn take_bytes<const N: usize>(
+    rest: &mut &[u8],
+    truncated: WeightsError,
+) -> Result<[u8; N], WeightsError> {
+    let (&bytes, after) = rest.split_first_chunk().ok_or(truncated)?;
+    *rest = after;
+    Ok(bytes)
 }
 
 /// Why parameters cannot be written as a weights file.
@@ -330,9 +368,8 @@ struct Message<'a> {
 }
 
 /// What follows the parameters.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Tail<'a> {
-    #[serde(borrow)]
     metadata: Metadata<'a>,
     /// As f32, because postcard gives those a fixed width.
     self_test: [f32; CLASSES],

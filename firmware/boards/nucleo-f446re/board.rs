@@ -1,0 +1,18 @@
+//! ST NUCLEO-F446RE (Cortex-M4F): probe and serial port on the board.
+
+use crate::chip::stm32f4::{self, Uart};
+
+/// The board.
+pub struct Board;
+
+impl crate::board::Board for Board {
+    type Uart = Uart;
+
+    fn start() -> u32 {
+        stm32f4::start()
+    }
+
+    fn uart(mhz: u32) -> Uart {
+        Uart::usart2(mhz)
+    }
+}

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Builds every program for every board, or for the boards named. Arguments for cargo go into CARGO_ARGS, such as
+# `-Zbuild-std=core` where rustup has no bare-metal targets.
+set -eu
+cd "$(dirname "$0")"
+[ $# -gt 0 ] || set -- $(ls -d boards/*/ | xargs -n 1 basename)
+for board; do
+    echo "$board"
+    cargo build --release ${CARGO_ARGS:-} --config "boards/$board/config.toml"
+done

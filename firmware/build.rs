@@ -1,0 +1,139 @@
+//! Chooses the board, checks that its memories are large enough, and writes what the linker needs.
+//!
+//! The board is `LENET_BOARD`, which the `config.toml` in the board's folder sets
+//! (`cargo build --config boards/NAME/config.toml`), else the default one. A board whose runner is QEMU gets no weights:
+//! QEMU loads them at start.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const DEFAULT_BOARD: &str = "microbit-v2";
+
+/// Flash of the largest program besides the weights, sample images included, in bytes. CI compares all three numbers
+/// with what the images take.
+const CODE_BYTES: u64 = 64 * 1024;
+/// RAM of the largest program besides its stack, the logs of a real board included, in bytes.
+const STATIC_BYTES: u64 = 12 * 1024;
+/// Stack of the deepest program, in bytes.
+const STACK_BYTES: u64 = 3 * 1024;
+/// `lenet_core::weights::MAX_LEN`, which the firmware compares with it when compiled.
+const WEIGHTS_BYTES: u64 = 176 * 1024;
+
+fn main() {
+    if let Err(message) = run() {
+        println!("cargo::error={message}");
+    }
+}
+
+fn run() -> Result<(), String> {
+    println!("cargo::rustc-check-cfg=cfg(emulated)");
+    println!("cargo::rerun-if-env-changed=LENET_BOARD");
+    println!("cargo::rerun-if-env-changed=LENET_WEIGHTS");
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return Err("the firmware is for bare metal: run cargo inside the folder firmware/".into());
+    }
+
+    let name = env::var("LENET_BOARD").unwrap_or_else(|_| DEFAULT_BOARD.into());
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let board = root.join("boards").join(&name);
+    let unknown =
+        |_| format!("no board `{name}`: LENET_BOARD must name a folder of firmware/boards");
+    let config = read(&board.join("config.toml")).map_err(unknown)?;
+    let memory = read(&board.join("memory.x"))?;
+    for (region, needed) in [
+        ("FLASH", CODE_BYTES),
+        ("WEIGHTS", WEIGHTS_BYTES),
+        ("RAM", STATIC_BYTES),
+        ("STACK", STACK_BYTES),
+    ] {
+        let given = length(&memory, region).ok_or_else(|| {
+            format!("boards/{name}/memory.x gives no region {region} with LENGTH = nK")
+        })?;
+        if given < needed {
+            return Err(format!(
+                "{name} is too small: {region} needs {needed} bytes, boards/{name}/memory.x gives {given}"
+            ));
+        }
+    }
+
+    let target = env::var("TARGET").expect("cargo sets it");
+    if !config.contains(&format!("target = \"{target}\"")) {
+        return Err(format!(
+            "{name} is not a {target}: build it with --config boards/{name}/config.toml"
+        ));
+    }
+    let emulated = config.contains("qemu-system-arm");
+    let weights_section = if emulated {
+        println!("cargo::rustc-cfg=emulated");
+        if env::var_os("LENET_WEIGHTS").is_some() {
+            println!(
+                "cargo::warning=LENET_WEIGHTS is ignored: {name} is emulated, QEMU loads the weights at start"
+            );
+        }
+        ""
+    } else {
+        let path =
+            env::var_os("LENET_WEIGHTS").map_or(root.join("../data/lenet.weights"), PathBuf::from);
+        let path = fs::canonicalize(&path).map_err(|error| {
+            format!(
+                "no weights at {}: {error}; train some (cargo run -p trainer) and set LENET_WEIGHTS=FILE",
+                path.display()
+            )
+        })?;
+        println!("cargo::rerun-if-changed={}", path.display());
+        let found = fs::metadata(&path)
+            .map_err(|error| error.to_string())?
+            .len();
+        if found > WEIGHTS_BYTES {
+            return Err(format!(
+                "{} has {found} bytes, the board has {WEIGHTS_BYTES} for weights",
+                path.display()
+            ));
+        }
+        println!("cargo::rustc-env=LENET_WEIGHTS_FILE={}", path.display());
+        "SECTIONS { .weights ORIGIN(WEIGHTS) : { KEEP(*(.weights)); } > WEIGHTS } INSERT AFTER .uninit;\n"
+    };
+
+    println!("cargo::rustc-env=LENET_BOARD={name}");
+    // A module in a file that only this script knows: `#[path]` takes a literal, so the literal is written here.
+    let module = format!(
+        "#[path = {:?}]\nmod selected;\npub use selected::Board as Selected;\n",
+        board.join("board.rs")
+    );
+    write(&out.join("board.rs"), &module)?;
+    // The stack has a region of its own below the statics, so that an overflow leaves RAM and faults.
+    let symbols = "__weights = ORIGIN(WEIGHTS);\n\
+        _stack_end = ORIGIN(STACK);\n\
+        _stack_start = ORIGIN(STACK) + LENGTH(STACK);\n";
+    write(
+        &out.join("memory.x"),
+        &format!("{memory}\n{symbols}{weights_section}"),
+    )?;
+    // The runtime asks a board's crate for the names of its interrupts; no interrupt is used.
+    write(&out.join("device.x"), "")?;
+    println!("cargo::rustc-link-search={}", out.display());
+    println!("cargo::rustc-link-arg-bins=-Tlink.x");
+    if !emulated {
+        println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
+    }
+    Ok(())
+}
+
+/// `LENGTH` of a region of a linker script, in bytes; it must be written as `NAME : ORIGIN = …, LENGTH = nK`.
+fn length(script: &str, region: &str) -> Option<u64> {
+    let line = script
+        .lines()
+        .find(|line| line.trim_start().starts_with(&format!("{region} ")))?;
+    let (_, length) = line.split_once("LENGTH = ")?;
+    Some(length.trim().strip_suffix('K')?.parse::<u64>().ok()? * 1024)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    println!("cargo::rerun-if-changed={}", path.display());
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

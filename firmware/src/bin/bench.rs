@@ -1,0 +1,62 @@
+//! Cost of each layer: cycles where the core counts them; in QEMU under `-icount shift=N`, exact instructions.
+//!
+//! Command line in QEMU: `bench icount N`.
+
+#![no_std]
+#![no_main]
+
+use cortex_m_rt::entry;
+use firmware::bench::{STAGES, measure};
+use firmware::clock::{Clock, Cycles};
+use firmware::{BOARD, Failure, VERSION, info, samples, semihost, weights};
+use lenet_core::network::Activations;
+
+#[entry]
+fn main() -> ! {
+    static mut ACT: Activations = Activations::new();
+    let machine = firmware::start();
+    firmware::finish(run(machine.clock, ACT))
+}
+
+fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
+    info!("bench {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
+    let params = weights::verify(act)?.params;
+    let image = &samples::IMAGES[9];
+    let (cost, unit) = if let Some(cycles) = Cycles::start() {
+        (measure(params, image, act, &|| cycles.now()), "cycles")
+    } else {
+        info!("no cycle counter here");
+        let Some(shift) = icount() else {
+            return Ok(());
+        };
+        let ticks = measure(params, image, act, &|| clock.ticks());
+        (
+            ticks.map(|ticks| instructions(ticks, clock.mhz(), shift)),
+            "instructions",
+        )
+    };
+    if !cost.same_bits {
+        return Err(Failure::Host(
+            "the layers one by one give other bits than forward",
+        ));
+    }
+    for (name, count) in STAGES.iter().zip(cost.stages) {
+        info!("{} {} {}", *name, count, unit);
+    }
+    info!("forward {} {}", cost.forward, unit);
+    Ok(())
+}
+
+/// The shift of `-icount`, from the command line: an instruction takes `2^shift` ns then.
+fn icount() -> Option<u32> {
+    let args = semihost::args().ok()?;
+    let mut words = args
+        .filter_map(Result::ok)
+        .skip_while(|&word| word != "icount");
+    words.nth(1)?.parse().ok()
+}
+
+/// Instructions in `ticks` of a clock of `mhz`, when one takes `2^shift` ns.
+fn instructions(ticks: u32, mhz: u32, shift: u32) -> u32 {
+    (u64::from(ticks) * 1000 / u64::from(mhz) >> shift) as u32
+}

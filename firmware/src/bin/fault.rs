@@ -1,0 +1,40 @@
+//! Ends in the fault that the command line names: `fault panic`, `fault hardfault` or `fault overflow`.
+//!
+//! For the tests, and to see on a board that a fault ends in a message.
+
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use cortex_m_rt::entry;
+use firmware::{Failure, info, semihost};
+
+#[entry]
+fn main() -> ! {
+    firmware::start();
+    firmware::finish(run())
+}
+
+fn run() -> Result<(), Failure> {
+    let args = semihost::args()?;
+    let what = args.skip(1).next().and_then(Result::ok).unwrap_or("");
+    info!("fault {}", what);
+    match what {
+        "panic" => panic!("on purpose"),
+        "hardfault" => cortex_m::asm::udf(),
+        "overflow" => {
+            recurse(1);
+            Ok(())
+        }
+        _ => Err(Failure::Host("usage: fault panic|hardfault|overflow")),
+    }
+}
+
+/// Takes stack until there is none. The work after the call keeps it from being a loop.
+fn recurse(depth: u32) -> u32 {
+    let frame = black_box([depth; 32]);
+    if depth == 0 {
+        return 0;
+    }
+    recurse(black_box(depth + 1)).wrapping_add(black_box(&frame)[0])
+}

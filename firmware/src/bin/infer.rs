@@ -1,0 +1,103 @@
+//! Checks the weights and the machine, then classifies ten sample images.
+
+#![no_std]
+#![no_main]
+
+use cortex_m_rt::entry;
+use firmware::clock::Clock;
+use firmware::{BOARD, Failure, VERSION, debug, info, log, ram, samples, weights};
+use lenet_core::arch::{CLASSES, Image, SIDE};
+use lenet_core::network::{Activations, argmax, forward};
+use lenet_core::ops::softmax;
+use lenet_core::weights::Weights;
+
+#[entry]
+fn main() -> ! {
+    static mut ACT: Activations = Activations::new();
+    let machine = firmware::start();
+    firmware::finish(run(machine.clock, ACT))
+}
+
+fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
+    info!("lenet {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
+    // Borrowed where it was read: 250 bytes that the stack of a small board need not hold twice.
+    let read = weights::read();
+    let (weights, _) = read.as_ref().map_err(|&error| Failure::Weights(error))?;
+    weights::self_test(weights, act)?;
+    describe(weights);
+    for (class, image) in samples::IMAGES.iter().enumerate() {
+        classify(clock, weights, class, image, act);
+    }
+    let used = ram::used();
+    info!(
+        "RAM: {} bytes of statics, {} of them the log's, and {} of stack",
+        used.statics,
+        log::BUFFER_BYTES,
+        used.stack
+    );
+    Ok(())
+}
+
+/// What the file says of itself.
+#[inline(never)]
+fn describe(weights: &Weights<'_>) {
+    let from = &weights.metadata.provenance;
+    let [a, b, c, d, ..] = from.params_sha256;
+    info!(
+        "weights {:08x}, parameters {:08x}: {}, {} epochs of {}, seed {}",
+        weights.crc,
+        u32::from_be_bytes([a, b, c, d]),
+        from.dataset,
+        from.epochs,
+        from.recipe,
+        from.seed
+    );
+    if !from.test_accuracy.is_nan() {
+        let (whole, tenths) = percent(from.test_accuracy);
+        info!("test accuracy {}.{} %, self-test passed", whole, tenths);
+    }
+}
+
+#[inline(never)]
+fn classify(
+    clock: Clock,
+    weights: &Weights<'_>,
+    class: usize,
+    image: &Image,
+    act: &mut Activations,
+) {
+    if log::DEBUG {
+        draw(image);
+    }
+    let start = clock.ticks();
+    let logits = forward(weights.params, image, act);
+    let us = clock.us_since(start);
+    let best = argmax(logits);
+    let mut shares = [0.0; CLASSES];
+    softmax(logits, &mut shares);
+    let (whole, tenths) = percent(shares[best]);
+    let names = &weights.metadata.classes;
+    info!(
+        "{}: {}, {}.{} %, {} us",
+        names[class], names[best], whole, tenths, us
+    );
+}
+
+/// The image as 28 rows of characters, darker for larger.
+#[inline(never)]
+fn draw(image: &Image) {
+    const INK: &[u8; 8] = b" .:-=+*#";
+    for row in image.as_flattened() {
+        let mut line = [b' '; SIDE];
+        for (character, &grey) in line.iter_mut().zip(row) {
+            *character = INK[(grey * 7.0) as usize & 7];
+        }
+        debug!("{}", core::str::from_utf8(&line).unwrap_or_default());
+    }
+}
+
+/// A share as percent and tenths, rounded to the nearest.
+fn percent(share: f32) -> (u32, u32) {
+    let permille = (share * 1000.0 + 0.5) as u32;
+    (permille / 10, permille % 10)
+}

@@ -1,0 +1,51 @@
+//! Proves that the path from weights file to logits cannot panic: it links.
+//!
+//! The panic handler calls a function that exists nowhere, so that the linker fails if any panic can be reached. The
+//! program does what every other does between its start and its output; nobody runs it.
+
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use core::panic::PanicInfo;
+use cortex_m_rt::entry;
+use lenet_core::arch::{Pixels, SIDE, image};
+use lenet_core::network::{Activations, argmax, forward};
+use lenet_core::ops::softmax;
+use lenet_core::weights::{MAX_LEN, view_prefix};
+use lenet_core::{arch::CLASSES, self_test};
+
+unsafe extern "C" {
+    static __weights: u8;
+    fn a_panic_can_be_reached() -> !;
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    // SAFETY: never called: nothing defines it, so an image that could call it does not link.
+    unsafe { a_panic_can_be_reached() }
+}
+
+/// The vector table's part for interrupts, which the library of the other programs has.
+#[unsafe(link_section = ".vector_table.interrupts")]
+#[unsafe(no_mangle)]
+static __INTERRUPTS: [u32; 1] = [0];
+
+#[entry]
+fn main() -> ! {
+    // SAFETY: the linker script sets this region of flash aside.
+    let region = unsafe { core::slice::from_raw_parts(&raw const __weights, MAX_LEN) };
+    let mut act = Activations::new();
+    if let Ok((weights, _)) = view_prefix(region)
+        && self_test::check(weights.params, &weights.self_test, &mut act).is_ok()
+    {
+        let pixels: Pixels = black_box([[0; SIDE]; SIDE]);
+        let mut shares = [0.0; CLASSES];
+        let logits = forward(weights.params, &image(&pixels), &mut act);
+        softmax(logits, &mut shares);
+        black_box((shares, argmax(logits)));
+    }
+    loop {
+        cortex_m::asm::wfi();
+    }
+}

@@ -1,0 +1,100 @@
+//! Panic, HardFault and stack overflow: each ends in a message and a failing exit, never in silence or a hang.
+//!
+//! The stack has a memory region of its own at the bottom of RAM, so an overflow leaves RAM and faults before it
+//! overwrites anything (a Cortex-M33 also has a limit register). The handler must not use that stack: its first
+//! instructions reset the stack pointer, then it looks where the pointer was.
+
+use crate::semihost;
+use core::arch::naked_asm;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Exit code of a panic or fault; a program that failed but ended in order has 1.
+const EXIT_CODE: i32 = 101;
+
+unsafe extern "C" {
+    static _stack_end: u32;
+    static _stack_start: u32;
+}
+
+/// The vector table's part for interrupts: none is enabled, so one entry stands for the chip's many and 956 bytes of
+/// flash are saved.
+#[unsafe(link_section = ".vector_table.interrupts")]
+#[unsafe(no_mangle)]
+static __INTERRUPTS: [unsafe extern "C" fn(); 1] = {
+    unsafe extern "C" {
+        fn DefaultHandler();
+    }
+    [DefaultHandler]
+};
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    cortex_m::interrupt::disable();
+    if first() {
+        let (file, line) = info
+            .location()
+            .map_or(("?", 0), |at| (at.file(), at.line()));
+        let message = info
+            .message()
+            .as_str()
+            .unwrap_or("(no text: the message has arguments)");
+        crate::error!("panic at {}:{}: {}", file, line, message);
+    }
+    semihost::exit(EXIT_CODE)
+}
+
+/// Whether this is the first fault: one while reporting another must not report again.
+fn first() -> bool {
+    static FAULTED: AtomicBool = AtomicBool::new(false);
+    // No swap: a Cortex-M0 has none, and faults do not interrupt each other's way here.
+    let first = !FAULTED.load(Ordering::Relaxed);
+    FAULTED.store(true, Ordering::Relaxed);
+    first
+}
+
+/// Entered by the processor: hands the stack pointer to `hard_fault`, on a fresh stack.
+///
+/// # Safety
+/// Only for the vector table.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn HardFault() -> ! {
+    naked_asm!(
+        "mrs r0, MSP",
+        "ldr r1, =_stack_start",
+        "msr MSP, r1",
+        "ldr r1, ={hard_fault}",
+        "bx r1",
+        ".pool",
+        hard_fault = sym hard_fault,
+    )
+}
+
+/// `sp` is the stack pointer of the moment, at the frame of eight words that the processor pushed.
+extern "C" fn hard_fault(sp: usize) -> ! {
+    let (end, start) = (
+        &raw const _stack_end as usize,
+        &raw const _stack_start as usize,
+    );
+    if first() {
+        if sp < end || stack_limit_hit() {
+            crate::error!("stack overflow: more than {} bytes", start - end);
+        } else if sp <= start - 32 && sp.is_multiple_of(4) {
+            // SAFETY: the frame lies within the stack's region, by the comparison above.
+            let pc = unsafe { *core::ptr::with_exposed_provenance::<u32>(sp + 24) };
+            crate::error!("HardFault at {:#010x}", pc);
+        } else {
+            crate::error!("HardFault, stack pointer {:#010x}", sp);
+        }
+    }
+    semihost::exit(EXIT_CODE)
+}
+
+/// Whether the fault is the Cortex-M33's UsageFault.STKOF; other cores read 0 there.
+fn stack_limit_hit() -> bool {
+    const CFSR: usize = 0xe000_ed28;
+    const STKOF: u32 = 1 << 20;
+    // SAFETY: a register of the system control block, which every core here has or reads as zero.
+    unsafe { core::ptr::with_exposed_provenance::<u32>(CFSR).read_volatile() & STKOF != 0 }
+}

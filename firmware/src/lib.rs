@@ -1,0 +1,102 @@
+//! What the programs share: the board, the log, faults, time, memory, weights.
+//!
+//! A program is a file in `src/bin`. It calls [`start`], does its work in a function that returns a [`Result`], and
+//! hands that to [`finish`]. The board is chosen by `build.rs`; everything a board must say is in [`board`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`board`] | the trait a board implements, and the board of this build |
+//! | [`chip`] | clocks and UARTs, by family of chips |
+//! | [`log`] | `info!`, `debug!`, `error!`: defmt over RTT on a real board, text over semihosting in QEMU |
+//! | [`link`] | bytes to and from a host |
+//! | [`fault`] | panic, HardFault and stack overflow: a message and a failing exit |
+//! | [`clock`] | time from SysTick, cycles from the cycle counter where there is one |
+//! | [`bench`](mod@bench) | cost of each layer |
+//! | [`ram`] | memory used, the stack by its paint |
+//! | [`weights`] | the weights file in flash, checked |
+//! | [`samples`] | ten images to try |
+//! | [`semihost`] | command line and exit through the debugger or the emulator |
+
+#![no_std]
+
+pub mod bench;
+pub mod board;
+pub mod chip;
+pub mod clock;
+pub mod fault;
+pub mod link;
+pub mod log;
+pub mod ram;
+pub mod reg;
+pub mod samples;
+pub mod semihost;
+pub mod weights;
+
+use board::{Board, Selected};
+use clock::Clock;
+use core::fmt;
+use lenet_core::self_test::SelfTestError;
+use lenet_core::weights::WeightsError;
+
+/// Name of the board this image is for.
+pub const BOARD: &str = env!("LENET_BOARD");
+/// Version of the firmware.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a program gets from [`start`].
+pub struct Machine {
+    /// Measures time.
+    pub clock: Clock,
+    /// Bytes to and from a host.
+    pub link: link::Host,
+}
+
+/// Starts the log, the clocks and the link. To be called once, first.
+pub fn start() -> Machine {
+    #[cfg(not(emulated))]
+    let rtt = log::start();
+    let mhz = Selected::start();
+    let uart = Selected::uart(mhz);
+    Machine {
+        clock: Clock::start(mhz),
+        #[cfg(emulated)]
+        link: uart,
+        #[cfg(not(emulated))]
+        link: link::Either::new(uart, rtt),
+    }
+}
+
+/// Why a program ends with a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, defmt::Format)]
+pub enum Failure {
+    /// The weights in flash are not usable.
+    Weights(WeightsError),
+    /// The board computes other bits than the trainer did.
+    SelfTest(SelfTestError),
+    /// The command line or a file of the host is not as expected.
+    Host(&'static str),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights(error) => write!(f, "weights: {error}"),
+            Self::SelfTest(error) => write!(f, "{error}"),
+            Self::Host(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Ends a program: `ok` and exit code 0, or the error and 1.
+pub fn finish(result: Result<(), Failure>) -> ! {
+    match result {
+        Ok(()) => {
+            info!("ok");
+            semihost::exit(0)
+        }
+        Err(failure) => {
+            error!("{}", failure);
+            semihost::exit(1)
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! The firmware's images under QEMU, compared with the host: logits bit for bit, faults, weights, cost and size.
+//!
+//! Needs `qemu-system-arm` and the images that `firmware/build-all.sh` builds, so these tests are ignored unless asked for:
+//! `cargo test --release -p lenet-tests --test firmware -- --ignored`. QEMU is started directly: a hang, a signal and a
+//! missing last line are failures. `LENET_IMAGES=N` sets the number of test images that every board classifies.
+
+use flate2::read::GzDecoder;
+use lenet_core::arch::{CLASSES, Image, Pixels, image};
+use lenet_core::network::{Activations, argmax, forward};
+use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, view};
+use object::read::{Object, ObjectSection, ObjectSymbol};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Emulated boards, and how many test images each classifies in CI.
+const EMULATED: [(&str, usize); 5] = [
+    ("mps2-an386", 10_000),
+    ("mps2-an500", 1_000),
+    ("mps2-an505", 1_000),
+    ("netduinoplus2", 1_000),
+    ("microbit", 30),
+];
+const REAL: [&str; 5] = [
+    "microbit-v2",
+    "nrf52840-dk",
+    "nucleo-f446re",
+    "stm32f4discovery",
+    "pico2",
+];
+const PROGRAMS: [&str; 5] = ["infer", "bench", "evaluate", "fault", "panic_free"];
+/// Far more than a run takes on a busy machine.
+const TIME_OUT: Duration = Duration::from_secs(600);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The image of a program for a board, where `build-all.sh` puts it.
+fn elf(board: &str, program: &str) -> PathBuf {
+    let board_folder = root().join("target/firmware").join(board);
+    let found = fs::read_dir(&board_folder)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path().join("release").join(program))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "no {program} in {}: run firmware/build-all.sh",
+            board_folder.display()
+        )
+    })
+}
+
+/// The address of a linker's symbol.
+fn symbol(elf: &Path, name: &str) -> u64 {
+    let bytes = fs::read(elf).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let found = file.symbols().find(|symbol| symbol.name() == Ok(name));
+    found
+        .unwrap_or_else(|| panic!("no symbol {name} in {}", elf.display()))
+        .address()
+}
+
+/// How a run ended: what it printed, and its exit code.
+struct Run {
+    output: String,
+    code: i32,
+}
+
+impl Run {
+    #[track_caller]
+    fn ends(&self, last_line: &str, code: i32) {
+        assert_eq!(
+            (self.output.lines().last(), self.code),
+            (Some(last_line), code),
+            "{}",
+            self.output
+        );
+    }
+}
+
+/// Runs a program on an emulated board: `args` is its command line, `qemu_args` are QEMU's.
+fn run(board: &str, args: &[&str], weights: Option<&Path>, qemu_args: &[&str]) -> Run {
+    let elf = elf(board, args[0]);
+    let mut semihosting = String::from("enable=on,target=native");
+    for arg in args {
+        semihosting += ",arg=";
+        semihosting += arg;
+    }
+    let mut qemu = Command::new("qemu-system-arm");
+    qemu.args([
+        "-machine", board, "-display", "none", "-monitor", "none", "-serial", "null",
+    ])
+    .args(["-semihosting-config", &semihosting])
+    .args(qemu_args);
+    if let Some(weights) = weights {
+        let address = symbol(&elf, "__weights");
+        qemu.arg("-device").arg(format!(
+            "loader,file={},addr={address:#x},force-raw=on",
+            weights.display()
+        ));
+    }
+    qemu.arg("-kernel")
+        .arg(&elf)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = qemu.spawn().expect("qemu-system-arm starts");
+    // The pipes are read while it runs, so that it never waits for them.
+    let pipes: [Box<dyn Read + Send>; 2] = [
+        Box::new(child.stdout.take().unwrap()),
+        Box::new(child.stderr.take().unwrap()),
+    ];
+    let readers = pipes.map(|mut pipe| {
+        thread::spawn(move || {
+            let mut text = String::new();
+            pipe.read_to_string(&mut text).map(|_| text)
+        })
+    });
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if start.elapsed() > TIME_OUT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let output: String = readers
+        .map(|reader| reader.join().unwrap().unwrap())
+        .concat();
+    let status = status.unwrap_or_else(|| panic!("{board} {args:?} hangs; so far:\n{output}"));
+    let code = status
+        .code()
+        .unwrap_or_else(|| panic!("{board} {args:?}: QEMU ended by {status}:\n{output}"));
+    Run { output, code }
+}
+
+/// The weights that CI flashes: `LENET_WEIGHTS`, else the committed ones.
+fn weights_file() -> PathBuf {
+    std::env::var_os("LENET_WEIGHTS").map_or(root().join("data/lenet.weights"), PathBuf::from)
+}
+
+/// A file's bytes at an address that is a multiple of four.
+#[repr(align(4))]
+struct Aligned([u8; MAX_LEN]);
+
+fn read_weights(path: &Path) -> (Box<Aligned>, usize) {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut aligned = Box::new(Aligned([0; MAX_LEN]));
+    aligned.0[..bytes.len()].copy_from_slice(&bytes);
+    (aligned, bytes.len())
+}
+
+/// A file for one test alone.
+fn scratch(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("firmware");
+    fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+/// The test images as one uncompressed IDX file.
+fn test_images() -> Vec<u8> {
+    let path = root().join("data/fashion-mnist/t10k-images-idx3-ubyte.gz");
+    let mut bytes = Vec::new();
+    GzDecoder::new(File::open(&path).unwrap())
+        .read_to_end(&mut bytes)
+        .unwrap();
+    bytes
+}
+
+/// `evaluate` on a board against `forward` here.
+fn logits_are_the_hosts(board: &str, images: usize) {
+    let images = std::env::var("LENET_IMAGES")
+        .map_or(images, |n| n.parse().expect("LENET_IMAGES is a number"));
+    let (idx, out) = (
+        scratch(&format!("{board}.idx")),
+        scratch(&format!("{board}.logits")),
+    );
+    let bytes = test_images();
+    fs::write(&idx, &bytes).unwrap();
+    let _ = fs::remove_file(&out);
+    let weights = weights_file();
+    let args = [
+        "evaluate",
+        idx.to_str().unwrap(),
+        out.to_str().unwrap(),
+        &images.to_string(),
+    ];
+    let start = Instant::now();
+    let run = run(board, &args, Some(&weights), &[]);
+    println!(
+        "{board}: {images} images in {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
+    run.ends("ok", 0);
+
+    let found = fs::read(&out).unwrap();
+    assert_eq!(found.len(), images * CLASSES * 4, "{}", run.output);
+    let (file, len) = read_weights(&weights);
+    let params = view(&file.0[..len]).unwrap().params;
+    let mut act = Activations::new();
+    let (pixels, _) = bytes[16..].as_chunks::<{ size_of::<Pixels>() }>();
+    let mut different = 0;
+    for (i, (pixels, found)) in pixels
+        .iter()
+        .zip(found.chunks_exact(CLASSES * 4))
+        .enumerate()
+    {
+        let expected = forward(params, &image(bytemuck::cast_ref(pixels)), &mut act);
+        if bytemuck::bytes_of(expected) != found {
+            let found: Vec<f32> = found
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| f32::from_le_bytes(b))
+                .collect();
+            println!("image {i}: {board} {found:?}, host {expected:?}");
+            different += 1;
+        }
+    }
+    assert_eq!(
+        different, 0,
+        "logits of {different} of {images} images differ on {board}"
+    );
+}
+
+/// `infer` names for each sample the class that the host finds, and ends with `ok`.
+fn infer_agrees_with_the_host(board: &str) {
+    let weights = weights_file();
+    let run = run(board, &["infer"], Some(&weights), &[]);
+    run.ends("ok", 0);
+    let (file, len) = read_weights(&weights);
+    let weights = view(&file.0[..len]).unwrap();
+    let samples = fs::read(root().join("data/samples.bin")).unwrap();
+    let mut act = Activations::new();
+    for (class, pixels) in samples
+        .as_chunks::<{ size_of::<Pixels>() }>()
+        .0
+        .iter()
+        .enumerate()
+    {
+        let best = argmax(forward(
+            weights.params,
+            &image(bytemuck::cast_ref(pixels)),
+            &mut act,
+        ));
+        let expected = format!(
+            "{}: {}, ",
+            weights.metadata.classes[class], weights.metadata.classes[best]
+        );
+        assert!(
+            run.output.contains(&expected),
+            "no line `{expected}` in\n{}",
+            run.output
+        );
+    }
+    assert!(
+        run.output.contains(&format!("weights {:08x}", weights.crc)),
+        "{}",
+        run.output
+    );
+}
+
+/// Each fault ends in its message and exit code 101.
+fn faults_end_in_a_message(board: &str) {
+    let stack = {
+        let elf = elf(board, "fault");
+        symbol(&elf, "_stack_start") - symbol(&elf, "_stack_end")
+    };
+    run(board, &["fault", "overflow"], None, &[]).ends(
+        &format!("error: stack overflow: more than {stack} bytes"),
+        101,
+    );
+    for (fault, message) in [
+        ("panic", "error: panic at firmware/src/bin/fault.rs:"),
+        ("hardfault", "error: HardFault at 0x"),
+    ] {
+        let run = run(board, &["fault", fault], None, &[]);
+        let last = run.output.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with(message) && run.code == 101,
+            "{board}: {}exit code {}",
+            run.output,
+            run.code
+        );
+    }
+}
+
+macro_rules! on_each_emulated_board {
+    ($($module:ident: $index:literal),*) => {$(
+        mod $module {
+            use super::*;
+
+            #[test]
+            #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+            fn infer() {
+                infer_agrees_with_the_host(EMULATED[$index].0);
+            }
+
+            #[test]
+            #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+            fn evaluate() {
+                let (board, images) = EMULATED[$index];
+                logits_are_the_hosts(board, images);
+            }
+
+            #[test]
+            #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+            fn faults() {
+                faults_end_in_a_message(EMULATED[$index].0);
+            }
+        }
+    )*};
+}
+
+on_each_emulated_board!(an386: 0, an500: 1, an505: 2, netduinoplus2: 3, microbit: 4);
+
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn damaged_weights_are_refused_at_boot() {
+    let (file, len) = read_weights(&weights_file());
+    let damaged = |name: &str, damage: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = file.0[..len].to_vec();
+        damage(&mut bytes);
+        let path = scratch(name);
+        fs::write(&path, &bytes).unwrap();
+        let run = run("mps2-an386", &["infer"], Some(&path), &[]);
+        assert_eq!(run.code, 1, "{}", run.output);
+        assert!(
+            !run.output.contains("us\n"),
+            "an image was classified:\n{}",
+            run.output
+        );
+        run.output.lines().last().unwrap_or_default().to_owned()
+    };
+    // One flipped bit, at places spread over the parameters; the host's tests flip every one.
+    let bits = 8 * 177_704;
+    for i in 0..40 {
+        let bit = i * (bits - 1) / 39;
+        let last = damaged("flipped.weights", &|bytes| {
+            bytes[PARAMS_OFFSET + bit / 8] ^= 1 << (bit % 8)
+        });
+        assert!(
+            last.starts_with("error: weights: damaged: checksum "),
+            "bit {bit}: {last}"
+        );
+    }
+    let last = damaged("magic.weights", &|bytes| bytes[0] = b'X');
+    assert_eq!(
+        last,
+        "error: weights: not a LeNet weights file (starts with 58 4e 45 54)"
+    );
+    let last = damaged("version.weights", &|bytes| bytes[4] = 9);
+    assert_eq!(last, "error: weights: file format 9, this program reads 1");
+    let last = damaged("architecture.weights", &|bytes| bytes[5] ^= 1);
+    assert!(
+        last.starts_with("error: weights: trained for another architecture ("),
+        "{last}"
+    );
+    let last = damaged("cut.weights", &|bytes| bytes.truncate(1000));
+    assert!(last.starts_with("error: weights: "), "{last}");
+}
+
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn missing_weights_are_named() {
+    run("mps2-an386", &["infer"], None, &[]).ends(
+        "error: weights: not a LeNet weights file (starts with 00 00 00 00)",
+        1,
+    );
+}
+
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn evaluate_names_what_it_cannot_read() {
+    let weights = weights_file();
+    let out = scratch("unread.logits");
+    let out = out.to_str().unwrap();
+    let cut = scratch("cut.idx");
+    fs::write(&cut, &test_images()[..16 + 784 + 100]).unwrap();
+    let board = "mps2-an386";
+    let evaluate = |args: &[&str]| run(board, args, Some(&weights), &[]);
+    evaluate(&["evaluate"]).ends("error: usage: evaluate IMAGES LOGITS [COUNT]", 1);
+    evaluate(&["evaluate", "/no/such/file", out]).ends("error: cannot open IMAGES", 1);
+    evaluate(&["evaluate", cut.to_str().unwrap(), out])
+        .ends("error: IMAGES ends before its last image", 1);
+    evaluate(&["evaluate", cut.to_str().unwrap(), out, "1"]).ends("ok", 0);
+    evaluate(&["evaluate", cut.to_str().unwrap(), "/no/such/folder/x"])
+        .ends("error: cannot create LOGITS", 1);
+    let gz = root().join("data/fashion-mnist/t10k-images-idx3-ubyte.gz");
+    evaluate(&["evaluate", gz.to_str().unwrap(), out]).ends(
+        "error: IMAGES is not an uncompressed IDX file of 28 x 28 images",
+        1,
+    );
+}
+
+/// Instructions an image on `mps2-an386`, as `bench` counts them; a layer may cost 3 % more before this fails.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn instructions_stay_within_the_table() {
+    let run = run(
+        "mps2-an386",
+        &["bench", "icount", "7"],
+        Some(&weights_file()),
+        &["-icount", "shift=7"],
+    );
+    run.ends("ok", 0);
+    assert!(
+        run.output.contains("no cycle counter here"),
+        "{}",
+        run.output
+    );
+    let path = root().join("tests/tests/firmware-instructions.txt");
+    let table = fs::read_to_string(&path).unwrap();
+    let count = |text: &str, name: &str| -> u64 {
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name));
+        let count = line
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|count| count.parse().ok());
+        count.unwrap_or_else(|| panic!("no count for {name} in\n{text}"))
+    };
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(' ').next().unwrap_or_default();
+        let (expected, found) = (count(&table, name), count(&run.output, name));
+        println!("{name} {found} instructions, {expected} in the table");
+        assert!(
+            found * 100 <= expected * 103,
+            "{name}: {found} instructions, more than 3 % above the {expected} of {}",
+            path.display()
+        );
+    }
+}
+
+/// Every image fits, with the room that `build.rs` asks of a board.
+#[test]
+#[ignore = "needs the firmware images: see ci.sh"]
+fn every_image_fits_its_board() {
+    println!(
+        "{:<18}{:<10}{:>8}{:>11}{:>9}{:>10}",
+        "board", "program", "flash", "of", "statics", "of"
+    );
+    for board in EMULATED.map(|(board, _)| board).into_iter().chain(REAL) {
+        for program in PROGRAMS {
+            let size = Size::of(&elf(board, program));
+            let script =
+                fs::read_to_string(root().join(format!("firmware/boards/{board}/memory.x")))
+                    .unwrap();
+            let (flash, ram) = (length(&script, "FLASH"), length(&script, "RAM"));
+            println!(
+                "{board:<18}{program:<10}{:>8}{flash:>11}{:>9}{ram:>10}",
+                size.flash, size.ram
+            );
+            assert!(
+                size.flash <= flash.min(CODE_BYTES),
+                "{board} {program}: {} bytes of flash",
+                size.flash
+            );
+            assert!(
+                size.ram <= ram.min(STATIC_BYTES),
+                "{board} {program}: {} bytes of statics",
+                size.ram
+            );
+        }
+    }
+}
+
+/// `infer` on the default board, besides the weights and the eleven images in flash.
+#[test]
+#[ignore = "needs the firmware images: see ci.sh"]
+fn the_code_of_infer_is_small() {
+    let images = (CLASSES + 1) * size_of::<Image>();
+    let code = Size::of(&elf("microbit-v2", "infer")).flash - images as u64;
+    println!("microbit-v2: {code} bytes of code");
+    assert!(code <= 16 * 1024, "{code} bytes");
+}
+
+/// Statics and painted stack of `infer`, as it reports them; in QEMU it has no log buffer.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn the_ram_of_infer_is_small() {
+    let run = run("mps2-an386", &["infer"], Some(&weights_file()), &[]);
+    let line = run
+        .output
+        .lines()
+        .find(|line| line.starts_with("RAM: "))
+        .expect("infer reports its RAM");
+    let numbers: Vec<u32> = line
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [statics, log, stack] = numbers[..] else {
+        panic!("{line}")
+    };
+    println!("{line}");
+    assert!(log == 0 && statics + stack <= 6 * 1024, "{line}");
+}
+
+/// The program that links only if no panic can be reached has none.
+#[test]
+#[ignore = "needs the firmware images: see ci.sh"]
+fn the_path_to_the_logits_has_no_panic() {
+    for board in EMULATED.map(|(board, _)| board).into_iter().chain(REAL) {
+        let bytes = fs::read(elf(board, "panic_free")).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let mut names: Vec<&str> = file
+            .symbols()
+            .filter_map(|symbol| symbol.name().ok())
+            .collect();
+        assert!(
+            names.iter().any(|name| name.contains("forward")),
+            "{board}: symbols are missing"
+        );
+        names.retain(|name| {
+            [
+                "panicking",
+                "rust_begin_unwind",
+                "slice_index_fail",
+                "unwrap_failed",
+                "expect_failed",
+            ]
+            .iter()
+            .any(|panic| name.contains(panic))
+        });
+        assert!(names.is_empty(), "{board}: {names:?}");
+    }
+}
+
+/// As in `firmware/build.rs`.
+const CODE_BYTES: u64 = 64 * 1024;
+const STATIC_BYTES: u64 = 12 * 1024;
+
+/// Bytes of an image besides the weights.
+struct Size {
+    flash: u64,
+    ram: u64,
+}
+
+impl Size {
+    fn of(elf: &Path) -> Self {
+        let bytes = fs::read(elf).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let sum = |names: &[&str]| -> u64 {
+            let named = |section: &object::Section<'_, '_>| {
+                section.name().is_ok_and(|name| names.contains(&name))
+            };
+            file.sections()
+                .filter(named)
+                .map(|section| section.size())
+                .sum()
+        };
+        Self {
+            flash: sum(&[".vector_table", ".start_block", ".text", ".rodata", ".data"]),
+            ram: sum(&[".data", ".bss", ".uninit"]),
+        }
+    }
+}
+
+/// `LENGTH` of a region of a linker script, in bytes.
+fn length(script: &str, region: &str) -> u64 {
+    let line = script
+        .lines()
+        .find(|line| line.trim_start().starts_with(&format!("{region} ")))
+        .unwrap();
+    let (_, kib) = line.split_once("LENGTH = ").unwrap();
+    kib.trim()
+        .strip_suffix('K')
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1024
+}
