@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Every check of the project, in order; CI runs this file and nothing else.
+#
+# On Debian as root it installs what the checks need; elsewhere it says what to install, and fails. Nothing is skipped.
+set -euo pipefail
+cd "$(dirname "$0")"
+export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+
+# need COMMAND PACKAGE: installs the Debian package if the command is missing.
+need() {
+    command -v "$1" >/dev/null && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        [ -n "${apt_updated:-}" ] || apt-get update -q >/dev/null
+        apt_updated=1
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$2" >/dev/null
+    else
+        echo "ci.sh needs $1 (Debian: apt install $2)" >&2
+        exit 1
+    fi
+}
+
+step "tools"
+need cargo cargo
+need c++ g++
+need qemu-system-arm qemu-system-arm
+cargo --version
+qemu-system-arm --version | head -n 1
+
+step "format and lints"
+cargo fmt --all --check
+cargo clippy -q --workspace --exclude firmware --all-targets --all-features -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude firmware --exclude fuzz --all-features
+
+step "tests"
+cargo test -q --workspace --exclude firmware --exclude fuzz
+cargo test -q -p lenet-core --all-features
+
+step "dependencies of lenet-core: no std, no arrays, no GPU"
+cargo tree -p lenet-core -e normal --all-features --prefix none | tee /dev/stderr | {
+    ! grep -E '^(ndarray|cudarc|rayon|trainer|firmware) '
+}
+
+# Bare metal: from here on `bare cargo ...` builds for boards. Rustup's targets if its server answers, else Debian's
+# compiler with the library's source.
+targets="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+if command -v rustup >/dev/null && timeout 120 rustup target add $targets >/dev/null 2>&1; then
+    echo "bare metal: targets by rustup"
+    bare() { "$@"; }
+else
+    echo "bare metal: Debian's rustc-web, core built from source"
+    need /usr/lib/cargo-web/bin/cargo cargo-web
+    need ld.lld lld
+    [ -d /usr/share/doc/rust-web-src ] || need rust-web-src rust-web-src
+    bare() {
+        env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=core \
+            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld \
+            CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld "$@"
+    }
+fi
+
+step "lenet-core for Cortex-M0, M4F and M33"
+for target in $targets; do
+    bare cargo build -q -p lenet-core --release --all-features --target "$target"
+done
+
+step "firmware for every board, and the emulated ones against the host"
+bare firmware/build-all.sh
+cargo test -q --release -p lenet-tests --test firmware -- --ignored
+
+echo
+echo "all checks passed in $SECONDS s"
