@@ -1,1 +1,9 @@
-//! Everything that compares two things; the comparisons are in `tests/`.
+//! What the tests in `tests/` share: inputs by kind, a naive oracle in f64, PyTorch's fixtures, and the one table of
+//! tolerances.
+
+#![warn(missing_docs)]
+
+pub mod fixtures;
+pub mod generate;
+pub mod oracle;
+pub mod tolerance;

@@ -1,0 +1,74 @@
+//! Inputs by kind: each kind is there for a fault that the others miss.
+
+use bytemuck::Pod;
+use rand_chacha::rand_core::Rng;
+use trainer::dataset::generator;
+
+/// What an array is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Zeros: only biases count.
+    Zeros,
+    /// A one among zeros: swapped axes and shifted indices show.
+    OneHot,
+    /// Halves and zeros: sums are exact, and most pooling windows are tied.
+    Ties,
+    /// Both zeros, the smallest floats, and magnitudes whose sums cancel or come near overflow.
+    Extremes,
+    /// Even steps over -1..=1.
+    Spaced,
+    /// Uniform in -1..1.
+    Random,
+}
+
+/// Every kind.
+pub const KINDS: [Kind; 6] = [
+    Kind::Zeros,
+    Kind::OneHot,
+    Kind::Ties,
+    Kind::Extremes,
+    Kind::Spaced,
+    Kind::Random,
+];
+
+/// Products of two, and sums of some hundred such products, stay finite.
+const EXTREMES: [f32; 10] = [
+    0.0,
+    -0.0,
+    f32::MIN_POSITIVE,
+    -f32::MIN_POSITIVE,
+    1e-45,
+    1.0,
+    1.0 + f32::EPSILON,
+    -16_777_216.0,
+    1e17,
+    -1e17,
+];
+
+/// An array of f32, nested as its type says, filled according to `kind`; the same for the same `seed`.
+pub fn array<A: Pod>(kind: Kind, seed: u64) -> Box<A> {
+    let mut array: Box<A> = bytemuck::zeroed_box();
+    let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *array));
+    let len = values.len();
+    let mut rng = generator(seed, 0);
+    match kind {
+        Kind::Zeros => {}
+        Kind::OneHot => values[rng.next_u32() as usize % len] = 1.0,
+        Kind::Ties => values.fill_with(|| (rng.next_u32() >> 31) as f32 / 2.0),
+        Kind::Extremes => {
+            values.fill_with(|| EXTREMES[rng.next_u32() as usize % EXTREMES.len()]);
+        }
+        Kind::Spaced => {
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = (2 * i) as f32 / len as f32 - 1.0;
+            }
+        }
+        Kind::Random => values.fill_with(|| uniform(&mut rng)),
+    }
+    array
+}
+
+/// Uniform in -1..1, in steps of 2^-23.
+fn uniform(rng: &mut impl Rng) -> f32 {
+    (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0
+}

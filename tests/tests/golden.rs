@@ -1,0 +1,149 @@
+//! The backends against PyTorch in f64: one batch's loss, logits and gradients, the losses of a hundred sequential
+//! steps, the weights after 1, 10 and 100 of them, and the logits of test images.
+//!
+//! One function over `dyn Backend`, so that every backend meets the same numbers. The largest deviations are printed.
+
+use lenet_core::arch::{Logits, TENSORS};
+use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
+use lenet_tests::tolerance::{GRADIENT, LOGITS, LOSS, WEIGHTS};
+use std::ops::ControlFlow;
+use trainer::adam::Adam;
+use trainer::backend::{Backend, Batches, State};
+use trainer::cpu::Cpu;
+use trainer::dataset::Order;
+use trainer::reference::Reference;
+
+const BATCH: usize = 256;
+
+/// The start of PyTorch's run.
+fn initial() -> State {
+    State::new(Fixture::open("initial").params())
+}
+
+/// The largest distance, which must be within `limit`.
+fn assert_near(what: &str, found: &[f32], expected: &[f64], limit: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let (index, worst) = found
+        .iter()
+        .zip(expected)
+        .map(|(&found, expected)| (f64::from(found) - expected).abs())
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .expect("not empty");
+    println!("{what}: {worst:.2e}, limit {limit:.2e}");
+    assert!(
+        worst <= limit,
+        "{what}, element {index}: {}, expected {}, limit {limit:e}",
+        found[index],
+        expected[index]
+    );
+}
+
+/// Runs `backend`, which stands at [`initial`], through all fixtures.
+fn assert_is_pytorch(backend: &mut dyn Backend) {
+    let name = backend.describe();
+    let data = &*FASHION_MNIST;
+    let logits = |backend: &mut dyn Backend, images| {
+        let mut out = vec![Logits::default(); BATCH];
+        backend.logits(images, &mut out).unwrap();
+        out.into_flattened()
+    };
+    let batch = Fixture::open("batch");
+    let of_batch = logits(backend, &data.train.images()[..BATCH]);
+    assert_near(
+        &format!("{name}: logits of the first batch"),
+        &of_batch,
+        &batch.tensor("logits"),
+        LOGITS,
+    );
+
+    let mut losses = Vec::new();
+    for (range, file) in [
+        (0..1, "after_1"),
+        (1..10, "after_10"),
+        (10..100, "after_100"),
+    ] {
+        let batches = Batches {
+            range,
+            ..Batches::epoch(Order::Sequential, data.train.len(), BATCH)
+        };
+        backend
+            .train(&batches, &mut |stats| {
+                losses.push(stats.loss);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let state = backend.state().unwrap();
+        assert_eq!(state.step as usize, losses.len());
+        if state.step == 1 {
+            let expected = batch.parameters("grad.");
+            // From zero, the first moment is the gradient times 1 - beta1.
+            let keep = Adam::default().coefficients(1).keep1;
+            for tensor in &TENSORS {
+                let range = tensor.offset..tensor.offset + tensor.len();
+                let found: Vec<f32> = state.moment1.as_flat()[range.clone()]
+                    .iter()
+                    .map(|moment| moment / keep)
+                    .collect();
+                let expected = &expected[range];
+                let largest = expected.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+                assert_near(
+                    &format!("{name}: gradient by {}, largest {largest:.1e}", tensor.name),
+                    &found,
+                    expected,
+                    GRADIENT * largest,
+                );
+            }
+        }
+        assert_near(
+            &format!("{name}: weights, {file}"),
+            state.params.as_flat(),
+            &Fixture::open(file).parameters(""),
+            WEIGHTS,
+        );
+    }
+    assert_near(
+        &format!("{name}: loss of the first batch"),
+        &losses[..1],
+        &batch.tensor("loss"),
+        LOSS,
+    );
+    assert_near(
+        &format!("{name}: losses of 100 steps"),
+        &losses,
+        &Fixture::open("losses").tensor("losses"),
+        LOSS,
+    );
+}
+
+/// PyTorch's logits of the first test images with its weights after 100 steps. `backend` stands there.
+fn assert_logits_are_pytorchs(backend: &mut dyn Backend) {
+    let mut out = vec![Logits::default(); BATCH];
+    backend
+        .logits(&FASHION_MNIST.test.images()[..BATCH], &mut out)
+        .unwrap();
+    assert_near(
+        &format!("{}: logits of test images", backend.describe()),
+        out.as_flattened(),
+        &Fixture::open("test_logits").tensor("logits"),
+        LOGITS,
+    );
+}
+
+fn after_100() -> State {
+    State::new(Fixture::open("after_100").params())
+}
+
+#[test]
+fn the_reference_trains_as_pytorch_does() {
+    let train = &FASHION_MNIST.train;
+    assert_is_pytorch(&mut Reference::new(train, initial(), Adam::default()));
+    assert_logits_are_pytorchs(&mut Reference::new(train, after_100(), Adam::default()));
+}
+
+#[test]
+fn the_cpu_trains_as_pytorch_does() {
+    let train = &FASHION_MNIST.train;
+    assert_is_pytorch(&mut Cpu::new(train, initial(), Adam::default(), 2).unwrap());
+    assert_logits_are_pytorchs(&mut Cpu::new(train, after_100(), Adam::default(), 2).unwrap());
+}

@@ -1,0 +1,261 @@
+//! Weights files that were cut, changed or made for something else: each is refused, by name.
+//!
+//! That every change of a single byte is refused is shown in two ways. By `view` itself: all 255 changes of each byte
+//! before and after the parameters, and one change of each parameter. And for all 45 million changes of a byte
+//! by linearity: a CRC is linear over GF(2), so changing byte `p` by `d` changes the checksum by a value that depends
+//! on `p` and `d` alone, and is the exclusive or of the values of the bits of `d`. If the values of the eight bits are
+//! linearly independent at each position, no change of a byte leaves the checksum as it was.
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+use lenet_core::arch::{FINGERPRINT, Params};
+use lenet_core::weights::{
+    MAX_LEN, Metadata, PARAMS_OFFSET, Provenance, WeightsError, encode, view,
+};
+use lenet_tests::generate::{Kind, array};
+use rand_chacha::rand_core::Rng;
+use rayon::prelude::*;
+use trainer::dataset::generator;
+
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+const PARAMS_END: usize = PARAMS_OFFSET + size_of::<Params>();
+
+#[derive(Clone)]
+#[repr(align(4))]
+struct Aligned([u8; MAX_LEN]);
+
+/// A file in an aligned buffer, and its length.
+fn file() -> (Box<Aligned>, usize) {
+    let metadata = Metadata {
+        classes: ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"],
+        provenance: Provenance {
+            dataset: "letters",
+            dataset_sha256: [1; 32],
+            params_sha256: [2; 32],
+            seed: 300,
+            epochs: 5,
+            batch_size: 256,
+            learning_rate: 0.001,
+            test_accuracy: 0.75,
+            recipe: "adam",
+        },
+    };
+    let mut buffer = Box::new(Aligned([0; MAX_LEN]));
+    let params = array::<Params>(Kind::Random, 0);
+    let len = encode(&params, &metadata, &mut buffer.0).unwrap().len();
+    (buffer, len)
+}
+
+/// The sentence for the file after `change`, with a checksum that fits where `seal`.
+fn refusal(seal: bool, change: impl FnOnce(&mut [u8])) -> String {
+    let (mut buffer, len) = file();
+    change(&mut buffer.0[..len]);
+    if seal {
+        let crc = CRC.checksum(&buffer.0[..len - 4]).to_le_bytes();
+        buffer.0[len - 4..len].copy_from_slice(&crc);
+    }
+    view(&buffer.0[..len]).unwrap_err().to_string()
+}
+
+#[test]
+fn the_first_bytes_are_literal() {
+    let (buffer, _) = file();
+    assert_eq!(
+        buffer.0[..PARAMS_OFFSET],
+        [
+            b'L', b'N', b'E', b'T', 1, 0x30, 0xa5, 0xff, 0x6a, 0x0d, 0x65, 0xf4, 0x08, 0xa8, 0xec,
+            0x0a
+        ]
+    );
+    let first: f32 = array::<Params>(Kind::Random, 0).conv1_weight[0][0][0][0];
+    assert_eq!(buffer.0[PARAMS_OFFSET..][..4], first.to_le_bytes());
+    assert_eq!(
+        buffer.0[PARAMS_END..][..20],
+        *b"\x01a\x01b\x01c\x01d\x01e\x01f\x01g\x01h\x01i\x01j"
+    );
+}
+
+#[test]
+fn each_fault_has_its_sentence() {
+    let (buffer, len) = file();
+    let refused = |bytes: &[u8]| view(bytes).unwrap_err().to_string();
+
+    assert_eq!(refused(b""), "truncated: ends after 0 bytes");
+    assert_eq!(
+        refused(&buffer.0[..len - 1]),
+        format!("truncated: ends after {} bytes", len - 1)
+    );
+    assert_eq!(
+        refused(b"{\"a\": 1}"),
+        "not a LeNet weights file (starts with 7b 22 61 22)"
+    );
+    assert_eq!(
+        refusal(true, |file| file[4] = 2),
+        "file format 2, this program reads 1"
+    );
+    assert_eq!(
+        refusal(true, |file| file[12] ^= 0xff),
+        format!(
+            "trained for another architecture ({:016x}, this program is {FINGERPRINT:016x})",
+            FINGERPRINT ^ 0xff << 56
+        )
+    );
+    // 177,704 is a8 ec 0a as a varint; its lowest bits are in the first byte.
+    assert_eq!(
+        refusal(true, |file| file[13] += 1),
+        "177705 bytes of parameters, expected 177704"
+    );
+    assert_eq!(
+        refusal(true, |file| file[PARAMS_END + 1] = 0xff),
+        "class names or provenance cannot be decoded"
+    );
+    assert_eq!(
+        refusal(true, |file| file[PARAMS_OFFSET + 4 * 153..][..4]
+            .copy_from_slice(&f32::NAN.to_le_bytes())),
+        "conv1_bias[3] is NaN or infinite"
+    );
+    assert_eq!(
+        refused(&buffer.0[..len + 2]),
+        "2 bytes follow the end of the file"
+    );
+
+    let mut shifted = buffer.clone();
+    shifted.0.copy_within(..len, 1);
+    assert_eq!(
+        refused(&shifted.0[1..][..len]),
+        "does not start on a multiple of four bytes"
+    );
+
+    let stored = u32::from_le_bytes(buffer.0[len - 4..len].try_into().unwrap());
+    assert_eq!(
+        refusal(false, |file| file[len - 4..].fill(0)),
+        format!("damaged: checksum {stored:08x}, stored 00000000")
+    );
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let (buffer, len) = file();
+    (0..len).into_par_iter().for_each(|end| {
+        assert_eq!(
+            view(&buffer.0[..end]),
+            Err(WeightsError::Truncated { found: end })
+        );
+    });
+}
+
+/// Runs `check` with each position's own seeded generator and a copy of the file that it may change, but must restore.
+fn for_positions(
+    positions: impl IndexedParallelIterator<Item = usize>,
+    check: impl Fn(usize, &mut [u8]) + Sync,
+) {
+    let (buffer, len) = file();
+    positions.for_each_init(
+        || buffer.clone(),
+        |buffer, position| check(position, &mut buffer.0[..len]),
+    );
+}
+
+#[test]
+fn every_change_of_a_byte_around_the_parameters_is_refused() {
+    let (_, len) = file();
+    let around: Vec<usize> = (0..PARAMS_OFFSET).chain(PARAMS_END..len).collect();
+    for_positions(around.into_par_iter(), |position, file| {
+        for change in 1..=255 {
+            file[position] ^= change;
+            assert!(view(file).is_err(), "byte {position} ^ {change:#04x}");
+            file[position] ^= change;
+        }
+    });
+}
+
+#[test]
+fn a_change_of_each_parameter_is_refused() {
+    let parameters: Vec<usize> = (PARAMS_OFFSET..PARAMS_END).step_by(4).collect();
+    for_positions(parameters.into_par_iter(), |position, file| {
+        let random = generator(1, position as u64).next_u32();
+        let (position, change) = (position + (random >> 30) as usize, (random % 255 + 1) as u8);
+        file[position] ^= change;
+        assert!(
+            matches!(view(file), Err(WeightsError::Checksum { .. })),
+            "byte {position} ^ {change:#04x}"
+        );
+        file[position] ^= change;
+    });
+}
+
+/// What changing a byte by a single bit changes the checksum by, for each bit, when `zeros` bytes follow.
+struct Syndromes {
+    table: [u32; 256],
+    bits: [u32; 8],
+}
+
+impl Syndromes {
+    fn at_the_end() -> Self {
+        // The CRC's own table, read off the checksums of single bytes.
+        let table = std::array::from_fn(|byte| CRC.checksum(&[byte as u8]) ^ CRC.checksum(&[0]));
+        let bits = std::array::from_fn(|bit| table[1 << bit]);
+        Self { table, bits }
+    }
+
+    /// One byte further from the end.
+    fn step(&mut self) {
+        for bits in &mut self.bits {
+            *bits = self.table[(*bits & 0xff) as usize] ^ (*bits >> 8);
+        }
+    }
+
+    /// For any change of the byte.
+    fn of(&self, change: u8) -> u32 {
+        (0..8)
+            .filter(|bit| change >> bit & 1 == 1)
+            .fold(0, |sum, bit| sum ^ self.bits[bit])
+    }
+
+    /// Whether no sum of some of the eight is zero: elimination over GF(2).
+    fn are_independent(&self) -> bool {
+        let mut rows = self.bits;
+        for i in 0..rows.len() {
+            if rows[i] == 0 {
+                return false;
+            }
+            let pivot = 1 << rows[i].trailing_zeros();
+            for j in i + 1..rows.len() {
+                if rows[j] & pivot != 0 {
+                    rows[j] ^= rows[i];
+                }
+            }
+        }
+        true
+    }
+}
+
+/// All 255 changes of each of the file's bytes, and among them all single-bit flips.
+#[test]
+fn no_change_of_a_byte_leaves_the_checksum_as_it_was() {
+    let (mut buffer, len) = file();
+    let covered = len - 4;
+    let mut syndromes = Syndromes::at_the_end();
+    let (mut positions, mut flips) = (0, 0);
+    for position in (0..covered).rev() {
+        assert!(syndromes.are_independent(), "byte {position}");
+        positions += 1;
+        if (PARAMS_OFFSET..PARAMS_END).contains(&position) {
+            assert!(syndromes.bits.iter().all(|&bits| bits != 0));
+            flips += syndromes.bits.len();
+        }
+        // The argument against `view`'s real checksum, here and there.
+        if position % 499 == 0 && (PARAMS_OFFSET..PARAMS_END).contains(&position) {
+            let change = (generator(2, position as u64).next_u32() % 255 + 1) as u8;
+            buffer.0[position] ^= change;
+            match view(&buffer.0[..len]) {
+                Err(WeightsError::Checksum { stored, computed }) => {
+                    assert_eq!(stored ^ computed, syndromes.of(change), "byte {position}");
+                }
+                other => panic!("byte {position} ^ {change:#04x}: {other:?}"),
+            }
+            buffer.0[position] ^= change;
+        }
+        syndromes.step();
+    }
+    assert_eq!((positions, flips), (covered, 8 * size_of::<Params>()));
+}
