@@ -39,6 +39,9 @@ step "tests"
 cargo test -q --workspace --exclude firmware --exclude fuzz
 cargo test -q -p lenet-core --all-features
 
+step "the sigmoid on every float"
+cargo test -q -p lenet-tests --test sigmoid -- --ignored
+
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 cargo tree -p lenet-core -e normal --all-features --prefix none | tee /dev/stderr | {
     ! grep -E '^(ndarray|cudarc|rayon|trainer|firmware) '

@@ -61,7 +61,7 @@ impl Default for Activations {
 /// | sigmoid | 4,249 | 4,443 |
 /// | fc3 | 3,027 | 3,742 |
 /// | **all** | **529,649** | **789,677** |
-/// | cycles, estimated | 1.27 M | 1.11 M |
+/// | cycles, estimated | 1.26 M | 1.10 M |
 ///
 /// By default the compiler multiplies and adds by VMLA, one instruction that rounds twice; for `cortex-m4` it takes VMUL
 /// and VADD, which gives the same bits.

@@ -32,6 +32,7 @@ fn ulp(value: f64) -> f64 {
 }
 
 #[test]
+#[ignore = "takes a minute: every float there is; ci.sh runs it"]
 fn monotone_within_0_and_1_and_close_to_f64_on_every_float() {
     const CHUNK: u32 = 1 << 20;
     let errors = (0..(2 * PER_SIGN).div_ceil(CHUNK))
@@ -74,6 +75,7 @@ fn monotone_within_0_and_1_and_close_to_f64_on_every_float() {
 }
 
 #[test]
+#[ignore = "takes a minute: every float there is; ci.sh runs it"]
 fn nan_stays_nan() {
     for bits in INFINITY + 1..=u32::MAX >> 1 {
         let nan = f32::from_bits(bits);
