@@ -32,8 +32,8 @@ const REAL: [&str; 5] = [
     "pico2",
 ];
 const PROGRAMS: [&str; 5] = ["infer", "bench", "evaluate", "fault", "panic_free"];
-/// Far more than a run takes on a busy machine.
-const TIME_OUT: Duration = Duration::from_secs(600);
+/// Far more than a run takes on a busy machine; an image may take a second more.
+const TIME_OUT: Duration = Duration::from_secs(120);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -85,6 +85,16 @@ impl Run {
 
 /// Runs a program on an emulated board: `args` is its command line, `qemu_args` are QEMU's.
 fn run(board: &str, args: &[&str], weights: Option<&Path>, qemu_args: &[&str]) -> Run {
+    run_for(TIME_OUT, board, args, weights, qemu_args)
+}
+
+fn run_for(
+    time_out: Duration,
+    board: &str,
+    args: &[&str],
+    weights: Option<&Path>,
+    qemu_args: &[&str],
+) -> Run {
     let elf = elf(board, args[0]);
     let mut semihosting = String::from("enable=on,target=native");
     for arg in args {
@@ -126,7 +136,7 @@ fn run(board: &str, args: &[&str], weights: Option<&Path>, qemu_args: &[&str]) -
         if let Some(status) = child.try_wait().unwrap() {
             break Some(status);
         }
-        if start.elapsed() > TIME_OUT {
+        if start.elapsed() > time_out {
             child.kill().unwrap();
             child.wait().unwrap();
             break None;
@@ -195,7 +205,8 @@ fn logits_are_the_hosts(board: &str, images: usize) {
         &images.to_string(),
     ];
     let start = Instant::now();
-    let run = run(board, &args, Some(&weights), &[]);
+    let time_out = TIME_OUT + Duration::from_secs(images as u64);
+    let run = run_for(time_out, board, &args, Some(&weights), &[]);
     println!(
         "{board}: {images} images in {:.1} s",
         start.elapsed().as_secs_f32()
