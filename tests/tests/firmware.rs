@@ -477,7 +477,7 @@ fn every_image_fits_its_board() {
                 size.flash
             );
             assert!(
-                size.ram <= ram.min(STATIC_BYTES),
+                size.ram <= ram.min(STATIC_BYTES + rtt),
                 "{board} {program}: {} bytes of statics",
                 size.ram
             );
@@ -547,8 +547,9 @@ fn the_path_to_the_logits_has_no_panic() {
 }
 
 /// As in `firmware/build.rs`.
-const CODE_BYTES: u64 = 64 * 1024;
+const CODE_BYTES: u64 = 72 * 1024;
 const STATIC_BYTES: u64 = 12 * 1024;
+const RTT_BYTES: u64 = 8 * 1024;
 
 /// Bytes of an image besides the weights.
 struct Size {
