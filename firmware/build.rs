@@ -11,7 +11,7 @@ const DEFAULT_BOARD: &str = "microbit-v2";
 
 /// Flash of the largest program besides the weights, sample images included, in bytes. CI compares all three numbers
 /// with what the images take.
-const CODE_BYTES: u64 = 64 * 1024;
+const CODE_BYTES: u64 = 72 * 1024;
 /// RAM of the largest program besides its stack, the logs of a real board included, in bytes.
 const STATIC_BYTES: u64 = 12 * 1024;
 /// Stack of the deepest program, in bytes.

@@ -58,5 +58,5 @@ fn icount() -> Option<u32> {
 
 /// Instructions in `ticks` of a clock of `mhz`, when one takes `2^shift` ns.
 fn instructions(ticks: u32, mhz: u32, shift: u32) -> u32 {
-    (u64::from(ticks) * 1000 / u64::from(mhz) >> shift) as u32
+    ((u64::from(ticks) * 1000 / u64::from(mhz)) >> shift) as u32
 }

@@ -17,7 +17,7 @@ fn main() -> ! {
 
 fn run() -> Result<(), Failure> {
     let args = semihost::args()?;
-    let what = args.skip(1).next().and_then(Result::ok).unwrap_or("");
+    let what = (&args).nth(1).and_then(Result::ok).unwrap_or("");
     info!("fault {}", what);
     match what {
         "panic" => panic!("on purpose"),
