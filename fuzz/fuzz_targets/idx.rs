@@ -1,0 +1,21 @@
+//! The IDX reader: any bytes, plain or gzipped, give a data set's file or a sentence, never a panic, and never more
+//! memory than the bytes given can justify.
+
+#![no_main]
+
+use lenet_core::arch::{CLASSES, Pixels};
+use libfuzzer_sys::fuzz_target;
+use trainer::dataset::{read_images, read_labels};
+
+fuzz_target!(|bytes: &[u8]| {
+    match read_images(bytes) {
+        Ok(file) => {
+            assert!(!file.bytes.is_empty() && file.bytes.len().is_multiple_of(size_of::<Pixels>()))
+        }
+        Err(sentence) => assert!(!sentence.is_empty()),
+    }
+    match read_labels(bytes) {
+        Ok(file) => assert!(file.bytes.iter().all(|&label| usize::from(label) < CLASSES)),
+        Err(sentence) => assert!(!sentence.is_empty()),
+    }
+});

@@ -1,0 +1,234 @@
+//! The backends against the reference, tensor by tensor for one batch and over ten steps; the cpu against itself with
+//! other numbers of threads; core against trainer on all test images.
+//!
+//! One table of backends, made by [`others`]: a new backend is one line there.
+
+use lenet_core::arch::{Logits, NUM_PARAMS, Params, TENSORS, image};
+use lenet_core::network::argmax;
+use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
+use lenet_tests::oracle::{Net, widen};
+use lenet_tests::tolerance::{self, GRADIENT, LOGITS, LOSS, WEIGHTS};
+use ndarray::ArrayView3;
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+use trainer::adam::Adam;
+use trainer::backend::{Backend, Batches, State, StepStats};
+use trainer::cpu::Cpu;
+use trainer::dataset::Order;
+use trainer::evaluate::core_logits;
+use trainer::init::initial_params;
+use trainer::reference::Reference;
+
+/// Every backend but the reference, at `state`.
+fn others(state: &State) -> Vec<Box<dyn Backend>> {
+    vec![Box::new(cpu(state, 2))]
+}
+
+fn cpu(state: &State, threads: usize) -> Cpu<'static> {
+    let train = &FASHION_MNIST.train;
+    Cpu::new(train, state.clone(), Adam::default(), threads).unwrap()
+}
+
+fn reference(state: &State) -> Reference<'static> {
+    Reference::new(&FASHION_MNIST.train, state.clone(), Adam::default())
+}
+
+/// Trains on the first images of the file, `steps` batches of `batch_size`.
+fn train(
+    backend: &mut dyn Backend,
+    batch_size: usize,
+    steps: usize,
+    images: usize,
+) -> (Vec<StepStats>, State) {
+    let mut stats = Vec::new();
+    let batches = Batches {
+        range: 0..steps,
+        ..Batches::epoch(Order::Sequential, images, batch_size)
+    };
+    backend
+        .train(&batches, &mut |step| {
+            stats.push(step);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(stats.len(), steps);
+    (stats, backend.state().unwrap())
+}
+
+/// Largest distance and largest magnitude of `expected`.
+fn distance(found: &[f32], expected: &[f32]) -> (f64, f64) {
+    let pairs = found.iter().zip(expected);
+    let worst = pairs.fold(0.0, |worst: f64, (a, b)| {
+        worst.max((f64::from(*a) - f64::from(*b)).abs())
+    });
+    let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    (worst, largest.into())
+}
+
+/// From PyTorch's first weights, which were chosen so that no window of these images is near a tie: near ties may fall
+/// either way in f32, and then a gradient legitimately goes to another patch.
+#[test]
+fn one_batch_is_the_references_tensor_by_tensor() {
+    let start = State::new(Fixture::open("initial").params());
+    for batch_size in [256, 96, 17, 1] {
+        let images = FASHION_MNIST.train.len();
+        let (expected_stats, expected) = train(&mut reference(&start), batch_size, 1, images);
+        for mut backend in others(&start) {
+            let name = format!("{}, batch of {batch_size}", backend.describe());
+            let (stats, state) = train(&mut *backend, batch_size, 1, images);
+            assert_eq!(state.step, 1, "{name}");
+            assert_eq!(
+                (stats[0].correct, stats[0].images),
+                (expected_stats[0].correct, batch_size as u32),
+                "{name}"
+            );
+            let loss = f64::from(stats[0].loss) - f64::from(expected_stats[0].loss);
+            assert!(loss.abs() <= LOSS, "{name}: loss differs by {loss:e}");
+            let mut worst_of_all = 0.0f64;
+            for tensor in &TENSORS {
+                let range = tensor.offset..tensor.offset + tensor.len();
+                // After one step from zero the first moment is the gradient times 1 - beta1.
+                let (worst, largest) = distance(
+                    &state.moment1.as_flat()[range.clone()],
+                    &expected.moment1.as_flat()[range],
+                );
+                worst_of_all = worst_of_all.max(worst / largest);
+                assert!(
+                    worst <= GRADIENT * largest,
+                    "{name}, gradient by {}: differs by {worst:e}, largest {largest:e}",
+                    tensor.name
+                );
+            }
+            println!("{name}: gradient within {worst_of_all:.1e} of each tensor's largest");
+        }
+    }
+}
+
+/// Ten steps over 2,448 images: the last batch of the epoch is a short one, of 144.
+#[test]
+fn ten_steps_end_where_the_references_do() {
+    let start = State::new(initial_params(0));
+    let (expected_stats, expected) = train(&mut reference(&start), 256, 10, 2448);
+    assert_eq!(expected_stats[9].images, 144);
+    for mut backend in others(&start) {
+        let name = backend.describe();
+        let (stats, state) = train(&mut *backend, 256, 10, 2448);
+        for (step, (stats, expected)) in stats.iter().zip(&expected_stats).enumerate() {
+            let loss = (f64::from(stats.loss) - f64::from(expected.loss)).abs();
+            assert!(
+                loss <= LOSS,
+                "{name}, step {step}: loss differs by {loss:e}"
+            );
+            assert_eq!(stats.images, expected.images, "{name}, step {step}");
+        }
+        let (worst, _) = distance(state.params.as_flat(), expected.params.as_flat());
+        println!("{name}: parameters within {worst:.1e} after ten steps");
+        assert!(worst <= WEIGHTS, "{name}: parameters differ by {worst:e}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let start = State::new(initial_params(3));
+    let run = |threads| {
+        let (stats, state) = train(&mut cpu(&start, threads), 256, 4, 3 * 256 + 96);
+        let mut logits = vec![Logits::default(); 100];
+        cpu(&state, threads)
+            .logits(&FASHION_MNIST.test.images()[..100], &mut logits)
+            .unwrap();
+        (stats, state, logits)
+    };
+    let one = run(1);
+    for threads in [2, 7] {
+        let other = run(threads);
+        assert_eq!(other.0, one.0, "{threads} threads: losses");
+        assert!(
+            bytemuck::bytes_of(&*other.1.params) == bytemuck::bytes_of(&*one.1.params),
+            "{threads} threads: parameters"
+        );
+        assert!(other.1 == one.1, "{threads} threads: state");
+        assert_eq!(other.2, one.2, "{threads} threads: logits");
+    }
+}
+
+/// Parameters that tell the classes apart: sixty quick steps from PyTorch's hundredth.
+fn trained() -> Box<Params> {
+    let adam = Adam {
+        lr: 0.01,
+        ..Adam::default()
+    };
+    let state = State::new(Fixture::open("after_100").params());
+    let mut backend = Cpu::new(&FASHION_MNIST.train, state, adam, 0).unwrap();
+    train(&mut backend, 256, 60, FASHION_MNIST.train.len())
+        .1
+        .params
+}
+
+/// The reason this package exists: what the trainer measures is what a board computes.
+#[test]
+fn every_backend_classifies_all_test_images_as_core_does() {
+    let images = FASHION_MNIST.test.images();
+    let params = trained();
+    let core = core_logits(&params, images);
+    let classes: std::collections::BTreeSet<usize> = core.iter().map(argmax).collect();
+    assert!(
+        classes.len() > 3,
+        "the parameters are hardly trained: {classes:?}"
+    );
+    let state = State::new(params);
+    let mut backends = others(&state);
+    backends.push(Box::new(reference(&state)));
+    for mut backend in backends {
+        let name = backend.describe();
+        let mut logits = vec![Logits::default(); images.len()];
+        backend.logits(images, &mut logits).unwrap();
+        let (worst, largest) = distance(logits.as_flattened(), core.as_flattened());
+        println!("{name}: logits within {worst:.1e} of core's, largest {largest:.1}");
+        assert!(worst <= LOGITS, "{name}: logits differ by {worst:e}");
+        for (i, (found, expected)) in logits.iter().zip(&core).enumerate() {
+            assert_eq!(
+                argmax(found),
+                argmax(expected),
+                "{name}, test image {i}: {found:?}, core {expected:?}"
+            );
+        }
+    }
+}
+
+/// Core and every backend against the oracle, within the bound that follows from the rounding of each operation.
+#[test]
+fn logits_are_the_oracles_within_the_derived_bound() {
+    let images = &FASHION_MNIST.test.images()[..400];
+    let params = trained();
+    let state = State::new(params);
+    let mut found = vec![("core".to_owned(), core_logits(&state.params, images))];
+    for mut backend in others(&state) {
+        let mut logits = vec![Logits::default(); images.len()];
+        backend.logits(images, &mut logits).unwrap();
+        found.push((backend.describe(), logits));
+    }
+    let flat = widen(&*state.params);
+    assert_eq!(flat.len(), NUM_PARAMS);
+    let net = Net::new(&flat);
+    for (name, logits) in found {
+        let share = (0..images.len())
+            .into_par_iter()
+            .map(|i| {
+                let pixels = widen(&image(&images[i]));
+                let pixels = ArrayView3::from_shape((1, 28, 28), &pixels).unwrap();
+                let expected = net.forward(pixels).logits;
+                let bound = tolerance::logits(&net, pixels);
+                (0..10).fold(0.0f64, |share, class| {
+                    let error = (f64::from(logits[i][class]) - expected[class]).abs();
+                    assert!(
+                        error <= bound[class],
+                        "{name}, test image {i}, class {class}: {error:e} > {:e}",
+                        bound[class]
+                    );
+                    share.max(error / bound[class])
+                })
+            })
+            .reduce(|| 0.0, f64::max);
+        println!("{name}: at most {share:.1e} of the bound");
+    }
+}

@@ -1,0 +1,636 @@
+//! The command line: every command on small data sets, and every input it refuses, with the exact sentence and code.
+//!
+//! It stands here and not in `tests/`, because Cargo hands a binary only to the tests of its own package.
+
+use assert_cmd::Command;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// Names of the four files of a data set.
+const FILES: [&str; 4] = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+];
+
+/// Three steps an epoch, the work of some milliseconds.
+const TRAIN: &str = "--data letters --batch-size 32 --epochs 2";
+
+fn idx(header: &[u32], bytes: impl IntoIterator<Item = u8>) -> Vec<u8> {
+    let mut file: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
+    file.extend(bytes);
+    file
+}
+
+/// Images of two bright rows each, at the label's height.
+fn images(count: u32) -> Vec<u8> {
+    let pixels = (0..count as usize * 784).map(|i| {
+        let (image, row) = (i / 784, i % 784 / 28);
+        if row / 2 == image % 10 + 2 { 250 } else { 0 }
+    });
+    idx(&[0x803, count, 28, 28], pixels)
+}
+
+fn labels(count: u32) -> Vec<u8> {
+    idx(&[0x801, count], (0..count).map(|image| (image % 10) as u8))
+}
+
+/// A folder of its own for each test, which is also the program's working directory.
+struct Place(TempDir);
+
+impl Place {
+    /// With a good data set in `letters`: 96 training images, 30 test images.
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(place.path("letters")).unwrap();
+        for (name, bytes) in FILES
+            .iter()
+            .zip([images(96), labels(96), images(30), labels(30)])
+        {
+            place.write(&format!("letters/{name}"), &bytes);
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    fn text(&self, name: &str) -> String {
+        String::from_utf8(self.read(name)).unwrap()
+    }
+
+    /// The names in a folder, sorted.
+    fn list(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(folder)).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+        command
+            .current_dir(self.0.path())
+            .env_remove("LENET_DATA")
+            .args(arguments.split_whitespace());
+        command
+    }
+
+    /// Runs the program; returns exit code, output and errors.
+    fn run(&self, arguments: &str) -> (i32, String, String) {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().expect("not killed");
+        (code, text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs it, which must go well, and returns the output.
+    fn good(&self, arguments: &str) -> String {
+        let (code, out, err) = self.run(arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments}: {out}");
+        out
+    }
+
+    /// Runs it, which must fail with this code and exactly this sentence, and leave the folder as it was.
+    fn refused(&self, arguments: &str, code: i32, sentence: &str) {
+        let err = self.failed(arguments, code);
+        assert_eq!(err, format!("error: {sentence}\n"), "{arguments}");
+    }
+
+    /// As [`refused`](Self::refused) by clap: `sentence` is its first line.
+    fn unusable(&self, arguments: &str, sentence: &str) {
+        let err = self.failed(arguments, 2);
+        let first = err.lines().next().unwrap_or_default();
+        assert_eq!(first, format!("error: {sentence}"), "{arguments}");
+    }
+
+    /// Runs it, which must fail with this code and leave the folder as it was, and returns its errors.
+    fn failed(&self, arguments: &str, code: i32) -> String {
+        let before = self.list(".");
+        let (found, _, err) = self.run(arguments);
+        assert_eq!(found, code, "{arguments}: {err}");
+        assert_eq!(self.list("."), before, "{arguments}");
+        err
+    }
+}
+
+#[test]
+fn a_run_prints_the_courses_lines_and_leaves_its_four_files() {
+    let place = Place::new();
+    let out = place.good(&format!("{TRAIN} --out run --seed 5 --threads 2"));
+    assert!(
+        out.contains("data letters: 96 training images, 30 test images\ntraining on cpu"),
+        "{out}"
+    );
+    for epoch in 1..=2 {
+        let start = format!("epoch {epoch}, ");
+        let line = out.lines().find(|line| line.starts_with(&start)).unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let [
+            _,
+            _,
+            "loss",
+            loss,
+            "train",
+            "acc",
+            train,
+            "test",
+            "acc",
+            test,
+            "time",
+            time,
+            "sec",
+        ] = words[..]
+        else {
+            panic!("{line}");
+        };
+        for (number, decimals) in [(loss, 4), (train, 3), (test, 3)] {
+            let number = number.strip_suffix(',').unwrap();
+            assert!(number.parse::<f64>().unwrap() >= 0.0, "{line}");
+            assert_eq!(
+                number.split('.').nth(1).map(str::len),
+                Some(decimals),
+                "{line}"
+            );
+        }
+        assert_eq!(time.split('.').nth(1).map(str::len), Some(1), "{line}");
+    }
+    assert!(
+        out.contains("\nweights run/lenet.weights\nsha256 of the parameters "),
+        "{out}"
+    );
+
+    assert_eq!(
+        place.list("run"),
+        ["config.toml", "lenet.weights", "metrics.csv", "steps.csv"]
+    );
+    let metrics = place.text("run/metrics.csv");
+    assert_eq!(
+        metrics.lines().next(),
+        Some("epoch,train_loss,train_acc,test_acc,seconds")
+    );
+    assert_eq!(metrics.lines().count(), 1 + 2);
+    let steps = place.text("run/steps.csv");
+    assert_eq!(steps.lines().next(), Some("step,loss"));
+    assert_eq!(steps.lines().count(), 1 + 2 * 3);
+    let config = place.text("run/config.toml");
+    for setting in [
+        "epochs = 2",
+        "batch_size = 32",
+        "lr = 0.001",
+        "seed = 5",
+        "order = \"shuffled\"",
+    ] {
+        assert!(config.contains(setting), "{setting} in {config}");
+    }
+}
+
+#[test]
+fn the_default_folder_is_named_after_date_and_seed() {
+    let place = Place::new();
+    place.good(&format!("train {TRAIN} --max-steps 1 --seed 12"));
+    let runs = place.list("runs");
+    let [run] = runs.as_slice() else {
+        panic!("{runs:?}")
+    };
+    let shape: String = run
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    assert_eq!(shape, "00000000-000000-seed00");
+    assert!(run.ends_with("-seed12"), "{run}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights_for_any_threads() {
+    let place = Place::new();
+    for (run, options) in [
+        ("a", "--threads 1"),
+        ("b", "--threads 7"),
+        ("c", "--threads 1 --seed 1"),
+    ] {
+        place.good(&format!("{TRAIN} --out {run} {options}"));
+    }
+    assert!(place.read("a/lenet.weights") == place.read("b/lenet.weights"));
+    assert!(place.read("a/lenet.weights") != place.read("c/lenet.weights"));
+}
+
+#[test]
+fn max_steps_counts_over_epochs_whatever_computes_in_whatever_order() {
+    let place = Place::new();
+    for (run, options) in [
+        ("a", "--device reference --order sequential"),
+        ("b", "--device cpu --order shuffled"),
+        ("c", "--device auto"),
+    ] {
+        let out = place.good(&format!("{TRAIN} --max-steps 4 --out {run} {options}"));
+        assert!(out.contains("\nepoch 2, "), "{out}");
+        assert_eq!(
+            place.text(&format!("{run}/steps.csv")).lines().count(),
+            1 + 4,
+            "{run}"
+        );
+    }
+}
+
+#[test]
+fn weights_go_out_and_come_back_and_train_on() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --out run"));
+    place.good("export run/lenet.weights --format safetensors --out net.safetensors");
+    place.good("import net.safetensors --out again.weights");
+    place.good("export again.weights --format safetensors --out again.safetensors");
+    assert!(place.read("net.safetensors") == place.read("again.safetensors"));
+    for (run, init) in [("x", "run/lenet.weights"), ("y", "net.safetensors")] {
+        place.good(&format!("{TRAIN} --max-steps 2 --init {init} --out {run}"));
+    }
+    assert!(place.read("x/lenet.weights") == place.read("y/lenet.weights"));
+}
+
+#[test]
+fn evaluate_says_the_same_by_every_device_and_of_both_forms() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 2 --out run"));
+    place.good("export run/lenet.weights --format safetensors --out net.safetensors");
+    let expected = place.good("evaluate run/lenet.weights --data letters");
+    let (accuracy, counts) = expected
+        .strip_prefix("test acc ")
+        .and_then(|rest| rest.split_once(" ("))
+        .unwrap();
+    let correct: f64 = counts.strip_suffix(" of 30)\n").unwrap().parse().unwrap();
+    assert_eq!(accuracy, format!("{:.4}", correct / 30.0));
+    for device in ["core", "cpu", "reference"] {
+        let out = place.good(&format!(
+            "evaluate net.safetensors --data letters --device {device}"
+        ));
+        assert_eq!(out, expected, "{device}");
+    }
+    let train = place.good(
+        "evaluate run/lenet.weights --data letters --split train --logits logits.safetensors",
+    );
+    assert!(
+        train.starts_with("train acc ") && train.ends_with(" of 96)\n"),
+        "{train}"
+    );
+    let bytes = place.read("logits.safetensors");
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let logits = file.tensor("logits").unwrap();
+    assert_eq!(
+        (logits.shape(), logits.dtype()),
+        (&[96, 10][..], safetensors::Dtype::F32)
+    );
+}
+
+#[test]
+fn summary_shows_the_network_and_what_the_file_says() {
+    let place = Place::new();
+    let table = place.good("summary");
+    for part in ["conv1", "6x24x24", "44,426", "281,640", "5,336"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    place.good(&format!("{TRAIN} --max-steps 1 --out run --seed 9"));
+    let about = place.good("summary run/lenet.weights");
+    for part in [
+        "self-test passed",
+        "data set       letters",
+        "seed           9",
+        "batch size     32",
+    ] {
+        assert!(about.contains(part), "{part} in {about}");
+    }
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    let file = "run/lenet.weights";
+    let before = place.read(file);
+    let taken = "exists already, and nothing is overwritten; choose another name or remove it";
+    place.refused(&format!("{TRAIN} --out run"), 1, &format!("run: {taken}"));
+    for command in [
+        format!("export {file} --format safetensors --out {file}"),
+        format!("import {file} --out {file}"),
+        format!("evaluate {file} --data letters --logits {file}"),
+    ] {
+        place.refused(&command, 1, &format!("{file}: {taken}"));
+    }
+    assert!(place.read(file) == before);
+    assert_eq!(place.list("run").len(), 4);
+}
+
+#[test]
+fn a_place_that_takes_no_file_is_named() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    let err = place.failed("import run/lenet.weights --out no/such.weights", 1);
+    assert!(
+        err.starts_with("error: no/such.weights: cannot be written: No such file or directory"),
+        "{err}"
+    );
+    place.refused(
+        &format!("{TRAIN} --out run/lenet.weights/below"),
+        1,
+        "run/lenet.weights/below: cannot be made: Not a directory (os error 20)",
+    );
+}
+
+#[test]
+fn settings_out_of_range_are_refused_with_the_range() {
+    let place = Place::new();
+    let lr = "must be above 0 and at most 1000";
+    for (arguments, sentence) in [
+        (
+            "--epochs 0",
+            "invalid value '0' for '--epochs <EPOCHS>': 0 is not in 1..=100000",
+        ),
+        (
+            "--batch-size 0",
+            "invalid value '0' for '--batch-size <N>': 0 is not in 1..=65536",
+        ),
+        ("--lr 0", &format!("invalid value '0' for '--lr <F>': {lr}")),
+        (
+            "--lr=-1",
+            &format!("invalid value '-1' for '--lr <F>': {lr}"),
+        ),
+        (
+            "--lr nan",
+            &format!("invalid value 'nan' for '--lr <F>': {lr}"),
+        ),
+        (
+            "--lr inf",
+            &format!("invalid value 'inf' for '--lr <F>': {lr}"),
+        ),
+        (
+            "--device tpu",
+            "invalid value 'tpu' for '--device <DEVICE>'",
+        ),
+        (
+            "--order random",
+            "invalid value 'random' for '--order <ORDER>'",
+        ),
+        (
+            "evaluate",
+            "the following required arguments were not provided:",
+        ),
+    ] {
+        place.unusable(arguments, sentence);
+    }
+    let err = place.failed("--max-steps 0", 2);
+    assert!(
+        err.starts_with("error: invalid value '0' for '--max-steps <N>': 0 is not in 1.."),
+        "{err}"
+    );
+    place.failed("frobnicate", 2);
+    place.refused(
+        "--data letters --batch-size 97",
+        2,
+        "--batch-size 97 is more than the 96 training images",
+    );
+}
+
+#[test]
+fn a_diverging_run_stops_at_once_and_writes_nothing() {
+    let place = Place::new();
+    // Parameters near overflow: the first loss is not finite.
+    let mut params = trainer::init::initial_params(0);
+    params.fc3_weight = [[3e38; 84]; 10];
+    params.fc3_weight[0] = [-3e38; 84];
+    place.write(
+        "huge.safetensors",
+        &trainer::safetensors::write_params(&params),
+    );
+    let err = place.failed(
+        &format!("{TRAIN} --init huge.safetensors --out run --lr 2"),
+        1,
+    );
+    assert!(
+        err.starts_with("error: epoch 1, batch 1: loss is "),
+        "{err}"
+    );
+    let end = ". Training diverged; try a smaller --lr (it is 2). Nothing was written\n";
+    assert!(err.ends_with(end), "{err}");
+}
+
+#[test]
+fn bad_data_is_refused_by_name() {
+    let [train_images, train_labels, ..] = FILES;
+    let mut shorter = images(96);
+    shorter.truncate(12_345);
+    let mut longer = images(96);
+    longer.push(0);
+    let mut label = labels(96);
+    label[8 + 51] = 37;
+    for (name, bytes, problem) in [
+        (
+            train_images,
+            b"<!DOCTYPE html>".to_vec(),
+            "neither gzip nor IDX (starts with \"<!DOCTYPE html>\")",
+        ),
+        (train_images, vec![], "empty; expected an IDX file"),
+        (
+            train_images,
+            labels(96),
+            "magic 0x00000801, a label file; expected 0x00000803, an image file",
+        ),
+        (
+            train_labels,
+            images(1),
+            "magic 0x00000803, an image file; expected 0x00000801, a label file",
+        ),
+        (
+            train_images,
+            shorter,
+            "promises 75280 bytes (96 records), has 12345",
+        ),
+        (
+            train_images,
+            longer,
+            "promises 75280 bytes (96 records), has more",
+        ),
+        (
+            train_images,
+            idx(&[0x803, 1, 32, 32], [0; 1024]),
+            "images of 32x32 pixels; this network takes 28x28",
+        ),
+        (
+            train_images,
+            idx(&[0x803, 0, 28, 28], []),
+            "holds 0 records",
+        ),
+        (
+            train_images,
+            idx(&[0x803, u32::MAX, 28, 28], []),
+            "promises 4294967295 records; at most 1048576 are read",
+        ),
+        (train_labels, label, "label 37 at index 51; classes are 0-9"),
+        (train_labels, labels(95), "95 labels for 96 images"),
+    ] {
+        let place = Place::new();
+        place.write(&format!("letters/{name}"), &bytes);
+        place.refused(
+            &format!("{TRAIN} --out run"),
+            1,
+            &format!("letters/{name}: {problem}"),
+        );
+    }
+}
+
+#[test]
+fn a_data_set_that_is_not_there_or_not_whole_is_described() {
+    let place = Place::new();
+    place.refused(
+        "--data nowhere",
+        1,
+        "no data set found. Looked for train-images-idx3-ubyte[.gz] (and 3 more) in:\n  nowhere\n\
+         Name a folder that has them: --data DIR. Debian: apt install dataset-fashion-mnist",
+    );
+    std::fs::remove_file(place.path("letters").join(FILES[3])).unwrap();
+    place.refused(
+        "--data letters",
+        1,
+        "letters: no t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz. A data set is four files: \
+         train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte",
+    );
+}
+
+#[test]
+fn a_changed_fashion_mnist_needs_a_word() {
+    let place = Place::new();
+    std::fs::rename(place.path("letters"), place.path("fashion-mnist")).unwrap();
+    let train = "--data fashion-mnist --batch-size 32 --max-steps 1 --out run";
+    let err = place.failed(train, 1);
+    let start =
+        "error: fashion-mnist/train-images-idx3-ubyte: SHA-256 of the uncompressed file is ";
+    assert!(err.starts_with(start), "{err}");
+    assert!(
+        err.ends_with("; copy it again, or go on with --allow-modified\n"),
+        "{err}"
+    );
+    place.good(&format!("{train} --allow-modified"));
+}
+
+#[test]
+fn lenet_data_is_looked_at_before_the_repository() {
+    let place = Place::new();
+    let output = place
+        .command("--batch-size 32 --max-steps 1 --out run")
+        .env("LENET_DATA", "letters")
+        .output()
+        .unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.contains("data letters: 96 "), "{out}");
+}
+
+#[test]
+fn bad_weights_are_refused_by_name() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    let good = place.read("run/lenet.weights");
+    let changed = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let mut longer = good.clone();
+    longer.push(0);
+    let again = "; copy it again from where it came";
+    for (bytes, problem) in [
+        (vec![], format!("truncated: ends after 0 bytes{again}")),
+        (b"{\"a\": 1}".to_vec(), "not a LeNet weights file (starts with 7b 22 61 22)".to_owned()),
+        (
+            b"PK\x03\x04 archive/data.pkl".to_vec(),
+            "not a LeNet weights file (starts with 50 4b 03 04). It looks like a PyTorch pickle, which is not read \
+             because it can run code; save it as safetensors: safetensors.torch.save_file(net.state_dict(), \
+             \"net.safetensors\")"
+                .to_owned(),
+        ),
+        (
+            changed(4),
+            "file format 0, this program reads 1; use the release of the program that wrote it, or train again"
+                .to_owned(),
+        ),
+        (good[..1000].to_vec(), format!("truncated: ends after 1000 bytes{again}")),
+        (longer, format!("1 bytes follow the end of the file{again}")),
+    ] {
+        place.write("bad", &bytes);
+        for command in [
+            "evaluate bad --data letters",
+            "summary bad",
+            "import bad --out new",
+            "export bad --format safetensors --out new",
+            "--data letters --batch-size 32 --init bad --out new",
+        ] {
+            place.refused(command, 1, &format!("bad: {problem}"));
+        }
+    }
+    place.write("bad", &changed(5000));
+    let err = place.failed("summary bad", 1);
+    assert!(err.starts_with("error: bad: damaged: checksum "), "{err}");
+    assert!(err.ends_with(&format!("{again}\n")), "{err}");
+    place.refused(
+        "summary none",
+        1,
+        "none: cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn foreign_tensors_are_compared_with_those_wanted() {
+    use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+    let place = Place::new();
+    let mut params = trainer::init::initial_params(0);
+    let good = trainer::safetensors::write_params(&params);
+    let file = SafeTensors::deserialize(&good).unwrap();
+    // fc.0 transposed, fc.4.bias under another name.
+    let tensors = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| match name.as_str() {
+            "fc.0.weight" => (
+                name,
+                TensorView::new(Dtype::F32, vec![256, 120], view.data()).unwrap(),
+            ),
+            "fc.4.bias" => ("out.bias".to_owned(), view),
+            _ => (name, view),
+        });
+    place.write("net.safetensors", &serialize(tensors, None).unwrap());
+    place.refused(
+        "import net.safetensors --out new.weights",
+        1,
+        "net.safetensors: the tensors are not this network's:\
+         \n  fc.0.weight: found F32 [256, 120], wanted F32 [120, 256] (its transpose would fit)\
+         \n  fc.4.bias: missing, wanted F32 [10]\
+         \n  out.bias: not a tensor of this network",
+    );
+
+    params.fc1_weight[0][3] = f32::NAN;
+    place.write(
+        "nan.safetensors",
+        &trainer::safetensors::write_params(&params),
+    );
+    place.refused(
+        "import nan.safetensors --out new.weights",
+        1,
+        "nan.safetensors: fc1_weight[3] is NaN or infinite",
+    );
+
+    place.write("broken.safetensors", &good[..good.len() - 1]);
+    let err = place.failed("import broken.safetensors --out new.weights", 1);
+    assert!(
+        err.starts_with("error: broken.safetensors: broken safetensors file: "),
+        "{err}"
+    );
+}
