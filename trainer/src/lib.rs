@@ -7,7 +7,7 @@
 //! | [`dataset`] | where the data is found, the IDX reader, the order of an epoch |
 //! | [`init`], [`loss`], [`adam`] | starting parameters, cross-entropy, the optimiser |
 //! | [`backend`] | the seam: a [`backend::Backend`] does whole training steps |
-//! | [`reference`] | the obvious backend, the oracle for the others |
+//! | [`mod@reference`] | the obvious backend, the oracle for the others |
 //! | [`cpu`] | the backend for all cores |
 //! | [`train`] | the epoch loop over a backend |
 //! | [`evaluate`] | accuracy and confusion |
