@@ -69,9 +69,9 @@ cargo run -q --release -p trainer -- summary data/lenet.weights
 rm -r "$run"
 
 step "dependencies of lenet-core: no std, no arrays, no GPU"
-cargo tree -p lenet-core -e normal --all-features --prefix none | tee /dev/stderr | {
-    ! grep -E '^(ndarray|cudarc|rayon|trainer|firmware) '
-}
+tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
+echo "$tree"
+if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; fi
 
 # Bare metal: from here on `bare cargo ...` builds for boards. Rustup's targets if its server answers, else Debian's
 # compiler with the library's source.
