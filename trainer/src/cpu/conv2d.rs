@@ -150,8 +150,7 @@ impl Kernel for Conv2GradWeight<'_> {
         assert!(image < LANES);
         for (pool1, rows) in pool1.iter().zip(rows.iter_mut()) {
             for (x, row) in rows.iter_mut().enumerate() {
-                let from: &[f32; ROW * LANES] =
-                    pool1[x * C1..][..ROW * LANES].as_array().expect("padded");
+                let from: &[f32; ROW * LANES] = pool1[x * C1..].first_chunk().expect("padded");
                 for (from, to) in from.as_chunks::<LANES>().0.iter().zip(row) {
                     s.store(s.load(from), to);
                 }
@@ -286,7 +285,7 @@ pub(super) struct Conv1GradParams<'a> {
 /// The kernel's row of pixels from one pixel on, and three more.
 #[inline(always)]
 fn pixels(image: &PaddedRows, y: usize, x: usize) -> &[f32; 8] {
-    image[y][x..][..8].as_array().expect("rows are padded")
+    image[y][x..].first_chunk().expect("rows are padded")
 }
 
 impl Kernel for Conv1GradParams<'_> {

@@ -6,7 +6,7 @@
 
 use super::sigmoid::sigmoid;
 use super::simd::{Kernel, LANES, Lanes, Simd};
-use lenet_core::arch::K;
+use lenet_core::arch::{K, conv_out, pooled};
 
 /// The forward pass of one convolution with its pool.
 ///
@@ -38,7 +38,7 @@ pub(super) struct ConvPoolSigmoid<
 impl<const C_IN: usize, const C_OUT: usize, const SIDE: usize, const ROW: usize, const OUT: usize>
     ConvPoolSigmoid<'_, C_IN, C_OUT, SIDE, ROW, OUT>
 {
-    const POOLED: usize = (SIDE - K + 1) / 2;
+    const POOLED: usize = pooled(conv_out(SIDE, K));
 
     /// All windows with tiles of `P` positions times `T` channels.
     #[inline(always)]
@@ -63,7 +63,7 @@ impl<const C_IN: usize, const C_OUT: usize, const SIDE: usize, const ROW: usize,
                                 let (dy, dx) = ((first + p) / 2, (first + p) % 2);
                                 self.input[2 * y + dy + i][2 * x + dx..][..K]
                                     .as_flattened()
-                                    .as_array()
+                                    .first_chunk()
                                     .expect("a row of the kernel is ROW values")
                             });
                             for k in 0..ROW {

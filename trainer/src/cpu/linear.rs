@@ -181,14 +181,15 @@ impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, IN
         let rows = bias.params.len();
         assert!(rows <= UPDATE_ROWS && rows.is_multiple_of(T));
         let mut grads = [[[0.0; LANES]; PANELS]; UPDATE_ROWS];
+        // `grads` is indexed by row first.
+        #[allow(clippy::needless_range_loop)]
         for panel in 0..PANELS {
             for tile in (0..rows).step_by(T) {
                 let mut sums = [s.splat(0.0); T];
                 for group in groups {
                     let kept = kept(group);
-                    let grad_out: &[Lanes; T] = kept.grad_out[first + tile..][..T]
-                        .as_array()
-                        .expect("T rows");
+                    let grad_out: &[Lanes; T] =
+                        kept.grad_out[first + tile..].first_chunk().expect("T rows");
                     for (n, input) in kept.panels[panel].iter().enumerate() {
                         let input = s.load(input);
                         for t in 0..T {

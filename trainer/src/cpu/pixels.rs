@@ -68,8 +68,8 @@ impl Kernel for Pad<'_> {
                 grey(s, start),
                 out.first_chunk_mut().expect("a row has 32 places"),
             );
-            let out: &mut Lanes = out[SIDE - LANES..SIDE]
-                .as_mut_array()
+            let out: &mut Lanes = out[SIDE - LANES..]
+                .first_chunk_mut()
                 .expect("sixteen places");
             s.store(grey(s, end), out);
         }
