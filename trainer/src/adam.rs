@@ -66,6 +66,7 @@ impl Adam {
 }
 
 /// One step of Adam: updates parameters and both moments from the gradients. All slices have one length.
+#[inline(always)]
 pub fn update(
     c: &Coefficients,
     params: &mut [f32],

@@ -1,84 +1,205 @@
-//! Training on the CPU: images shared over threads.
+//! Training on the CPU: sixteen images at a time, over all cores.
 //!
-//! Partial sums belong to fixed groups of sixteen images and are added in group order, so the result does not depend
-//! on the number of threads.
+//! **The batch is the vector.** Sixteen images are interleaved value by value, so that activations are
+//! `(feature, 16)`: each load is one run of memory, each weight is one broadcast, nothing is gathered. A step is
+//!
+//! ```text
+//! for each group of sixteen images, shared over the threads:         (group.rs)
+//!     bytes -> (28, 28, 16)                                           pixels.rs
+//!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs
+//!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
+//!     for each image: gradients of the convolutions                   conv2d.rs
+//! for each block of rows of the weights, shared over the threads:
+//!     gradient summed over all images in order, then Adam at once     linear.rs, adam.rs
+//! ```
+//!
+//! **The same bits everywhere.** Every sum has one order: within an image by the loops of its kernel, then over the
+//! images of a group, then over the groups. Multiply-adds are fused on every instruction set ([`simd`]). So neither the
+//! number of threads nor the CPU changes a result. It differs from the reference's by rounding alone.
+//!
+//! Nothing is allocated in a step: groups and each thread's scratch are kept, and grow only with the batch.
 
-use crate::adam::{self, Adam};
+mod conv2d;
+mod conv_pool_sigmoid;
+mod group;
+mod linear;
+mod loss;
+mod pixels;
+mod profile;
+mod sigmoid;
+pub mod simd;
+mod update;
+
+pub use profile::{Phase, Times};
+pub use simd::Isa;
+
+use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::Split;
 use crate::error::Error;
-use crate::reference::{StepSums, image_gradient};
-use bytemuck::zeroed_box;
-use lenet_core::arch::{Logits, Params, Pixels, image};
-use lenet_core::network::{Activations, forward};
+use crate::reference::StepSums;
+use bytemuck::{Zeroable, zeroed_box};
+use group::{Group, Network, Prepared, Scratch};
+use lenet_core::arch::{Logits, Pixels};
+use profile::Clock;
 use rayon::prelude::*;
+use simd::LANES;
 use std::ops::ControlFlow;
-
-/// Images whose gradients are added up by one thread.
-const GROUP: usize = 16;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use update::update;
 
 /// The backend.
 pub struct Cpu<'a> {
+    isa: Isa,
     train: &'a Split,
     state: State,
     adam: Adam,
     threads: rayon::ThreadPool,
+    prepared: Box<Prepared>,
+    /// One a group of the largest batch so far.
+    groups: Vec<Group>,
+    /// One a thread.
+    workers: Vec<Mutex<Worker>>,
+}
+
+struct Worker {
+    scratch: Box<Scratch>,
+    clock: Clock,
 }
 
 impl<'a> Cpu<'a> {
-    /// Goes on from `state` with the images of `train`, on so many threads; 0 means one a core.
+    /// Goes on from `state` with the images of `train`, on so many threads; 0 means one a core. The instruction set is
+    /// the fastest that the CPU has, or the one named by the environment variable `LENET_ISA`.
+    ///
+    /// # Errors
+    /// `Backend`: the system refuses the threads, or `LENET_ISA` names what the CPU does not have.
+    pub fn new(train: &'a Split, state: State, adam: Adam, threads: usize) -> Result<Self, Error> {
+        let isa = match std::env::var_os("LENET_ISA") {
+            None => Isa::fastest(),
+            Some(name) => name
+                .to_string_lossy()
+                .parse()
+                .map_err(|problem| Error::Backend(format!("LENET_ISA: {problem}")))?,
+        };
+        Self::with_isa(train, state, adam, threads, isa)
+    }
+
+    /// As [`new`](Self::new), with the instructions of `isa`.
     ///
     /// # Errors
     /// `Backend`: the system refuses the threads.
-    pub fn new(train: &'a Split, state: State, adam: Adam, threads: usize) -> Result<Self, Error> {
+    pub fn with_isa(
+        train: &'a Split,
+        state: State,
+        adam: Adam,
+        threads: usize,
+        isa: Isa,
+    ) -> Result<Self, Error> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|error| Error::Backend(format!("cannot start {threads} threads: {error}")))?;
+        let mut prepared: Box<Prepared> = zeroed_box();
+        prepared.update(&state.params.conv1_weight, &state.params.conv2_weight);
+        let workers = (0..threads.current_num_threads())
+            .map(|_| {
+                Mutex::new(Worker {
+                    scratch: zeroed_box(),
+                    clock: Clock::stopped(),
+                })
+            })
+            .collect();
         Ok(Self {
+            isa,
             train,
             state,
             adam,
             threads,
+            prepared,
+            groups: Vec::new(),
+            workers,
         })
     }
 
-    /// The gradient of a batch's mean loss and its statistics.
-    fn gradient(&self, batch: &[usize]) -> (Box<Params>, StepStats) {
-        let scale = 1.0 / batch.len() as f32;
-        let groups: Vec<(Box<Params>, StepSums)> = batch
-            .par_chunks(GROUP)
-            .map(|group| {
-                let mut grads: Box<Params> = zeroed_box();
-                let mut sums = StepSums::default();
-                for &index in group {
-                    let (pixels, label) = (&self.train.images()[index], self.train.labels()[index]);
-                    sums.add(&image_gradient(
-                        &self.state.params,
-                        &image(pixels),
-                        label,
-                        scale,
-                        &mut grads,
-                    ));
-                }
-                (grads, sums)
-            })
-            .collect();
-        let mut total: Box<Params> = zeroed_box();
-        let mut sums = StepSums::default();
-        for (grads, group) in &groups {
-            sums.merge(group);
-            for (total, &grad) in total.as_flat_mut().iter_mut().zip(grads.as_flat()) {
-                *total += grad;
-            }
-        }
-        (total, sums.stats())
+    /// Trains as [`Backend::train`] and tells the time that the threads together spent in each phase.
+    pub fn profile(&mut self, batches: &Batches) -> Result<Times, Error> {
+        let set_clocks = |workers: &mut [Mutex<Worker>], clock: fn() -> Clock| {
+            let clocks = workers.iter_mut().map(|worker| {
+                let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut worker.clock, clock()).times
+            });
+            clocks
+                .reduce(|a, b| std::array::from_fn(|i| a[i] + b[i]))
+                .unwrap_or_default()
+        };
+        set_clocks(&mut self.workers, Clock::running);
+        self.train(batches, &mut |_| ControlFlow::Continue(()))?;
+        Ok(set_clocks(&mut self.workers, Clock::stopped))
     }
+
+    /// One step on the images at `positions` of the order.
+    fn step(&mut self, batches: &Batches, index: usize) -> StepStats {
+        let start = index * batches.batch_size;
+        let images = batches.batch_size.min(batches.images - start);
+        let used = images.div_ceil(LANES);
+        if self.groups.len() < used {
+            self.groups.resize(used, Group::zeroed());
+        }
+        let Self {
+            isa,
+            train,
+            state,
+            adam,
+            threads,
+            prepared,
+            groups,
+            workers,
+        } = self;
+        let (isa, groups, scale) = (*isa, &mut groups[..used], 1.0 / images as f32);
+        threads.install(|| {
+            let network = Network {
+                isa,
+                params: &state.params,
+                prepared,
+            };
+            groups
+                .par_iter_mut()
+                .enumerate()
+                .with_max_len(1)
+                .for_each(|(g, group)| {
+                    let (start, len) = (start + g * LANES, LANES.min(images - g * LANES));
+                    let mut indices = [0; LANES];
+                    for (n, index) in indices[..len].iter_mut().enumerate() {
+                        *index = batches.order.index(start + n);
+                    }
+                    let Worker { scratch, clock } = &mut *worker(workers);
+                    network.gradient(train, &indices[..len], scale, group, scratch, clock);
+                });
+            update(isa, adam, state, groups, prepared, workers);
+        });
+        let mut sums = StepSums::default();
+        for (g, group) in groups.iter().enumerate() {
+            group.add_losses(images - g * LANES, &mut sums);
+        }
+        sums.stats()
+    }
+}
+
+/// The worker of the thread of the pool that asks.
+fn worker(workers: &[Mutex<Worker>]) -> MutexGuard<'_, Worker> {
+    let thread = rayon::current_thread_index().unwrap_or(0);
+    workers[thread]
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Backend for Cpu<'_> {
     fn describe(&self) -> String {
-        format!("cpu ({} threads)", self.threads.current_num_threads())
+        format!(
+            "cpu ({}, {} threads)",
+            self.isa.name(),
+            self.threads.current_num_threads()
+        )
     }
 
     fn train(
@@ -87,22 +208,7 @@ impl Backend for Cpu<'_> {
         on_step: &mut dyn FnMut(StepStats) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         for index in batches.range.clone() {
-            let batch: Vec<usize> = batches.batch(index).collect();
-            let (grads, stats) = self.threads.install(|| self.gradient(&batch));
-            let State {
-                params,
-                moment1,
-                moment2,
-                step,
-            } = &mut self.state;
-            *step += 1;
-            adam::update(
-                &self.adam.coefficients(*step),
-                params.as_flat_mut(),
-                grads.as_flat(),
-                moment1.as_flat_mut(),
-                moment2.as_flat_mut(),
-            );
+            let stats = self.step(batches, index);
             if on_step(stats).is_break() {
                 break;
             }
@@ -111,13 +217,25 @@ impl Backend for Cpu<'_> {
     }
 
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error> {
-        let params = &self.state.params;
-        self.threads.install(|| {
+        let Self {
+            threads,
+            isa,
+            workers,
+            state,
+            prepared,
+            ..
+        } = self;
+        let network = Network {
+            isa: *isa,
+            params: &state.params,
+            prepared,
+        };
+        threads.install(|| {
             images
-                .par_iter()
-                .zip(out)
-                .for_each_init(Activations::new, |act, (pixels, out)| {
-                    *out = *forward(params, &image(pixels), act);
+                .par_chunks(LANES)
+                .zip(out.par_chunks_mut(LANES))
+                .for_each(|(images, out)| {
+                    network.logits(images, out, &mut worker(workers).scratch);
                 });
         });
         Ok(())

@@ -122,8 +122,13 @@ pub struct StepSums {
 impl StepSums {
     /// Adds an image.
     pub fn add(&mut self, image: &CrossEntropy) {
-        self.loss += f64::from(image.loss);
-        self.correct += u32::from(image.correct);
+        self.add_image(image.loss, image.correct);
+    }
+
+    /// Adds an image by its loss and whether it was a hit.
+    pub fn add_image(&mut self, loss: f32, correct: bool) {
+        self.loss += f64::from(loss);
+        self.correct += u32::from(correct);
         self.images += 1;
     }
 

@@ -1,0 +1,157 @@
+//! The CPU backend against itself: every instruction set this machine has and several numbers of threads give the same
+//! parameter bytes; and against the reference, tensor by tensor and over ten steps, for odd batches.
+//!
+//! The bytes are pinned by a hash, so that machines are compared too: the same test passes on x86-64 and on AArch64
+//! (`ci.sh` runs it under QEMU). What a machine lacks is not compared there, and the output names what was.
+
+use lenet_core::arch::{Logits, TENSORS};
+use lenet_tests::fixtures::FASHION_MNIST;
+use lenet_tests::tolerance::{GRADIENT, LOGITS, WEIGHTS};
+use std::ops::ControlFlow;
+use trainer::adam::Adam;
+use trainer::backend::{Backend, Batches, State};
+use trainer::cpu::{Cpu, Isa};
+use trainer::dataset::Order;
+use trainer::init::initial_params;
+use trainer::reference::Reference;
+
+fn start() -> State {
+    State::new(initial_params(5))
+}
+
+fn train(backend: &mut dyn Backend, images: usize, batch_size: usize, steps: usize) {
+    let order = Order::shuffled(5, 0, images);
+    let mut batches = Batches::epoch(order, images, batch_size);
+    batches.range.end = batches.range.end.min(steps);
+    backend
+        .train(&batches, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+}
+
+/// A hundred steps: batches of 96 and a last one of 40, of 17, and of 1.
+fn hundred_steps(backend: &mut dyn Backend) -> State {
+    train(backend, 40 * 96 + 40, 96, 41);
+    train(backend, 1000, 17, 39);
+    train(backend, 20, 1, 20);
+    let state = backend.state().unwrap();
+    assert_eq!(state.step, 100);
+    state
+}
+
+/// 64-bit FNV-1a over parameters and moments.
+fn hash(state: &State) -> u64 {
+    let parts = [&state.params, &state.moment1, &state.moment2];
+    let values = parts.iter().flat_map(|part| part.as_flat());
+    let bytes = values.flat_map(|value| value.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Of all machines. A change here means that a seed no longer gives the weights it gave before.
+const HASH: u64 = 0xd433cd1c44c46a2c;
+
+#[test]
+fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {
+    let compared: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+    for isa in Isa::available() {
+        for threads in [1, 2, 7] {
+            let train = &FASHION_MNIST.train;
+            let mut cpu = Cpu::with_isa(train, start(), Adam::default(), threads, isa).unwrap();
+            let found = hash(&hundred_steps(&mut cpu));
+            assert_eq!(found, HASH, "{}: {found:#018x}", cpu.describe());
+        }
+    }
+    println!("compared: {}", compared.join(", "));
+    assert!(compared.contains(&"portable"));
+    #[cfg(target_arch = "x86_64")]
+    for (name, has) in [
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("avx512", std::arch::is_x86_feature_detected!("avx512f")),
+    ] {
+        assert_eq!(compared.contains(&name), has, "{name}");
+        if !has {
+            println!("not run: this CPU has no {name}");
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    assert!(compared.contains(&"neon"));
+}
+
+#[test]
+fn gradients_are_the_references_tensor_by_tensor() {
+    // With beta1 at 0 the first moment after a step from zero is the gradient itself.
+    let adam = Adam {
+        beta1: 0.0,
+        ..Adam::default()
+    };
+    let data = &FASHION_MNIST.train;
+    for isa in Isa::available() {
+        for batch_size in [1, 15, 16, 17, 96] {
+            let mut cpu = Cpu::with_isa(data, start(), adam, 2, isa).unwrap();
+            let mut reference = Reference::new(data, start(), adam);
+            train(&mut cpu, 200, batch_size, 1);
+            train(&mut reference, 200, batch_size, 1);
+            let [found, expected] =
+                [cpu.state(), reference.state()].map(|state| state.unwrap().moment1);
+            for tensor in &TENSORS {
+                let range = tensor.offset..tensor.offset + tensor.len();
+                let (found, expected) =
+                    (&found.as_flat()[range.clone()], &expected.as_flat()[range]);
+                let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+                for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                    let error = f64::from((found - expected).abs());
+                    assert!(
+                        error <= GRADIENT * f64::from(largest),
+                        "{isa:?}, batch {batch_size}, {}[{i}]: {found}, expected {expected}, largest {largest}",
+                        tensor.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_steps_and_logits_are_the_references() {
+    let data = &FASHION_MNIST.train;
+    let mut reference = Reference::new(data, start(), Adam::default());
+    train(&mut reference, 330, 33, 10);
+    let expected = reference.state().unwrap();
+    let images = &FASHION_MNIST.test.images()[..37];
+    let mut expected_logits = [Logits::default(); 37];
+    reference.logits(images, &mut expected_logits).unwrap();
+    for isa in Isa::available() {
+        let mut cpu = Cpu::with_isa(data, start(), Adam::default(), 2, isa).unwrap();
+        train(&mut cpu, 330, 33, 10);
+        let state = cpu.state().unwrap();
+        for (found, expected) in state.params.as_flat().iter().zip(expected.params.as_flat()) {
+            assert!(
+                f64::from((found - expected).abs()) <= WEIGHTS,
+                "{isa:?}: {found} {expected}"
+            );
+        }
+        let mut logits = [Logits::default(); 37];
+        cpu.logits(images, &mut logits).unwrap();
+        for (found, expected) in logits
+            .iter()
+            .flatten()
+            .zip(expected_logits.iter().flatten())
+        {
+            assert!(
+                f64::from((found - expected).abs()) <= LOGITS,
+                "{isa:?}: {found} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_instruction_set_can_be_asked_for_and_a_wrong_name_is_an_error() {
+    assert!("portable".parse::<Isa>().is_ok());
+    let problem = "sse9".parse::<Isa>().unwrap_err();
+    assert!(
+        problem.contains("sse9") && problem.contains("portable"),
+        "{problem}"
+    );
+}

@@ -1,0 +1,310 @@
+//! Sixteen images through the network and back: the order of the kernels, and the memory between them.
+
+use super::conv_pool_sigmoid::{ConvPoolSigmoid, kernel_rows};
+use super::conv2d::{
+    Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows, POOL1, Rows, Sums,
+    Table, write_table,
+};
+use super::linear::{GradInput, Kept, Linear, Panel, Panels};
+use super::loss::CrossEntropy;
+use super::pixels::{Interleave, Pad, PaddedRows};
+use super::profile::{Clock, Phase};
+use super::sigmoid::{Sigmoid, SigmoidGrad};
+use super::simd::{Isa, LANES, Lanes};
+use crate::dataset::Split;
+use crate::reference::StepSums;
+use bytemuck::Zeroable;
+use lenet_core::arch::{
+    C1, C2, CLASSES, FC1, FC2, FLAT, K, Logits, POOL1_SIDE, Params, Pixels, SIDE,
+};
+use lenet_core::network::argmax;
+
+/// The weights of the convolutions in the layouts of their kernels.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Prepared {
+    table: Table,
+    conv2: [[[f32; K * C1]; C2]; K],
+    conv1: [[[f32; K]; C1]; K],
+}
+
+impl Prepared {
+    /// Lays out the weights of `params`.
+    pub(super) fn update(
+        &mut self,
+        conv1_weight: &[[[[f32; K]; K]; 1]; C1],
+        conv2_weight: &[[[[f32; K]; K]; C1]; C2],
+    ) {
+        kernel_rows(conv1_weight, &mut self.conv1);
+        kernel_rows(conv2_weight, &mut self.conv2);
+        write_table(conv2_weight, &mut self.table);
+    }
+}
+
+/// What the update of the weights needs of a group: kept for the whole batch.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Group {
+    pub fc1: Kept<{ FLAT / LANES }, FC1>,
+    pub fc2: Kept<{ FC1.div_ceil(LANES) }, FC2>,
+    pub fc3: Kept<{ FC2.div_ceil(LANES) }, CLASSES>,
+    pub convolutions: Sums,
+    /// The images' losses.
+    losses: Lanes,
+    /// 1 for each image whose largest logit was its label's.
+    correct: [u32; LANES],
+}
+
+impl Group {
+    /// Adds the losses of the first `images` images.
+    pub(super) fn add_losses(&self, images: usize, sums: &mut StepSums) {
+        for (&loss, &correct) in self.losses.iter().zip(&self.correct).take(images) {
+            sums.add_image(loss, correct != 0);
+        }
+    }
+}
+
+/// What a thread needs for one group at a time.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    /// `(SIDE, SIDE, 1, LANES)`
+    image: [[[Lanes; 1]; SIDE]; SIDE],
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
+    pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
+    winner1: [[u8; LANES]; POOL1],
+    /// `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`
+    pool2: [Lanes; FLAT],
+    winner2: [[u8; LANES]; FLAT],
+    /// Followed by zeros up to a whole panel, as `fc2` is.
+    fc1: [Lanes; FC1.next_multiple_of(LANES)],
+    fc2: [Lanes; FC2.next_multiple_of(LANES)],
+    logits: [Lanes; CLASSES],
+    grad_pool2: [Lanes; FLAT],
+    pool1_panels: [Panel; POOL1 / LANES],
+    // Of one image at a time:
+    pool1_rows: Rows,
+    grad_pool1: Rows,
+    kernel_rows: KernelRows,
+    padded: PaddedRows,
+}
+
+/// The network that a group runs through.
+#[derive(Clone, Copy)]
+pub(super) struct Network<'a> {
+    pub isa: Isa,
+    pub params: &'a Params,
+    pub prepared: &'a Prepared,
+}
+
+impl Network<'_> {
+    /// The forward pass: leaves all activations in `scratch`.
+    fn forward(&self, images: [&Pixels; LANES], scratch: &mut Scratch, clock: &mut Clock) {
+        let Self {
+            isa,
+            params,
+            prepared,
+        } = *self;
+        isa.run(Interleave {
+            images,
+            out: &mut scratch.image,
+        });
+        clock.lap(Phase::Data);
+        isa.run(ConvPoolSigmoid {
+            input: &scratch.image,
+            weight: &prepared.conv1,
+            bias: &params.conv1_bias,
+            out: bytemuck::must_cast_mut::<_, [Lanes; POOL1]>(&mut scratch.pool1),
+            winner: &mut scratch.winner1,
+            channels_first: false,
+        });
+        clock.lap(Phase::Conv1);
+        isa.run(ConvPoolSigmoid {
+            input: &scratch.pool1,
+            weight: &prepared.conv2,
+            bias: &params.conv2_bias,
+            out: &mut scratch.pool2,
+            winner: &mut scratch.winner2,
+            channels_first: true,
+        });
+        clock.lap(Phase::Conv2);
+        let fc1: &mut [Lanes; FC1] = scratch.fc1.first_chunk_mut().expect("padded");
+        isa.run(Linear {
+            input: &scratch.pool2,
+            weight: &params.fc1_weight,
+            bias: &params.fc1_bias,
+            out: fc1,
+        });
+        isa.run(Sigmoid(fc1));
+        let fc2: &mut [Lanes; FC2] = scratch.fc2.first_chunk_mut().expect("padded");
+        isa.run(Linear {
+            input: fc1,
+            weight: &params.fc2_weight,
+            bias: &params.fc2_bias,
+            out: fc2,
+        });
+        isa.run(Sigmoid(fc2));
+        isa.run(Linear {
+            input: fc2,
+            weight: &params.fc3_weight,
+            bias: &params.fc3_bias,
+            out: &mut scratch.logits,
+        });
+        clock.lap(Phase::Linear);
+    }
+
+    /// The logits of up to sixteen images.
+    pub(super) fn logits(&self, images: &[Pixels], out: &mut [Logits], scratch: &mut Scratch) {
+        let last = images.len() - 1;
+        let sixteen = std::array::from_fn(|n| &images[n.min(last)]);
+        self.forward(sixteen, scratch, &mut Clock::stopped());
+        for (n, out) in out.iter_mut().enumerate() {
+            *out = scratch.logits.map(|lanes| lanes[n]);
+        }
+    }
+
+    /// Up to sixteen images forward and back: leaves in `group` what the update needs. `scale` as for the reference.
+    pub(super) fn gradient(
+        &self,
+        train: &Split,
+        indices: &[usize],
+        scale: f32,
+        group: &mut Group,
+        scratch: &mut Scratch,
+        clock: &mut Clock,
+    ) {
+        let Self {
+            isa,
+            params,
+            prepared,
+        } = *self;
+        clock.start();
+        let mut labels = [0; LANES];
+        for (label, &index) in labels.iter_mut().zip(indices) {
+            *label = train.labels()[index];
+        }
+        let labels = &labels[..indices.len()];
+        let last = indices.len() - 1;
+        let images: [&Pixels; LANES] =
+            std::array::from_fn(|n| &train.images()[indices[n.min(last)]]);
+        self.forward(images, scratch, clock);
+
+        group.losses = isa.run(CrossEntropy {
+            logits: &scratch.logits,
+            labels,
+            scale,
+            grad_logits: &mut group.fc3.grad_out,
+        });
+        for (n, (correct, &label)) in group.correct.iter_mut().zip(labels).enumerate() {
+            let class = argmax(&scratch.logits.map(|lanes| lanes[n]));
+            *correct = u32::from(class == usize::from(label));
+        }
+
+        isa.run(Panels {
+            input: &scratch.fc2,
+            out: &mut group.fc3.panels,
+        });
+        isa.run(GradInput {
+            weight: &params.fc3_weight,
+            grad_out: &group.fc3.grad_out,
+            grad_input: &mut group.fc2.grad_out,
+        });
+        isa.run(SigmoidGrad {
+            out: &scratch.fc2[..FC2],
+            grad: &mut group.fc2.grad_out,
+        });
+        isa.run(Panels {
+            input: &scratch.fc1,
+            out: &mut group.fc2.panels,
+        });
+        isa.run(GradInput {
+            weight: &params.fc2_weight,
+            grad_out: &group.fc2.grad_out,
+            grad_input: &mut group.fc1.grad_out,
+        });
+        isa.run(SigmoidGrad {
+            out: &scratch.fc1[..FC1],
+            grad: &mut group.fc1.grad_out,
+        });
+        isa.run(Panels {
+            input: &scratch.pool2,
+            out: &mut group.fc1.panels,
+        });
+        isa.run(GradInput {
+            weight: &params.fc1_weight,
+            grad_out: &group.fc1.grad_out,
+            grad_input: &mut scratch.grad_pool2,
+        });
+        isa.run(SigmoidGrad {
+            out: &scratch.pool2,
+            grad: &mut scratch.grad_pool2,
+        });
+        clock.lap(Phase::LinearGradInput);
+
+        let sums = &mut group.convolutions;
+        *sums = Sums::zeroed();
+        isa.run(Conv2GradBias {
+            grad: &scratch.grad_pool2,
+            sums: &mut sums.conv2_bias,
+        });
+        isa.run(Panels {
+            input: scratch.pool1.as_flattened().as_flattened(),
+            out: &mut scratch.pool1_panels,
+        });
+        clock.lap(Phase::Turn);
+        for (n, image) in images.into_iter().enumerate().take(indices.len()) {
+            copy_rows(&scratch.pool1_panels, n, &mut scratch.pool1_rows);
+            clock.lap(Phase::Turn);
+            isa.run(Conv2GradWeight {
+                pool1: &scratch.pool1_rows,
+                grad: &scratch.grad_pool2,
+                winner: &scratch.winner2,
+                image: n,
+                rows: &mut scratch.kernel_rows,
+                sums,
+            });
+            clock.lap(Phase::Conv2GradWeight);
+            isa.run(Conv2GradInput {
+                table: &prepared.table,
+                grad: &scratch.grad_pool2,
+                winner: &scratch.winner2,
+                image: n,
+                grad_input: &mut scratch.grad_pool1,
+            });
+            isa.run(SigmoidGrad {
+                out: scratch.pool1_rows.as_flattened().as_chunks().0,
+                grad: scratch.grad_pool1.as_flattened_mut().as_chunks_mut().0,
+            });
+            clock.lap(Phase::Conv2GradInput);
+            isa.run(Pad {
+                image,
+                out: &mut scratch.padded,
+            });
+            isa.run(Conv1GradParams {
+                image: &scratch.padded,
+                grad: &scratch.grad_pool1,
+                winner: &scratch.winner1,
+                lane: n,
+                sums,
+            });
+            clock.lap(Phase::Conv1GradParams);
+        }
+    }
+}
+
+/// One image's rows out of the panels of pool1.
+fn copy_rows(panels: &[Panel; POOL1 / LANES], image: usize, rows: &mut Rows) {
+    const EIGHTS: usize = POOL1_SIDE * C1 / 8;
+    for (y, row) in rows.iter_mut().enumerate() {
+        for (e, to) in row
+            .as_chunks_mut::<8>()
+            .0
+            .iter_mut()
+            .take(EIGHTS)
+            .enumerate()
+        {
+            let at = y * EIGHTS + e;
+            *to = panels[at / 2][image].as_chunks::<8>().0[at % 2];
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The fully connected layer over sixteen images, forward and back.
+//!
+//! Forward and the gradient by the input are products with one vector of images for each feature. The gradient by the
+//! weights is summed over images instead, so there the vector is sixteen inputs of one image: the inputs are kept a
+//! second time, turned into panels.
+
+use super::simd::{Kernel, LANES, Lanes, Simd};
+use crate::adam::{self, Coefficients};
+
+/// Sixteen features of each of sixteen images, `(image, feature)`.
+pub(super) type Panel = [Lanes; LANES];
+
+/// Turns features into panels, sixteen at a time.
+pub(super) struct Panels<'a> {
+    /// `(IN, LANES)`, at least; what does not fill a panel is followed by anything finite.
+    pub input: &'a [Lanes],
+    /// `(IN / 16, image, feature)`, rounded up; overwritten.
+    pub out: &'a mut [Panel],
+}
+
+impl Kernel for Panels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (input, out) in self.input.as_chunks::<LANES>().0.iter().zip(self.out) {
+            s.transpose(input, out);
+        }
+    }
+}
+
+/// `out[o] = bias[o] + Σ input[i] · weight[o][i]`, summed upward in `i`, fused.
+pub(super) struct Linear<'a, const IN: usize, const OUT: usize> {
+    /// `(IN, LANES)`
+    pub input: &'a [Lanes; IN],
+    /// `(OUT, IN)`
+    pub weight: &'a [[f32; IN]; OUT],
+    /// `(OUT)`
+    pub bias: &'a [f32; OUT],
+    /// `(OUT, LANES)`; overwritten.
+    pub out: &'a mut [Lanes; OUT],
+}
+
+impl<const IN: usize, const OUT: usize> Linear<'_, IN, OUT> {
+    #[inline(always)]
+    fn tiled<S: Simd, const T: usize>(self, s: S) {
+        assert!(OUT.is_multiple_of(T));
+        let tiles = self
+            .weight
+            .as_chunks::<T>()
+            .0
+            .iter()
+            .zip(self.bias.as_chunks::<T>().0);
+        for ((weight, bias), out) in tiles.zip(self.out.as_chunks_mut::<T>().0) {
+            let mut sums: [S::V; T] = std::array::from_fn(|t| s.splat(bias[t]));
+            for (i, input) in self.input.iter().enumerate() {
+                let input = s.load(input);
+                for t in 0..T {
+                    sums[t] = s.mul_add(input, s.splat(weight[t][i]), sums[t]);
+                }
+            }
+            for (sum, out) in sums.into_iter().zip(out) {
+                s.store(sum, out);
+            }
+        }
+    }
+}
+
+impl<const IN: usize, const OUT: usize> Kernel for Linear<'_, IN, OUT> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match (S::WIDE, OUT.is_multiple_of(12)) {
+            (true, true) => self.tiled::<S, 12>(s),
+            (true, false) => self.tiled::<S, 10>(s),
+            (false, true) => self.tiled::<S, 6>(s),
+            (false, false) => self.tiled::<S, 5>(s),
+        }
+    }
+}
+
+/// `grad_input[i] = Σ grad_out[o] · weight[o][i]`, summed upward in `o`, fused.
+pub(super) struct GradInput<'a, const IN: usize, const OUT: usize> {
+    /// `(OUT, IN)`
+    pub weight: &'a [[f32; IN]; OUT],
+    /// `(OUT, LANES)`
+    pub grad_out: &'a [Lanes; OUT],
+    /// `(IN, LANES)`; overwritten.
+    pub grad_input: &'a mut [Lanes; IN],
+}
+
+impl<const IN: usize, const OUT: usize> GradInput<'_, IN, OUT> {
+    #[inline(always)]
+    fn tiled<S: Simd, const T: usize>(self, s: S) {
+        assert!(IN.is_multiple_of(T));
+        for (tile, out) in self
+            .grad_input
+            .as_chunks_mut::<T>()
+            .0
+            .iter_mut()
+            .enumerate()
+        {
+            let mut sums = [s.splat(0.0); T];
+            for (grad, weight) in self.grad_out.iter().zip(self.weight) {
+                let grad = s.load(grad);
+                let weight = &weight.as_chunks::<T>().0[tile];
+                for t in 0..T {
+                    sums[t] = s.mul_add(grad, s.splat(weight[t]), sums[t]);
+                }
+            }
+            for (sum, out) in sums.into_iter().zip(out) {
+                s.store(sum, out);
+            }
+        }
+    }
+}
+
+impl<const IN: usize, const OUT: usize> Kernel for GradInput<'_, IN, OUT> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match (S::WIDE, IN.is_multiple_of(12)) {
+            (true, true) => self.tiled::<S, 12>(s),
+            (true, false) => self.tiled::<S, 16>(s),
+            (false, true) => self.tiled::<S, 6>(s),
+            (false, false) => self.tiled::<S, 4>(s),
+        }
+    }
+}
+
+/// What a layer of the whole batch keeps until its weights are updated, for one group of images.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Kept<const PANELS: usize, const OUT: usize> {
+    /// The layer's input.
+    pub panels: [Panel; PANELS],
+    /// `(OUT, LANES)`, the gradient by its output; zero where there is no image.
+    pub grad_out: [Lanes; OUT],
+}
+
+/// Some rows of a layer's weight, or their biases, and Adam's moments of them.
+pub(super) struct Slots<'a, T> {
+    pub params: &'a mut [T],
+    pub moment1: &'a mut [T],
+    pub moment2: &'a mut [T],
+}
+
+/// The gradient by some rows of the weight and bias, and Adam's update of them at once.
+///
+/// # Numerics
+/// Summed over the images in order; fused. Biases: lane by lane over the groups, then the lanes by halves.
+pub(super) struct Update<'a, G, const IN: usize, const PANELS: usize, const OUT: usize> {
+    /// The batch's groups, in order.
+    pub groups: &'a [G],
+    /// The layer's part of a group.
+    pub kept: fn(&G) -> &Kept<PANELS, OUT>,
+    /// The index of the first row.
+    pub first: usize,
+    pub adam: &'a Coefficients,
+    pub weight: Slots<'a, [f32; IN]>,
+    pub bias: Slots<'a, f32>,
+}
+
+/// Rows that are updated together.
+pub(super) const UPDATE_ROWS: usize = 12;
+
+impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, IN, PANELS, OUT> {
+    #[inline(always)]
+    fn tiled<S: Simd, const T: usize>(self, s: S) {
+        const { assert!(PANELS == IN.div_ceil(LANES) && PANELS * LANES <= 256) }
+        let Self {
+            groups,
+            kept,
+            first,
+            adam,
+            weight,
+            bias,
+        } = self;
+        let rows = bias.params.len();
+        assert!(rows <= UPDATE_ROWS && rows.is_multiple_of(T));
+        let mut grads = [[[0.0; LANES]; PANELS]; UPDATE_ROWS];
+        // `grads` is indexed by row first.
+        #[allow(clippy::needless_range_loop)]
+        for panel in 0..PANELS {
+            for tile in (0..rows).step_by(T) {
+                let mut sums = [s.splat(0.0); T];
+                for group in groups {
+                    let kept = kept(group);
+                    let grad_out: &[Lanes; T] =
+                        kept.grad_out[first + tile..].first_chunk().expect("T rows");
+                    for (n, input) in kept.panels[panel].iter().enumerate() {
+                        let input = s.load(input);
+                        for t in 0..T {
+                            sums[t] = s.mul_add(input, s.splat(grad_out[t][n]), sums[t]);
+                        }
+                    }
+                }
+                for (t, sum) in sums.into_iter().enumerate() {
+                    s.store(sum, &mut grads[tile + t][panel]);
+                }
+            }
+        }
+        let rows = weight
+            .params
+            .iter_mut()
+            .zip(weight.moment1)
+            .zip(weight.moment2);
+        for (((params, moment1), moment2), grads) in rows.zip(&grads) {
+            adam::update(adam, params, &grads.as_flattened()[..IN], moment1, moment2);
+        }
+        let mut grads = [0.0; UPDATE_ROWS];
+        let rows = bias.params.len();
+        for (row, grad) in grads[..rows].iter_mut().enumerate() {
+            let mut sum = s.splat(0.0);
+            for group in groups {
+                sum = s.add(sum, s.load(&kept(group).grad_out[first + row]));
+            }
+            let mut lanes = [0.0; LANES];
+            s.store(sum, &mut lanes);
+            *grad = sum_lanes(lanes);
+        }
+        adam::update(
+            adam,
+            bias.params,
+            &grads[..rows],
+            bias.moment1,
+            bias.moment2,
+        );
+    }
+}
+
+impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Kernel
+    for Update<'_, G, IN, PANELS, OUT>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.bias.params.len();
+        match (S::WIDE, rows.is_multiple_of(6)) {
+            (true, true) => self.tiled::<S, 12>(s),
+            (true, false) => self.tiled::<S, 10>(s),
+            (false, true) => self.tiled::<S, 6>(s),
+            (false, false) => self.tiled::<S, 5>(s),
+        }
+    }
+}
+
+/// The sum of the lanes, in the one order that every version uses: halves onto each other.
+pub(super) fn sum_lanes(mut lanes: Lanes) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}

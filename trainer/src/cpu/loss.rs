@@ -1,0 +1,120 @@
+//! Softmax cross-entropy of sixteen images, forward and gradient.
+
+use super::sigmoid::exp_neg;
+use super::simd::{Kernel, LANES, Lanes, Simd};
+use lenet_core::arch::CLASSES;
+
+/// The gradient of the loss by the logits, and what the loss itself is made of.
+pub(super) struct CrossEntropy<'a> {
+    /// `(CLASSES, LANES)`
+    pub logits: &'a [Lanes; CLASSES],
+    /// The images' classes, as many as there are images, at most sixteen.
+    pub labels: &'a [u8],
+    /// Factor of the loss whose gradient is taken.
+    pub scale: f32,
+    /// `(CLASSES, LANES)`; overwritten, with zero where there is no image.
+    pub grad_logits: &'a mut [Lanes; CLASSES],
+}
+
+impl Kernel for CrossEntropy<'_> {
+    /// The loss of each image.
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Lanes {
+        let Self {
+            logits,
+            labels,
+            scale,
+            grad_logits,
+        } = self;
+        let mut largest = s.splat(f32::NEG_INFINITY);
+        for logit in logits {
+            let logit = s.load(logit);
+            largest = s.select_gt(logit, largest, logit, largest);
+        }
+        let mut sum = s.splat(0.0);
+        for (logit, grad) in logits.iter().zip(grad_logits.iter_mut()) {
+            let exp = exp_neg(s, s.sub(largest, s.load(logit)));
+            s.store(exp, grad);
+            sum = s.add(sum, exp);
+        }
+        for grad in grad_logits.iter_mut() {
+            s.store(s.div(s.load(grad), sum), grad);
+        }
+        let (mut sums, mut largests, mut scales, mut losses) =
+            ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        s.store(sum, &mut sums);
+        s.store(largest, &mut largests);
+        for (n, &label) in labels.iter().enumerate() {
+            let label = usize::from(label);
+            grad_logits[label][n] -= 1.0;
+            scales[n] = scale;
+            // One logarithm an image: libm's gives the same bits everywhere and does not show in the time.
+            losses[n] = libm::logf(sums[n]) - (logits[label][n] - largests[n]);
+        }
+        for grad in grad_logits {
+            s.store(s.mul(s.load(grad), s.load(&scales)), grad);
+        }
+        losses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::Isa;
+    use super::*;
+    use crate::loss::cross_entropy;
+
+    #[test]
+    fn agrees_with_the_scalar_loss() {
+        let logits: [Lanes; CLASSES] = std::array::from_fn(|c| {
+            std::array::from_fn(|n| ((c * 16 + n) as f32).sin() * n as f32)
+        });
+        let labels = [0, 9, 3, 3, 5, 1, 2];
+        for isa in Isa::available() {
+            let mut grads = [[f32::NAN; LANES]; CLASSES];
+            let losses = isa.run(CrossEntropy {
+                logits: &logits,
+                labels: &labels,
+                scale: 0.25,
+                grad_logits: &mut grads,
+            });
+            for (n, &label) in labels.iter().enumerate() {
+                let expected = cross_entropy(&logits.map(|lanes| lanes[n]), label);
+                assert!(
+                    (losses[n] - expected.loss).abs() < 2e-6,
+                    "{isa:?}: {} {}",
+                    losses[n],
+                    expected.loss
+                );
+                for (grad, expected) in grads.iter().zip(expected.grad_logits) {
+                    assert!(
+                        (grad[n] - 0.25 * expected).abs() < 1e-7,
+                        "{isa:?}: {} {expected}",
+                        grad[n]
+                    );
+                }
+            }
+            assert!(grads.iter().all(|lanes| lanes[7..] == [0.0; 9]), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn huge_logits_do_not_overflow_and_nan_shows() {
+        for isa in Isa::available() {
+            let mut logits = [[-1e30; LANES]; CLASSES];
+            logits[4] = [1e30; LANES];
+            logits[7][1] = f32::NAN;
+            let mut grad_logits = [[0.0; LANES]; CLASSES];
+            let losses = isa.run(CrossEntropy {
+                logits: &logits,
+                labels: &[5, 4],
+                scale: 1.0,
+                grad_logits: &mut grad_logits,
+            });
+            assert_eq!(losses[0], 2e30, "{isa:?}");
+            assert!(losses[1].is_nan(), "{isa:?}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The vector type as two AVX registers of eight lanes, with AVX2 and fused multiply-add.
+
+use super::{Kernel, LANES, Lanes, Simd};
+use std::arch::x86_64::*;
+
+/// The AVX2 version. A value exists only if [`detect`](Self::detect) saw AVX2 and FMA: the safety of every call below.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+/// Lanes 0 to 7 and 8 to 15.
+#[derive(Clone, Copy)]
+pub struct Pair(__m256, __m256);
+
+impl Avx2 {
+    /// The version, if the CPU can run it.
+    pub fn detect() -> Option<Self> {
+        (std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"))
+            .then_some(Self(()))
+    }
+
+    #[inline(always)]
+    fn map2(self, a: Pair, b: Pair, f: impl Fn(__m256, __m256) -> __m256) -> Pair {
+        Pair(f(a.0, b.0), f(a.1, b.1))
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn run<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+/// Eight rows of eight, turned in registers.
+#[inline(always)]
+fn transpose8(_: Avx2, rows: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the CPU has AVX, as a value of `Avx2` proves.
+    unsafe {
+        let [a, b, c, d, e, f, g, h] = rows;
+        let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd0, cd1) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        let (ef0, ef1) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
+        let (gh0, gh1) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
+        // Columns k and k + 4 of rows a to d, and of rows e to h.
+        let top = [
+            _mm256_shuffle_ps::<0x44>(ab0, cd0),
+            _mm256_shuffle_ps::<0xee>(ab0, cd0),
+            _mm256_shuffle_ps::<0x44>(ab1, cd1),
+            _mm256_shuffle_ps::<0xee>(ab1, cd1),
+        ];
+        let bottom = [
+            _mm256_shuffle_ps::<0x44>(ef0, gh0),
+            _mm256_shuffle_ps::<0xee>(ef0, gh0),
+            _mm256_shuffle_ps::<0x44>(ef1, gh1),
+            _mm256_shuffle_ps::<0xee>(ef1, gh1),
+        ];
+        [
+            _mm256_permute2f128_ps::<0x20>(top[0], bottom[0]),
+            _mm256_permute2f128_ps::<0x20>(top[1], bottom[1]),
+            _mm256_permute2f128_ps::<0x20>(top[2], bottom[2]),
+            _mm256_permute2f128_ps::<0x20>(top[3], bottom[3]),
+            _mm256_permute2f128_ps::<0x31>(top[0], bottom[0]),
+            _mm256_permute2f128_ps::<0x31>(top[1], bottom[1]),
+            _mm256_permute2f128_ps::<0x31>(top[2], bottom[2]),
+            _mm256_permute2f128_ps::<0x31>(top[3], bottom[3]),
+        ]
+    }
+}
+
+impl Simd for Avx2 {
+    type V = Pair;
+    const WIDE: bool = false;
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the CPU has both features, as `self` proves.
+        unsafe { run(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Pair {
+        self.splat_halves(x, x)
+    }
+    #[inline(always)]
+    fn splat_halves(self, low: f32, high: f32) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { Pair(_mm256_set1_ps(low), _mm256_set1_ps(high)) }
+    }
+    #[inline(always)]
+    fn load(self, from: &Lanes) -> Pair {
+        let (low, high) = from.split_at(8);
+        // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the load needs no alignment.
+        unsafe {
+            Pair(
+                _mm256_loadu_ps(low.as_ptr()),
+                _mm256_loadu_ps(high.as_ptr()),
+            )
+        }
+    }
+    #[inline(always)]
+    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves; both have eight floats, and the load needs no alignment.
+        unsafe {
+            Pair(
+                _mm256_loadu_ps(low.as_ptr()),
+                _mm256_loadu_ps(high.as_ptr()),
+            )
+        }
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; LANES]) -> Pair {
+        // SAFETY: the CPU has AVX2, as `self` proves; there are sixteen bytes, and the load needs no alignment.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            Pair(
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))),
+            )
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: Pair, to: &mut Lanes) {
+        let (low, high) = to.split_at_mut(8);
+        // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the store needs no alignment.
+        unsafe {
+            _mm256_storeu_ps(low.as_mut_ptr(), v.0);
+            _mm256_storeu_ps(high.as_mut_ptr(), v.1);
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: Pair, to: &mut [u8; LANES]) {
+        // SAFETY: the CPU has AVX2, as `self` proves; there is room for sixteen bytes, and the store needs no alignment.
+        unsafe {
+            // Packing works in halves of a register: lanes 0-3, 8-11, 4-7, 12-15, put in order before the last pack.
+            let packed = _mm256_packs_epi32(_mm256_cvttps_epi32(v.0), _mm256_cvttps_epi32(v.1));
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            let (low, high) = (
+                _mm256_castsi256_si128(ordered),
+                _mm256_extracti128_si256::<1>(ordered),
+            );
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_packus_epi16(low, high));
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        self.map2(a, b, |a, b| unsafe { _mm256_add_ps(a, b) })
+    }
+    #[inline(always)]
+    fn sub(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        self.map2(a, b, |a, b| unsafe { _mm256_sub_ps(a, b) })
+    }
+    #[inline(always)]
+    fn mul(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        self.map2(a, b, |a, b| unsafe { _mm256_mul_ps(a, b) })
+    }
+    #[inline(always)]
+    fn div(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        self.map2(a, b, |a, b| unsafe { _mm256_div_ps(a, b) })
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Pair, b: Pair, c: Pair) -> Pair {
+        // SAFETY: the CPU has FMA, as `self` proves.
+        unsafe {
+            Pair(
+                _mm256_fmadd_ps(a.0, b.0, c.0),
+                _mm256_fmadd_ps(a.1, b.1, c.1),
+            )
+        }
+    }
+    #[inline(always)]
+    fn select_gt(self, a: Pair, b: Pair, x: Pair, y: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe {
+            Pair(
+                _mm256_blendv_ps(y.0, x.0, _mm256_cmp_ps::<_CMP_GT_OQ>(a.0, b.0)),
+                _mm256_blendv_ps(y.1, x.1, _mm256_cmp_ps::<_CMP_GT_OQ>(a.1, b.1)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn scale_exponent(self, x: Pair, t: Pair) -> Pair {
+        // SAFETY: the CPU has AVX2, as `self` proves.
+        self.map2(x, t, |x, t| unsafe {
+            _mm256_castsi256_ps(_mm256_add_epi32(
+                _mm256_castps_si256(x),
+                _mm256_slli_epi32::<23>(_mm256_castps_si256(t)),
+            ))
+        })
+    }
+    #[inline(always)]
+    fn transpose(self, from: &[Lanes; LANES], to: &mut [Lanes; LANES]) {
+        for (i, rows) in from.as_chunks::<8>().0.iter().enumerate() {
+            let rows = rows.map(|row| self.load(&row));
+            for (j, half) in [rows.map(|row| row.0), rows.map(|row| row.1)]
+                .into_iter()
+                .enumerate()
+            {
+                for (k, v) in transpose8(self, half).into_iter().enumerate() {
+                    let to = &mut to[j * 8 + k].as_chunks_mut::<8>().0[i];
+                    // SAFETY: the CPU has AVX, as `self` proves; `to` has eight floats, and the store needs no alignment.
+                    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+                }
+            }
+        }
+    }
+}

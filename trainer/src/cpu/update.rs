@@ -1,0 +1,190 @@
+//! The second half of a step: gradients by the parameters over the whole batch, and Adam.
+//!
+//! The fully connected layers are shared out by blocks of rows, each of which sums its gradient over all images and is
+//! updated while it is in the cache. The convolutions' sums are one small piece of work beside them.
+
+use super::conv2d::{AddSums, Sums};
+use super::group::{Group, Prepared};
+use super::linear::{Kept, Slots, UPDATE_ROWS, Update};
+use super::profile::Phase;
+use super::simd::Isa;
+use super::{Worker, worker};
+use crate::adam::{self, Adam, Coefficients};
+use crate::backend::State;
+use bytemuck::Zeroable;
+use lenet_core::arch::{C1, C2, K};
+use rayon::prelude::*;
+use std::sync::Mutex;
+
+/// One step of Adam on all parameters, from the groups of the batch.
+pub(super) fn update(
+    isa: Isa,
+    adam: &Adam,
+    state: &mut State,
+    groups: &[Group],
+    prepared: &mut Prepared,
+    workers: &[Mutex<Worker>],
+) {
+    let State {
+        params,
+        moment1,
+        moment2,
+        step,
+    } = state;
+    *step += 1;
+    let adam = &adam.coefficients(*step);
+    let batch = Batch {
+        isa,
+        adam,
+        groups,
+        workers,
+    };
+    let (p, m, v) = (&mut **params, &mut **moment1, &mut **moment2);
+    let fc1 = || {
+        let weight = [&mut p.fc1_weight, &mut m.fc1_weight, &mut v.fc1_weight];
+        let bias = [&mut p.fc1_bias, &mut m.fc1_bias, &mut v.fc1_bias];
+        batch.update_layer(|group| &group.fc1, weight, bias);
+    };
+    let fc2 = || {
+        let weight = [&mut p.fc2_weight, &mut m.fc2_weight, &mut v.fc2_weight];
+        let bias = [&mut p.fc2_bias, &mut m.fc2_bias, &mut v.fc2_bias];
+        batch.update_layer(|group| &group.fc2, weight, bias);
+    };
+    let fc3 = || {
+        let weight = [&mut p.fc3_weight, &mut m.fc3_weight, &mut v.fc3_weight];
+        let bias = [&mut p.fc3_bias, &mut m.fc3_bias, &mut v.fc3_bias];
+        batch.update_layer(|group| &group.fc3, weight, bias);
+    };
+    let convolutions = || {
+        let mut worker = worker(workers);
+        worker.clock.start();
+        let mut sums = Sums::zeroed();
+        for group in groups {
+            isa.run(AddSums {
+                other: &group.convolutions,
+                out: &mut sums,
+            });
+        }
+        let mut grad = [[[[0.0; K]; K]; 1]; C1];
+        for_each_weight(&mut grad, |o, _, i, j| sums.conv1_weight(o, i, j));
+        update_flat(
+            adam,
+            [
+                &mut p.conv1_weight,
+                &mut m.conv1_weight,
+                &mut v.conv1_weight,
+            ],
+            &grad,
+        );
+        let mut grad = [[[[0.0; K]; K]; C1]; C2];
+        for_each_weight(&mut grad, |o, c, i, j| sums.conv2_weight(o, c, i, j));
+        update_flat(
+            adam,
+            [
+                &mut p.conv2_weight,
+                &mut m.conv2_weight,
+                &mut v.conv2_weight,
+            ],
+            &grad,
+        );
+        let grad: [f32; C1] = std::array::from_fn(|o| sums.conv1_bias(o));
+        update_flat(
+            adam,
+            [&mut p.conv1_bias, &mut m.conv1_bias, &mut v.conv1_bias],
+            &grad,
+        );
+        let grad: [f32; C2] = std::array::from_fn(|o| sums.conv2_bias(o));
+        update_flat(
+            adam,
+            [&mut p.conv2_bias, &mut m.conv2_bias, &mut v.conv2_bias],
+            &grad,
+        );
+        prepared.update(&p.conv1_weight, &p.conv2_weight);
+        worker.clock.lap(Phase::Update);
+    };
+    rayon::join(fc1, || rayon::join(fc2, || rayon::join(fc3, convolutions)));
+}
+
+/// What every update of a layer needs.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    isa: Isa,
+    adam: &'a Coefficients,
+    groups: &'a [Group],
+    workers: &'a [Mutex<Worker>],
+}
+
+impl Batch<'_> {
+    /// Shares a fully connected layer out by rows. Parameters, first and second moments.
+    fn update_layer<const IN: usize, const PANELS: usize, const OUT: usize>(
+        &self,
+        kept: fn(&Group) -> &Kept<PANELS, OUT>,
+        weight: [&mut [[f32; IN]; OUT]; 3],
+        bias: [&mut [f32; OUT]; 3],
+    ) {
+        let [params, moment1, moment2] = weight.map(|rows| rows.par_chunks_mut(UPDATE_ROWS));
+        let weight = params.zip(moment1).zip(moment2);
+        let [params, moment1, moment2] = bias.map(|rows| rows.par_chunks_mut(UPDATE_ROWS));
+        let bias = params.zip(moment1).zip(moment2);
+        weight
+            .zip(bias)
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(block, (weight, bias))| {
+                let mut worker = worker(self.workers);
+                worker.clock.start();
+                let ((params, moment1), moment2) = weight;
+                let weight = Slots {
+                    params,
+                    moment1,
+                    moment2,
+                };
+                let ((params, moment1), moment2) = bias;
+                let bias = Slots {
+                    params,
+                    moment1,
+                    moment2,
+                };
+                self.isa.run(Update {
+                    groups: self.groups,
+                    kept,
+                    first: block * UPDATE_ROWS,
+                    adam: self.adam,
+                    weight,
+                    bias,
+                });
+                worker.clock.lap(Phase::Update);
+            });
+    }
+}
+
+/// Fills a convolution's gradient by `(c_out, c_in, i, j)`.
+fn for_each_weight<const C_IN: usize, const C_OUT: usize>(
+    grad: &mut [[[[f32; K]; K]; C_IN]; C_OUT],
+    value: impl Fn(usize, usize, usize, usize) -> f32,
+) {
+    for (o, grad) in grad.iter_mut().enumerate() {
+        for (c, grad) in grad.iter_mut().enumerate() {
+            for (i, grad) in grad.iter_mut().enumerate() {
+                for (j, grad) in grad.iter_mut().enumerate() {
+                    *grad = value(o, c, i, j);
+                }
+            }
+        }
+    }
+}
+
+/// Adam on one tensor. Parameters, first and second moments.
+fn update_flat<T: bytemuck::Pod>(
+    adam: &Coefficients,
+    [params, moment1, moment2]: [&mut T; 3],
+    grad: &T,
+) {
+    adam::update(
+        adam,
+        bytemuck::cast_slice_mut(std::slice::from_mut(params)),
+        bytemuck::cast_slice(std::slice::from_ref(grad)),
+        bytemuck::cast_slice_mut(std::slice::from_mut(moment1)),
+        bytemuck::cast_slice_mut(std::slice::from_mut(moment2)),
+    );
+}
