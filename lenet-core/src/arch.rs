@@ -66,17 +66,22 @@ pub const fn grey(pixel: u8) -> f32 {
 
 /// The image the network sees for stored pixels.
 pub const fn image(pixels: &Pixels) -> Image {
-    let mut image = [[[0.0; SIDE]; SIDE]; 1];
+    let mut out = [[[0.0; SIDE]; SIDE]; 1];
+    write_image(pixels, &mut out);
+    out
+}
+
+/// As [`image`], into memory of the caller's.
+pub const fn write_image(pixels: &Pixels, out: &mut Image) {
     let mut y = 0;
     while y < SIDE {
         let mut x = 0;
         while x < SIDE {
-            image[0][y][x] = grey(pixels[y][x]);
+            out[0][y][x] = grey(pixels[y][x]);
             x += 1;
         }
         y += 1;
     }
-    image
 }
 
 /// All parameters, 177,704 bytes: borrow them, never pass them by value.

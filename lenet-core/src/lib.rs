@@ -17,6 +17,7 @@
 //! | [`network`] | the order of the kernels: [`network::forward`] |
 //! | [`self_test`] | a built-in pattern and what the network makes of it, to prove a machine at power-on |
 //! | `weights` | the weights file, read in place (feature `weights`) |
+//! | `link` | messages between a host and a board (feature `link`) |
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -26,6 +27,10 @@
 compile_error!("the weights file holds little-endian f32 and is read in place");
 
 pub mod arch;
+#[cfg(feature = "weights")]
+mod checksum;
+#[cfg(feature = "link")]
+pub mod link;
 pub mod network;
 pub mod ops;
 pub mod self_test;

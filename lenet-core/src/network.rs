@@ -33,7 +33,21 @@ impl Activations {
             logits: [0.0; CLASSES],
         }
     }
+
+    /// What the layers computed, in order: the name of the layer and its outputs.
+    pub fn layers(&self) -> [(&'static str, &[f32]); LAYERS_KEPT] {
+        [
+            ("pool1", self.pool1.as_flattened().as_flattened()),
+            ("pool2", self.pool2.as_flattened().as_flattened()),
+            ("fc1", &self.fc1),
+            ("fc2", &self.fc2),
+            ("fc3", &self.logits),
+        ]
+    }
 }
+
+/// Layers whose outputs are kept: all but the convolutions, which go straight into the pool.
+pub const LAYERS_KEPT: usize = 5;
 
 impl Default for Activations {
     fn default() -> Self {

@@ -4,10 +4,10 @@
 //! could get wrong, then borrows the parameters from the file: no copy, no RAM, so the file can stay in flash.
 
 use crate::arch::{self, CLASSES, FINGERPRINT, NUM_PARAMS, Params};
+use crate::checksum::CRC;
 use crate::network::Activations;
 use crate::self_test;
 use core::fmt;
-use crc::{CRC_32_ISO_HDLC, Crc};
 use serde::{Deserialize, Serialize};
 
 /// First bytes of every weights file.
@@ -39,9 +39,6 @@ const _: () = assert!(
     PARAMS_OFFSET.is_multiple_of(align_of::<Params>()),
     "the parameters must be aligned in the file"
 );
-
-/// The file's checksum: CRC-32 as in zip and PNG.
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// Where the parameters come from. Strings may have any length that keeps the file within [`MAX_LEN`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

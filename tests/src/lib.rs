@@ -1,9 +1,10 @@
-//! What the tests in `tests/` share: inputs by kind, a naive oracle in f64, PyTorch's fixtures, and the one table of
-//! tolerances.
+//! What the tests in `tests/` share: inputs by kind, a naive oracle in f64, PyTorch's fixtures, both ends of the link,
+//! and the one table of tolerances.
 
 #![warn(missing_docs)]
 
 pub mod fixtures;
 pub mod generate;
+pub mod link;
 pub mod oracle;
 pub mod tolerance;

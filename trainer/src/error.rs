@@ -105,13 +105,21 @@ pub enum Error {
     /// The backend asked for cannot be had, or failed.
     #[error("{0}")]
     Backend(String),
+    /// A board could not be asked.
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
+    /// A board computes other bits than the host.
+    #[error("{0}")]
+    Mismatch(String),
 }
 
 impl Error {
-    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses.
+    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: host and board disagree.
     pub fn exit_code(&self) -> std::process::ExitCode {
         match self {
             Self::Settings(_) => 2.into(),
+            Self::Mismatch(_) => 3.into(),
+            Self::Device(error) if error.is_mismatch() => 3.into(),
             _ => 1.into(),
         }
     }

@@ -13,6 +13,7 @@
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
+//! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
 
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ pub mod backend;
 pub mod commands;
 pub mod cpu;
 pub mod dataset;
+pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod init;

@@ -1,4 +1,4 @@
-//! Proves that the path from weights file to logits cannot panic: it links.
+//! Proves that the path from weights file or frame to logits and answer cannot panic: it links.
 //!
 //! The panic handler calls a function that exists nowhere, so that the linker fails if any panic can be reached. The
 //! program does what every other does between its start and its output; nobody runs it.
@@ -9,7 +9,8 @@
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
-use lenet_core::arch::{Pixels, SIDE, image};
+use lenet_core::arch::{Params, Pixels, SIDE, image};
+use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit};
 use lenet_core::network::{Activations, argmax, forward};
 use lenet_core::ops::softmax;
 use lenet_core::weights::{MAX_LEN, view_prefix};
@@ -31,6 +32,23 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 #[unsafe(no_mangle)]
 static __INTERRUPTS: [u32; 1] = [0];
 
+/// A clock that stands still.
+struct Stopped;
+
+impl Meter for Stopped {
+    fn ticks(&mut self) -> u32 {
+        black_box(0)
+    }
+
+    fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
+        black_box(Bench {
+            unit: Unit::Ticks,
+            layers: [0; 5],
+            total: 0,
+        })
+    }
+}
+
 #[entry]
 fn main() -> ! {
     // SAFETY: the linker script sets this region of flash aside.
@@ -44,6 +62,16 @@ fn main() -> ! {
         let logits = forward(weights.params, &image(&pixels), &mut act);
         softmax(logits, &mut shares);
         black_box((shares, argmax(logits)));
+
+        let mut scratch = Scratch::new();
+        let who = Info::new(&weights, black_box("board"), black_box("version"), 1);
+        let mut responder = Responder::new(who, weights.params, &mut scratch, Stopped);
+        let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
+        loop {
+            if let Some(received) = receiver.push(black_box(0)) {
+                black_box(responder.answer(received, &mut out));
+            }
+        }
     }
     loop {
         cortex_m::asm::wfi();

@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 /// Rows are labels, columns predictions; then each class's recall and precision.
-fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> Table {
+pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     let mut header = vec!["label \\ taken for".to_owned()];

@@ -1,5 +1,6 @@
 //! The subcommands, one a file. Only these print.
 
+mod device;
 mod evaluate;
 mod exchange;
 mod summary;
@@ -27,6 +28,8 @@ enum Command {
     Train(train::Args),
     /// Test weights on a data set
     Evaluate(evaluate::Args),
+    /// Ask a board, real or emulated, and compare it with this machine bit for bit
+    Device(device::Args),
     /// Write weights in another program's format
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
@@ -61,6 +64,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command.unwrap_or(Command::Train(cli.train)) {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Device(args) => device::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
         Command::Summary(args) => summary::run(&args),

@@ -1,0 +1,78 @@
+//! Answers a host over the link, for ever.
+//!
+//! `lenet-core/LINK.md` defines the bytes. Nothing is logged after the start, so that no log can hold an answer up.
+
+#![no_std]
+#![no_main]
+
+use cortex_m_rt::entry;
+use firmware::bench::measure;
+use firmware::clock::{Clock, Cycles};
+use firmware::link::ByteLink;
+use firmware::{BOARD, Failure, Machine, VERSION, info, weights};
+use lenet_core::arch::Params;
+use lenet_core::link::{
+    Bench, FrameBuffer, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit,
+};
+use lenet_core::network::Activations;
+use lenet_core::self_test;
+
+#[entry]
+fn main() -> ! {
+    static mut SCRATCH: Scratch = Scratch::new();
+    static mut RECEIVER: Receiver = Receiver::new();
+    static mut OUT: FrameBuffer = [0; MAX_FRAME];
+    firmware::finish(run(firmware::start(), SCRATCH, RECEIVER, OUT))
+}
+
+fn run(
+    Machine { clock, mut link }: Machine,
+    scratch: &mut Scratch,
+    receiver: &mut Receiver,
+    out: &mut FrameBuffer,
+) -> Result<(), Failure> {
+    let weights = weights::verify(scratch.activations())?;
+    let who = Info::new(&weights, BOARD, VERSION, clock.mhz() * 1_000_000);
+    let time = Time {
+        clock,
+        cycles: Cycles::start(),
+    };
+    let mut responder = Responder::new(who, weights.params, scratch, time);
+    info!("serve {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
+    loop {
+        if let Some(byte) = link.read()
+            && let Some(received) = receiver.push(byte)
+        {
+            link.write(responder.answer(received, out));
+        }
+    }
+}
+
+struct Time {
+    clock: Clock,
+    cycles: Option<Cycles>,
+}
+
+impl Meter for Time {
+    fn ticks(&mut self) -> u32 {
+        self.clock.ticks()
+    }
+
+    fn bench(&mut self, params: &Params, act: &mut Activations) -> Bench {
+        let (unit, cost) = match self.cycles {
+            Some(cycles) => (
+                Unit::Cycles,
+                measure(params, &self_test::IMAGE, act, &|| cycles.now()),
+            ),
+            None => (
+                Unit::Ticks,
+                measure(params, &self_test::IMAGE, act, &|| self.clock.ticks()),
+            ),
+        };
+        Bench {
+            unit,
+            layers: cost.stages,
+            total: cost.forward,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The board's side: one answer to each frame. It knows no wire and no clock, so the host's tests run it too.
+
+use super::{Bench, Frame, FrameBuffer, Info, LinkError, Refused, Reply, Request, Values, encode};
+use crate::arch::{Image, Params, Pixels, SIDE, write_image};
+use crate::network::{Activations, forward};
+use crate::self_test;
+
+/// What measures time on a board.
+pub trait Meter {
+    /// The clock, in ticks of [`Info::clock_hz`]; wraps.
+    fn ticks(&mut self) -> u32;
+
+    /// Measures the forward pass and its layers; what it leaves in `act` is of no interest.
+    fn bench(&mut self, params: &Params, act: &mut Activations) -> Bench;
+}
+
+/// The memory a [`Responder`] works in: 8,472 bytes, for a static.
+pub struct Scratch {
+    image: Image,
+    act: Activations,
+}
+
+impl Scratch {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            image: [[[0.0; SIDE]; SIDE]; 1],
+            act: Activations::new(),
+        }
+    }
+
+    /// The part for a forward pass, to be used before the first request.
+    pub fn activations(&mut self) -> &mut Activations {
+        &mut self.act
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Answers requests.
+pub struct Responder<'a, M> {
+    info: Info<'a>,
+    params: &'a Params,
+    scratch: &'a mut Scratch,
+    meter: M,
+    /// The request whose image is in `scratch`.
+    classified: Option<u32>,
+}
+
+impl<'a, M: Meter> Responder<'a, M> {
+    /// Answers with these parameters, of which `info` tells.
+    pub fn new(info: Info<'a>, params: &'a Params, scratch: &'a mut Scratch, meter: M) -> Self {
+        Self {
+            info,
+            params,
+            scratch,
+            meter,
+            classified: None,
+        }
+    }
+
+    /// The answer to what a [`Receiver`](super::Receiver) returned, as a frame in `out`.
+    pub fn answer<'b>(
+        &mut self,
+        received: Result<Frame<Request<'_>>, Refused>,
+        out: &'b mut FrameBuffer,
+    ) -> &'b [u8] {
+        let (sequence, reply) = match received {
+            Ok(Frame { sequence, message }) => (sequence, self.reply(sequence, message)),
+            Err(Refused { sequence, error }) => (sequence, Reply::Error(error)),
+        };
+        // A reply is too long only if the names in `info` are.
+        encode(sequence, &reply, out).unwrap_or_default()
+    }
+
+    fn reply(&mut self, sequence: u32, request: Request<'_>) -> Reply<'_> {
+        match request {
+            Request::Info => Reply::Info(self.info),
+            Request::SelfTest => self.classify(sequence, &self_test::PIXELS),
+            Request::Classify(pixels) => self.classify(sequence, pixels),
+            Request::Activations {
+                image,
+                layer,
+                offset,
+            } => {
+                if self.classified != Some(image) {
+                    return Reply::Error(LinkError::NotReady);
+                }
+                let layers = self.scratch.act.layers();
+                let values = layers.get(usize::from(layer)).map(|&(_, values)| values);
+                match values.and_then(|values| values.get(usize::from(offset)..)) {
+                    Some([]) | None => Reply::Error(LinkError::NoSuchElement),
+                    Some(values) => Reply::Activations(Values::of(values)),
+                }
+            }
+            Request::Bench => {
+                self.classified = None;
+                Reply::Bench(self.meter.bench(self.params, &mut self.scratch.act))
+            }
+        }
+    }
+
+    fn classify(&mut self, sequence: u32, pixels: &Pixels) -> Reply<'static> {
+        let Scratch { image, act } = &mut *self.scratch;
+        write_image(pixels, image);
+        let start = self.meter.ticks();
+        let logits = *forward(self.params, image, act);
+        let ticks = self.meter.ticks().wrapping_sub(start);
+        self.classified = Some(sequence);
+        Reply::Logits { logits, ticks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{MAX_FRAME, PAGE, Receiver, Unit, VERSION};
+    use bytemuck::Zeroable;
+
+    const INFO: Info = Info {
+        version: VERSION,
+        weights_version: 1,
+        fingerprint: 2,
+        weights_crc: 3,
+        params_sha256: [4; 32],
+        clock_hz: 64_000_000,
+        board: "bench",
+        firmware: "0.1.0",
+    };
+
+    /// A clock that counts its readings.
+    struct Readings(u32);
+
+    impl Meter for Readings {
+        fn ticks(&mut self) -> u32 {
+            self.0 += 1;
+            self.0
+        }
+
+        fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
+            Bench {
+                unit: Unit::Ticks,
+                layers: [1, 2, 3, 4, 5],
+                total: 15,
+            }
+        }
+    }
+
+    /// Asks a fresh board these questions, numbered from 1, and looks at the last answer.
+    fn ask(requests: &[Request<'_>], look: impl FnOnce(Reply<'_>)) {
+        let mut params = Params::zeroed();
+        params.fc3_bias[2] = 0.25;
+        let mut scratch = Scratch::new();
+        let mut board = Responder::new(INFO, &params, &mut scratch, Readings(0));
+        let mut out = [0; MAX_FRAME];
+        let mut sequence = 0;
+        for &message in requests {
+            sequence += 1;
+            board.answer(Ok(Frame { sequence, message }), &mut out);
+        }
+        let (mut receiver, mut look) = (Receiver::new(), Some(look));
+        for byte in out {
+            if let Some(result) = receiver.push::<Reply>(byte) {
+                let frame = result.unwrap();
+                assert_eq!(frame.sequence, sequence);
+                look.take().unwrap()(frame.message);
+                return;
+            }
+        }
+        panic!("no answer");
+    }
+
+    #[test]
+    fn an_image_is_classified_and_timed() {
+        ask(&[Request::Classify(&[[9; 28]; 28])], |reply| {
+            let mut logits = [0.0; 10];
+            logits[2] = 0.25;
+            assert_eq!(reply, Reply::Logits { logits, ticks: 1 });
+        });
+    }
+
+    #[test]
+    fn activations_come_in_pages() {
+        let page = |image, layer, offset| {
+            [
+                Request::SelfTest,
+                Request::Activations {
+                    image,
+                    layer,
+                    offset,
+                },
+            ]
+        };
+        let count = |expected| {
+            move |reply: Reply<'_>| match reply {
+                Reply::Activations(values) => assert_eq!(values.iter().count(), expected),
+                other => panic!("{other:?}"),
+            }
+        };
+        let error = |error| move |reply: Reply<'_>| assert_eq!(reply, Reply::Error(error));
+        ask(&page(1, 0, 0), count(PAGE));
+        ask(&page(1, 0, 4 * PAGE as u16), count(864 - 4 * PAGE));
+        ask(&page(1, 4, 9), count(1));
+        ask(&page(1, 4, 10), error(LinkError::NoSuchElement));
+        ask(&page(1, 4, 11), error(LinkError::NoSuchElement));
+        ask(&page(1, 5, 0), error(LinkError::NoSuchElement));
+        ask(&page(7, 0, 0), error(LinkError::NotReady));
+    }
+
+    #[test]
+    fn bench_forgets_the_image() {
+        let after = [
+            Request::SelfTest,
+            Request::Bench,
+            Request::Activations {
+                image: 1,
+                layer: 0,
+                offset: 0,
+            },
+        ];
+        ask(&after, |reply| {
+            assert_eq!(reply, Reply::Error(LinkError::NotReady));
+        });
+        ask(&after[..2], |reply| {
+            assert!(matches!(reply, Reply::Bench(bench) if bench.total == 15));
+        });
+    }
+
+    #[test]
+    fn a_board_says_who_it_is() {
+        ask(&[Request::Info], |reply| {
+            assert_eq!(reply, Reply::Info(INFO));
+        });
+    }
+
+    #[test]
+    fn a_lost_frame_is_answered_with_its_error() {
+        let params: &Params = &Params::zeroed();
+        let mut scratch = Scratch::new();
+        let mut board = Responder::new(INFO, params, &mut scratch, Readings(0));
+        let lost = Refused {
+            sequence: 0,
+            error: LinkError::Damaged,
+        };
+        let bytes = [
+            0, 3, 0x3c, 2, 1, 1, 1, 1, 1, 1, 5, 0x15, 0x20, 0x29, 0x6c, 0,
+        ];
+        assert_eq!(board.answer(Err(lost), &mut [0; MAX_FRAME]), bytes);
+    }
+}

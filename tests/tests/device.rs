@@ -1,0 +1,398 @@
+//! `trainer device` against a board in this process, over sound and over bad wires, and against boards in QEMU.
+
+use clap::Parser;
+use lenet_core::arch::Params;
+use lenet_core::link::{Info, MAX_FRAME, Receiver, Request, Responder, Scratch};
+use lenet_core::weights::{Metadata, Provenance};
+use lenet_tests::link::{INFO, Stopped};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use trainer::commands::{Cli, run};
+use trainer::dataset::{Dataset, find};
+use trainer::device::{Client, DeviceError, Machine, Qemu, Traffic, Wire, differing};
+use trainer::error::Error;
+use trainer::evaluate::core_logits;
+use trainer::init::initial_params;
+use trainer::weights_file::WeightsFile;
+
+/// A weights file with the starting parameters of a seed.
+fn weights(seed: u64) -> WeightsFile {
+    let provenance = Provenance {
+        dataset: "none",
+        dataset_sha256: [0; 32],
+        params_sha256: [0; 32],
+        seed,
+        epochs: 0,
+        batch_size: 0,
+        learning_rate: 0.0,
+        test_accuracy: f32::NAN,
+        recipe: "initial",
+    };
+    let metadata = Metadata {
+        classes: [""; 10],
+        provenance,
+    };
+    WeightsFile::encode(&initial_params(seed), &metadata).expect("they fit")
+}
+
+fn saved(folder: &Path, seed: u64) -> PathBuf {
+    let path = folder.join(format!("{seed}.weights"));
+    weights(seed).save(&path).expect("the folder is writable");
+    path
+}
+
+/// Answers one connection from this process. The board says it has the file's parameters and computes with `params`.
+fn board_at_tcp(file: WeightsFile, params: Box<Params>) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("somebody connects");
+        let (weights, mut scratch) = (file.weights(), Scratch::new());
+        let info = Info::new(&weights, "loop", "0", 1_000_000);
+        let mut board = Responder::new(info, &params, &mut scratch, Stopped);
+        let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
+        let mut bytes = [0; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut bytes) {
+            for &byte in &bytes[..count] {
+                if let Some(received) = receiver.push::<Request>(byte) {
+                    let answer = board.answer(received, &mut out);
+                    if stream.write_all(answer).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    address
+}
+
+fn trainer(arguments: &[&str]) -> Result<(), Error> {
+    let words = ["trainer", "device"].iter().chain(arguments);
+    run(Cli::try_parse_from(words).expect("a sound command line"))
+}
+
+#[test]
+fn every_command_agrees_with_a_board_that_computes_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    let path = path.to_str().unwrap();
+    for command in ["info", "evaluate", "bench", "compare"] {
+        let address = board_at_tcp(weights(1), initial_params(1));
+        let mut arguments = vec![command, "--tcp", &address, "--weights", path];
+        if matches!(command, "evaluate" | "compare") {
+            arguments.extend(["--images", "20"]);
+        }
+        trainer(&arguments).unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+}
+
+#[test]
+fn other_weights_are_named_by_both_hashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    for command in ["info", "evaluate", "compare"] {
+        let address = board_at_tcp(weights(2), initial_params(2));
+        let arguments = [
+            command,
+            "--tcp",
+            &address,
+            "--weights",
+            path.to_str().unwrap(),
+        ];
+        let error = trainer(&arguments).unwrap_err();
+        assert!(
+            matches!(error, Error::Device(DeviceError::Weights { .. })),
+            "{error}"
+        );
+        for seed in [1, 2] {
+            let file = weights(seed);
+            let hash = file.weights().metadata.provenance.params_sha256;
+            assert!(
+                error.to_string().contains(&trainer::dataset::hex(&hash)),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_wrong_bit_is_found_in_its_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    let mut params = initial_params(1);
+    let bias = &mut params.fc2_bias[17];
+    *bias = f32::from_bits(bias.to_bits() ^ 1 << 22);
+    let ask = |command: &str, params: Box<Params>| {
+        let address = board_at_tcp(weights(1), params);
+        let mut words = vec![command, "--tcp", &address, "--images", "3"];
+        words.extend(["--weights", path.to_str().unwrap()]);
+        trainer(&words).unwrap_err().to_string()
+    };
+    let error = ask("compare", params.clone());
+    let found = "first difference: image 0, layer fc2, element 17, host ";
+    assert!(error.starts_with(found), "{error}");
+    assert!(error.ends_with(" ulp"), "{error}");
+    let error = ask("evaluate", params);
+    assert!(
+        error.starts_with("3 of 3 images have other logits"),
+        "{error}"
+    );
+}
+
+/// A wire to a board in this process. What is asked is answered at once, so nothing to receive means nothing will come.
+struct Direct {
+    board: Responder<'static, Stopped>,
+    receiver: Receiver,
+    answers: VecDeque<u8>,
+}
+
+impl Direct {
+    fn new(params: &'static Params) -> Self {
+        Self {
+            board: Responder::new(INFO, params, Box::leak(Box::new(Scratch::new())), Stopped),
+            receiver: Receiver::new(),
+            answers: VecDeque::new(),
+        }
+    }
+}
+
+impl Wire for Direct {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for &byte in bytes {
+            if let Some(received) = self.receiver.push(byte) {
+                self.answers
+                    .extend(self.board.answer(received, &mut [0; MAX_FRAME]));
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], _: Duration) -> io::Result<usize> {
+        self.answers.read(buffer)
+    }
+}
+
+/// A wire on which, of each ten frames in a row, in either direction, one is damaged, cut or doubled.
+struct Noisy<W> {
+    wire: W,
+    random: u64,
+    frames: u64,
+    /// Which of the ten is next.
+    victim: u64,
+    /// Damaged, cut, doubled.
+    done: [u32; 3],
+    /// Bytes of a frame that is still coming.
+    coming: Vec<u8>,
+    to_host: VecDeque<u8>,
+}
+
+impl<W: Wire> Noisy<W> {
+    fn new(wire: W, seed: u64) -> Self {
+        Self {
+            wire,
+            random: seed,
+            frames: 0,
+            victim: 0,
+            done: [0; 3],
+            coming: Vec::new(),
+            to_host: VecDeque::new(),
+        }
+    }
+
+    /// Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % bound
+    }
+
+    /// What becomes of a frame.
+    fn pass(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        if self.frames.is_multiple_of(10) {
+            self.victim = self.below(10);
+        }
+        let hit = self.frames % 10 == self.victim;
+        self.frames += 1;
+        if hit {
+            let kind = self.below(3) as usize;
+            self.done[kind] += 1;
+            let at = self.below(frame.len() as u64) as usize;
+            match kind {
+                0 => frame[at] ^= 1 + self.below(255) as u8,
+                1 => frame.truncate(at),
+                _ => frame.extend_from_within(..),
+            }
+        }
+        frame
+    }
+}
+
+impl<W: Wire> Wire for Noisy<W> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let frame = self.pass(bytes.to_vec());
+        self.wire.send(&frame)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+        while self.to_host.is_empty() {
+            let mut bytes = [0; 512];
+            let count = self.wire.receive(&mut bytes, patience)?;
+            if count == 0 {
+                return Ok(0);
+            }
+            for &byte in &bytes[..count] {
+                self.coming.push(byte);
+                // A frame is between zeros.
+                if byte == 0 && self.coming.len() > 1 {
+                    let frame = std::mem::take(&mut self.coming);
+                    let frame = self.pass(frame);
+                    self.to_host.extend(frame);
+                }
+            }
+        }
+        self.to_host.read(buffer)
+    }
+}
+
+/// Has the first 500 test images classified over a bad wire, and compares every logit.
+fn five_hundred_images(wire: impl Wire, params: &Params) -> (Traffic, [u32; 3]) {
+    let data = Dataset::load(&find(None).unwrap(), false).unwrap();
+    let images = &data.test.images()[..500];
+    let mut wire = Noisy::new(wire, 2026);
+    // The client takes the wire by value; the count of what was done to it is wanted afterwards.
+    let mut client = Client::connect(Borrowed(&mut wire), "noisy").unwrap();
+    let logits: Vec<_> = images
+        .iter()
+        .enumerate()
+        .map(|(index, pixels)| {
+            let at = format!("image {index}");
+            client
+                .classify(pixels, &at)
+                .unwrap_or_else(|error| panic!("{error}"))
+                .logits
+        })
+        .collect();
+    let traffic = client.traffic();
+    drop(client);
+    assert_eq!(differing(&core_logits(params, images), &logits), [0; 0]);
+    assert_eq!(traffic.asked, 500);
+    let [damaged, cut, doubled] = wire.done;
+    println!(
+        "{} frames: {damaged} damaged, {cut} cut, {doubled} doubled; {traffic:?}",
+        wire.frames
+    );
+    assert!(u64::from(damaged + cut + doubled) >= wire.frames / 10);
+    assert!(damaged >= 20 && cut >= 20 && doubled >= 20);
+    assert!(traffic.retried > 0 && traffic.stale > 0);
+    (traffic, wire.done)
+}
+
+struct Borrowed<'a, W>(&'a mut W);
+
+impl<W: Wire> Wire for Borrowed<'_, W> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.send(bytes)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+        self.0.receive(buffer, patience)
+    }
+}
+
+#[test]
+fn a_bad_wire_costs_no_answer() {
+    let params: &Params = Box::leak(initial_params(1));
+    five_hundred_images(Direct::new(params), params);
+}
+
+#[test]
+fn a_link_that_ends_is_lost_at_its_image() {
+    /// Falls silent after some frames.
+    struct Failing(Direct, u32);
+
+    impl Wire for Failing {
+        fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.1 = self.1.saturating_sub(1);
+            if self.1 > 0 {
+                self.0.send(bytes)
+            } else {
+                Ok(())
+            }
+        }
+
+        fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+            self.0.receive(buffer, patience)
+        }
+    }
+
+    let wire = Failing(Direct::new(Box::leak(initial_params(1))), 6);
+    let mut client = Client::connect(wire, "failing").unwrap();
+    let pixels = [[7; 28]; 28];
+    let mut ask = |index| client.classify(&pixels, &format!("image {index}"));
+    assert!((0..3).all(|index| ask(index).is_ok()));
+    let error = ask(3).unwrap_err().to_string();
+    assert_eq!(error, "link lost at image 3: no whole answer in 4 tries");
+}
+
+#[test]
+fn every_layer_arrives() {
+    let params: &Params = Box::leak(initial_params(3));
+    let mut client = Client::connect(Direct::new(params), "direct").unwrap();
+    let pixels = std::array::from_fn(|y| std::array::from_fn(|x| (y * 9 + x) as u8));
+    let image = client.classify(&pixels, "image 0").unwrap().image;
+    let mut act = lenet_core::network::Activations::new();
+    lenet_core::network::forward(params, &lenet_core::arch::image(&pixels), &mut act);
+    for (layer, (name, values)) in act.layers().into_iter().enumerate() {
+        let bits = |values: &[f32]| {
+            values
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>()
+        };
+        let arrived = client.layer(image, layer, name).unwrap();
+        assert_eq!(bits(&arrived), bits(values), "{name}");
+    }
+    assert!(matches!(
+        client.layer(image + 100, 0, "another"),
+        Err(DeviceError::Refused { .. })
+    ));
+}
+
+fn evaluate_in_qemu(machine: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    let path = path.to_str().unwrap();
+    let board = ["--qemu", machine, "--weights", path];
+    trainer(&[&["evaluate", "--link", "--images", "100"][..], &board].concat()).unwrap();
+    trainer(&[&["evaluate", "--images", "20"][..], &board].concat()).unwrap();
+    trainer(&[&["compare", "--images", "2"][..], &board].concat()).unwrap();
+    trainer(&[&["info"][..], &board].concat()).unwrap();
+    trainer(&[&["bench", "--json"][..], &board].concat()).unwrap();
+}
+
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn a_hundred_images_over_the_link_on_an386() {
+    evaluate_in_qemu("mps2-an386");
+}
+
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn a_hundred_images_over_the_link_on_netduinoplus2() {
+    evaluate_in_qemu("netduinoplus2");
+}
+
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn a_bad_wire_to_qemu_costs_no_answer() {
+    let file = weights(1);
+    let machine = Machine::named("mps2-an386").unwrap();
+    let image = machine.image("serve", None).unwrap();
+    let (_qemu, wire) = Qemu::serve(machine, &image, file.bytes()).unwrap();
+    five_hundred_images(wire, file.weights().params);
+}

@@ -1,0 +1,568 @@
+//! `trainer device`: asks a board, real or emulated, and compares it with this machine bit for bit.
+
+use super::DataArgs;
+use super::evaluate::confusion_table;
+use crate::dataset::{Dataset, hex};
+use crate::device::{
+    Classified, Client, DeviceError, Difference, Identity, MACHINES, Machine, Qemu, Serial, Tcp,
+    Traffic, Wire, differing, first_difference, ulps,
+};
+use crate::error::Error;
+use crate::evaluate::{Confusion, core_logits};
+use crate::weights_file::WeightsFile;
+use clap::Subcommand;
+use indicatif::ProgressIterator;
+use lenet_core::arch::{Image, Logits, Pixels, image};
+use lenet_core::link::Unit;
+use lenet_core::network::{Activations, forward};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// An emulated program that does nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// `-icount shift=7`: an instruction takes 2⁷ ns of the emulated clock, which makes its ticks fine enough to count them.
+const ICOUNT_SHIFT: &str = "7";
+/// Differing images that are listed.
+const LISTED: usize = 20;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Question {
+    /// Who the board is and which parameters it has
+    Info(BoardArgs),
+    /// Classify the test images on the board and compare all logits with this machine's
+    Evaluate(ImageArgs),
+    /// The cost of each layer: cycles, or under QEMU exact instructions
+    Bench(BoardArgs),
+    /// Find the first layer and element in which the board differs from this machine
+    Compare(ImageArgs),
+}
+
+/// Which board, and which parameters it should have.
+#[derive(Clone, Debug, clap::Args)]
+struct BoardArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Weights file the board should have; QEMU loads it [default: data/lenet.weights]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Image for QEMU [default: where cargo puts it]
+    #[arg(long, value_name = "FILE", requires = "qemu")]
+    elf: Option<PathBuf>,
+    /// Bits a second of --port
+    #[arg(long, value_name = "N", default_value_t = 115_200)]
+    baud: u32,
+    /// Chip behind --probe, as `probe-rs chip list` names it [default: asked from the chip]
+    #[cfg(feature = "probe")]
+    #[arg(long, value_name = "NAME", requires = "probe")]
+    chip: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// Start this machine in QEMU
+    #[arg(long, value_name = "MACHINE", num_args = 0..=1, default_missing_value = "mps2-an386",
+          value_parser = machine)]
+    qemu: Option<Machine>,
+    /// A serial port, such as /dev/ttyACM0
+    #[arg(long, value_name = "PATH")]
+    port: Option<String>,
+    /// A TCP address, such as that of a serial port server
+    #[arg(long, value_name = "HOST:PORT")]
+    tcp: Option<String>,
+    /// The debug probe
+    #[cfg(feature = "probe")]
+    #[arg(long)]
+    probe: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct ImageArgs {
+    #[command(flatten)]
+    board: BoardArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Only the first N test images [default: evaluate all, compare 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    images: Option<u32>,
+    /// Send the images over the link also where QEMU could read them from a file
+    #[arg(long)]
+    link: bool,
+}
+
+fn machine(name: &str) -> Result<Machine, String> {
+    Machine::named(name).ok_or_else(|| {
+        let names = MACHINES.map(|machine| machine.name).join(", ");
+        format!("the firmware knows {names}")
+    })
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    match &args.question {
+        Question::Info(args) => info(args),
+        Question::Evaluate(args) => evaluate(args),
+        Question::Bench(args) => bench(args),
+        Question::Compare(args) => compare(args),
+    }
+}
+
+impl BoardArgs {
+    fn weights_path(&self) -> PathBuf {
+        self.weights.clone().unwrap_or_else(|| {
+            let here = Path::new("data/lenet.weights");
+            if here.exists() {
+                here.to_owned()
+            } else {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/lenet.weights")
+            }
+        })
+    }
+
+    /// Connects, and does something with the board.
+    fn with_board<T>(
+        &self,
+        weights: Option<&WeightsFile>,
+        act: impl FnOnce(&mut Client<Box<dyn Wire>>) -> Result<T, DeviceError>,
+    ) -> Result<T, Error> {
+        let (qemu, wire, name): (_, Box<dyn Wire>, _) =
+            match (self.place.qemu, &self.place.port, &self.place.tcp) {
+                (Some(machine), _, _) => {
+                    let image = machine.image("serve", self.elf.as_deref())?;
+                    let weights = match weights {
+                        Some(weights) => weights,
+                        None => &WeightsFile::load(&self.weights_path())?,
+                    };
+                    let (qemu, tcp) = Qemu::serve(machine, &image, weights.bytes())?;
+                    (Some(qemu), Box::new(tcp), machine.name)
+                }
+                (_, Some(path), _) => (None, Box::new(Serial::open(path, self.baud)?), path),
+                (_, _, Some(address)) => (None, Box::new(Tcp::connect(address)?), address),
+                _ => (None, self.probe()?, "probe"),
+            };
+        let answer = Client::connect(wire, name).and_then(|mut client| {
+            if let Some(weights) = weights {
+                let host = weights.weights().metadata.provenance.params_sha256;
+                let board = client.identity().params_sha256;
+                if board != host {
+                    let file = self.weights_path();
+                    return Err(DeviceError::Weights { board, host, file });
+                }
+            }
+            act(&mut client)
+        });
+        Ok(answer.map_err(|error| match &qemu {
+            Some(qemu) => qemu.explain(error),
+            None => error,
+        })?)
+    }
+
+    #[cfg(feature = "probe")]
+    fn probe(&self) -> Result<Box<dyn Wire>, DeviceError> {
+        Ok(Box::new(crate::device::probe::Rtt::attach(
+            self.chip.as_deref(),
+        )?))
+    }
+
+    #[cfg(not(feature = "probe"))]
+    fn probe(&self) -> Result<Box<dyn Wire>, DeviceError> {
+        unreachable!("clap asks for one of the places");
+    }
+}
+
+fn print_json(report: &impl Serialize) {
+    println!(
+        "{}",
+        serde_json::to_string(report).expect("numbers and strings have a JSON form")
+    );
+}
+
+#[derive(Serialize)]
+struct InfoReport<'a> {
+    board: &'a str,
+    firmware: &'a str,
+    clock_hz: u32,
+    weights_version: u8,
+    weights_crc: String,
+    params_sha256: String,
+    fingerprint: String,
+}
+
+fn info(args: &BoardArgs) -> Result<(), Error> {
+    // Without --weights the board may have any.
+    let expected = args.weights.as_deref().map(WeightsFile::load).transpose()?;
+    let who = args.with_board(expected.as_ref(), |client| Ok(client.identity().clone()))?;
+    let report = InfoReport {
+        board: &who.board,
+        firmware: &who.firmware,
+        clock_hz: who.clock_hz,
+        weights_version: who.weights_version,
+        weights_crc: format!("{:08x}", who.weights_crc),
+        params_sha256: hex(&who.params_sha256),
+        fingerprint: format!("{:016x}", who.fingerprint),
+    };
+    if args.json {
+        print_json(&report);
+    } else {
+        println!("{}", describe(&who));
+        println!(
+            "weights file {}, format {}, architecture {}",
+            report.weights_crc, who.weights_version, report.fingerprint
+        );
+        println!("parameters {}", report.params_sha256);
+    }
+    Ok(())
+}
+
+fn describe(who: &Identity) -> String {
+    format!(
+        "{}, firmware {}, {} MHz",
+        who.board,
+        who.firmware,
+        f64::from(who.clock_hz) / 1e6
+    )
+}
+
+/// What a board made of many images.
+struct Run {
+    board: String,
+    logits: Vec<Logits>,
+    wall: Duration,
+    /// Time of all forward passes by the board's clock, and what happened on the wire; over the link only.
+    link: Option<(Duration, Traffic)>,
+}
+
+#[derive(Serialize)]
+struct EvaluateReport {
+    board: String,
+    over: &'static str,
+    params_sha256: String,
+    images: usize,
+    board_accuracy: f64,
+    host_accuracy: f64,
+    /// Indices of the images with a logit that differs by a bit.
+    differing: Vec<usize>,
+    /// Rows are labels, columns the board's classes.
+    confusion: Vec<Vec<u32>>,
+    wall_seconds_per_image: f64,
+    board_seconds_per_image: Option<f64>,
+    traffic: Option<Traffic>,
+}
+
+fn evaluate(args: &ImageArgs) -> Result<(), Error> {
+    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let data = args.data.load()?;
+    let count = args.count(&data, None)?;
+    let (images, labels) = (&data.test.images()[..count], &data.test.labels()[..count]);
+    let run = match args.board.place.qemu {
+        Some(machine) if !args.link => in_bulk(&args.board, machine, &weights, images)?,
+        _ => over_the_link(&args.board, &weights, images)?,
+    };
+    let host = core_logits(weights.weights().params, images);
+    let confusion = Confusion::new(&run.logits, labels);
+    let report = EvaluateReport {
+        over: if run.link.is_some() {
+            "link"
+        } else {
+            "semihosting"
+        },
+        params_sha256: hex(&weights.weights().metadata.provenance.params_sha256),
+        images: count,
+        board_accuracy: confusion.accuracy(),
+        host_accuracy: Confusion::new(&host, labels).accuracy(),
+        differing: differing(&host, &run.logits),
+        confusion: confusion.0.outer_iter().map(|row| row.to_vec()).collect(),
+        wall_seconds_per_image: run.wall.as_secs_f64() / count as f64,
+        board_seconds_per_image: run.link.map(|(time, _)| time.as_secs_f64() / count as f64),
+        traffic: run.link.map(|(_, traffic)| traffic),
+        board: run.board,
+    };
+    if args.board.json {
+        print_json(&report);
+    } else {
+        println!("{}", confusion_table(&confusion, &data.classes));
+        print_evaluation(&report);
+    }
+    match report.differing.len() {
+        0 => Ok(()),
+        wrong => Err(Error::Mismatch(format!(
+            "{wrong} of {count} images have other logits on {} than here; `trainer device compare` finds the layer",
+            report.board
+        ))),
+    }
+}
+
+fn print_evaluation(report: &EvaluateReport) {
+    println!(
+        "{}: accuracy {:.4}, here {:.4}",
+        report.board, report.board_accuracy, report.host_accuracy
+    );
+    println!(
+        "{} of {} logit vectors equal bit for bit",
+        report.images - report.differing.len(),
+        report.images
+    );
+    if !report.differing.is_empty() {
+        let first: Vec<String> = report
+            .differing
+            .iter()
+            .take(LISTED)
+            .map(usize::to_string)
+            .collect();
+        let more = if report.differing.len() > LISTED {
+            ", ..."
+        } else {
+            ""
+        };
+        println!("different: {}{more}", first.join(", "));
+    }
+    println!(
+        "{:.2} ms an image, {}",
+        report.wall_seconds_per_image * 1e3,
+        report.over
+    );
+    if let Some(seconds) = report.board_seconds_per_image {
+        println!(
+            "{:.2} ms of them the forward pass by the board's clock",
+            seconds * 1e3
+        );
+    }
+    if let Some(traffic) = &report.traffic {
+        println!(
+            "{} questions, {} asked again: {} arrived damaged, {} answers did, {} got none; {} answers came twice or late",
+            traffic.asked,
+            traffic.retried,
+            traffic.damaged_requests,
+            traffic.damaged_replies,
+            traffic.unanswered,
+            traffic.stale
+        );
+    }
+}
+
+/// The program `evaluate` reads all images from a file and writes all logits to another, by semihosting.
+fn in_bulk(
+    args: &BoardArgs,
+    machine: Machine,
+    weights: &WeightsFile,
+    images: &[Pixels],
+) -> Result<Run, Error> {
+    let elf = machine.image("evaluate", args.elf.as_deref())?;
+    let mut idx = Vec::from([0, 0, 8, 3]);
+    for dimension in [images.len(), 28, 28] {
+        idx.extend((dimension as u32).to_be_bytes());
+    }
+    idx.extend(images.as_flattened().as_flattened());
+
+    let start = Instant::now();
+    let words = ["evaluate", "images", "logits"];
+    let files: [(&str, &[u8]); 1] = [("images", &idx)];
+    let mut qemu = Qemu::start(machine, &elf, weights.bytes(), &words, &files, &[])?;
+    let path = qemu.path("logits");
+    qemu.wait(PATIENCE, || {
+        std::fs::metadata(&path).map_or(0, |file| file.len())
+    })?;
+    let wall = start.elapsed();
+    let bytes = std::fs::read(&path).map_err(Error::io("cannot be read", &path))?;
+    let logits: Vec<Logits> = bytes
+        .as_chunks::<{ size_of::<Logits>() }>()
+        .0
+        .iter()
+        .map(|bytes| bytemuck::pod_read_unaligned(bytes))
+        .collect();
+    if bytes.len() != images.len() * size_of::<Logits>() {
+        return Err(Error::Mismatch(format!(
+            "{} wrote {} bytes of logits for {} images",
+            machine.name,
+            bytes.len(),
+            images.len()
+        )));
+    }
+    Ok(Run {
+        board: machine.name.to_owned(),
+        logits,
+        wall,
+        link: None,
+    })
+}
+
+fn over_the_link(args: &BoardArgs, weights: &WeightsFile, images: &[Pixels]) -> Result<Run, Error> {
+    args.with_board(Some(weights), |client| {
+        let (start, mut time) = (Instant::now(), Duration::ZERO);
+        let mut logits = Vec::with_capacity(images.len());
+        for (index, pixels) in images
+            .iter()
+            .enumerate()
+            .progress_count(images.len() as u64)
+        {
+            let classified = client.classify(pixels, &format!("image {index}"))?;
+            logits.push(classified.logits);
+            time += classified.time;
+        }
+        Ok(Run {
+            board: client.identity().board.clone(),
+            logits,
+            wall: start.elapsed(),
+            link: Some((time, client.traffic())),
+        })
+    })
+}
+
+impl ImageArgs {
+    /// How many images are asked for.
+    fn count(&self, data: &Dataset, default: Option<usize>) -> Result<usize, Error> {
+        let all = data.test.len();
+        match self.images.map(|images| images as usize) {
+            Some(images) if images > all => Err(Error::Settings(format!(
+                "--images {images}: the data set has {all} test images"
+            ))),
+            Some(images) => Ok(images),
+            None => Ok(default.unwrap_or(all).min(all)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BenchReport {
+    board: String,
+    unit: &'static str,
+    /// By name of the layer.
+    layers: Vec<(String, u32)>,
+    forward: u32,
+}
+
+fn bench(args: &BoardArgs) -> Result<(), Error> {
+    let report = match args.place.qemu {
+        Some(machine) => counted_instructions(args, machine)?,
+        None => args.with_board(None, |client| {
+            let bench = client.bench()?;
+            let names = Activations::new().layers().map(|(name, _)| name.to_owned());
+            Ok(BenchReport {
+                board: client.identity().board.clone(),
+                unit: match bench.unit {
+                    Unit::Cycles => "cycles",
+                    Unit::Ticks => "ticks of the clock (no cycle counter here)",
+                },
+                layers: names.into_iter().zip(bench.layers).collect(),
+                forward: bench.total,
+            })
+        })?,
+    };
+    if args.json {
+        print_json(&report);
+        return Ok(());
+    }
+    println!("{}, {}", report.board, report.unit);
+    for (name, count) in &report.layers {
+        println!("{name:12} {count:>10}");
+    }
+    println!("{:12} {:>10}", "forward", report.forward);
+    Ok(())
+}
+
+/// The program `bench` under `-icount` says `NAME COUNT instructions` a line.
+fn counted_instructions(args: &BoardArgs, machine: Machine) -> Result<BenchReport, Error> {
+    let elf = machine.image("bench", args.elf.as_deref())?;
+    let weights = WeightsFile::load(&args.weights_path())?;
+    let words = ["bench", "icount", ICOUNT_SHIFT];
+    let icount = format!("shift={ICOUNT_SHIFT}");
+    let mut qemu = Qemu::start(
+        machine,
+        &elf,
+        weights.bytes(),
+        &words,
+        &[],
+        &["-icount", &icount],
+    )?;
+    let lines = qemu.wait(PATIENCE, || 0)?;
+    let mut layers: Vec<(String, u32)> = lines
+        .iter()
+        .filter_map(|line| {
+            let (name, count) = line.strip_suffix(" instructions")?.split_once(' ')?;
+            Some((name.to_owned(), count.parse().ok()?))
+        })
+        .collect();
+    match layers.pop() {
+        Some((name, forward)) if name == "forward" => Ok(BenchReport {
+            board: machine.name.to_owned(),
+            unit: "instructions",
+            layers,
+            forward,
+        }),
+        _ => Err(Error::Device(DeviceError::Qemu {
+            machine: machine.name,
+            problem: "counted nothing".to_owned(),
+            last_line: lines.join("; "),
+        })),
+    }
+}
+
+#[derive(Serialize)]
+struct CompareReport {
+    board: String,
+    images: usize,
+    difference: Option<(usize, &'static str, usize, f32, f32)>,
+}
+
+fn compare(args: &ImageArgs) -> Result<(), Error> {
+    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let params = weights.weights().params;
+    let data = args.data.load()?;
+    let count = args.count(&data, Some(10))?;
+    let (board, difference) = args.board.with_board(Some(&weights), |client| {
+        let mut act = Activations::new();
+        for (index, pixels) in data.test.images()[..count].iter().enumerate() {
+            let grey: Image = image(pixels);
+            forward(params, &grey, &mut act);
+            let at = format!("image {index}");
+            let Classified { image, .. } = client.classify(pixels, &at)?;
+            let layers = (0..act.layers().len())
+                .map(|layer| client.layer(image, layer, &at))
+                .collect::<Result<Vec<_>, _>>()?;
+            if let Some(difference) = first_difference(&act, &layers) {
+                return Ok((client.identity().board.clone(), Some((index, difference))));
+            }
+        }
+        Ok((client.identity().board.clone(), None))
+    })?;
+    if args.board.json {
+        print_json(&CompareReport {
+            board: board.clone(),
+            images: count,
+            difference: difference
+                .map(|(index, at)| (index, at.layer, at.element, at.host, at.board)),
+        });
+    }
+    match difference {
+        None if args.board.json => Ok(()),
+        None => {
+            println!("{board}: no difference in any layer of {count} images");
+            Ok(())
+        }
+        Some((
+            index,
+            Difference {
+                layer,
+                element,
+                host,
+                board: found,
+            },
+        )) => {
+            let apart = ulps(host, found).map_or("NaN".to_owned(), |ulps| format!("{ulps} ulp"));
+            Err(Error::Mismatch(format!(
+                "first difference: image {index}, layer {layer}, element {element}, host {host} ({:08x}), {board} {found} ({:08x}): {apart}",
+                host.to_bits(),
+                found.to_bits()
+            )))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Where two computations of the same thing part.
+
+use lenet_core::arch::Logits;
+use lenet_core::network::Activations;
+
+/// The first value that differs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// Name of the layer.
+    pub layer: &'static str,
+    /// Index in its output.
+    pub element: usize,
+    /// The host's value.
+    pub host: f32,
+    /// The board's.
+    pub board: f32,
+}
+
+/// The first element of the first layer in which `board`, layer by layer as in [`Activations::layers`], differs from
+/// the host by a bit.
+pub fn first_difference(host: &Activations, board: &[Vec<f32>]) -> Option<Difference> {
+    for ((layer, host), board) in host.layers().into_iter().zip(board) {
+        for (element, (&host, &board)) in host.iter().zip(board).enumerate() {
+            if host.to_bits() != board.to_bits() {
+                return Some(Difference {
+                    layer,
+                    element,
+                    host,
+                    board,
+                });
+            }
+        }
+    }
+    None
+}
+
+/// How far two floats are apart, counted in floats: 0 for equal ones, 1 for neighbours; `None` if one is NaN.
+pub fn ulps(a: f32, b: f32) -> Option<u32> {
+    // Floats in order: those below zero counted downwards from it.
+    let place = |value: f32| {
+        let magnitude = i64::from(value.to_bits() & 0x7fff_ffff);
+        if value.is_sign_negative() {
+            -magnitude
+        } else {
+            magnitude
+        }
+    };
+    (!a.is_nan() && !b.is_nan()).then(|| (place(a) - place(b)).unsigned_abs() as u32)
+}
+
+/// Indices of the images whose logits differ by a bit.
+pub fn differing(host: &[Logits], board: &[Logits]) -> Vec<usize> {
+    let bits = |logits: &Logits| logits.map(f32::to_bits);
+    host.iter()
+        .zip(board)
+        .enumerate()
+        .filter(|(_, (host, board))| bits(host) != bits(board))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_ulp_apart() {
+        let next = |value: f32| f32::from_bits(value.to_bits() + 1);
+        assert_eq!(ulps(1.0, next(1.0)), Some(1));
+        assert_eq!(ulps(next(next(-0.5)), -0.5), Some(2));
+        assert_eq!(ulps(f32::from_bits(1), -f32::from_bits(1)), Some(2));
+        assert_eq!(ulps(0.0, -0.0), Some(0));
+        assert_eq!(ulps(f32::MIN, f32::MAX), Some(2 * 0x7f7f_ffff));
+        assert_eq!(ulps(f32::NAN, 1.0), None);
+    }
+
+    #[test]
+    fn the_first_difference_is_in_the_first_layer_that_has_one() {
+        let host = Activations::new();
+        let mut board: Vec<Vec<f32>> = host.layers().map(|(_, values)| values.to_vec()).into();
+        assert_eq!(first_difference(&host, &board), None);
+        board[4][0] = 1.0;
+        board[1][17] = -0.0;
+        let difference = Difference {
+            layer: "pool2",
+            element: 17,
+            host: 0.0,
+            board: -0.0,
+        };
+        assert_eq!(first_difference(&host, &board), Some(difference));
+    }
+
+    #[test]
+    fn zeros_of_other_signs_differ() {
+        let mut board = [[0.0; 10]; 3];
+        board[1][9] = -0.0;
+        assert_eq!(differing(&[[0.0; 10]; 3], &board), [1]);
+    }
+}

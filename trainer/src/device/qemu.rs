@@ -1,0 +1,379 @@
+//! A board that QEMU emulates: started directly, given its weights at start, and stopped whatever happens.
+//!
+//! QEMU is the child itself, so its exit code and its death by a signal are seen. It is killed when its [`Qemu`] is
+//! dropped and on Ctrl-C; what it prints is kept for messages.
+
+use super::{DeviceError, Tcp};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// An emulated board that the firmware knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What QEMU calls it, and its folder in `firmware/boards`.
+    pub name: &'static str,
+    /// Its Rust target.
+    pub target: &'static str,
+    /// Where its weights lie: `WEIGHTS` of its `memory.x`.
+    pub weights_address: u32,
+}
+
+/// The emulated boards.
+pub const MACHINES: [Machine; 5] = [
+    machine("mps2-an386", "thumbv7em-none-eabihf", 0x0020_0000),
+    machine("mps2-an500", "thumbv7em-none-eabihf", 0x0020_0000),
+    machine("mps2-an505", "thumbv8m.main-none-eabihf", 0x1020_0000),
+    machine("netduinoplus2", "thumbv7em-none-eabihf", 0x080d_0000),
+    machine("microbit", "thumbv6m-none-eabi", 0x0001_4000),
+];
+
+const fn machine(name: &'static str, target: &'static str, weights_address: u32) -> Machine {
+    Machine {
+        name,
+        target,
+        weights_address,
+    }
+}
+
+const QEMU: &str = "qemu-system-arm";
+/// Lines of output kept.
+const KEPT: usize = 100;
+
+impl Machine {
+    /// The machine of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        MACHINES.into_iter().find(|machine| machine.name == name)
+    }
+
+    /// The image of a program: `given`, or where cargo puts it.
+    ///
+    /// # Errors
+    /// `NotBuilt`: it is not there; the error says how to build it.
+    pub fn image(self, program: &str, given: Option<&Path>) -> Result<PathBuf, DeviceError> {
+        let path = given.map_or_else(
+            || {
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("../target/firmware")
+                    .join(self.name)
+                    .join(self.target)
+                    .join("release")
+                    .join(program)
+            },
+            Path::to_owned,
+        );
+        // QEMU may run elsewhere, so it gets the whole path.
+        path.canonicalize().map_err(|_| DeviceError::NotBuilt {
+            path,
+            command: format!(
+                "cd firmware && cargo build --release --bin {program} --config boards/{}/config.toml",
+                self.name
+            ),
+        })
+    }
+}
+
+/// A running emulator. It works in a temporary folder of its own, which goes with it.
+pub struct Qemu {
+    machine: Machine,
+    id: u32,
+    folder: PathBuf,
+    output: Arc<Mutex<VecDeque<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// What must not be left behind.
+struct Running {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// By process id: every emulator that a [`Qemu`] or Ctrl-C has to stop.
+static RUNNING: Mutex<BTreeMap<u32, Running>> = Mutex::new(BTreeMap::new());
+static ON_CTRL_C: Once = Once::new();
+
+impl Qemu {
+    /// Starts a program: `words` is its command line, `files` are in its folder, `arguments` go to QEMU.
+    ///
+    /// # Errors
+    /// * `NoQemu`: QEMU is not installed
+    /// * `Wire`: it is, but cannot be started
+    pub fn start(
+        machine: Machine,
+        image: &Path,
+        weights: &[u8],
+        words: &[&str],
+        files: &[(&str, &[u8])],
+        arguments: &[&str],
+    ) -> Result<Self, DeviceError> {
+        let cannot = |source| DeviceError::Wire {
+            wire: format!("{QEMU} in a temporary folder"),
+            source,
+            hint: "",
+        };
+        ON_CTRL_C.call_once(|| {
+            // It fails only if there is a handler already, and then that one decides.
+            let _ = ctrlc::set_handler(|| {
+                locked(&RUNNING).clear();
+                std::process::exit(130);
+            });
+        });
+        let folder = tempfile::tempdir().map_err(cannot)?;
+        for (name, content) in files.iter().chain([&("weights", weights)]) {
+            std::fs::write(folder.path().join(name), content).map_err(cannot)?;
+        }
+        let mut semihosting = "enable=on,target=native".to_owned();
+        for word in words {
+            semihosting += ",arg=";
+            semihosting += word;
+        }
+        let loader = format!(
+            "loader,file=weights,addr={:#x},force-raw=on",
+            machine.weights_address
+        );
+        // Held while the child starts, so that Ctrl-C waits for the entry.
+        let mut running = locked(&RUNNING);
+        let mut child = Command::new(QEMU)
+            .args(["-machine", machine.name, "-display", "none"])
+            .args(["-monitor", "none", "-semihosting-config", &semihosting])
+            .args(["-device", &loader, "-kernel"])
+            .arg(image)
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| match source.kind() {
+                ErrorKind::NotFound => DeviceError::NoQemu,
+                _ => cannot(source),
+            })?;
+        let output = Arc::new(Mutex::new(VecDeque::new()));
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let readers = [
+            stdout.map(|pipe| keep_lines(pipe, &output)),
+            stderr.map(|pipe| keep_lines(pipe, &output)),
+        ];
+        let qemu = Self {
+            machine,
+            id: child.id(),
+            folder: folder.path().to_owned(),
+            output,
+            readers: readers.into_iter().flatten().collect(),
+        };
+        running.insert(
+            qemu.id,
+            Running {
+                child,
+                _folder: folder,
+            },
+        );
+        Ok(qemu)
+    }
+
+    /// A file in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Starts `serve` and connects to its UART.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); `Qemu` if it ends at once.
+    pub fn serve(
+        machine: Machine,
+        image: &Path,
+        weights: &[u8],
+    ) -> Result<(Self, Tcp), DeviceError> {
+        let here = |source| DeviceError::Wire {
+            wire: "a local TCP port".to_owned(),
+            source,
+            hint: "",
+        };
+        // QEMU connects to us, so the port is known before it starts.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
+        listener.set_nonblocking(true).map_err(here)?;
+        let serial = format!("tcp:{},nodelay=on", listener.local_addr().map_err(here)?);
+        let qemu = Self::start(
+            machine,
+            image,
+            weights,
+            &["serve"],
+            &[],
+            &["-serial", &serial],
+        )?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).map_err(here)?;
+                    return Ok((qemu, Tcp::of(stream).map_err(here)?));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(here(error)),
+            }
+            if let Some(status) = qemu.ended().map_err(here)? {
+                return Err(qemu.failed(ending(status)));
+            }
+            if Instant::now() > deadline {
+                return Err(qemu.failed("does not open its serial port".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the program ends by itself and said `ok` last. `progress` is a number that must change at least once
+    /// in `patience`, else the program hangs.
+    ///
+    /// # Errors
+    /// `Qemu`: it hangs, fails, dies of a signal, or says something else last.
+    pub fn wait(
+        &mut self,
+        patience: Duration,
+        mut progress: impl FnMut() -> u64,
+    ) -> Result<Vec<String>, DeviceError> {
+        let mut last = (progress(), Instant::now());
+        let status = loop {
+            match self.ended() {
+                Ok(Some(status)) => break status,
+                Ok(None) => {}
+                Err(error) => return Err(self.failed(error.to_string())),
+            }
+            let now = progress();
+            if now != last.0 {
+                last = (now, Instant::now());
+            } else if last.1.elapsed() > patience {
+                return Err(self.failed(format!("hangs: nothing for {} s", patience.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        let lines: Vec<String> = locked(&self.output).iter().cloned().collect();
+        if !status.success() || lines.last().is_none_or(|line| line != "ok") {
+            return Err(self.failed(ending(status)));
+        }
+        Ok(lines)
+    }
+
+    /// What went wrong, in the words of the program where it has ended; else `error`.
+    pub fn explain(&self, error: DeviceError) -> DeviceError {
+        let DeviceError::Wire { .. } = error else {
+            return error;
+        };
+        // The connection closes a moment before the process is gone.
+        for _ in 0..50 {
+            match self.ended() {
+                Ok(Some(status)) => return self.failed(ending(status)),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => break,
+            }
+        }
+        error
+    }
+
+    fn ended(&self) -> io::Result<Option<ExitStatus>> {
+        locked(&RUNNING)
+            .get_mut(&self.id)
+            .expect("there until this is dropped")
+            .child
+            .try_wait()
+    }
+
+    fn failed(&self, problem: String) -> DeviceError {
+        // The readers may still hold the last line.
+        std::thread::sleep(Duration::from_millis(50));
+        let lines = locked(&self.output);
+        DeviceError::Qemu {
+            machine: self.machine.name,
+            problem,
+            last_line: lines.back().cloned().unwrap_or("nothing".to_owned()),
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        locked(&RUNNING).remove(&self.id);
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match status.code() {
+        Some(0) => "ended without `ok`".to_owned(),
+        Some(code) => format!("failed with exit code {code}"),
+        None => format!("QEMU died: {status}"),
+    }
+}
+
+/// Keeps the last lines of a pipe, and reads it so that the child never blocks on it.
+fn keep_lines(
+    pipe: impl io::Read + Send + 'static,
+    output: &Arc<Mutex<VecDeque<String>>>,
+) -> JoinHandle<()> {
+    let output = Arc::clone(output);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut kept = locked(&output);
+            if kept.len() == KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(line);
+        }
+    })
+}
+
+/// The content even after a panic elsewhere: it is whole at every moment.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_those_of_the_firmware() {
+        let boards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/boards");
+        for machine in MACHINES {
+            let folder = boards.join(machine.name);
+            let memory = std::fs::read_to_string(folder.join("memory.x")).unwrap();
+            let line = memory
+                .lines()
+                .find(|line| line.contains("WEIGHTS :"))
+                .unwrap();
+            let address = format!("ORIGIN = {:#010x},", machine.weights_address);
+            assert!(line.contains(&address), "{}: {line}", machine.name);
+            let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
+            assert!(config.contains(&format!("target = \"{}\"", machine.target)));
+        }
+    }
+
+    #[test]
+    fn a_missing_image_is_named_with_the_command_that_builds_it() {
+        let machine = Machine::named("microbit").unwrap();
+        let error = machine
+            .image("serve", Some(Path::new("/no/such/serve")))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/no/such/serve: no such image. Build it: cd firmware && cargo build --release --bin serve \
+             --config boards/microbit/config.toml"
+        );
+    }
+}

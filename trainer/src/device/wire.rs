@@ -1,0 +1,125 @@
+//! Bytes to and from a board.
+
+use super::DeviceError;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Something that carries bytes, with or without losses.
+pub trait Wire {
+    /// Sends all bytes.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Receives what there is, at least a byte; 0 if none came within `patience`.
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize>;
+}
+
+impl<W: Wire + ?Sized> Wire for Box<W> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (**self).send(bytes)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+        (**self).receive(buffer, patience)
+    }
+}
+
+/// A TCP connection, as to an emulated UART or a serial port server.
+pub struct Tcp(TcpStream);
+
+impl Tcp {
+    /// Connects to `HOST:PORT`.
+    ///
+    /// # Errors
+    /// `Wire`: nobody listens there.
+    pub fn connect(address: &str) -> Result<Self, DeviceError> {
+        TcpStream::connect(address)
+            .and_then(Self::of)
+            .map_err(|source| DeviceError::Wire {
+                wire: address.to_owned(),
+                source,
+                hint: "",
+            })
+    }
+
+    /// Over a connection there is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self(stream))
+    }
+}
+
+impl Wire for Tcp {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+        // Zero would mean for ever.
+        self.0
+            .set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+        match nothing_yet(self.0.read(buffer))? {
+            Some(0) => Err(io::Error::new(
+                ErrorKind::ConnectionAborted,
+                "the other end closed the connection",
+            )),
+            received => Ok(received.unwrap_or(0)),
+        }
+    }
+}
+
+/// A serial port, such as the one a board's debugger offers: eight bits, no parity.
+pub struct Serial(Box<dyn serialport::SerialPort>);
+
+impl Serial {
+    /// Opens a port by its path.
+    ///
+    /// # Errors
+    /// `Wire`: there is no such port, or it is not ours.
+    pub fn open(path: &str, baud: u32) -> Result<Self, DeviceError> {
+        serialport::new(path, baud)
+            .open()
+            .map(Self)
+            .map_err(|error| {
+                let source = io::Error::from(error);
+                DeviceError::Wire {
+                    wire: path.to_owned(),
+                    hint: match source.kind() {
+                        ErrorKind::PermissionDenied => {
+                            "; on Debian the group dialout may use serial ports: adduser USER dialout"
+                        }
+                        ErrorKind::NotFound => "; is the board plugged in?",
+                        _ => "",
+                    },
+                    source,
+                }
+            })
+    }
+}
+
+impl Wire for Serial {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // The port's one time-out is also that of writing.
+        self.0.set_timeout(Duration::from_secs(5))?;
+        self.0.write_all(bytes)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
+        self.0.set_timeout(patience)?;
+        Ok(nothing_yet(self.0.read(buffer))?.unwrap_or(0))
+    }
+}
+
+/// `None` where a read ended because its time was over.
+fn nothing_yet(read: io::Result<usize>) -> io::Result<Option<usize>> {
+    match read {
+        Ok(count) => Ok(Some(count)),
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
