@@ -31,7 +31,7 @@ const REAL: [&str; 5] = [
     "stm32f4discovery",
     "pico2",
 ];
-const PROGRAMS: [&str; 5] = ["infer", "bench", "evaluate", "fault", "panic_free"];
+const PROGRAMS: [&str; 6] = ["infer", "serve", "bench", "evaluate", "fault", "panic_free"];
 /// Far more than a run takes on a busy machine; an image may take a second more.
 const TIME_OUT: Duration = Duration::from_secs(120);
 
