@@ -1,7 +1,8 @@
 //! Questions and answers over a wire that may lose, damage or double frames.
 //!
 //! A question that gets no whole answer is asked again under the same number: every request may be repeated, and a late
-//! answer to an earlier try is as good as any. Answers under other numbers are old ones and are passed over.
+//! answer to an earlier try is as good as any. Each try waits twice as long as the one before it. Answers under other
+//! numbers are old ones and are passed over.
 
 use super::{DeviceError, Wire};
 use lenet_core::arch::{Logits, Pixels};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 const RETRIES: u32 = 3;
 /// How long a board may take to start.
 const START: Duration = Duration::from_secs(15);
-/// An answer is waited for at least so long.
+/// The first try waits for an answer at least so long.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who a board says it is.
@@ -207,7 +208,8 @@ impl<W: Wire> Client<W> {
         for tried in 0..=RETRIES {
             self.traffic.retried += u32::from(tried > 0);
             self.wire.send(frame).map_err(|error| self.broken(error))?;
-            match self.hear(at, &read)? {
+            // A busy wire or emulator is given more time with each try.
+            match self.hear(at, (self.patience * (1 << tried)).min(START), &read)? {
                 Ok(answer) => return Ok(answer),
                 Err(Try::Damaged) => {}
                 Err(Try::Silence) => self.traffic.unanswered += 1,
@@ -223,9 +225,10 @@ impl<W: Wire> Client<W> {
     fn hear<T>(
         &mut self,
         at: &str,
+        patience: Duration,
         read: impl Fn(Reply<'_>) -> Option<T>,
     ) -> Result<Result<T, Try>, DeviceError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + patience;
         let mut buffer = [0; 1024];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
