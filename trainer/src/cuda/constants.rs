@@ -3,7 +3,7 @@
 
 use crate::dataset::ROUNDS;
 use lenet_core::arch::{
-    C1, C2, CLASSES, CONV1_SIDE, CONV2_SIDE, FC1, FC2, FLAT, K, POOL, POOL1_SIDE, POOL2_SIDE, SIDE,
+    C1, C2, CLASSES, CONV2_SIDE, FC1, FC2, FLAT, K, NUM_PARAMS, POOL, POOL1_SIDE, POOL2_SIDE, SIDE,
     TENSORS,
 };
 
@@ -54,7 +54,6 @@ pub fn definitions() -> Vec<String> {
         ("FC1", FC1),
         ("FC2", FC2),
         ("CLASSES", CLASSES),
-        ("CONV1_SIDE", CONV1_SIDE),
         ("POOL1_SIDE", POOL1_SIDE),
         ("CONV2_SIDE", CONV2_SIDE),
         ("POOL2_SIDE", POOL2_SIDE),
@@ -65,6 +64,8 @@ pub fn definitions() -> Vec<String> {
         ("TILE_IN", TILE[1]),
         ("CONV_TILE", CONV_TILE),
         ("TRACE_BYTES", size_of::<Trace>()),
+        ("NUM_PARAMS", NUM_PARAMS),
+        ("UPDATE_BLOCKS", UPDATE_BLOCKS),
     ];
     let offsets = TENSORS.map(|tensor| {
         (
