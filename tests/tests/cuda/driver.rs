@@ -31,21 +31,34 @@ impl Standin {
         let library = LIBRARY.get_or_init(|| {
             let path = scratch("libcuda.so");
             let options = ["-O2", "-fPIC", "-shared", "-Wl,-soname,libcuda.so"];
-            compile("standin.cpp", &repository("trainer/src/cuda/step.cu"), &options, &path);
+            compile(
+                "standin.cpp",
+                &repository("trainer/src/cuda/step.cu"),
+                &options,
+                &path,
+            );
             // SAFETY: its initialisers only read the environment.
             unsafe { Library::new(path) }.unwrap()
         });
-        let standin = Self { library, _turn: turn };
+        let standin = Self {
+            library,
+            _turn: turn,
+        };
         standin.fail("", 0);
         standin
     }
 
     /// The nth call of an entry point from now on fails: an allocation with "out of memory", others with "launch failed".
     fn fail(&self, entry: &str, nth: c_int) {
-        let code = if entry.starts_with("cuMemAlloc") { 2 } else { 719 };
+        let code = if entry.starts_with("cuMemAlloc") {
+            2
+        } else {
+            719
+        };
         let entry = CString::new(entry).unwrap();
         // SAFETY: the signature is that in standin.cpp.
-        let fail: Symbol<unsafe extern "C" fn(*const c_char, c_int, c_int)> = unsafe { self.library.get(b"standin_fail") }.unwrap();
+        let fail: Symbol<unsafe extern "C" fn(*const c_char, c_int, c_int)> =
+            unsafe { self.library.get(b"standin_fail") }.unwrap();
         // SAFETY: it copies the string.
         unsafe { fail(entry.as_ptr(), nth, code) }
     }
@@ -53,14 +66,16 @@ impl Standin {
     fn calls(&self, entry: &str) -> c_long {
         let entry = CString::new(entry).unwrap();
         // SAFETY: the signature is that in standin.cpp.
-        let calls: Symbol<unsafe extern "C" fn(*const c_char) -> c_long> = unsafe { self.library.get(b"standin_calls") }.unwrap();
+        let calls: Symbol<unsafe extern "C" fn(*const c_char) -> c_long> =
+            unsafe { self.library.get(b"standin_calls") }.unwrap();
         // SAFETY: it copies the string.
         unsafe { calls(entry.as_ptr()) }
     }
 
     fn allocations(&self) -> c_long {
         // SAFETY: the signature is that in standin.cpp.
-        let allocations: Symbol<unsafe extern "C" fn() -> c_long> = unsafe { self.library.get(b"standin_allocations") }.unwrap();
+        let allocations: Symbol<unsafe extern "C" fn() -> c_long> =
+            unsafe { self.library.get(b"standin_allocations") }.unwrap();
         // SAFETY: it only counts.
         unsafe { allocations() }
     }
@@ -82,13 +97,18 @@ fn train(backend: &mut dyn Backend, batches: &Batches) -> Result<Vec<StepStats>,
 /// The largest difference of any parameter.
 fn distance(a: &Params, b: &Params) -> f64 {
     let pairs = a.as_flat().iter().zip(b.as_flat());
-    pairs.map(|(a, b)| f64::from(a - b).abs()).fold(0.0, f64::max)
+    pairs
+        .map(|(a, b)| f64::from(a - b).abs())
+        .fold(0.0, f64::max)
 }
 
 fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
     let mut logits: Vec<Logits> = vec![[0.0; 10]; split.len()];
     backend.logits(split.images(), &mut logits).unwrap();
-    let hits = logits.iter().zip(split.labels()).filter(|(logits, label)| argmax(logits) == usize::from(**label));
+    let hits = logits
+        .iter()
+        .zip(split.labels())
+        .filter(|(logits, label)| argmax(logits) == usize::from(**label));
     hits.count() as f64 / split.len() as f64
 }
 
@@ -107,15 +127,24 @@ fn ten_steps_are_those_of_the_cpu() {
     {
         let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
         assert_eq!(cuda.describe(), "cuda (stand-in, sm_90)");
-        let before = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"].map(|entry| standin.calls(entry));
+        let before = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"]
+            .map(|entry| standin.calls(entry));
         let steps = train(&mut cuda, &batches).unwrap();
-        let after = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"].map(|entry| standin.calls(entry));
+        let after = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"]
+            .map(|entry| standin.calls(entry));
         assert_eq!([0, 1, 2].map(|i| after[i] - before[i]), [20, 1, 1]);
 
         assert_eq!(steps.len(), expected.len());
         for (i, (step, expected)) in steps.iter().zip(&expected).enumerate() {
-            assert!(f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS, "step {i}: {step:?} {expected:?}");
-            assert_eq!((step.images, step.correct), (expected.images, expected.correct), "step {i}");
+            assert!(
+                f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS,
+                "step {i}: {step:?} {expected:?}"
+            );
+            assert_eq!(
+                (step.images, step.correct),
+                (expected.images, expected.correct),
+                "step {i}"
+            );
         }
         let (cuda_state, cpu_state) = (cuda.state().unwrap(), cpu.state().unwrap());
         let distance = distance(&cuda_state.params, &cpu_state.params);
@@ -127,8 +156,15 @@ fn ten_steps_are_those_of_the_cpu() {
         let mut logits = [[[0.0; 10]; 7]; 2];
         cuda.logits(images, &mut logits[0]).unwrap();
         cpu.logits(images, &mut logits[1]).unwrap();
-        for (a, b) in logits[0].as_flattened().iter().zip(logits[1].as_flattened()) {
-            assert!(f64::from(a - b).abs() <= tolerance::LOGITS + 100.0 * tolerance::WEIGHTS, "{a} {b}");
+        for (a, b) in logits[0]
+            .as_flattened()
+            .iter()
+            .zip(logits[1].as_flattened())
+        {
+            assert!(
+                f64::from(a - b).abs() <= tolerance::LOGITS + 100.0 * tolerance::WEIGHTS,
+                "{a} {b}"
+            );
         }
 
         let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
@@ -137,9 +173,23 @@ fn ten_steps_are_those_of_the_cpu() {
 
         // In parts, the second from a copied state: the same bits, too.
         let mut first = Cuda::new(&split, &state, Adam::default()).unwrap();
-        train(&mut first, &Batches { range: 0..4, ..batches.clone() }).unwrap();
+        train(
+            &mut first,
+            &Batches {
+                range: 0..4,
+                ..batches.clone()
+            },
+        )
+        .unwrap();
         let mut second = Cuda::new(&split, &first.state().unwrap(), Adam::default()).unwrap();
-        train(&mut second, &Batches { range: 4..10, ..batches }).unwrap();
+        train(
+            &mut second,
+            &Batches {
+                range: 4..10,
+                ..batches
+            },
+        )
+        .unwrap();
         assert_eq!(second.state().unwrap(), cuda_state);
     }
     assert_eq!(standin.allocations(), 0);
@@ -150,9 +200,14 @@ fn ten_steps_are_those_of_the_cpu() {
 #[ignore = "needs g++, and a minute"]
 fn an_epoch_learns_what_the_cpu_does() {
     let standin = Standin::load();
-    let Dataset { train: split, test, .. } = dataset();
+    let Dataset {
+        train: split, test, ..
+    } = dataset();
     let (split, test) = (split.truncated(3_000), test.truncated(1_000));
-    let adam = Adam { lr: 3e-3, ..Adam::default() };
+    let adam = Adam {
+        lr: 3e-3,
+        ..Adam::default()
+    };
     let state = State::new(initial_params(0));
     let mut cpu = Cpu::new(&split, state.clone(), adam, 1).unwrap();
     let mut cuda = Cuda::new(&split, &state, adam).unwrap();
@@ -165,7 +220,10 @@ fn an_epoch_learns_what_the_cpu_does() {
     assert_eq!(standin.calls("cuLaunchKernel") - before, 2 * 94);
     let (cpu, cuda) = (accuracy(&mut cpu, &test), accuracy(&mut cuda, &test));
     println!("accuracy: cpu {cpu}, cuda {cuda}");
-    assert!(cpu > 0.4 && (cpu - cuda).abs() <= 0.02, "cpu {cpu}, cuda {cuda}");
+    assert!(
+        cpu > 0.4 && (cpu - cuda).abs() <= 0.02,
+        "cpu {cpu}, cuda {cuda}"
+    );
 }
 
 /// Each nth call of each entry point that can fail does: always an error that says what was tried, never a panic, and
@@ -209,7 +267,10 @@ fn failures_are_errors_that_say_what_was_tried() {
         for nth in 1..=calls {
             standin.fail(entry, nth as c_int);
             let error = attempt().expect_err(entry).to_string();
-            assert!(error.starts_with("CUDA: cannot ") && error.contains(says), "{entry}, call {nth}: {error}");
+            assert!(
+                error.starts_with("CUDA: cannot ") && error.contains(says),
+                "{entry}, call {nth}: {error}"
+            );
             if nth == 1 {
                 println!("{entry}: {error}");
             }

@@ -16,7 +16,9 @@ use lenet_tests::tolerance;
 #[test]
 #[ignore = "needs a CUDA device"]
 fn an_epoch_is_that_of_the_cpu_and_repeats() {
-    let split = Dataset::load(&repository("data/fashion-mnist"), false).unwrap().train;
+    let split = Dataset::load(&repository("data/fashion-mnist"), false)
+        .unwrap()
+        .train;
     let state = State::new(initial_params(0));
     let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 256);
     let losses = |backend: &mut dyn Backend, batches: &Batches| {
@@ -30,11 +32,20 @@ fn an_epoch_is_that_of_the_cpu_and_repeats() {
         losses
     };
     let mut cpu = Cpu::new(&split, state.clone(), Adam::default(), 0).unwrap();
-    let expected = losses(&mut cpu, &Batches { range: 0..10, ..batches.clone() });
+    let expected = losses(
+        &mut cpu,
+        &Batches {
+            range: 0..10,
+            ..batches.clone()
+        },
+    );
     let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
     let first = losses(&mut cuda, &batches);
     for (step, (loss, expected)) in first.iter().zip(&expected).enumerate() {
-        assert!(f64::from(loss - expected).abs() <= tolerance::LOSS, "step {step}: {loss} {expected}");
+        assert!(
+            f64::from(loss - expected).abs() <= tolerance::LOSS,
+            "step {step}: {loss} {expected}"
+        );
     }
     let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
     assert_eq!(losses(&mut again, &batches), first);

@@ -46,12 +46,14 @@ struct Outcome {
 impl Case {
     /// `count` images from position `start`, of `images` random ones in a random order.
     fn new(images: usize, start: usize, count: usize) -> Self {
-        use trainer::dataset::generator;
         use rand_chacha::rand_core::Rng;
+        use trainer::dataset::generator;
         let mut rng = generator(images as u64, 9);
         let mut pixels = vec![0; images * size_of::<Pixels>()];
         rng.fill_bytes(&mut pixels);
-        let labels = (0..images).map(|_| (rng.next_u32() % CLASSES as u32) as u8).collect();
+        let labels = (0..images)
+            .map(|_| (rng.next_u32() % CLASSES as u32) as u8)
+            .collect();
         Self {
             split: Split::new(pixels, labels),
             order: Order::shuffled(1, 0, images),
@@ -63,13 +65,29 @@ impl Case {
     }
 
     fn input(&self) -> Vec<u8> {
-        let Order::Shuffled(Permutation { len, half_bits, keys }) = self.order else {
+        let Order::Shuffled(Permutation {
+            len,
+            half_bits,
+            keys,
+        }) = self.order
+        else {
             panic!("cases are shuffled");
         };
         let c = &self.coefficients;
-        let words = [self.split.len() as u32, self.start as u32, self.count as u32, len, half_bits];
+        let words = [
+            self.split.len() as u32,
+            self.start as u32,
+            self.count as u32,
+            len,
+            half_bits,
+        ];
         let coefficients = [c.keep1, c.beta2, c.keep2, c.step_size, c.scale2, c.eps];
-        let State { params, moment1, moment2, .. } = &self.state;
+        let State {
+            params,
+            moment1,
+            moment2,
+            ..
+        } = &self.state;
         let mut input = bytemuck::cast_slice(&words).to_vec();
         input.extend_from_slice(bytemuck::cast_slice(&keys));
         input.extend_from_slice(bytemuck::cast_slice(&coefficients));
@@ -83,7 +101,12 @@ impl Case {
 
     fn outcome(&self, mut bytes: &[u8]) -> Outcome {
         let images = self.split.len();
-        let mut next = |len: usize| bytes.split_off(..len).expect("all that was promised").to_vec();
+        let mut next = |len: usize| {
+            bytes
+                .split_off(..len)
+                .expect("all that was promised")
+                .to_vec()
+        };
         let mut floats = |len: usize| -> Vec<f32> { bytemuck::pod_collect_to_vec(&next(4 * len)) };
         let logits = floats(images * CLASSES);
         let loss = floats(images);
@@ -94,8 +117,18 @@ impl Case {
             params.as_flat_mut().copy_from_slice(&values);
             params
         };
-        let state = State { params: params(), moment1: params(), moment2: params(), step: 0 };
-        Outcome { logits: logits.as_chunks().0.to_vec(), loss, correct, state }
+        let state = State {
+            params: params(),
+            moment1: params(),
+            moment2: params(),
+            step: 0,
+        };
+        Outcome {
+            logits: logits.as_chunks().0.to_vec(),
+            loss,
+            correct,
+            state,
+        }
     }
 
     /// Runs the program on this case.
@@ -121,7 +154,12 @@ impl Case {
 /// `run.cpp` with the kernels of the tree.
 fn program(name: &str, options: &[&str]) -> PathBuf {
     let program = scratch(name);
-    compile("run.cpp", &repository("trainer/src/cuda/step.cu"), options, &program);
+    compile(
+        "run.cpp",
+        &repository("trainer/src/cuda/step.cu"),
+        options,
+        &program,
+    );
     program
 }
 
@@ -136,7 +174,11 @@ fn kernels_compute_what_the_reference_does() {
         for thread_order in ["rev", "5", "6"] {
             let other = case.succeed(&program, thread_order);
             // NaN where nothing was written.
-            assert_eq!(format!("{other:?}"), format!("{outcome:?}"), "{thread_order}");
+            assert_eq!(
+                format!("{other:?}"),
+                format!("{outcome:?}"),
+                "{thread_order}"
+            );
         }
 
         let params = &case.state.params;
@@ -159,35 +201,69 @@ fn kernels_compute_what_the_reference_does() {
             }
         }
 
-        let batch: Vec<usize> = (start..start + count).map(|position| case.order.index(position)).collect();
+        let batch: Vec<usize> = (start..start + count)
+            .map(|position| case.order.index(position))
+            .collect();
         let loss = |net: &Net| -> f64 {
-            let losses = batch.iter().map(|&i| net.loss(wide(&case.split.images()[i]).view(), case.split.labels()[i]));
+            let losses = batch
+                .iter()
+                .map(|&i| net.loss(wide(&case.split.images()[i]).view(), case.split.labels()[i]));
             losses.sum::<f64>() / count as f64
         };
-        let mean = outcome.loss[start..start + count].iter().map(|&loss| f64::from(loss)).sum::<f64>() / count as f64;
+        let mean = outcome.loss[start..start + count]
+            .iter()
+            .map(|&loss| f64::from(loss))
+            .sum::<f64>()
+            / count as f64;
         assert!((mean - loss(&net)).abs() <= tolerance::LOSS, "{mean}");
         for (position, (loss, correct)) in outcome.loss.iter().zip(&outcome.correct).enumerate() {
             let written = (start..start + count).contains(&position);
-            assert_eq!((loss.is_nan(), *correct > 1), (!written, !written), "position {position}");
+            assert_eq!(
+                (loss.is_nan(), *correct > 1),
+                (!written, !written),
+                "position {position}"
+            );
         }
 
         let reference = Reference::new(&case.split, case.state.clone(), Adam::default());
-        let batches = Batches { order: case.order, images, batch_size: 1, range: 0..images };
+        let batches = Batches {
+            order: case.order,
+            images,
+            batch_size: 1,
+            range: 0..images,
+        };
         let positions = start..start + count;
         let order = positions.map(|position| batches.batch(position).next().unwrap());
         let (expected, stats) = reference.gradient(order.collect::<Vec<_>>().into_iter());
-        assert_eq!(outcome.correct[start..start + count].iter().map(|&c| u32::from(c)).sum::<u32>(), stats.correct);
+        assert_eq!(
+            outcome.correct[start..start + count]
+                .iter()
+                .map(|&c| u32::from(c))
+                .sum::<u32>(),
+            stats.correct
+        );
         let gradient = &outcome.state.moment1;
         for tensor in TENSORS {
             let values = tensor.offset..tensor.offset + tensor.len();
-            let largest = expected.as_flat()[values.clone()].iter().fold(0.0f32, |a, b| a.max(b.abs()));
+            let largest = expected.as_flat()[values.clone()]
+                .iter()
+                .fold(0.0f32, |a, b| a.max(b.abs()));
             let limit = tolerance::GRADIENT * f64::from(largest);
             for i in values.clone() {
                 let error = f64::from(gradient.as_flat()[i] - expected.as_flat()[i]).abs();
-                assert!(error <= limit, "{}[{}]: off by {error}, limit {limit}", tensor.name, i - values.start);
+                assert!(
+                    error <= limit,
+                    "{}[{}]: off by {error}, limit {limit}",
+                    tensor.name,
+                    i - values.start
+                );
             }
             // Against f64: central differences of the oracle, at three elements.
-            for i in [values.start, values.start + tensor.len() / 2, values.end - 1] {
+            for i in [
+                values.start,
+                values.start + tensor.len() / 2,
+                values.end - 1,
+            ] {
                 let at = |step: f64| {
                     let mut moved = flat.clone();
                     moved[i] += step;
@@ -195,24 +271,50 @@ fn kernels_compute_what_the_reference_does() {
                 };
                 let difference = (at(1e-6) - at(-1e-6)) / 2e-6;
                 let error = (f64::from(gradient.as_flat()[i]) - difference).abs();
-                assert!(error <= limit + 1e-9, "{}[{}]: off by {error} from f64", tensor.name, i - values.start);
+                assert!(
+                    error <= limit + 1e-9,
+                    "{}[{}]: off by {error} from f64",
+                    tensor.name,
+                    i - values.start
+                );
             }
         }
 
         // The same gradient through Adam: the same operations as on the CPU, so the same bits.
-        let mut state = State { moment1: initial_params(8), moment2: initial_params(9), ..case.state.clone() };
-        state.moment2.as_flat_mut().iter_mut().for_each(|v| *v = v.abs());
+        let mut state = State {
+            moment1: initial_params(8),
+            moment2: initial_params(9),
+            ..case.state.clone()
+        };
+        state
+            .moment2
+            .as_flat_mut()
+            .iter_mut()
+            .for_each(|v| *v = v.abs());
         let coefficients = Adam::default().coefficients(7);
-        let case = Case { coefficients, state: state.clone(), ..case };
+        let case = Case {
+            coefficients,
+            state: state.clone(),
+            ..case
+        };
         let outcome = case.succeed(&program, "fwd");
-        let State { params, moment1, moment2, .. } = &mut state;
+        let State {
+            params,
+            moment1,
+            moment2,
+            ..
+        } = &mut state;
         let [params, moment1, moment2] = [params, moment1, moment2].map(|p| p.as_flat_mut());
         adam::update(&coefficients, params, gradient.as_flat(), moment1, moment2);
         assert_eq!(outcome.state, state);
     }
 }
 
-const ASAN: [&str; 3] = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+const ASAN: [&str; 3] = [
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+];
 const TSAN: [&str; 2] = ["-O1", "-fsanitize=thread"];
 
 /// Three images in blocks of two, with two more around them.
@@ -243,10 +345,19 @@ fn sanitizers_find_planted_faults() {
         (format!("line {line}: barrier removed"), mutant, &TSAN[..])
     });
     let moved = [
-        ("out[first * CLASSES + i] =", "out[first * CLASSES + i + CLASSES] ="),
-        ("correct[start + first + n] =", "correct[start + first + n + 2] ="),
+        (
+            "out[first * CLASSES + i] =",
+            "out[first * CLASSES + i + CLASSES] =",
+        ),
+        (
+            "correct[start + first + n] =",
+            "correct[start + first + n + 2] =",
+        ),
         ("traces[first + n];", "traces[first + n + 1];"),
-        ("grads[OFFSET_CONV2_BIAS + o] =", "grads[OFFSET_CONV2_BIAS + o + 1] ="),
+        (
+            "grads[OFFSET_CONV2_BIAS + o] =",
+            "grads[OFFSET_CONV2_BIAS + o + 1] =",
+        ),
         ("state.update(bias + o", "state.update(bias + o + 1"),
         ("f.image[n][y + i][x + j]", "f.image[n][y + i + 1][x + j]"),
     ]
@@ -263,7 +374,9 @@ fn sanitizers_find_planted_faults() {
         compile("run.cpp", &step_cu, options, &program);
         let output = small().run(&program, "5");
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let report = stderr.lines().find(|line| line.contains("ERROR") || line.contains("WARNING") || line.contains("error:"));
+        let report = stderr.lines().find(|line| {
+            line.contains("ERROR") || line.contains("WARNING") || line.contains("error:")
+        });
         assert!(!output.status.success(), "{what}: not noticed");
         println!("{what}: {}", report.unwrap_or("no report"));
         assert!(report.is_some(), "{what}: ended without a report: {stderr}");

@@ -32,12 +32,26 @@ fn scratch(name: &str) -> PathBuf {
 
 /// Compiles a file of cuda-host with the kernels of `step_cu` into `output`.
 fn compile(source: &str, step_cu: &Path, options: &[&str], output: &Path) {
-    let host = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda-host").join(name);
+    let host = |name| {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("cuda-host")
+            .join(name)
+    };
     let result = Command::new("g++")
-        .args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
+        .args([
+            "-std=c++17",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+        ])
         .args(["-g1", "-ffp-contract=off"])
         .args(options)
-        .args(definitions().iter().map(|definition| format!("-D{definition}")))
+        .args(
+            definitions()
+                .iter()
+                .map(|definition| format!("-D{definition}")),
+        )
         .arg(format!("-DSTEP_CU=\"{}\"", step_cu.display()))
         .arg("-include")
         .arg(host("cuda_host.hpp"))

@@ -15,7 +15,11 @@ fn source_compiles_to_the_ptx_in_the_tree() {
     let options = CompileOptions {
         arch: Some(ARCH),
         name: Some("step.cu".to_owned()),
-        options: [vec!["--std=c++17".to_owned()], definitions().iter().map(|d| format!("-D{d}")).collect()].concat(),
+        options: [
+            vec!["--std=c++17".to_owned()],
+            definitions().iter().map(|d| format!("-D{d}")).collect(),
+        ]
+        .concat(),
         ..Default::default()
     };
     let source = std::fs::read_to_string(repository("trainer/src/cuda/step.cu")).unwrap();
@@ -27,14 +31,24 @@ fn source_compiles_to_the_ptx_in_the_tree() {
         std::fs::write(repository("trainer/src/cuda/step.ptx"), ptx).unwrap();
         return;
     }
-    let first_difference = ptx.lines().zip(PTX.lines()).position(|(new, tree)| new != tree);
-    assert!(ptx == PTX, "step.ptx is not what step.cu compiles to, from line {first_difference:?} on; write it anew");
+    let first_difference = ptx
+        .lines()
+        .zip(PTX.lines())
+        .position(|(new, tree)| new != tree);
+    assert!(
+        ptx == PTX,
+        "step.ptx is not what step.cu compiles to, from line {first_difference:?} on; write it anew"
+    );
 }
 
 #[test]
 fn ptx_is_of_an_old_version_and_architecture() {
     // 8.0 is CUDA 12.0's; a driver refuses what is newer than itself.
-    assert!(PTX.contains("\n.version 8.0\n.target sm_70\n"), "{}", &PTX[..300]);
+    assert!(
+        PTX.contains("\n.version 8.0\n.target sm_70\n"),
+        "{}",
+        &PTX[..300]
+    );
 }
 
 /// Registers for 512 threads, and static shared memory, within what every GPU from sm_75 on has; nothing spilled.
@@ -61,14 +75,21 @@ fn kernels_fit_without_spills() {
             };
             let (registers, shared) = (before(" registers"), before(" bytes smem"));
             println!("{arch} {name}: {registers} registers, {shared} bytes shared");
-            assert_eq!((before(" bytes stack frame"), before(" bytes spill stores")), (0, 0), "{kernel}");
+            assert_eq!(
+                (before(" bytes stack frame"), before(" bytes spill stores")),
+                (0, 0),
+                "{kernel}"
+            );
             let (most_registers, most_shared) = match name {
                 // One block of 512 threads a multiprocessor: 128 registers are free.
                 "gradients" | "logits" => (128, 48 << 10),
                 // Two blocks a multiprocessor, so that one's loads overlap the other's update.
                 _ => (64, 16 << 10),
             };
-            assert!(registers <= most_registers && shared <= most_shared, "{kernel}");
+            assert!(
+                registers <= most_registers && shared <= most_shared,
+                "{kernel}"
+            );
         }
     }
 }

@@ -22,10 +22,8 @@ const CONV_TILE: usize = 32;
 /// Parameters of the convolutions, the first of all.
 pub const CONV_PARAMS: usize = TENSORS[4].offset;
 /// Blocks of the update.
-pub const UPDATE_BLOCKS: usize = tiles(FC1, FLAT)
-    + tiles(FC2, FC1)
-    + tiles(CLASSES, FC2)
-    + CONV_PARAMS.div_ceil(CONV_TILE);
+pub const UPDATE_BLOCKS: usize =
+    tiles(FC1, FLAT) + tiles(FC2, FC1) + tiles(CLASSES, FC2) + CONV_PARAMS.div_ceil(CONV_TILE);
 
 const fn tiles(outputs: usize, inputs: usize) -> usize {
     outputs.div_ceil(TILE[0]) * inputs.div_ceil(TILE[1])

@@ -356,8 +356,7 @@ impl Device {
         launch.arg(loss).arg(correct).arg(traces).arg(conv_grads);
         // SAFETY: the arguments are those of step.cu's `gradients`. It reads images below `len` of the order, which is
         // their number, and writes by position below `start + count`, `count` traces and `groups` sums.
-        unsafe { launch.launch(blocks(groups)) }
-            .map_err(failed("launch the kernel gradients"))?;
+        unsafe { launch.launch(blocks(groups)) }.map_err(failed("launch the kernel gradients"))?;
         Ok(())
     }
 
