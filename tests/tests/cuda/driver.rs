@@ -254,11 +254,11 @@ fn failures_are_errors_that_say_what_was_tried() {
         ("cuGraphInstantiateWithFlags", "graph of an epoch"),
         ("cuStreamSynchronize", "finish "),
         ("cuModuleLoadData", "load the kernels"),
-        ("cuModuleGetFunction", ""),
+        ("cuModuleGetFunction", "find the kernel "),
         ("cuStreamCreate", "make a stream"),
         ("cuDevicePrimaryCtxRetain", "open device 0"),
         ("cuDeviceGetName", "name device 0"),
-        ("cuInit", "start the driver"),
+        ("cuInit", ""),
     ] {
         let before = standin.calls(entry);
         attempt().unwrap();

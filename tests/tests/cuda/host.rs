@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use trainer::adam::{self, Adam, Coefficients};
 use trainer::backend::{Batches, State};
-use trainer::dataset::{Order, Permutation, Split, generator};
+use trainer::dataset::{Order, Permutation, Split};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
 

@@ -258,7 +258,10 @@ impl Device {
         let module = context
             .load_module(Ptx::from_src(PTX))
             .map_err(failed("load the kernels"))?;
-        let load = |name| module.load_function(name).map_err(failed(name));
+        let load = |name| {
+            let found = module.load_function(name);
+            found.map_err(failed(format!("find the kernel {name}")))
+        };
         Ok(Self {
             // A stream of its own, because the default one cannot be captured.
             stream: context.new_stream().map_err(failed("make a stream"))?,
