@@ -303,15 +303,18 @@ __device__ void conv1_grad_params(const Forward &f, const Backward &b, float *gr
 __device__ void cross_entropy(const float (&logits)[CLASSES], unsigned label, float scale, float (&grad_logits)[CLASSES],
                               float &loss, uint8_t &correct) {
     unsigned best = 0;
+    float largest = logits[0];
     for (unsigned k = 1; k < CLASSES; k++)
-        if (logits[k] > logits[best])
+        if (logits[k] > largest) {
+            largest = logits[k];
             best = k;
+        }
     float sum = 0;
     for (unsigned k = 0; k < CLASSES; k++)
-        sum += grad_logits[k] = expf(logits[k] - logits[best]);
+        sum += grad_logits[k] = expf(logits[k] - largest);
     for (unsigned k = 0; k < CLASSES; k++)
         grad_logits[k] = (grad_logits[k] / sum - (k == label)) * scale;
-    loss = logf(sum) - (logits[label] - logits[best]);
+    loss = logf(sum) - (logits[label] - largest);
     correct = best == label;
 }
 
