@@ -63,7 +63,7 @@ enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
 
 struct Fiber {
     void *context;       // Its stack pointer while it does not run.
-    char *stack;
+    std::unique_ptr<char[]> stack;
     unsigned thread;
     State state;
     int site;            // Where in the source it waits.
@@ -101,7 +101,7 @@ UNSEEN inline void leave([[maybe_unused]] bool for_good) {
 
 UNSEEN inline void enter(Fiber &fiber) {
     current = &fiber;
-    ASAN(__sanitizer_start_switch_fiber(&main_asan, fiber.stack, STACK);)
+    ASAN(__sanitizer_start_switch_fiber(&main_asan, fiber.stack.get(), STACK);)
     TSAN(__tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);)
     cuda_host_switch(&main_context, fiber.context);
     ASAN(__sanitizer_finish_switch_fiber(main_asan, nullptr, nullptr);)
@@ -162,9 +162,9 @@ UNSEEN inline void release() {
 UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> &arrange) {
     TSAN(__tsan_release(&started);)
     for (Fiber &f : fibers) {
-        ASAN(__asan_unpoison_memory_region(f.stack, STACK);)
+        ASAN(__asan_unpoison_memory_region(f.stack.get(), STACK);)
         // As if `body` had called cuda_host_switch: its address on top of six registers, the stack aligned as after a call.
-        void **top = reinterpret_cast<void **>(f.stack + STACK) - 8;
+        void **top = reinterpret_cast<void **>(f.stack.get() + STACK) - 8;
         std::fill(top, top + 8, nullptr);
         top[6] = reinterpret_cast<void *>(body);
         f.context = top;
@@ -204,7 +204,7 @@ UNSEEN inline void launch(unsigned grid, unsigned block_threads, const std::func
             std::shuffle(order.begin(), order.end(), random);
     };
     while (fibers.size() < block_threads)
-        fibers.push_back({nullptr, static_cast<char *>(malloc(STACK)), unsigned(fibers.size()), DONE, 0, {}, 0, nullptr, nullptr});
+        fibers.push_back({nullptr, std::unique_ptr<char[]>(new char[STACK]), unsigned(fibers.size()), DONE, 0, {}, 0, nullptr, nullptr});
     if (fibers.size() != block_threads || block_threads % WARP != 0)
         fail("blocks must have one size, whole warps");
     TSAN(main_tsan = __tsan_get_current_fiber(); for (Fiber &f : fibers) if (!f.tsan) f.tsan = __tsan_create_fiber(0);)

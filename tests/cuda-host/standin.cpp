@@ -43,13 +43,16 @@ API void standin_fail(const char *name, int nth, int code) {
 API long standin_calls(const char *name) { return calls[name]; }
 API long standin_allocations() { return memory.size(); }
 
-__attribute__((constructor)) static void from_environment() {
+// After the variables above: a static, not a constructor function, which would run before them.
+static const bool from_environment = [] {
     char name[64];
     int nth, code;
     const char *setting = getenv("STANDIN_FAIL");
-    if (setting && sscanf(setting, "%63s %d %d", name, &nth, &code) == 3)
+    const bool set = setting && sscanf(setting, "%63s %d %d", name, &nth, &code) == 3;
+    if (set)
         standin_fail(name, nth, code);
-}
+    return set;
+}();
 
 static int entered(const char *name) {
     calls[name]++;
