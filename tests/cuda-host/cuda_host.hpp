@@ -77,7 +77,7 @@ inline Index block, blocks, threads;
 inline std::vector<Fiber> fibers;
 inline Fiber *current;
 inline const std::function<void()> *kernel;
-inline std::map<int, char *> shared; // By the place of its declaration.
+alignas(16) inline char shared[4][SHARED_BYTES]; // By the number of the declaration; what lies behind its type is poisoned.
 inline void *main_context, *main_asan, *main_tsan;
 inline const void *main_stack;
 inline size_t main_stack_size;
@@ -160,6 +160,8 @@ UNSEEN inline void release() {
 }
 
 UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> &arrange) {
+    ASAN(__asan_unpoison_memory_region(shared, sizeof shared);)
+    memset(shared, 0xff, sizeof shared); // NaN; before the threads start, so that it is ordered before them.
     TSAN(__tsan_release(&started);)
     for (Fiber &f : fibers) {
         ASAN(__asan_unpoison_memory_region(f.stack.get(), STACK);)
@@ -187,9 +189,6 @@ UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> 
             release();
     }
     TSAN(__tsan_acquire(&ended);)
-    for (auto &[site, memory] : shared)
-        free(memory);
-    shared.clear();
 }
 
 // Launches `call`, a kernel with its arguments, and waits for it.
@@ -220,13 +219,10 @@ UNSEEN inline void launch(unsigned grid, unsigned block_threads, const std::func
 }
 
 // Shared memory of one declaration: the same for all threads of a block.
-UNSEEN inline char *shared_memory(int site, size_t bytes) {
-    char *&memory = shared[site];
-    if (!memory) {
-        memory = static_cast<char *>(aligned_alloc(16, (bytes + 15) / 16 * 16));
-        memset(memory, 0xff, bytes); // NaN
-    }
-    return memory;
+template <size_t SITE, size_t BYTES> UNSEEN char *shared_memory() {
+    static_assert(SITE < sizeof shared / sizeof *shared && BYTES < SHARED_BYTES);
+    ASAN(__asan_poison_memory_region(shared[SITE] + BYTES, SHARED_BYTES - BYTES);)
+    return shared[SITE];
 }
 
 // A kernel as the driver launches it: by name, its arguments behind pointers.
@@ -251,7 +247,7 @@ template <typename... Args> bool add(const char *name, void (*f)(Args...)) {
 
 // What step.cu is written in.
 #define CUDA_HOST
-#define SHARED(type, name) type &name = *reinterpret_cast<type *>(host::shared_memory(__COUNTER__, sizeof(type)))
+#define SHARED(type, name) type &name = *reinterpret_cast<type *>(host::shared_memory<__COUNTER__, sizeof(type)>())
 #define KERNEL(name) static const bool name##_added = host::add(#name, name);
 #define __global__
 #define __device__
