@@ -11,6 +11,7 @@
 //                                   STANDIN_FAIL="name nth code" in the environment does the same from the start
 //   standin_calls(name)             calls of an entry point so far
 //   standin_allocations()           allocations that are alive
+#include <chrono>
 #include STEP_CU // -DSTEP_CU="...": the path of the kernels.
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -23,7 +24,7 @@ using Address = uintptr_t; // CUdeviceptr
 using Work = std::function<void()>;
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
-       INVALID_CONTEXT = 201, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
+       INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
 
 struct Stream { bool capturing; std::vector<Work> captured; };
 struct Graph { std::vector<Work> work; };
@@ -193,6 +194,22 @@ API int cuStreamDestroy_v2(Stream *stream) { ENTRY; delete stream; return SUCCES
 API int cuStreamSynchronize(Stream *stream) {
     ENTRY;
     return stream && stream->capturing ? refuse(CAPTURE_UNSUPPORTED, "a synchronisation during capture") : SUCCESS;
+}
+// Milliseconds on a clock that has the kernels' time on the host.
+struct Event { double recorded_ms; };
+API int cuEventCreate(Event **event, unsigned) { ENTRY; *event = new Event{NAN}; return SUCCESS; }
+API int cuEventDestroy_v2(Event *event) { ENTRY; delete event; return SUCCESS; }
+API int cuEventRecord(Event *event, Stream *stream) {
+    ENTRY;
+    return submit(stream, [=] {
+        event->recorded_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    });
+}
+API int cuEventSynchronize(Event *) { ENTRY; return SUCCESS; }
+API int cuEventElapsedTime(float *ms, Event *start, Event *end) {
+    ENTRY;
+    *ms = end->recorded_ms - start->recorded_ms;
+    return std::isnan(*ms) ? INVALID_HANDLE : SUCCESS;
 }
 API int cuStreamBeginCapture_v2(Stream *stream, int) {
     ENTRY;

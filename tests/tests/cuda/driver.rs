@@ -126,6 +126,11 @@ fn ten_steps_are_those_of_the_cpu() {
     let expected = train(&mut cpu, &batches).unwrap();
     {
         let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
+        let untimed = cuda.last_epoch_ms().unwrap_err().to_string();
+        assert!(
+            untimed.starts_with("CUDA: cannot time an epoch: "),
+            "{untimed}"
+        );
         assert_eq!(cuda.describe(), "cuda (stand-in, sm_90)");
         let before = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"]
             .map(|entry| standin.calls(entry));
@@ -134,6 +139,8 @@ fn ten_steps_are_those_of_the_cpu() {
             .map(|entry| standin.calls(entry));
         assert_eq!([0, 1, 2].map(|i| after[i] - before[i]), [20, 1, 1]);
 
+        let ms = cuda.last_epoch_ms().unwrap();
+        assert!(ms > 0.0 && ms < 1e6, "{ms}");
         assert_eq!(steps.len(), expected.len());
         for (i, (step, expected)) in steps.iter().zip(&expected).enumerate() {
             assert!(
@@ -257,7 +264,10 @@ fn failures_are_errors_that_say_what_was_tried() {
         ("cuModuleGetFunction", "find the kernel "),
         ("cuStreamCreate", "make a stream"),
         ("cuDevicePrimaryCtxRetain", "open device 0"),
-        ("cuDeviceGetName", "name device 0"),
+        ("cuDeviceGetName", "describe device 0"),
+        ("cuDeviceGetAttribute", ""),
+        ("cuEventCreate", "make an event"),
+        ("cuEventRecord", "time an epoch"),
         ("cuInit", ""),
     ] {
         let before = standin.calls(entry);

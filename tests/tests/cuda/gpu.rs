@@ -53,5 +53,9 @@ fn an_epoch_is_that_of_the_cpu_and_repeats() {
 
     let started = Instant::now();
     losses(&mut cuda, &batches);
-    println!("{}: {:?} an epoch", cuda.describe(), started.elapsed());
+    let (elapsed, ms) = (started.elapsed(), cuda.last_epoch_ms().unwrap());
+    println!(
+        "{}: {ms} ms an epoch by events, {elapsed:?} by the host's clock",
+        cuda.describe()
+    );
 }

@@ -6,6 +6,7 @@ use lenet_core::network::{Activations, forward};
 use lenet_tests::oracle::{Net, widen};
 use lenet_tests::tolerance;
 use ndarray::Array3;
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use trainer::adam::{self, Adam, Coefficients};
@@ -138,6 +139,7 @@ impl Case {
         Command::new(program)
             .args([&input, &program.with_extension("out")])
             .env("CUDA_HOST_ORDER", thread_order)
+            .env("TSAN_OPTIONS", "halt_on_error=1")
             .output()
             .unwrap()
     }
@@ -367,18 +369,26 @@ fn sanitizers_find_planted_faults() {
     });
     let mutants: Vec<_> = barriers.chain(moved).collect();
     assert!(mutants.len() > 10);
-    for (i, (what, mutant, options)) in mutants.into_iter().enumerate() {
-        let step_cu = scratch(&format!("mutant{i}.cu"));
-        std::fs::write(&step_cu, mutant).unwrap();
-        let program = scratch(&format!("mutant{i}"));
-        compile("run.cpp", &step_cu, options, &program);
-        let output = small().run(&program, "5");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let report = stderr.lines().find(|line| {
-            line.contains("ERROR") || line.contains("WARNING") || line.contains("error:")
+    let reports = mutants
+        .par_iter()
+        .enumerate()
+        .map(|(i, (what, mutant, options))| {
+            let step_cu = scratch(&format!("mutant{i}.cu"));
+            std::fs::write(&step_cu, mutant).unwrap();
+            let program = scratch(&format!("mutant{i}"));
+            compile("run.cpp", &step_cu, options, &program);
+            let output = small().run(&program, "5");
+            assert!(!output.status.success(), "{what}: not noticed");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let report = stderr.lines().find(|line| {
+                line.contains("ERROR") || line.contains("WARNING") || line.contains("error:")
+            });
+            format!(
+                "{what}: {}",
+                report.unwrap_or_else(|| panic!("{what}: no report: {stderr}"))
+            )
         });
-        assert!(!output.status.success(), "{what}: not noticed");
-        println!("{what}: {}", report.unwrap_or("no report"));
-        assert!(report.is_some(), "{what}: ended without a report: {stderr}");
+    for report in reports.collect::<Vec<_>>() {
+        println!("{report}");
     }
 }

@@ -80,9 +80,10 @@ fn cuda(train: &Split, state: &State, adam: Adam) -> Result<Box<dyn Backend>, Er
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
-    Err(Error::Backend(
-        "this build lacks CUDA: build with --features cuda, or train with --device cpu".to_owned(),
-    ))
+    Err(Error::Cuda {
+        cause: "this build lacks CUDA".to_owned(),
+        remedy: "Build with --features cuda, or train with --device cpu",
+    })
 }
 
 fn learning_rate(text: &str) -> Result<f64, String> {
@@ -114,11 +115,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
     let mut backend: Box<dyn Backend> = match args.device {
         Device::Auto => match cuda(&data.train, &state, adam) {
-            Ok(backend) => backend,
-            Err(reason) => {
-                println!("not on a GPU: {reason}");
+            Err(Error::Cuda { cause, .. }) => {
+                println!("not on a GPU: {cause}");
                 Box::new(cpu(state)?)
             }
+            backend => backend?,
         },
         Device::Cpu => Box::new(cpu(state)?),
         Device::Cuda => cuda(&data.train, &state, adam)?,

@@ -17,10 +17,10 @@ use crate::dataset::{Order, ROUNDS, Split};
 use crate::error::Error;
 use bytemuck::zeroed_box;
 use constants::{CONV_PARAMS, GROUP, Trace};
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
+use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr, DriverError,
-    LaunchConfig, PushKernelArg,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr,
+    DriverError, LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
 use lenet_core::arch::{CLASSES, Logits, NUM_PARAMS, Params, Pixels};
@@ -67,9 +67,11 @@ struct Epoch {
     graph: Option<CudaGraph>,
 }
 
-/// A stream and the kernels.
+/// A stream with two events, and the kernels.
 struct Device {
     stream: Arc<CudaStream>,
+    /// Recorded before and after an epoch.
+    epoch_events: [CudaEvent; 2],
     logits: CudaFunction,
     gradients: CudaFunction,
     update: CudaFunction,
@@ -79,20 +81,16 @@ impl Cuda {
     /// Goes on from `state` with the images of `train`, on the first device.
     ///
     /// # Errors
-    /// `Backend`: as [`probe`], or the device has not the memory.
+    /// `Cuda`: as [`probe`], or the device has not the memory.
     pub fn new(train: &Split, state: &State, adam: Adam) -> Result<Self, Error> {
-        probe()?;
+        let driver = probe()?;
         let context = CudaContext::new(0).map_err(failed("open device 0"))?;
         // SAFETY: cudarc's events order the work of several streams; this backend has one.
         unsafe { context.disable_event_tracking() };
-        let name = context.name().map_err(failed("name device 0"))?;
-        let (major, minor) = context
-            .compute_capability()
-            .map_err(failed("ask device 0 for its capability"))?;
         let device = Device::new(&context)?;
         let flat = |params: &Params| device.upload("parameters", params.as_flat());
         Ok(Self {
-            description: format!("cuda ({name}, sm_{major}{minor})"),
+            description: format!("cuda ({})", driver.devices[0]),
             adam,
             step: state.step,
             images: device.upload("images", train.images().as_flattened().as_flattened())?,
@@ -103,6 +101,16 @@ impl Cuda {
             epoch: None,
             device,
         })
+    }
+
+    /// Time that the device needed for the last [`train`](Backend::train), in milliseconds, by its own clock: from the
+    /// first kernel to the last, without the copies before and after.
+    ///
+    /// # Errors
+    /// `Cuda`: nothing was trained yet, or the device failed.
+    pub fn last_epoch_ms(&self) -> Result<f32, Error> {
+        let [start, end] = &self.device.epoch_events;
+        start.elapsed_ms(end).map_err(failed("time an epoch"))
     }
 
     /// Makes room for an epoch (or a part) of such a shape.
@@ -199,7 +207,14 @@ impl Backend for Cuda {
         device.write("order", &order_words(order), &mut epoch.order)?;
         device.write("coefficients", &coefficients, &mut epoch.coefficients)?;
         let graph = epoch.graph.as_ref().expect("captured: the range has steps");
+        let record = |event: &CudaEvent| {
+            event
+                .record(&device.stream)
+                .map_err(failed("time an epoch"))
+        };
+        record(&device.epoch_events[0])?;
         graph.launch().map_err(failed("launch an epoch"))?;
+        record(&device.epoch_events[1])?;
         let positions = range.start * batch_size..(range.end * batch_size).min(*images);
         let loss = device.read("losses", &epoch.loss)?;
         let correct = device.read("hits", &epoch.correct)?;
@@ -262,7 +277,12 @@ impl Device {
             let found = module.load_function(name);
             found.map_err(failed(format!("find the kernel {name}")))
         };
+        let event = || {
+            let event = context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+            event.map_err(failed("make an event"))
+        };
         Ok(Self {
+            epoch_events: [event()?, event()?],
             // A stream of its own, because the default one cannot be captured.
             stream: context.new_stream().map_err(failed("make a stream"))?,
             logits: load("logits")?,
@@ -410,22 +430,22 @@ fn order_words(order: &Order) -> [u32; 2 + ROUNDS] {
 /// For `map_err`: what was tried, the driver's reason, and what to do.
 fn failed(action: impl Into<String>) -> impl FnOnce(DriverError) -> Error {
     let action = action.into();
-    move |DriverError(reason)| {
-        let hint = match reason {
+    move |DriverError(reason)| Error::Cuda {
+        cause: format!("CUDA: cannot {action}: {reason:?}"),
+        remedy: match reason {
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                ". Other programs may hold the device's memory (nvidia-smi lists them); or try a smaller --batch-size, \
+                "Other programs may hold the device's memory (nvidia-smi lists them); or try a smaller --batch-size, \
                  or --device cpu"
             }
             CUresult::CUDA_ERROR_STUB_LIBRARY => {
-                ". The library found is the toolkit's stub, not the driver's; remove it from LD_LIBRARY_PATH, or train \
-                 with --device cpu"
+                "The library found is the toolkit's stub, not the driver's; take its folder out of LD_LIBRARY_PATH, \
+                 or train with --device cpu"
             }
             CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
             | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-                ". The kernels need a GPU of compute capability 7.0 or later; train with --device cpu"
+                "The kernels need a GPU of compute capability 7.0 or later; train with --device cpu"
             }
-            _ => ". Try --device cpu; nvidia-smi shows the device's state",
-        };
-        Error::Backend(format!("CUDA: cannot {action}: {reason:?}{hint}"))
+            _ => "Try --device cpu; nvidia-smi shows the device's state",
+        },
     }
 }
