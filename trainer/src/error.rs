@@ -111,6 +111,14 @@ pub enum Error {
     /// A board computes other bits than the host.
     #[error("{0}")]
     Mismatch(String),
+    /// No GPU can be used, or one failed.
+    #[error("{cause}. {remedy}")]
+    Cuda {
+        /// What is missing, or what was tried and the driver's reason.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
 }
 
 impl Error {

@@ -9,6 +9,7 @@
 //! | [`backend`] | the seam: a [`backend::Backend`] does whole training steps |
 //! | [`mod@reference`] | the obvious backend, the oracle for the others |
 //! | [`cpu`] | the backend for all cores |
+//! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
 //! | [`train`] | the epoch loop over a backend |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
@@ -22,6 +23,8 @@ pub mod adam;
 pub mod backend;
 pub mod commands;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dataset;
 pub mod device;
 pub mod error;

@@ -6,6 +6,10 @@ use assert_cmd::Command;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
+#[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+#[path = "cli/cuda.rs"]
+mod cuda;
+
 /// Names of the four files of a data set.
 const FILES: [&str; 4] = [
     "train-images-idx3-ubyte",
@@ -633,4 +637,105 @@ fn foreign_tensors_are_compared_with_those_wanted() {
         err.starts_with("error: broken.safetensors: broken safetensors file: "),
         "{err}"
     );
+}
+
+/// A table with everything found, by programs of the test's own, then with nothing: training needs only the data.
+#[cfg(unix)]
+#[test]
+fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    std::fs::create_dir(place.path("bin")).unwrap();
+    for (program, says) in [
+        ("qemu-system-arm", "QEMU emulator version 7.2"),
+        ("probe-rs", "probe-rs 0.24"),
+        ("rustc", "."), // Its folder of a target's libraries is the present one.
+    ] {
+        place.write(
+            &format!("bin/{program}"),
+            format!("#!/bin/sh\necho {says}\n").as_bytes(),
+        );
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(place.path(&format!("bin/{program}")), executable).unwrap();
+    }
+    let doctor = |arguments: &str, path: &str| {
+        let output = place
+            .command(arguments)
+            .env("PATH", place.path(path))
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let row = |table: &str, what: &str| {
+        let row = table
+            .lines()
+            .find(|line| line.trim_start().starts_with(what))
+            .unwrap();
+        row.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+
+    let (code, table, err) = doctor("doctor --data letters", "bin");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        row(&table, "data set"),
+        "data set ok letters in letters: 96 training images, 30 test images"
+    );
+    assert!(row(&table, "cpu").starts_with("cpu ok "), "{table}");
+    assert_eq!(row(&table, "QEMU"), "QEMU ok QEMU emulator version 7.2");
+    assert_eq!(row(&table, "debug probe"), "debug probe ok probe-rs 0.24");
+    let targets = "thumbv6m-none-eabi, thumbv7em-none-eabihf, thumbv8m.main-none-eabihf";
+    assert_eq!(
+        row(&table, "Rust targets"),
+        format!("Rust targets ok {targets}")
+    );
+
+    let (code, table, err) = doctor("doctor --data letters", "letters");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let absent = "No such file or directory (os error 2)";
+    for (what, program, remedy) in [
+        (
+            "QEMU",
+            "qemu-system-arm",
+            "to run firmware without a board: your package manager's qemu-system-arm",
+        ),
+        (
+            "debug probe",
+            "probe-rs",
+            "to flash a board: cargo install probe-rs-tools --locked",
+        ),
+        (
+            "Rust targets",
+            "rustc",
+            "to build firmware: https://rustup.rs",
+        ),
+    ] {
+        assert_eq!(
+            row(&table, what),
+            format!("{what} -- {program}: {absent} {remedy}")
+        );
+    }
+
+    place.write("bin/rustc", b"#!/bin/sh\necho nowhere\n");
+    let (_, table, _) = doctor("doctor --data letters", "bin");
+    let missing = row(&table, "Rust targets");
+    assert_eq!(
+        missing,
+        format!(
+            "Rust targets -- no {targets} to build firmware: rustup target add {}",
+            targets.replace(',', "")
+        )
+    );
+
+    let (code, table, err) = doctor("doctor --data .", "bin");
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        row(&table, "data set"),
+        "data set -- not usable see the error below"
+    );
+    assert!(err.starts_with("error: no data set found. "), "{err}");
 }

@@ -1,6 +1,7 @@
 //! The subcommands, one a file. Only these print.
 
 mod device;
+mod doctor;
 mod evaluate;
 mod exchange;
 mod summary;
@@ -30,6 +31,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Ask a board, real or emulated, and compare it with this machine bit for bit
     Device(device::Args),
+    /// Look at what this machine has, and how to mend what is missing
+    Doctor(doctor::Args),
     /// Write weights in another program's format
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
@@ -65,6 +68,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Device(args) => device::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
         Command::Summary(args) => summary::run(&args),

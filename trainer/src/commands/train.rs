@@ -5,7 +5,7 @@ use super::summary::network_table;
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
-use crate::dataset::{Dataset, hex};
+use crate::dataset::{Dataset, Split, hex};
 use crate::error::Error;
 use crate::init::initial_params;
 use crate::reference::Reference;
@@ -59,6 +59,8 @@ enum Device {
     Auto,
     /// All cores
     Cpu,
+    /// An NVIDIA GPU
+    Cuda,
     /// Plain loops on one core: slow, the oracle
     Reference,
 }
@@ -69,6 +71,19 @@ enum OrderArg {
     Shuffled,
     /// As in the file
     Sequential,
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(train: &Split, state: &State, adam: Adam) -> Result<Box<dyn Backend>, Error> {
+    Ok(Box::new(crate::cuda::Cuda::new(train, state, adam)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
+    Err(Error::Cuda {
+        cause: "this build lacks CUDA".to_owned(),
+        remedy: "Build with --features cuda, or train with --device cpu",
+    })
 }
 
 fn learning_rate(text: &str) -> Result<f64, String> {
@@ -97,10 +112,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ..Adam::default()
     };
     let state = State::new(params);
+    let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
     let mut backend: Box<dyn Backend> = match args.device {
-        Device::Auto | Device::Cpu => {
-            Box::new(Cpu::new(&data.train, state, adam, args.threads.into())?)
-        }
+        Device::Auto => match cuda(&data.train, &state, adam) {
+            Err(Error::Cuda { cause, .. }) => {
+                println!("not on a GPU: {cause}");
+                Box::new(cpu(state)?)
+            }
+            backend => backend?,
+        },
+        Device::Cpu => Box::new(cpu(state)?),
+        Device::Cuda => cuda(&data.train, &state, adam)?,
         Device::Reference => Box::new(Reference::new(&data.train, state, adam)),
     };
     let order = args

@@ -5,7 +5,7 @@ mod order;
 mod source;
 
 pub use idx::{read_images, read_labels};
-pub use order::{Order, Permutation, generator};
+pub use order::{Order, Permutation, ROUNDS, generator};
 pub use source::{Dataset, FASHION_MNIST_CLASSES, find, hex};
 
 use lenet_core::arch::{CLASSES, Pixels, SIDE};

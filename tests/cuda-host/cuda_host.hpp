@@ -1,0 +1,262 @@
+// Compiles CUDA C for the host and runs it: a fiber a CUDA thread, one block after another, on one core.
+//
+//   g++ -std=c++17 -ffp-contract=off -include cuda_host.hpp -x c++ step.cu ...
+//
+// Holds what step.cu uses, no more: one-dimensional launches, __syncthreads, __shfl_xor_sync over whole warps,
+// shared memory, float4. A block's threads run in the order that CUDA_HOST_ORDER names (fwd, rev, or a number, which
+// seeds a new order each time), and so do the blocks of a launch: a result that depends on it is a race. Shared
+// memory starts as NaN. ThreadSanitizer is told that barriers order threads and shuffles do not, AddressSanitizer
+// about the stacks and the bounds of shared memory. A barrier that only some threads reach ends the program.
+//
+// Not seen: streams that lack a synchronisation (kernels run at launch), approximate instructions (exact here).
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+#ifndef __x86_64__
+#error "cuda_host.hpp switches fibers in x86-64 assembly"
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#define ASAN(call) call
+#else
+#define ASAN(call)
+#endif
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define TSAN(call) call
+#define UNSEEN __attribute__((no_sanitize("thread"))) // The scheduler's own memory is not the kernel's.
+#else
+#define TSAN(call)
+#define UNSEEN
+#endif
+
+// Saves the callee's registers and the stack pointer, and goes on where `to` was saved.
+extern "C" void cuda_host_switch(void **save, void *to);
+__asm__(".text\n"
+        ".type cuda_host_switch, @function\n"
+        "cuda_host_switch:\n"
+        "  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15\n"
+        "  mov %rsp, (%rdi)\n"
+        "  mov %rsi, %rsp\n"
+        "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp\n"
+        "  ret\n");
+
+namespace host {
+
+constexpr size_t STACK = 64 << 10, SHARED_BYTES = 48 << 10;
+constexpr unsigned WARP = 32;
+
+enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+
+struct Fiber {
+    void *context;       // Its stack pointer while it does not run.
+    std::unique_ptr<char[]> stack;
+    unsigned thread;
+    State state;
+    int site;            // Where in the source it waits.
+    float sent[2];       // What it offers to a shuffle; two, since a lane may be one shuffle ahead of another.
+    unsigned shuffles;
+    void *asan, *tsan;   // What the sanitizers know it by.
+};
+
+struct Index { unsigned x; };
+inline Index block, blocks, threads;
+inline std::vector<Fiber> fibers;
+inline Fiber *current;
+inline const std::function<void()> *kernel;
+alignas(16) inline char shared[4][SHARED_BYTES]; // By the number of the declaration; what lies behind its type is poisoned.
+inline void *main_context, *main_asan, *main_tsan;
+inline const void *main_stack;
+inline size_t main_stack_size;
+inline char started, ended, barriers[2];
+inline unsigned barrier; // Which of the two: a thread at the next barrier is not ordered before one that is still at this.
+
+[[noreturn]] UNSEEN inline void fail(const char *problem) {
+    fprintf(stderr, "cuda_host: %s, block %u\n", problem, block.x);
+    for (const Fiber &f : fibers)
+        if (f.state != DONE)
+            fprintf(stderr, "  thread %u: %s, site %d\n", f.thread, f.state == AT_BARRIER ? "barrier" : f.state == AT_SHUFFLE ? "shuffle" : "ready", f.site);
+    abort();
+}
+
+UNSEEN inline void leave([[maybe_unused]] bool for_good) {
+    ASAN(__sanitizer_start_switch_fiber(for_good ? nullptr : &current->asan, main_stack, main_stack_size);)
+    TSAN(__tsan_switch_to_fiber(main_tsan, __tsan_switch_to_fiber_no_sync);)
+    cuda_host_switch(&current->context, main_context);
+    ASAN(__sanitizer_finish_switch_fiber(current->asan, &main_stack, &main_stack_size);)
+}
+
+UNSEEN inline void enter(Fiber &fiber) {
+    current = &fiber;
+    ASAN(__sanitizer_start_switch_fiber(&main_asan, fiber.stack.get(), STACK);)
+    TSAN(__tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);)
+    cuda_host_switch(&main_context, fiber.context);
+    ASAN(__sanitizer_finish_switch_fiber(main_asan, nullptr, nullptr);)
+}
+
+UNSEEN inline void body() {
+    ASAN(__sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_stack_size);)
+    TSAN(__tsan_acquire(&started);)
+    (*kernel)();
+    TSAN(__tsan_release(&ended);)
+    current->state = DONE;
+    leave(true);
+}
+
+UNSEEN inline void wait(State state, int site) {
+    current->state = state;
+    current->site = site;
+    leave(false);
+}
+
+UNSEEN inline void syncthreads(int site) {
+    TSAN(char *order = &barriers[barrier % 2]; __tsan_release(order);)
+    wait(AT_BARRIER, site);
+    TSAN(__tsan_acquire(order);)
+}
+
+UNSEEN inline float shuffle_xor(unsigned lanes, float value, unsigned mask, int site) {
+    if (lanes != 0xffffffff)
+        fail("a shuffle without all lanes");
+    const unsigned slot = current->shuffles++ % 2;
+    current->sent[slot] = value;
+    wait(AT_SHUFFLE, site);
+    return fibers[current->thread ^ mask].sent[slot];
+}
+
+// Lets those go on for whom everyone has come.
+UNSEEN inline void release() {
+    auto all_at = [](size_t from, size_t to, State state) {
+        return std::all_of(&fibers[from], &fibers[0] + to, [&](const Fiber &f) { return f.state == state && f.site == fibers[from].site; });
+    };
+    bool any = false;
+    if (all_at(0, fibers.size(), AT_BARRIER)) {
+        any = true;
+        barrier++;
+        for (Fiber &f : fibers)
+            f.state = READY;
+    }
+    for (size_t warp = 0; warp < fibers.size(); warp += WARP)
+        if (all_at(warp, warp + WARP, AT_SHUFFLE)) {
+            any = true;
+            for (size_t i = warp; i < warp + WARP; i++)
+                fibers[i].state = READY;
+        }
+    if (!any)
+        fail("no thread can go on: a barrier or a shuffle that only some reach");
+}
+
+UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> &arrange) {
+    ASAN(__asan_unpoison_memory_region(shared, sizeof shared);)
+    memset(shared, 0xff, sizeof shared); // NaN; before the threads start, so that it is ordered before them.
+    TSAN(__tsan_release(&started);)
+    for (Fiber &f : fibers) {
+        ASAN(__asan_unpoison_memory_region(f.stack.get(), STACK);)
+        // As if `body` had called cuda_host_switch: its address on top of six registers, the stack aligned as after a call.
+        void **top = reinterpret_cast<void **>(f.stack.get() + STACK) - 8;
+        std::fill(top, top + 8, nullptr);
+        top[6] = reinterpret_cast<void *>(body);
+        f.context = top;
+        f.state = READY;
+        f.shuffles = 0;
+    }
+    std::vector<unsigned> order(fibers.size());
+    for (;;) {
+        bool ready = false, done = true;
+        arrange(order);
+        for (unsigned i : order) {
+            if (fibers[i].state == READY)
+                enter(fibers[i]);
+            ready |= fibers[i].state == READY;
+            done &= fibers[i].state == DONE;
+        }
+        if (done)
+            break;
+        if (!ready)
+            release();
+    }
+    TSAN(__tsan_acquire(&ended);)
+}
+
+// Launches `call`, a kernel with its arguments, and waits for it.
+UNSEEN inline void launch(unsigned grid, unsigned block_threads, const std::function<void()> &call) {
+    const char *setting = getenv("CUDA_HOST_ORDER");
+    const std::string name = setting ? setting : "fwd";
+    std::mt19937 random(name == "fwd" || name == "rev" ? 0 : std::stoul(name));
+    auto arrange = [&](std::vector<unsigned> &order) {
+        for (size_t i = 0; i < order.size(); i++)
+            order[i] = name == "rev" ? order.size() - 1 - i : i;
+        if (name != "fwd" && name != "rev")
+            std::shuffle(order.begin(), order.end(), random);
+    };
+    while (fibers.size() < block_threads)
+        fibers.push_back({nullptr, std::unique_ptr<char[]>(new char[STACK]), unsigned(fibers.size()), DONE, 0, {}, 0, nullptr, nullptr});
+    if (fibers.size() != block_threads || block_threads % WARP != 0)
+        fail("blocks must have one size, whole warps");
+    TSAN(main_tsan = __tsan_get_current_fiber(); for (Fiber &f : fibers) if (!f.tsan) f.tsan = __tsan_create_fiber(0);)
+    blocks.x = grid;
+    threads.x = block_threads;
+    kernel = &call;
+    std::vector<unsigned> order(grid);
+    arrange(order);
+    for (unsigned b : order) {
+        block.x = b;
+        run_block(arrange);
+    }
+}
+
+// Shared memory of one declaration: the same for all threads of a block.
+template <size_t SITE, size_t BYTES> UNSEEN char *shared_memory() {
+    static_assert(SITE < sizeof shared / sizeof *shared && BYTES < SHARED_BYTES);
+    ASAN(__asan_poison_memory_region(shared[SITE] + BYTES, SHARED_BYTES - BYTES);)
+    return shared[SITE];
+}
+
+// A kernel as the driver launches it: by name, its arguments behind pointers.
+struct Kernel {
+    std::vector<size_t> sizes; // Of its parameters, in bytes.
+    std::vector<bool> pointers;
+    std::function<std::function<void()>(void **)> bind;
+};
+inline std::map<std::string, Kernel> kernels;
+
+template <typename... Args, size_t... I>
+std::function<void()> bound(void (*f)(Args...), void **args, std::index_sequence<I...>) {
+    return [f, values = std::make_tuple(*static_cast<Args *>(args[I])...)] { std::apply(f, values); };
+}
+
+template <typename... Args> bool add(const char *name, void (*f)(Args...)) {
+    kernels[name] = {{sizeof(Args)...}, {std::is_pointer_v<Args>...}, [f](void **args) { return bound(f, args, std::index_sequence_for<Args...>{}); }};
+    return true;
+}
+
+} // namespace host
+
+// What step.cu is written in.
+#define CUDA_HOST
+#define SHARED(type, name) type &name = *reinterpret_cast<type *>(host::shared_memory<__COUNTER__, sizeof(type)>())
+#define KERNEL(name) static const bool name##_added = host::add(#name, name);
+#define __global__
+#define __device__
+#define __launch_bounds__(...)
+#define __align__(bytes) alignas(bytes)
+#define threadIdx host::Index{host::current->thread}
+#define blockIdx host::block
+#define blockDim host::threads
+#define gridDim host::blocks
+#define __syncthreads() host::syncthreads(__LINE__)
+#define __shfl_xor_sync(lanes, value, mask) host::shuffle_xor(lanes, value, mask, __LINE__)
+struct alignas(16) float4 { float x, y, z, w; };

@@ -1,0 +1,54 @@
+// Runs the kernels of step.cu once each on the host, so that they can be compared and run under sanitizers.
+//
+//   run INPUT OUTPUT        both files raw and little-endian, written and read by tests/tests/cuda.rs
+//
+// Every buffer has exactly the size that trainer/src/cuda/mod.rs gives it.
+#include STEP_CU // -DSTEP_CU="...": the path of the kernels.
+
+template <typename T> static std::vector<T> read(FILE *file, size_t count) {
+    std::vector<T> values(count);
+    if (fread(values.data(), sizeof(T), count, file) != count)
+        exit(2);
+    return values;
+}
+
+template <typename T> static void write(FILE *file, const std::vector<T> &values) {
+    if (fwrite(values.data(), sizeof(T), values.size(), file) != values.size())
+        exit(2);
+}
+
+int main(int, char **args) {
+    FILE *input = fopen(args[1], "rb"), *output = fopen(args[2], "wb");
+    if (!input || !output)
+        return 2;
+    const auto header = read<unsigned>(input, 3);
+    const unsigned images = header[0], start = header[1], count = header[2], groups = (count + GROUP - 1) / GROUP;
+    const auto order = read<Order>(input, 1);
+    const auto coefficients = read<Coefficients>(input, 1);
+    auto params = read<float>(input, NUM_PARAMS), moment1 = read<float>(input, NUM_PARAMS), moment2 = read<float>(input, NUM_PARAMS);
+    const auto pixels = read<uint8_t>(input, images * SIDE * SIDE), labels = read<uint8_t>(input, images);
+
+    std::vector<float> all_logits(images * CLASSES, NAN), loss(images, NAN);
+    std::vector<uint8_t> correct(images, 0xff);
+    std::vector<Trace> traces(count);
+    memset(static_cast<void *>(traces.data()), 0xff, count * sizeof(Trace));
+    std::vector<float> sums(groups * CONV_PARAMS, NAN);
+    auto conv_grads = reinterpret_cast<float(*)[CONV_PARAMS]>(sums.data());
+
+    host::launch((images + GROUP - 1) / GROUP, THREADS, [&] { logits(pixels.data(), images, params.data(), all_logits.data()); });
+    host::launch(groups, THREADS, [&] {
+        gradients(pixels.data(), labels.data(), order.data(), start, count, params.data(), loss.data(), correct.data(), traces.data(), conv_grads);
+    });
+    host::launch(UPDATE_BLOCKS, THREADS, [&] {
+        update(traces.data(), count, conv_grads, groups, coefficients.data(), 0, params.data(), moment1.data(), moment2.data());
+    });
+
+    write(output, all_logits);
+    write(output, loss);
+    write(output, correct);
+    write(output, params);
+    write(output, moment1);
+    write(output, moment2);
+    fclose(input);
+    return fclose(output) == 0 ? 0 : 2;
+}

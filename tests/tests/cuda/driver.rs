@@ -1,0 +1,293 @@
+//! The backend over cudarc, on a stand-in for the driver (tests/cuda-host/standin.cpp).
+
+use super::{compile, repository, scratch};
+use lenet_core::arch::{Logits, Params};
+use lenet_core::network::argmax;
+use lenet_tests::tolerance;
+use libloading::{Library, Symbol};
+use std::ffi::{CString, c_char, c_int, c_long};
+use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use trainer::adam::Adam;
+use trainer::backend::{Backend, Batches, State, StepStats};
+use trainer::cpu::Cpu;
+use trainer::cuda::{Cuda, probe};
+use trainer::dataset::{Dataset, Order, Split};
+use trainer::error::Error;
+use trainer::init::initial_params;
+
+/// The stand-in, in this process for good, for one test at a time.
+struct Standin {
+    library: &'static Library,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Standin {
+    /// Loads it. Its name within is libcuda.so, so the loader takes it for the one cudarc then asks for.
+    fn load() -> Self {
+        static LIBRARY: OnceLock<Library> = OnceLock::new();
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = LIBRARY.get_or_init(|| {
+            let path = scratch("libcuda.so");
+            let options = ["-O2", "-fPIC", "-shared", "-Wl,-soname,libcuda.so"];
+            compile(
+                "standin.cpp",
+                &repository("trainer/src/cuda/step.cu"),
+                &options,
+                &path,
+            );
+            // SAFETY: its initialisers only read the environment.
+            unsafe { Library::new(path) }.unwrap()
+        });
+        let standin = Self {
+            library,
+            _turn: turn,
+        };
+        standin.fail("", 0);
+        standin
+    }
+
+    /// The nth call of an entry point from now on fails: an allocation with "out of memory", others with "launch failed".
+    fn fail(&self, entry: &str, nth: c_int) {
+        let code = if entry.starts_with("cuMemAlloc") {
+            2
+        } else {
+            719
+        };
+        let entry = CString::new(entry).unwrap();
+        // SAFETY: the signature is that in standin.cpp.
+        let fail: Symbol<unsafe extern "C" fn(*const c_char, c_int, c_int)> =
+            unsafe { self.library.get(b"standin_fail") }.unwrap();
+        // SAFETY: it copies the string.
+        unsafe { fail(entry.as_ptr(), nth, code) }
+    }
+
+    fn calls(&self, entry: &str) -> c_long {
+        let entry = CString::new(entry).unwrap();
+        // SAFETY: the signature is that in standin.cpp.
+        let calls: Symbol<unsafe extern "C" fn(*const c_char) -> c_long> =
+            unsafe { self.library.get(b"standin_calls") }.unwrap();
+        // SAFETY: it copies the string.
+        unsafe { calls(entry.as_ptr()) }
+    }
+
+    fn allocations(&self) -> c_long {
+        // SAFETY: the signature is that in standin.cpp.
+        let allocations: Symbol<unsafe extern "C" fn() -> c_long> =
+            unsafe { self.library.get(b"standin_allocations") }.unwrap();
+        // SAFETY: it only counts.
+        unsafe { allocations() }
+    }
+}
+
+fn dataset() -> Dataset {
+    Dataset::load(&repository("data/fashion-mnist"), false).unwrap()
+}
+
+fn train(backend: &mut dyn Backend, batches: &Batches) -> Result<Vec<StepStats>, Error> {
+    let mut steps = Vec::new();
+    backend.train(batches, &mut |stats| {
+        steps.push(stats);
+        ControlFlow::Continue(())
+    })?;
+    Ok(steps)
+}
+
+/// The largest difference of any parameter.
+fn distance(a: &Params, b: &Params) -> f64 {
+    let pairs = a.as_flat().iter().zip(b.as_flat());
+    pairs
+        .map(|(a, b)| f64::from(a - b).abs())
+        .fold(0.0, f64::max)
+}
+
+fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
+    let mut logits: Vec<Logits> = vec![[0.0; 10]; split.len()];
+    backend.logits(split.images(), &mut logits).unwrap();
+    let hits = logits
+        .iter()
+        .zip(split.labels())
+        .filter(|(logits, label)| argmax(logits) == usize::from(**label));
+    hits.count() as f64 / split.len() as f64
+}
+
+/// Ten steps, the last with fewer images, against the CPU: losses, hits, parameters, logits. One graph, one
+/// synchronisation, two launches a step; the same bits again; nothing left allocated.
+#[test]
+#[ignore = "needs g++"]
+fn ten_steps_are_those_of_the_cpu() {
+    let standin = Standin::load();
+    let split = dataset().train.truncated(9 * 64 + 5);
+    let state = State::new(initial_params(0));
+    let order = Order::shuffled(0, 0, split.len());
+    let batches = Batches::epoch(order, split.len(), 64);
+    let mut cpu = Cpu::new(&split, state.clone(), Adam::default(), 1).unwrap();
+    let expected = train(&mut cpu, &batches).unwrap();
+    {
+        let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
+        let untimed = cuda.last_epoch_ms().unwrap_err().to_string();
+        assert!(
+            untimed.starts_with("CUDA: cannot time an epoch: "),
+            "{untimed}"
+        );
+        assert_eq!(cuda.describe(), "cuda (stand-in, sm_90)");
+        let before = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"]
+            .map(|entry| standin.calls(entry));
+        let steps = train(&mut cuda, &batches).unwrap();
+        let after = ["cuLaunchKernel", "cuGraphLaunch", "cuStreamSynchronize"]
+            .map(|entry| standin.calls(entry));
+        assert_eq!([0, 1, 2].map(|i| after[i] - before[i]), [20, 1, 1]);
+
+        let ms = cuda.last_epoch_ms().unwrap();
+        assert!(ms > 0.0 && ms < 1e6, "{ms}");
+        assert_eq!(steps.len(), expected.len());
+        for (i, (step, expected)) in steps.iter().zip(&expected).enumerate() {
+            assert!(
+                f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS,
+                "step {i}: {step:?} {expected:?}"
+            );
+            assert_eq!(
+                (step.images, step.correct),
+                (expected.images, expected.correct),
+                "step {i}"
+            );
+        }
+        let (cuda_state, cpu_state) = (cuda.state().unwrap(), cpu.state().unwrap());
+        let distance = distance(&cuda_state.params, &cpu_state.params);
+        println!("parameters after ten steps: {distance:e} apart");
+        assert!(distance <= tolerance::WEIGHTS, "{distance}");
+        assert_eq!(cuda_state.step, cpu_state.step);
+
+        let images = &split.images()[..7];
+        let mut logits = [[[0.0; 10]; 7]; 2];
+        cuda.logits(images, &mut logits[0]).unwrap();
+        cpu.logits(images, &mut logits[1]).unwrap();
+        for (a, b) in logits[0]
+            .as_flattened()
+            .iter()
+            .zip(logits[1].as_flattened())
+        {
+            assert!(
+                f64::from(a - b).abs() <= tolerance::LOGITS + 100.0 * tolerance::WEIGHTS,
+                "{a} {b}"
+            );
+        }
+
+        let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
+        assert_eq!(train(&mut again, &batches).unwrap(), steps);
+        assert_eq!(again.state().unwrap(), cuda_state);
+
+        // In parts, the second from a copied state: the same bits, too.
+        let mut first = Cuda::new(&split, &state, Adam::default()).unwrap();
+        train(
+            &mut first,
+            &Batches {
+                range: 0..4,
+                ..batches.clone()
+            },
+        )
+        .unwrap();
+        let mut second = Cuda::new(&split, &first.state().unwrap(), Adam::default()).unwrap();
+        train(
+            &mut second,
+            &Batches {
+                range: 4..10,
+                ..batches
+            },
+        )
+        .unwrap();
+        assert_eq!(second.state().unwrap(), cuda_state);
+    }
+    assert_eq!(standin.allocations(), 0);
+}
+
+/// An epoch, in which accuracy rises, against the CPU; the graph of the first serves the second.
+#[test]
+#[ignore = "needs g++, and a minute"]
+fn an_epoch_learns_what_the_cpu_does() {
+    let standin = Standin::load();
+    let Dataset {
+        train: split, test, ..
+    } = dataset();
+    let (split, test) = (split.truncated(3_000), test.truncated(1_000));
+    let adam = Adam {
+        lr: 3e-3,
+        ..Adam::default()
+    };
+    let state = State::new(initial_params(0));
+    let mut cpu = Cpu::new(&split, state.clone(), adam, 1).unwrap();
+    let mut cuda = Cuda::new(&split, &state, adam).unwrap();
+    let before = standin.calls("cuLaunchKernel");
+    for epoch in 0..3 {
+        let batches = Batches::epoch(Order::shuffled(0, epoch, split.len()), split.len(), 32);
+        train(&mut cpu, &batches).unwrap();
+        train(&mut cuda, &batches).unwrap();
+    }
+    assert_eq!(standin.calls("cuLaunchKernel") - before, 2 * 94);
+    let (cpu, cuda) = (accuracy(&mut cpu, &test), accuracy(&mut cuda, &test));
+    println!("accuracy: cpu {cpu}, cuda {cuda}");
+    assert!(
+        cpu > 0.4 && (cpu - cuda).abs() <= 0.02,
+        "cpu {cpu}, cuda {cuda}"
+    );
+}
+
+/// Each nth call of each entry point that can fail does: always an error that says what was tried, never a panic, and
+/// nothing stays allocated.
+#[test]
+#[ignore = "needs g++"]
+fn failures_are_errors_that_say_what_was_tried() {
+    let standin = Standin::load();
+    let split = dataset().train.truncated(9);
+    let attempt = || -> Result<(), Error> {
+        let mut cuda = Cuda::new(&split, &State::new(initial_params(0)), Adam::default())?;
+        let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 4);
+        train(&mut cuda, &batches)?;
+        cuda.logits(&split.images()[..3], &mut [[0.0; 10]; 3])?;
+        cuda.state()?;
+        Ok(())
+    };
+    attempt().unwrap();
+    for (entry, says) in [
+        ("cuMemAllocAsync", "bytes"),
+        ("cuMemcpyHtoDAsync_v2", "bytes"),
+        ("cuMemcpyDtoHAsync_v2", "bytes"),
+        ("cuMemsetD8Async", "bytes"),
+        ("cuLaunchKernel", "launch the kernel "),
+        ("cuGraphLaunch", "launch an epoch"),
+        ("cuStreamBeginCapture_v2", "capture"),
+        ("cuStreamEndCapture", "graph of an epoch"),
+        ("cuGraphInstantiateWithFlags", "graph of an epoch"),
+        ("cuStreamSynchronize", "finish "),
+        ("cuModuleLoadData", "load the kernels"),
+        ("cuModuleGetFunction", "find the kernel "),
+        ("cuStreamCreate", "make a stream"),
+        ("cuDevicePrimaryCtxRetain", "open device 0"),
+        ("cuDeviceGetName", "describe device 0"),
+        ("cuDeviceGetAttribute", ""),
+        ("cuEventCreate", "make an event"),
+        ("cuEventRecord", "time an epoch"),
+        ("cuInit", ""),
+    ] {
+        let before = standin.calls(entry);
+        attempt().unwrap();
+        let calls = standin.calls(entry) - before;
+        assert!(calls > 0, "{entry} is never called");
+        for nth in 1..=calls {
+            standin.fail(entry, nth as c_int);
+            let error = attempt().expect_err(entry).to_string();
+            assert!(
+                error.starts_with("CUDA: cannot ") && error.contains(says),
+                "{entry}, call {nth}: {error}"
+            );
+            if nth == 1 {
+                println!("{entry}: {error}");
+            }
+            standin.fail("", 0);
+            assert_eq!(standin.allocations(), 0, "{entry}, call {nth}");
+        }
+    }
+    attempt().unwrap();
+    assert!(probe().is_ok());
+}

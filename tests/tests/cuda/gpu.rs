@@ -1,0 +1,61 @@
+//! On a GPU. Not yet run: no machine with one was at hand.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+use trainer::adam::Adam;
+use trainer::backend::{Backend, Batches, State};
+use trainer::cpu::Cpu;
+use trainer::cuda::Cuda;
+use trainer::dataset::{Dataset, Order};
+use trainer::init::initial_params;
+
+use super::repository;
+use lenet_tests::tolerance;
+
+/// An epoch of the whole data set: the first ten losses are the CPU's, and two runs give the same bits.
+#[test]
+#[ignore = "needs a CUDA device"]
+fn an_epoch_is_that_of_the_cpu_and_repeats() {
+    let split = Dataset::load(&repository("data/fashion-mnist"), false)
+        .unwrap()
+        .train;
+    let state = State::new(initial_params(0));
+    let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 256);
+    let losses = |backend: &mut dyn Backend, batches: &Batches| {
+        let mut losses = Vec::new();
+        backend
+            .train(batches, &mut |stats| {
+                losses.push(stats.loss);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        losses
+    };
+    let mut cpu = Cpu::new(&split, state.clone(), Adam::default(), 0).unwrap();
+    let expected = losses(
+        &mut cpu,
+        &Batches {
+            range: 0..10,
+            ..batches.clone()
+        },
+    );
+    let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
+    let first = losses(&mut cuda, &batches);
+    for (step, (loss, expected)) in first.iter().zip(&expected).enumerate() {
+        assert!(
+            f64::from(loss - expected).abs() <= tolerance::LOSS,
+            "step {step}: {loss} {expected}"
+        );
+    }
+    let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
+    assert_eq!(losses(&mut again, &batches), first);
+    assert_eq!(again.state().unwrap(), cuda.state().unwrap());
+
+    let started = Instant::now();
+    losses(&mut cuda, &batches);
+    let (elapsed, ms) = (started.elapsed(), cuda.last_epoch_ms().unwrap());
+    println!(
+        "{}: {ms} ms an epoch by events, {elapsed:?} by the host's clock",
+        cuda.describe()
+    );
+}

@@ -1,0 +1,138 @@
+//! `trainer doctor`: what this machine has for training, and for firmware, and how to mend what is missing.
+//!
+//! Programs are asked for their version, as a user would; boards are not looked for.
+
+use super::DataArgs;
+use crate::cpu::Isa;
+use crate::error::Error;
+use comfy_table::{Table, presets::NOTHING};
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// What was found, or what is missing and the remedy.
+type Finding = Result<String, (String, String)>;
+
+/// The targets of the boards in firmware/boards.
+const TARGETS: [&str; 3] = [
+    "thumbv6m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "thumbv8m.main-none-eabihf",
+];
+
+/// Prints the table. Fails where training is not possible: without data.
+pub fn run(args: &Args) -> Result<(), Error> {
+    let data = args.data.load();
+    let data_found = match &data {
+        Ok(data) => Ok(format!(
+            "{} in {}: {} training images, {} test images",
+            data.name,
+            data.folder.display(),
+            data.train.len(),
+            data.test.len()
+        )),
+        Err(_) => Err(("not usable".to_owned(), "see the error below".to_owned())),
+    };
+    let findings = [
+        ("data set", data_found),
+        ("cpu", Ok(cpu())),
+        ("cuda", cuda()),
+        (
+            "QEMU",
+            version(
+                "qemu-system-arm",
+                "to run firmware without a board: your package manager's qemu-system-arm",
+            ),
+        ),
+        (
+            "debug probe",
+            version(
+                "probe-rs",
+                "to flash a board: cargo install probe-rs-tools --locked",
+            ),
+        ),
+        ("Rust targets", rust_targets()),
+    ];
+
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["", "", "found", "how to mend it"]);
+    for (what, finding) in findings {
+        match finding {
+            Ok(found) => table.add_row([what, "ok", &found, ""]),
+            Err((missing, remedy)) => table.add_row([what, "--", &missing, &remedy]),
+        };
+    }
+    println!("{}", table.trim_fmt());
+    data.map(drop)
+}
+
+fn cpu() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let plural = if threads == 1 { "" } else { "s" };
+    let others: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    format!(
+        "{threads} thread{plural}, {} (of {})",
+        Isa::fastest().name(),
+        others.join(", ")
+    )
+}
+
+#[cfg(feature = "cuda")]
+fn cuda() -> Finding {
+    match crate::cuda::probe() {
+        Ok(driver) => Ok(driver.to_string()),
+        Err(Error::Cuda { cause, remedy }) => Err((cause, remedy.to_owned())),
+        Err(error) => Err((error.to_string(), String::new())),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Finding {
+    Err((
+        "this build lacks it".to_owned(),
+        "build with --features cuda".to_owned(),
+    ))
+}
+
+/// The first line of what a program says of its version.
+fn version(program: &str, remedy: &str) -> Finding {
+    let missing = |what: String| (what, remedy.to_owned());
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .map_err(|error| missing(format!("{program}: {error}")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().next() {
+        Some(line) if output.status.success() => Ok(line.to_owned()),
+        _ => Err(missing(format!("{program} --version: {}", output.status))),
+    }
+}
+
+/// A target is there if the compiler's folder for its libraries is.
+fn rust_targets() -> Finding {
+    version("rustc", "to build firmware: https://rustup.rs")?;
+    let missing: Vec<&str> = TARGETS
+        .into_iter()
+        .filter(|target| {
+            let libraries = Command::new("rustc")
+                .args(["--print", "target-libdir", "--target", target])
+                .output();
+            !libraries.is_ok_and(|output| {
+                Path::new(String::from_utf8_lossy(&output.stdout).trim_end()).is_dir()
+            })
+        })
+        .collect();
+    match missing.is_empty() {
+        true => Ok(TARGETS.join(", ")),
+        false => Err((
+            format!("no {}", missing.join(", ")),
+            format!("to build firmware: rustup target add {}", missing.join(" ")),
+        )),
+    }
+}
