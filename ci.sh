@@ -68,6 +68,22 @@ grep -q '^test acc 0.8824 (8824 of 10000)$' "$run/evaluated"
 cargo run -q --release -p trainer -- summary data/lenet.weights
 rm -r "$run"
 
+# Compilers for the CUDA source, as Python wheels in a folder outside the tree; they need no GPU.
+wheels=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci
+step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
+need python3 python3
+python3 -c 'import ensurepip' 2>/dev/null || need python3-venv python3-venv
+[ -x "$wheels/bin/pip" ] || python3 -m venv "$wheels"
+"$wheels/bin/pip" install -q nvidia-cuda-nvrtc-cu12==12.0.140 nvidia-cuda-nvcc-cu12==12.9.86
+nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
+(
+    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
+    cargo test -q -p lenet-tests --test cuda ptx:: -- --include-ignored
+    cargo test -q -p lenet-tests --test cuda host:: -- --ignored
+    cargo test -q -p lenet-tests --test cuda driver:: -- --ignored
+    cargo test -q -p trainer --test cli cuda -- --ignored
+)
+
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
 echo "$tree"
@@ -110,7 +126,6 @@ device() { cargo run -q --release -p trainer -- device "$@"; }
 device evaluate --qemu --images 1000
 device bench --qemu
 device compare --qemu --images 3
-cargo check -q -p trainer --features probe
 need python3 python3
 need nm binutils
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
