@@ -13,6 +13,7 @@
 //! | [`train`] | the epoch loop over a backend |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
+//! | [`report`] | pictures of a run, and a page with all of them |
 //! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
 //! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
@@ -33,6 +34,7 @@ pub mod init;
 pub mod loss;
 pub mod output;
 pub mod reference;
+pub mod report;
 pub mod run;
 pub mod safetensors;
 pub mod train;

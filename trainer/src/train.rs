@@ -4,7 +4,7 @@ use crate::backend::{Backend, Batches};
 use crate::dataset::{Dataset, Order};
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
-use lenet_core::arch::{CLASSES, Params};
+use lenet_core::arch::{CLASSES, Logits, Params};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -59,7 +59,9 @@ pub enum Event<'a> {
 pub struct Trained {
     /// The parameters after the last step.
     pub params: Box<Params>,
-    /// The test images by the last parameters, by [`core_logits`].
+    /// Of the test images by the last parameters, by [`core_logits`].
+    pub logits: Vec<Logits>,
+    /// Counted from them.
     pub confusion: Confusion,
 }
 
@@ -122,17 +124,15 @@ pub fn train(
         // The last accuracy is that of the code which the board runs.
         let last = steps_left == 0;
         let params = backend.state()?.params;
-        let confusion = match last {
-            true => Confusion::new(
-                &core_logits(&params, data.test.images()),
-                data.test.labels(),
-            ),
+        let logits = match last {
+            true => core_logits(&params, data.test.images()),
             false => {
                 let mut logits = vec![[0.0; CLASSES]; data.test.len()];
                 backend.logits(data.test.images(), &mut logits)?;
-                Confusion::new(&logits, data.test.labels())
+                logits
             }
         };
+        let confusion = Confusion::new(&logits, data.test.labels());
         on_event(Event::Epoch(&Epoch {
             epoch,
             train_loss: losses / steps as f64,
@@ -141,7 +141,11 @@ pub fn train(
             seconds: start.elapsed().as_secs_f64(),
         }))?;
         if last {
-            return Ok(Trained { params, confusion });
+            return Ok(Trained {
+                params,
+                logits,
+                confusion,
+            });
         }
     }
     Err(Error::Settings("no epoch to train".to_owned()))

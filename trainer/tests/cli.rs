@@ -2,136 +2,16 @@
 //!
 //! It stands here and not in `tests/`, because Cargo hands a binary only to the tests of its own package.
 
-use assert_cmd::Command;
-use std::path::PathBuf;
-use tempfile::TempDir;
+mod place;
 
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 #[path = "cli/cuda.rs"]
 mod cuda;
 
-/// Names of the four files of a data set.
-const FILES: [&str; 4] = [
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-];
-
-/// Three steps an epoch, the work of some milliseconds.
-const TRAIN: &str = "--data letters --batch-size 32 --epochs 2";
-
-fn idx(header: &[u32], bytes: impl IntoIterator<Item = u8>) -> Vec<u8> {
-    let mut file: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
-    file.extend(bytes);
-    file
-}
-
-/// Images of two bright rows each, at the label's height.
-fn images(count: u32) -> Vec<u8> {
-    let pixels = (0..count as usize * 784).map(|i| {
-        let (image, row) = (i / 784, i % 784 / 28);
-        if row / 2 == image % 10 + 2 { 250 } else { 0 }
-    });
-    idx(&[0x803, count, 28, 28], pixels)
-}
-
-fn labels(count: u32) -> Vec<u8> {
-    idx(&[0x801, count], (0..count).map(|image| (image % 10) as u8))
-}
-
-/// A folder of its own for each test, which is also the program's working directory.
-struct Place(TempDir);
-
-impl Place {
-    /// With a good data set in `letters`: 96 training images, 30 test images.
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        std::fs::create_dir(place.path("letters")).unwrap();
-        for (name, bytes) in FILES
-            .iter()
-            .zip([images(96), labels(96), images(30), labels(30)])
-        {
-            place.write(&format!("letters/{name}"), &bytes);
-        }
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    fn text(&self, name: &str) -> String {
-        String::from_utf8(self.read(name)).unwrap()
-    }
-
-    /// The names in a folder, sorted.
-    fn list(&self, folder: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path(folder)).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
-        command
-            .current_dir(self.0.path())
-            .env_remove("LENET_DATA")
-            .args(arguments.split_whitespace());
-        command
-    }
-
-    /// Runs the program; returns exit code, output and errors.
-    fn run(&self, arguments: &str) -> (i32, String, String) {
-        let output = self.command(arguments).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("not killed");
-        (code, text(output.stdout), text(output.stderr))
-    }
-
-    /// Runs it, which must go well, and returns the output.
-    fn good(&self, arguments: &str) -> String {
-        let (code, out, err) = self.run(arguments);
-        assert_eq!((code, err.as_str()), (0, ""), "{arguments}: {out}");
-        out
-    }
-
-    /// Runs it, which must fail with this code and exactly this sentence, and leave the folder as it was.
-    fn refused(&self, arguments: &str, code: i32, sentence: &str) {
-        let err = self.failed(arguments, code);
-        assert_eq!(err, format!("error: {sentence}\n"), "{arguments}");
-    }
-
-    /// As [`refused`](Self::refused) by clap: `sentence` is its first line.
-    fn unusable(&self, arguments: &str, sentence: &str) {
-        let err = self.failed(arguments, 2);
-        let first = err.lines().next().unwrap_or_default();
-        assert_eq!(first, format!("error: {sentence}"), "{arguments}");
-    }
-
-    /// Runs it, which must fail with this code and leave the folder as it was, and returns its errors.
-    fn failed(&self, arguments: &str, code: i32) -> String {
-        let before = self.list(".");
-        let (found, _, err) = self.run(arguments);
-        assert_eq!(found, code, "{arguments}: {err}");
-        assert_eq!(self.list("."), before, "{arguments}");
-        err
-    }
-}
+use place::{FILES, Place, TRAIN, idx, images, labels};
 
 #[test]
-fn a_run_prints_the_courses_lines_and_leaves_its_four_files() {
+fn a_run_prints_the_courses_lines_and_leaves_its_files() {
     let place = Place::new();
     let out = place.good(&format!("{TRAIN} --out run --seed 5 --threads 2"));
     assert!(
@@ -178,7 +58,20 @@ fn a_run_prints_the_courses_lines_and_leaves_its_four_files() {
 
     assert_eq!(
         place.list("run"),
-        ["config.toml", "lenet.weights", "metrics.csv", "steps.csv"]
+        [
+            "config.toml",
+            "confusion.png",
+            "confusion.svg",
+            "curves.png",
+            "curves.svg",
+            "filters.png",
+            "filters.svg",
+            "lenet.weights",
+            "metrics.csv",
+            "report.html",
+            "samples.png",
+            "steps.csv",
+        ]
     );
     let metrics = place.text("run/metrics.csv");
     assert_eq!(
@@ -322,6 +215,7 @@ fn nothing_is_overwritten() {
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
     let file = "run/lenet.weights";
     let before = place.read(file);
+    let listed = place.list("run");
     let taken = "exists already, and nothing is overwritten; choose another name or remove it";
     place.refused(&format!("{TRAIN} --out run"), 1, &format!("run: {taken}"));
     for command in [
@@ -332,7 +226,7 @@ fn nothing_is_overwritten() {
         place.refused(&command, 1, &format!("{file}: {taken}"));
     }
     assert!(place.read(file) == before);
-    assert_eq!(place.list("run").len(), 4);
+    assert_eq!(place.list("run"), listed);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod device;
 mod doctor;
 mod evaluate;
 mod exchange;
+mod report;
 mod summary;
 mod train;
 
@@ -37,6 +38,8 @@ enum Command {
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
     Import(exchange::ImportArgs),
+    /// Make the pictures and the page of a run again
+    Report(report::Args),
     /// Show the network, and what a weights file says of itself
     Summary(summary::Args),
 }
@@ -71,6 +74,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
+        Command::Report(args) => report::run(&args),
         Command::Summary(args) => summary::run(&args),
     }
 }

@@ -9,6 +9,7 @@ use crate::dataset::{Dataset, Split, hex};
 use crate::error::Error;
 use crate::init::initial_params;
 use crate::reference::Reference;
+use crate::report;
 use crate::run::{Config, DataConfig, RunFolder};
 use crate::train::{Epoch, Event, Plan, train};
 use crate::weights_file::WeightsFile;
@@ -220,6 +221,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
         "sha256 of the parameters {}",
         hex(&file.weights().metadata.provenance.params_sha256)
     );
+    // The weights are safe by now: pictures that fail are no failure of the training.
+    match report::write(folder.path(), &data, &trained.logits) {
+        Ok(page) => println!("report {}", page.display()),
+        Err(error) => eprintln!("warning: no report: {error}"),
+    }
     Ok(())
 }
 

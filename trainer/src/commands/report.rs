@@ -1,0 +1,49 @@
+//! `trainer report`: the pictures and the page of a run, made again.
+
+use super::DataArgs;
+use crate::dataset::hex;
+use crate::error::Error;
+use crate::evaluate::core_logits;
+use crate::report;
+use crate::weights_file::WeightsFile;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the run
+    run: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    let file = WeightsFile::load(&args.run.join("lenet.weights"))?;
+    let weights = file.weights();
+    let mut data = args.data.clone();
+    // Unless told otherwise, the data is where the run says, if it is still there.
+    if data.data.is_none() {
+        let settings = report::settings(&args.run)?;
+        let folder = settings.get("data").and_then(|data| data.get("folder"));
+        data.data = folder
+            .and_then(|folder| folder.as_str())
+            .map(PathBuf::from)
+            .filter(|folder| folder.is_dir());
+    }
+    let data = data.load()?;
+    let trained_on = weights.metadata.provenance.dataset_sha256;
+    if data.sha256 != trained_on {
+        return Err(Error::Data {
+            problem: format!(
+                "not the data that {} was trained on: SHA-256 {}, wanted {}; name the folder with --data",
+                args.run.display(),
+                hex(&data.sha256),
+                hex(&trained_on)
+            ),
+            path: data.folder,
+        });
+    }
+    let logits = core_logits(weights.params, data.test.images());
+    let page = report::write(&args.run, &data, &logits)?;
+    println!("report {}", page.display());
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The table of layers, for the terminal and for the page.
+
+use lenet_core::arch::{LAYERS, Layer, NUM_PARAMS};
+use lenet_core::network::Activations;
+
+/// Heads of the columns; numbers from the third on.
+pub const HEADER: [&str; 6] = [
+    "layer",
+    "computes",
+    "output",
+    "parameters",
+    "multiply-adds",
+    "RAM (bytes)",
+];
+
+/// A row a layer, for one image, and a row of totals.
+pub fn rows() -> Vec<[String; 6]> {
+    let mut rows: Vec<_> = LAYERS
+        .iter()
+        .map(|layer| {
+            let [c, h, w] = layer.out;
+            [
+                layer.name.to_owned(),
+                layer.op.describe().to_owned(),
+                if h * w == 1 {
+                    c.to_string()
+                } else {
+                    format!("{c}x{h}x{w}")
+                },
+                grouped(layer.params()),
+                grouped(layer.multiply_adds()),
+                grouped(layer.ram()),
+            ]
+        })
+        .collect();
+    rows.push([
+        "total".to_owned(),
+        String::new(),
+        String::new(),
+        grouped(NUM_PARAMS),
+        grouped(LAYERS.iter().map(Layer::multiply_adds).sum()),
+        grouped(size_of::<Activations>()),
+    ]);
+    rows
+}
+
+/// 44426 as `44,426`.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|g| str::from_utf8(g).expect("digits"))
+        .collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!(
+            [0, 999, 1000, 44_426, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "44,426", "1,234,567"]
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! Pictures of a run and a page with all of them, made from the files in the run's folder and the test images' logits.
+//!
+//! Nothing here computes logits or draws by hand what a file does not say; the same files give the same bytes.
+
+mod confusion;
+mod curves;
+mod filters;
+pub mod layers;
+mod metrics;
+mod page;
+mod picture;
+mod samples;
+
+pub use samples::{Tile, sheet};
+
+use crate::dataset::{Dataset, hex};
+use crate::error::Error;
+use crate::evaluate::Confusion;
+use crate::output;
+use crate::weights_file::WeightsFile;
+use lenet_core::arch::{CLASSES, Logits};
+use metrics::Metrics;
+use rayon::prelude::*;
+use samples::mistakes;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// The page.
+pub const PAGE: &str = "report.html";
+/// All that [`write`] writes.
+const OUTPUTS: [&str; 8] = [
+    PAGE,
+    "curves.svg",
+    "curves.png",
+    "confusion.svg",
+    "confusion.png",
+    "filters.svg",
+    "filters.png",
+    "samples.png",
+];
+/// Mistakes shown.
+const MISTAKES: usize = 24;
+
+/// What pictures and page are made of.
+struct Run<'a> {
+    /// The folder's name.
+    name: String,
+    metrics: Metrics,
+    /// Of `config.toml`, in its order.
+    settings: toml::Table,
+    weights: WeightsFile,
+    /// Every file that the training left: name, bytes, SHA-256.
+    files: Vec<(String, usize, String)>,
+    data: &'a Dataset,
+    confusion: Confusion,
+    mistakes: Vec<samples::Mistake>,
+}
+
+/// Writes [`PAGE`] and the pictures into the folder of a run, in place of older ones, and returns the page's path.
+/// `logits` are those of `data.test` by the run's weights.
+///
+/// # Errors
+/// * `Io`: a file of the run cannot be read, or one of the report not written
+/// * `Data`, `Weights`: a file of the run is not what it should be
+pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf, Error> {
+    let run = Run {
+        name: folder_name(folder),
+        metrics: Metrics::read(&folder.join("metrics.csv"))?,
+        settings: settings(folder)?,
+        weights: WeightsFile::load(&folder.join("lenet.weights"))?,
+        files: files(folder)?,
+        data,
+        confusion: Confusion::new(logits, data.test.labels()),
+        mistakes: mistakes(logits, data.test.labels(), MISTAKES),
+    };
+    let pictures = [
+        ("curves", curves::curves(&run.metrics)),
+        (
+            "confusion",
+            confusion::confusion(&run.confusion, &data.classes),
+        ),
+        ("filters", filters::filters(run.weights.weights().params)),
+    ];
+    pictures.par_iter().try_for_each(|(name, picture)| {
+        output::replace(
+            &folder.join(format!("{name}.svg")),
+            picture.svg().as_bytes(),
+        )?;
+        output::replace(&folder.join(format!("{name}.png")), &picture.png())
+    })?;
+    output::replace(&folder.join("samples.png"), &mistakes_sheet(&run))?;
+    let page = folder.join(PAGE);
+    let [curves, confusion, filters] = pictures.map(|(_, picture)| picture);
+    output::replace(
+        &page,
+        page::page(&run, &curves, &confusion, &filters).as_bytes(),
+    )?;
+    Ok(page)
+}
+
+/// The settings of a run, from its `config.toml`.
+///
+/// # Errors
+/// * `Io`: it cannot be read
+/// * `Data`: it is no TOML
+pub fn settings(folder: &Path) -> Result<toml::Table, Error> {
+    let path = folder.join("config.toml");
+    let text = std::fs::read_to_string(&path).map_err(Error::io("cannot be read", &path))?;
+    text.parse().map_err(|error: toml::de::Error| Error::Data {
+        problem: format!("not the settings of a run: {}", error.message()),
+        path,
+    })
+}
+
+fn mistakes_sheet(run: &Run<'_>) -> Vec<u8> {
+    let classes = &run.data.classes;
+    let tiles: Vec<_> = run
+        .mistakes
+        .iter()
+        .map(|mistake| Tile {
+            pixels: &run.data.test.images()[mistake.index],
+            lines: vec![
+                classes[mistake.label].clone(),
+                format!("taken for {}", classes[mistake.predicted]),
+                format!(
+                    "{} %, index {}",
+                    per_cent(mistake.confidence.into()),
+                    mistake.index
+                ),
+            ],
+        })
+        .collect();
+    sheet("Most confident mistakes among the test images", &tiles, 6)
+}
+
+/// The classes that have a name or an image.
+fn shown_classes(confusion: &Confusion, classes: &[String; CLASSES]) -> Vec<usize> {
+    let counts = &confusion.0;
+    (0..CLASSES)
+        .filter(|&class| {
+            !classes[class].is_empty() || counts.row(class).sum() + counts.column(class).sum() > 0
+        })
+        .collect()
+}
+
+/// 0.8765 as `87.7`; what would round to 100 without being it stays below.
+fn per_cent(share: f64) -> String {
+    match share {
+        1.0 => "100".to_owned(),
+        _ => format!("{:.1}", (share * 100.0).min(99.9)),
+    }
+}
+
+fn folder_name(folder: &Path) -> String {
+    let whole = folder.canonicalize();
+    let name = whole.as_deref().unwrap_or(folder).file_name();
+    name.map_or("run".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Name, length and SHA-256 of each file in the folder but the report's own, by name.
+fn files(folder: &Path) -> Result<Vec<(String, usize, String)>, Error> {
+    let unreadable = |source| Error::io("cannot be read", folder)(source);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if path.is_file() && !name.starts_with('.') && !OUTPUTS.contains(&name.as_str()) {
+            let bytes = std::fs::read(&path).map_err(Error::io("cannot be read", &path))?;
+            files.push((name, bytes.len(), hex(&Sha256::digest(&bytes))));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_certainty_is_a_hundred_per_cent() {
+        assert_eq!(
+            [1.0, 0.99999, 0.5, 0.0].map(per_cent),
+            ["100", "99.9", "50.0", "0.0"]
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! A picture as SVG: inline for the page, as a file of its own, and drawn to pixels.
+//!
+//! Shapes carry classes and no colours; `picture.css` gives the colours of a file, the page's own style sheet may give
+//! others (dark). Pixels are drawn from the SVG by resvg with the font in `font/`, so they are the same on every machine.
+
+use maud::{Markup, PreEscaped, html};
+use resvg::{tiny_skia, usvg};
+use std::sync::Arc;
+
+/// Colours, lines and text of the pictures, on white.
+pub const STYLE: &str = include_str!("picture.css");
+const FONT: &[u8] = include_bytes!("font/roboto-subset.ttf");
+/// Pixels of a PNG per unit of the SVG: sharp in print and on dense screens.
+pub const SCALE: u32 = 2;
+
+/// A picture.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// What it shows, for those who cannot see it.
+    pub title: String,
+    /// Width, in units of which a line of text takes about 16.
+    pub width: u32,
+    /// Height in the same units.
+    pub height: u32,
+    /// The SVG elements.
+    pub body: Markup,
+}
+
+impl Picture {
+    /// The element for a page that has a style sheet.
+    pub fn inline(&self) -> Markup {
+        html! {
+            svg viewBox=(self.view_box()) role="img" aria-label=(self.title) { (self.body) }
+        }
+    }
+
+    /// The content of a file.
+    pub fn svg(&self) -> String {
+        html! {
+            svg xmlns="http://www.w3.org/2000/svg" width=(self.width) height=(self.height) viewBox=(self.view_box()) {
+                title { (self.title) }
+                style { (PreEscaped(STYLE)) }
+                rect class="paper" width=(self.width) height=(self.height) {}
+                (self.body)
+            }
+        }
+        .into_string()
+    }
+
+    /// The picture as [`SCALE`] times as many pixels as it has units.
+    pub fn pixels(&self) -> tiny_skia::Pixmap {
+        let mut fonts = usvg::fontdb::Database::new();
+        fonts.load_font_data(FONT.to_vec());
+        fonts.set_sans_serif_family("Roboto");
+        let options = usvg::Options {
+            fontdb: Arc::new(fonts),
+            ..usvg::Options::default()
+        };
+        let tree =
+            usvg::Tree::from_str(&self.svg(), &options).expect("well-formed by construction");
+        let mut pixels = tiny_skia::Pixmap::new(self.width * SCALE, self.height * SCALE)
+            .expect("a picture has an area");
+        let scale = tiny_skia::Transform::from_scale(SCALE as f32, SCALE as f32);
+        resvg::render(&tree, scale, &mut pixels.as_mut());
+        pixels
+    }
+
+    /// The content of a PNG file.
+    pub fn png(&self) -> Vec<u8> {
+        encode(&self.pixels())
+    }
+
+    fn view_box(&self) -> String {
+        format!("0 0 {} {}", self.width, self.height)
+    }
+}
+
+/// The content of a PNG file.
+pub fn encode(pixels: &tiny_skia::Pixmap) -> Vec<u8> {
+    pixels.encode_png().expect("into memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Picture {
+        Picture {
+            title: "a < b & c".to_owned(),
+            width: 40,
+            height: 20,
+            body: html! { text x="2" y="15" { (text) } },
+        }
+    }
+
+    #[test]
+    fn text_is_drawn_without_a_font_on_the_machine() {
+        let dark = |text: &str| {
+            let pixels = self::text(text).pixels();
+            assert_eq!((pixels.width(), pixels.height()), (80, 40));
+            pixels
+                .pixels()
+                .iter()
+                .filter(|pixel| pixel.red() < 128)
+                .count()
+        };
+        assert_eq!(dark(""), 0);
+        for word in ["shirt", "рубашка", "χιτών", "Mütze"] {
+            assert!(dark(word) > 100, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_meaning_in_xml_is_escaped() {
+        let svg = text("<script>").svg();
+        assert!(
+            svg.contains("<title>a &lt; b &amp; c</title>") && svg.contains("&lt;script&gt;"),
+            "{svg}"
+        );
+    }
+}

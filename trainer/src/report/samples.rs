@@ -1,0 +1,142 @@
+//! Images with words below them: the most confident mistakes, and contact sheets.
+
+use super::picture::{self, Picture, SCALE};
+use lenet_core::arch::{Logits, Pixels, SIDE};
+use lenet_core::network::argmax;
+use lenet_core::ops::softmax;
+use maud::html;
+use resvg::tiny_skia::PremultipliedColorU8;
+
+/// An image that was taken for another class than its label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mistake {
+    /// Of the image in its split.
+    pub index: usize,
+    /// Its class.
+    pub label: usize,
+    /// The class it was taken for.
+    pub predicted: usize,
+    /// What softmax gives that class, in 0..=1.
+    pub confidence: f32,
+}
+
+/// The `count` mistakes of the highest confidence, highest first; of equal ones the first.
+pub fn mistakes(logits: &[Logits], labels: &[u8], count: usize) -> Vec<Mistake> {
+    let mut mistakes: Vec<Mistake> = logits
+        .iter()
+        .zip(labels)
+        .enumerate()
+        .filter_map(|(index, (logits, &label))| {
+            let (label, predicted) = (usize::from(label), argmax(logits));
+            let mut probabilities = *logits;
+            softmax(logits, &mut probabilities);
+            let confidence = probabilities[predicted];
+            (label != predicted).then_some(Mistake {
+                index,
+                label,
+                predicted,
+                confidence,
+            })
+        })
+        .collect();
+    mistakes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    mistakes.truncate(count);
+    mistakes
+}
+
+/// An image of a sheet.
+#[derive(Clone, Debug)]
+pub struct Tile<'a> {
+    /// The image.
+    pub pixels: &'a Pixels,
+    /// Below it; the second line stands out.
+    pub lines: Vec<String>,
+}
+
+/// Units a pixel of an image takes on a sheet.
+const ZOOM: u32 = 4;
+const TILE: u32 = SIDE as u32 * ZOOM;
+const GAP: u32 = 14;
+const LINE: u32 = 15;
+
+/// The content of a PNG file: a title, then the images in rows of `columns`.
+pub fn sheet(title: &str, tiles: &[Tile<'_>], columns: u32) -> Vec<u8> {
+    let lines = tiles.iter().map(|tile| tile.lines.len()).max().unwrap_or(0) as u32;
+    let row = TILE + lines * LINE + GAP + 4;
+    let place = |tile: usize| {
+        let (x, y) = (tile as u32 % columns, tile as u32 / columns);
+        (GAP + x * (TILE + GAP), 34 + y * row)
+    };
+    let picture = Picture {
+        title: title.to_owned(),
+        width: GAP + columns * (TILE + GAP),
+        height: 34 + (tiles.len() as u32).div_ceil(columns) * row,
+        body: html! {
+            text x=(GAP) y="22" { (title) }
+            @for (index, tile) in tiles.iter().enumerate() {
+                @let (x, y) = place(index);
+                @for (line, words) in (1..).zip(&tile.lines) {
+                    text class=(if line == 2 { "alarm small" } else { "small" }) x=(x) y=(y + TILE + line * LINE) {
+                        (words)
+                    }
+                }
+            }
+        },
+    };
+    let mut canvas = picture.pixels();
+    let (width, zoom) = (canvas.width() as usize, (ZOOM * SCALE) as usize);
+    for (index, tile) in tiles.iter().enumerate() {
+        let (left, top) = place(index);
+        for (y, x) in (0..SIDE * zoom).flat_map(|y| (0..SIDE * zoom).map(move |x| (y, x))) {
+            let grey = tile.pixels[y / zoom][x / zoom];
+            let at = ((top * SCALE) as usize + y) * width + (left * SCALE) as usize + x;
+            canvas.pixels_mut()[at] =
+                PremultipliedColorU8::from_rgba(grey, grey, grey, 255).expect("opaque");
+        }
+    }
+    picture::encode(&canvas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_surest_mistakes_come_first() {
+        let mut logits = [[0.0; 10]; 5];
+        for (logits, (class, logit)) in
+            logits
+                .iter_mut()
+                .zip([(1, 3.0), (2, 5.0), (3, 9.0), (4, 1.0), (5, 5.0)])
+        {
+            logits[class] = logit;
+        }
+        let mistakes = mistakes(&logits, &[0, 0, 3, 0, 6], 3);
+        let found: Vec<_> = mistakes
+            .iter()
+            .map(|m| (m.index, m.label, m.predicted))
+            .collect();
+        assert_eq!(found, [(1, 0, 2), (4, 6, 5), (0, 0, 1)]);
+        assert!((mistakes[0].confidence - 148.413_16 / 157.413_16).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_sheet_has_the_images_at_their_places() {
+        let mut pixels = [[10; SIDE]; SIDE];
+        pixels[0][0] = 200;
+        let tile = Tile {
+            pixels: &pixels,
+            lines: vec!["one".to_owned()],
+        };
+        let png = sheet("title", &[tile.clone(), tile.clone(), tile], 2);
+        let image = image::load_from_memory(&png).unwrap().into_luma8();
+        assert_eq!(image.dimensions(), (2 * (14 + 2 * 126), 2 * (34 + 2 * 145)));
+        for (x, y) in [(28, 68), (28 + 252, 68), (28, 68 + 290)] {
+            assert_eq!(
+                [(0, 0), (7, 7), (8, 0)].map(|(dx, dy)| image[(x + dx, y + dy)].0),
+                [[200], [200], [10]]
+            );
+        }
+        assert_eq!(image[(28 + 252, 68 + 290)].0, [255], "no fourth tile");
+    }
+}

@@ -1,0 +1,133 @@
+//! `trainer report`: what a run's folder shows, and that the page needs nothing but itself.
+
+mod place;
+
+use place::{Place, TRAIN};
+use sha2::{Digest, Sha256};
+
+/// What the report adds to a run's folder.
+const OUTPUTS: [&str; 8] = [
+    "confusion.png",
+    "confusion.svg",
+    "curves.png",
+    "curves.svg",
+    "filters.png",
+    "filters.svg",
+    "report.html",
+    "samples.png",
+];
+
+#[test]
+fn the_page_holds_the_figures_and_no_reference_to_anything_outside() {
+    let place = Place::new();
+    place.write("letters/classes.txt", b"a\nb\nc\nd\ne\nf & g\nh\ni\nj\nk\n");
+    let out = place.good(&format!("{TRAIN} --out run --seed 5"));
+    assert!(out.ends_with("report run/report.html\n"), "{out}");
+
+    let page = place.text("run/report.html");
+    for outside in [
+        "http", "//", "<link", "<script", "@import", "url(", "<iframe", "<object",
+    ] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    for source in page.split("src=\"").skip(1) {
+        assert!(source.starts_with("data:image/png;base64,"));
+    }
+    assert_eq!(page.matches("<svg").count(), 3);
+
+    // The figures are those that `evaluate` and the files give.
+    let evaluated = place.good("evaluate run/lenet.weights --data letters");
+    let accuracy: f64 = evaluated["test acc ".len()..][..6].parse().unwrap();
+    let correct = evaluated.split(['(', ' ']).nth(4).unwrap();
+    assert!(page.contains(&format!("<dd>{:.2}<small> %</small>", accuracy * 100.0)));
+    assert!(page.contains(&format!("<dd>{correct}<small> of 30</small>")));
+    for part in [
+        "f &amp; g",
+        "44,426",
+        "6x24x24",
+        "batch_size",
+        "data.sha256",
+        "shuffled",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    for file in ["config.toml", "lenet.weights", "metrics.csv", "steps.csv"] {
+        let sha256 = trainer::dataset::hex(&Sha256::digest(place.read(&format!("run/{file}"))));
+        assert!(page.contains(&sha256), "{file}");
+    }
+    let curves = place.text("run/curves.svg");
+    let last = place.text("run/metrics.csv");
+    let loss: f64 = last
+        .lines()
+        .last()
+        .unwrap()
+        .split(',')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        curves.contains(&format!("train loss {loss:.3}")),
+        "{curves}"
+    );
+}
+
+#[test]
+fn the_report_is_made_again_to_the_byte() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --out run"));
+    let files = || OUTPUTS.map(|name| place.read(&format!("run/{name}")));
+    let first = files();
+    for name in OUTPUTS {
+        std::fs::remove_file(place.path("run").join(name)).unwrap();
+    }
+    assert_eq!(place.good("report run"), "report run/report.html\n");
+    assert!(files() == first);
+    for (name, bytes) in OUTPUTS.iter().zip(first) {
+        let (kind, start) = match name.rsplit_once('.').unwrap().1 {
+            "png" => ("PNG", &b"\x89PNG\r\n\x1a\n"[..]),
+            "svg" => ("SVG", &b"<svg xmlns="[..]),
+            _ => ("HTML", &b"<!DOCTYPE html>"[..]),
+        };
+        assert!(bytes.starts_with(start), "{name} is no {kind}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
+    let place = Place::new();
+    place.refused(
+        "report nowhere",
+        1,
+        "nowhere/lenet.weights: cannot be read: No such file or directory (os error 2)",
+    );
+    place.good(&format!("{TRAIN} --out run"));
+    place.write("run/metrics.csv", b"<html>");
+    place.refused(
+        "report run",
+        1,
+        "run/metrics.csv: no epoch in it; expected a column `epoch` and a line an epoch",
+    );
+    place.write("run/config.toml", b"{");
+    let err = place.failed("report run", 1);
+    assert!(
+        err.starts_with("error: run/config.toml: not the settings of a run: "),
+        "{err}"
+    );
+
+    let other = place.path("other");
+    std::fs::create_dir(&other).unwrap();
+    for name in place::FILES {
+        std::fs::copy(place.path("letters").join(name), other.join(name)).unwrap();
+    }
+    place.write(
+        "other/train-labels-idx1-ubyte",
+        &place::idx(&[0x801, 96], [3; 96]),
+    );
+    let err = place.failed("report run --data other", 1);
+    assert!(
+        err.starts_with("error: other: not the data that run was trained on: SHA-256 "),
+        "{err}"
+    );
+    assert!(err.ends_with("; name the folder with --data\n"), "{err}");
+}
