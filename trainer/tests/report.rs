@@ -108,13 +108,6 @@ fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
         1,
         "run/metrics.csv: no epoch in it; expected a column `epoch` and a line an epoch",
     );
-    place.write("run/config.toml", b"{");
-    let err = place.failed("report run", 1);
-    assert!(
-        err.starts_with("error: run/config.toml: not the settings of a run: "),
-        "{err}"
-    );
-
     let other = place.path("other");
     std::fs::create_dir(&other).unwrap();
     for name in place::FILES {
@@ -130,4 +123,11 @@ fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
         "{err}"
     );
     assert!(err.ends_with("; name the folder with --data\n"), "{err}");
+
+    place.write("run/config.toml", b"{");
+    let err = place.failed("report run", 1);
+    assert!(
+        err.starts_with("error: run/config.toml: not the settings of a run: "),
+        "{err}"
+    );
 }

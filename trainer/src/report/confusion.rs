@@ -1,7 +1,7 @@
 //! The confusion matrix: counts, and behind each the share of its row.
 
 use super::picture::Picture;
-use super::shown_classes;
+use super::{short, shown_classes};
 use crate::evaluate::Confusion;
 use lenet_core::arch::CLASSES;
 use maud::html;
@@ -9,8 +9,6 @@ use maud::html;
 const CELL: u32 = 38;
 const LEFT: u32 = 88;
 const TOP: u32 = 72;
-/// Longest name that the margins hold, in characters.
-const MAX_NAME: usize = 12;
 
 /// Draws a cell for each pair of classes: right ones in one colour, wrong ones in another. The colour's strength is
 /// the square root of the share of the row, so that a few per cent can be seen.
@@ -45,13 +43,6 @@ pub fn confusion(confusion: &Confusion, classes: &[String; CLASSES]) -> Picture 
                 "rows: true class, columns: taken for"
             }
         },
-    }
-}
-
-fn short(name: &str) -> String {
-    match name.chars().count() > MAX_NAME {
-        true => name.chars().take(MAX_NAME - 1).chain(['…']).collect(),
-        false => name.to_owned(),
     }
 }
 

@@ -59,8 +59,7 @@ pub fn curves(metrics: &Metrics) -> Picture {
     };
     let x = |epoch: f64| LEFT + 8.0 + (epoch - x_from) / (x_to - x_from) * (RIGHT - LEFT - 16.0);
     let y = |value: f64| bottom - value / (y_ticks * y_step) * HEIGHT;
-    let x_ticks = (first as u64..=last as u64)
-        .filter(|epoch| *epoch as f64 % x_step == 0.0 || (*epoch as f64 == first && x_step < 3.0));
+    let x_ticks = (first / x_step).ceil() as u64..=(last / x_step).floor() as u64;
 
     Picture {
         title: "Loss and accuracy by epoch".to_owned(),
@@ -72,8 +71,9 @@ pub fn curves(metrics: &Metrics) -> Picture {
                 line class="grid" x1=(LEFT) x2=(RIGHT) y1=(px(y(value))) y2=(px(y(value))) {}
                 text class="end muted" x=(LEFT - 6.0) y=(px(y(value) + 4.5)) { (tidy(value)) }
             }
-            @for epoch in x_ticks {
-                @let at = px(x(epoch as f64));
+            @for tick in x_ticks {
+                @let epoch = tick as f64 * x_step;
+                @let at = px(x(epoch));
                 line class="grid" x1=(at) x2=(at) y1=(top) y2=(bottom) {}
                 text class="middle muted" x=(at) y=(bottom + 17.0) { (epoch) }
             }

@@ -3,6 +3,9 @@
 use crate::error::Error;
 use std::path::Path;
 
+/// Far more epochs than anybody trains, few enough to draw.
+const MAX_EPOCH: f64 = 1e6;
+
 /// Columns of numbers under their names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
@@ -57,7 +60,14 @@ impl Metrics {
         }
         let metrics = Self { names, rows };
         match metrics.column("epoch") {
-            Some(epochs) if !epochs.is_empty() => Ok(metrics),
+            Some(epochs) if !epochs.is_empty() => {
+                match epochs.iter().all(|epoch| (1.0..=MAX_EPOCH).contains(epoch)) {
+                    true => Ok(metrics),
+                    false => Err(format!(
+                        "column `epoch` holds other numbers than 1 to {MAX_EPOCH}"
+                    )),
+                }
+            }
             _ => Err("no epoch in it; expected a column `epoch` and a line an epoch".to_owned()),
         }
     }
@@ -92,6 +102,10 @@ mod tests {
         assert_eq!(
             refused("epoch,train_loss\n1,two\n"),
             "line 2 is \"1,two\"; expected numbers"
+        );
+        assert_eq!(
+            refused("epoch\nNaN\n"),
+            "column `epoch` holds other numbers than 1 to 1000000"
         );
         assert_eq!(
             refused("epoch,train_loss\n1,2\n2\n"),

@@ -120,8 +120,8 @@ fn mistakes_sheet(run: &Run<'_>) -> Vec<u8> {
         .map(|mistake| Tile {
             pixels: &run.data.test.images()[mistake.index],
             lines: vec![
-                classes[mistake.label].clone(),
-                format!("taken for {}", classes[mistake.predicted]),
+                short(&classes[mistake.label]),
+                format!("taken for {}", short(&classes[mistake.predicted])),
                 format!(
                     "{} %, index {}",
                     per_cent(mistake.confidence.into()),
@@ -141,6 +141,15 @@ fn shown_classes(confusion: &Confusion, classes: &[String; CLASSES]) -> Vec<usiz
             !classes[class].is_empty() || counts.row(class).sum() + counts.column(class).sum() > 0
         })
         .collect()
+}
+
+/// A name of a class where there is little room.
+pub fn short(name: &str) -> String {
+    const MAX: usize = 12;
+    match name.chars().count() > MAX {
+        true => name.chars().take(MAX - 1).chain(['…']).collect(),
+        false => name.to_owned(),
+    }
 }
 
 /// 0.8765 as `87.7`; what would round to 100 without being it stays below.
