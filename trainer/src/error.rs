@@ -20,7 +20,7 @@ pub enum Error {
     /// None of the places that may hold a data set has one.
     #[error(
         "no data set found. Looked for train-images-idx3-ubyte[.gz] (and 3 more) in:\n{searched}\
-         Name a folder that has them: --data DIR. Debian: apt install dataset-fashion-mnist"
+         Name a folder that has them, or class folders of images: --data DIR. Debian: apt install dataset-fashion-mnist"
     )]
     NoDataset {
         /// A line a place.

@@ -40,6 +40,12 @@ pub struct DataConfig {
     pub name: String,
     /// Its folder.
     pub folder: PathBuf,
+    /// See [`crate::dataset::ReadOptions::test_split`].
+    pub test_split: Option<f64>,
+    /// Whether image files were scaled.
+    pub resize: bool,
+    /// Whether image files were inverted.
+    pub invert: bool,
     /// See [`Dataset::sha256`].
     pub sha256: String,
     /// Training images.
@@ -53,6 +59,9 @@ impl From<&Dataset> for DataConfig {
         Self {
             name: data.name.clone(),
             folder: data.folder.clone(),
+            test_split: data.options.test_split,
+            resize: data.options.images.resize,
+            invert: data.options.images.invert,
             sha256: hex(&data.sha256),
             train: data.train.len(),
             test: data.test.len(),

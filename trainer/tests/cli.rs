@@ -393,7 +393,7 @@ fn a_data_set_that_is_not_there_or_not_whole_is_described() {
         "--data nowhere",
         1,
         "no data set found. Looked for train-images-idx3-ubyte[.gz] (and 3 more) in:\n  nowhere\n\
-         Name a folder that has them: --data DIR. Debian: apt install dataset-fashion-mnist",
+         Name a folder that has them, or class folders of images: --data DIR. Debian: apt install dataset-fashion-mnist",
     );
     std::fs::remove_file(place.path("letters").join(FILES[3])).unwrap();
     place.refused(

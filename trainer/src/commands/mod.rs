@@ -1,13 +1,16 @@
 //! The subcommands, one a file. Only these print.
 
+mod data;
 mod device;
 mod doctor;
 mod evaluate;
 mod exchange;
+mod predict;
 mod report;
 mod summary;
 mod train;
 
+use crate::dataset::{self, Dataset, ImageOptions, ReadOptions};
 use crate::error::Error;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -30,6 +33,11 @@ enum Command {
     Train(train::Args),
     /// Test weights on a data set
     Evaluate(evaluate::Args),
+    /// Say what single images are taken for
+    Predict(predict::Args),
+    /// Look at a data set
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// Ask a board, real or emulated, and compare it with this machine bit for bit
     Device(device::Args),
     /// Look at what this machine has, and how to mend what is missing
@@ -44,21 +52,51 @@ enum Command {
     Summary(summary::Args),
 }
 
-/// Where the data set is.
+/// Where the data set is, and how to read it.
 #[derive(Clone, Debug, clap::Args)]
 struct DataArgs {
-    /// Folder with the four IDX files, gzipped or not [default: data/fashion-mnist, else the Debian package's]
+    /// Folder with the four IDX files, gzipped or not, or with train/NAME/*.png and test/NAME/*.png
+    /// [default: data/fashion-mnist, else the Debian package's]
     #[arg(long, value_name = "DIR", env = "LENET_DATA", hide_env_values = true)]
     data: Option<PathBuf>,
     /// Go on where files of Fashion-MNIST differ from the published ones
     #[arg(long)]
     allow_modified: bool,
+    /// Share of each class to test on, where the class folders are not in train and test
+    #[arg(long, value_name = "F", value_parser = share)]
+    test_split: Option<f64>,
+    #[command(flatten)]
+    images: ImageOptions,
 }
 
 impl DataArgs {
-    fn load(&self) -> Result<crate::dataset::Dataset, Error> {
-        let folder = crate::dataset::find(self.data.as_deref())?;
-        crate::dataset::Dataset::load(&folder, self.allow_modified)
+    /// Reads the data, and warns of what is odd about it.
+    fn load(&self) -> Result<Dataset, Error> {
+        let data = self.read()?;
+        if !data.published {
+            for warning in dataset::check::warnings(&data) {
+                eprintln!("warning: {warning}");
+            }
+        }
+        Ok(data)
+    }
+
+    /// Reads the data.
+    fn read(&self) -> Result<Dataset, Error> {
+        let options = ReadOptions {
+            allow_modified: self.allow_modified,
+            test_split: self.test_split,
+            images: self.images,
+        };
+        dataset::open(self.data.as_deref(), options)
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        Ok(_) => Err("must be above 0 and below 1".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -70,6 +108,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command.unwrap_or(Command::Train(cli.train)) {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Data(command) => data::run(&command),
         Command::Device(args) => device::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Export(args) => exchange::export(&args),

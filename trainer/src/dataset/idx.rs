@@ -4,6 +4,7 @@
 //! and a file must have exactly the bytes that its header promises.
 //! Format: LeCun, Cortes, Burges: The MNIST database, <http://yann.lecun.com/exdb/mnist/> (big-endian header).
 
+use super::Split;
 use flate2::read::MultiGzDecoder;
 use lenet_core::arch::{CLASSES, Pixels, SIDE};
 use sha2::{Digest, Sha256};
@@ -66,6 +67,27 @@ pub fn read_labels(bytes: &[u8]) -> Result<Idx, String> {
         bytes,
         sha256: file.hash.finalize().into(),
     })
+}
+
+/// SHA-256 of the images and of the labels, each as the IDX file that it would be: [`Idx::sha256`] of those files.
+pub fn sha256(split: &Split) -> [[u8; 32]; 2] {
+    let count = split.len() as u32;
+    let hash = |header: &[u32], bytes: &[u8]| {
+        let mut hash = Sha256::new();
+        header
+            .iter()
+            .for_each(|word| hash.update(word.to_be_bytes()));
+        hash.update(bytes);
+        hash.finalize().into()
+    };
+    let side = SIDE as u32;
+    [
+        hash(
+            &[IMAGES_MAGIC, count, side, side],
+            split.images().as_flattened().as_flattened(),
+        ),
+        hash(&[LABELS_MAGIC, count], split.labels()),
+    ]
 }
 
 fn expect_magic(found: u32, expected: u32) -> Result<(), String> {
@@ -204,6 +226,14 @@ mod tests {
         assert_eq!(plain.bytes[784..][..3], [16, 17, 18]);
         assert_eq!(read_images(&gzip(&file)).unwrap(), plain);
         assert_eq!(read_labels(&labels(&[9, 0, 3])).unwrap().bytes, [9, 0, 3]);
+    }
+
+    #[test]
+    fn a_split_hashes_as_its_files_would() {
+        let (images, labels) = (images(3, 28, 28, 3 * 784), labels(&[9, 0, 3]));
+        let (images, labels) = (read_images(&images).unwrap(), read_labels(&labels).unwrap());
+        let hashes = [images.sha256, labels.sha256];
+        assert_eq!(sha256(&Split::new(images.bytes, labels.bytes)), hashes);
     }
 
     #[test]

@@ -1,15 +1,23 @@
-//! The data set on the host: where it is found, how its files are read, in which order its images are visited.
+//! The data set on the host: where it is found, how its files are read, what is odd
+//! about it, in which order its images are visited.
 
+pub mod check;
+mod folder;
 mod idx;
+mod image;
 mod order;
 mod source;
 
+pub use self::image::{ImageOptions, read_image};
 pub use idx::{read_images, read_labels};
 pub use order::{Order, Permutation, ROUNDS, generator};
-pub use source::{Dataset, FASHION_MNIST_CLASSES, find, hex};
+pub use source::{Dataset, FASHION_MNIST_CLASSES, ReadOptions, find, hex, open};
 
 use lenet_core::arch::{CLASSES, Pixels, SIDE};
 use ndarray::{Array1, Array3};
+
+/// Longest name of a class in bytes: short enough for a board's display and for the file.
+const MAX_CLASS_NAME: usize = 32;
 
 /// Images with their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Where the data set is found, and whether it is the published one.
 
-use super::Split;
-use super::idx::{Idx, read_images, read_labels};
+use super::folder::{self, Folder};
+use super::idx::{self, Idx, read_images, read_labels};
+use super::image::ImageOptions;
+use super::{MAX_CLASS_NAME, Split};
 use crate::error::Error;
 use lenet_core::arch::{CLASSES, Pixels};
 use sha2::{Digest, Sha256};
@@ -46,8 +48,19 @@ const FASHION_MNIST: &str = "fashion-mnist";
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
 
+/// How the files of a data set become images.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ReadOptions {
+    /// Whether files of Fashion-MNIST may differ from the published ones.
+    pub allow_modified: bool,
+    /// Share of each class to test on, in 0..1, of class folders without `train` and `test`.
+    pub test_split: Option<f64>,
+    /// Of PNG and JPEG files.
+    pub images: ImageOptions,
+}
+
 /// Training and test images with what identifies them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// `fashion-mnist` where the files are the published ones, else the folder's name.
     pub name: String,
@@ -55,8 +68,12 @@ pub struct Dataset {
     pub folder: PathBuf,
     /// Names of the classes; empty where there is none.
     pub classes: [String; CLASSES],
-    /// SHA-256 over two SHA-256: of the uncompressed training images, and of the training labels.
+    /// SHA-256 over two SHA-256: of the uncompressed training images, and of the training labels, each as an IDX file.
     pub sha256: [u8; 32],
+    /// Whether it is Fashion-MNIST to the byte.
+    pub published: bool,
+    /// How it was read.
+    pub options: ReadOptions,
     /// What is trained on.
     pub train: Split,
     /// What is tested on.
@@ -79,11 +96,10 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
             PathBuf::from(DEBIAN),
         ],
     };
-    match places.iter().find(|place| {
-        FILES
-            .iter()
-            .any(|(name, _)| existing(place, name).is_some())
-    }) {
+    match places
+        .iter()
+        .find(|place| has_idx(place) || folder::looks_like(place))
+    {
         Some(place) => Ok(place.clone()),
         None => {
             let searched = places
@@ -95,7 +111,53 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
     }
 }
 
+/// Finds a data set, as four IDX files or as class folders of PNG and JPEG files, and reads it.
+///
+/// # Errors
+/// * `NoDataset`: there is none, with every place looked at
+/// * `Settings`: `options` are not for this kind of data set
+/// * what reading gives
+pub fn open(given: Option<&Path>, options: ReadOptions) -> Result<Dataset, Error> {
+    let folder = find(given)?;
+    if !has_idx(&folder) {
+        return Dataset::load_folders(&folder, options);
+    }
+    let ImageOptions { resize, invert } = options.images;
+    for (given, option) in [
+        (options.test_split.is_some(), "--test-split"),
+        (resize, "--resize"),
+        (invert, "--invert"),
+    ] {
+        if given {
+            return Err(Error::Settings(format!(
+                "{option} is for PNG and JPEG files in class folders; {} has IDX files",
+                folder.display()
+            )));
+        }
+    }
+    Dataset::load(&folder, options.allow_modified)
+}
+
 impl Dataset {
+    /// Reads class folders; see `folder.rs`.
+    fn load_folders(folder: &Path, options: ReadOptions) -> Result<Self, Error> {
+        let Folder {
+            classes,
+            train,
+            test,
+        } = folder::read(folder, options.test_split, options.images)?;
+        Ok(Self {
+            name: folder_name(folder),
+            folder: folder.to_owned(),
+            classes,
+            sha256: combined(&idx::sha256(&train)),
+            published: false,
+            options,
+            train,
+            test,
+        })
+    }
+
     /// Reads the four files of a folder. Where one of them is Fashion-MNIST's, or the folder is called so, all must
     /// be, unless `allow_modified`.
     ///
@@ -138,9 +200,7 @@ impl Dataset {
             .zip(found)
             .map(|((_, known), found)| hex(&found) == *known)
             .collect();
-        let folder_name = folder
-            .file_name()
-            .map_or("data", |name| name.to_str().unwrap_or("data"));
+        let folder_name = folder_name(folder);
         if !allow_modified
             && (published.contains(&true) || folder_name == FASHION_MNIST)
             && let Some(file) = published.iter().position(|published| !published)
@@ -157,22 +217,40 @@ impl Dataset {
         }
         let is_published = !published.contains(&false);
 
-        let mut sha256 = Sha256::new();
-        sha256.update(train_images.sha256);
-        sha256.update(train_labels.sha256);
         Ok(Self {
             name: if is_published {
                 FASHION_MNIST.to_owned()
             } else {
-                folder_name.to_owned()
+                folder_name
             },
             classes: class_names(folder, is_published)?,
-            sha256: sha256.finalize().into(),
+            sha256: combined(&[train_images.sha256, train_labels.sha256]),
+            published: is_published,
+            options: ReadOptions {
+                allow_modified,
+                ..ReadOptions::default()
+            },
             train: pair(train_images, train_labels, &paths[1])?,
             test: pair(test_images, test_labels, &paths[3])?,
             folder: folder.to_owned(),
         })
     }
+}
+
+fn has_idx(folder: &Path) -> bool {
+    FILES
+        .iter()
+        .any(|(name, _)| existing(folder, name).is_some())
+}
+
+fn folder_name(folder: &Path) -> String {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.unwrap_or("data").to_owned()
+}
+
+/// See [`Dataset::sha256`].
+fn combined(hashes: &[[u8; 32]; 2]) -> [u8; 32] {
+    Sha256::digest(hashes.as_flattened()).into()
 }
 
 /// The file under its name, or with `.gz` behind it.
@@ -229,9 +307,6 @@ fn class_names(folder: &Path, is_published: bool) -> Result<[String; CLASSES], E
         names.get(class).copied().unwrap_or_default().to_owned()
     }))
 }
-
-/// Longest name of a class in bytes: short enough for a board's display and for the file.
-const MAX_CLASS_NAME: usize = 32;
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {

@@ -1,0 +1,115 @@
+//! `trainer data`: what a data set holds, before training on it.
+
+use super::DataArgs;
+use crate::dataset::{Dataset, check, hex};
+use crate::error::Error;
+use crate::output;
+use crate::report::{Tile, sheet, short};
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use lenet_core::arch::CLASSES;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum DataCommand {
+    /// Read everything, count, and warn of what looks odd
+    Check(CheckArgs),
+    /// Draw the first images of each class into a PNG file
+    Show(ShowArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Which images
+    #[arg(long, default_value = "train")]
+    split: Split,
+    /// Images a class
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=40))]
+    per_class: u8,
+    /// New PNG file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Split {
+    Train,
+    Test,
+}
+
+pub fn run(command: &DataCommand) -> Result<(), Error> {
+    match command {
+        DataCommand::Check(args) => check(&args.data.read()?),
+        DataCommand::Show(args) => show(args, &args.data.read()?),
+    }
+}
+
+fn check(data: &Dataset) -> Result<(), Error> {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["class", "training images", "test images"]);
+    for (class, [train, test]) in check::counts(data).into_iter().enumerate() {
+        if !data.classes[class].is_empty() || train + test > 0 {
+            let name = format!("{class} {}", data.classes[class]);
+            table.add_row([name, train.to_string(), test.to_string()]);
+        }
+    }
+    table.add_row([
+        "all".to_owned(),
+        data.train.len().to_string(),
+        data.test.len().to_string(),
+    ]);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("data {} in {}", data.name, data.folder.display());
+    println!("{table}");
+    println!("sha256 {}", hex(&data.sha256));
+    let warnings = check::warnings(data);
+    for warning in &warnings {
+        println!("warning: {warning}");
+    }
+    if warnings.is_empty() {
+        println!("nothing odd");
+    }
+    Ok(())
+}
+
+/// The first images of each class, class after class; where all have enough of them, a row is a class.
+fn show(args: &ShowArgs, data: &Dataset) -> Result<(), Error> {
+    let (name, split) = match args.split {
+        Split::Train => ("training", &data.train),
+        Split::Test => ("test", &data.test),
+    };
+    let mut taken = [0; CLASSES];
+    let mut tiles: Vec<(u8, Tile<'_>)> = Vec::new();
+    for (index, (pixels, &label)) in split.images().iter().zip(split.labels()).enumerate() {
+        let (class, taken) = (
+            &data.classes[usize::from(label)],
+            &mut taken[usize::from(label)],
+        );
+        if *taken < args.per_class {
+            *taken += 1;
+            let lines = vec![format!("{} {index}", short(class))];
+            tiles.push((label, Tile { pixels, lines }));
+        }
+    }
+    tiles.sort_by_key(|(label, _)| *label);
+    let tiles: Vec<Tile<'_>> = tiles.into_iter().map(|(_, tile)| tile).collect();
+    let png = sheet(
+        &format!("{}: {name} images", data.name),
+        &tiles,
+        args.per_class.into(),
+    );
+    output::write_new(&args.out, &png)?;
+    println!("wrote {} ({} images)", args.out.display(), tiles.len());
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! `trainer predict`: what a network takes single images for.
+
+use super::DataArgs;
+use crate::dataset::read_image;
+use crate::error::Error;
+use crate::evaluate::core_logits;
+use crate::weights_file::WeightsFile;
+use lenet_core::arch::{CLASSES, Params, Pixels};
+use lenet_core::ops::softmax;
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Weights file, or a safetensors file with PyTorch's names
+    weights: PathBuf,
+    /// PNG or JPEG files, 28x28, bright on black
+    #[arg(required_unless_present = "index")]
+    images: Vec<PathBuf>,
+    /// Image of the test set, counted from 0; may be given again
+    #[arg(long, value_name = "N")]
+    index: Vec<usize>,
+    /// Print JSON: an array with an object an image
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Classes named for an image.
+const TOP: usize = 3;
+
+/// What is printed of an image.
+#[derive(Debug, Serialize)]
+struct Prediction<'a> {
+    /// The file, if it came from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a PathBuf>,
+    /// In the test set, if it is from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    /// Its true class, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    /// Most likely first.
+    top: Vec<Guess<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Guess<'a> {
+    class: &'a str,
+    /// By softmax, in 0..=1.
+    confidence: f32,
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    let file = WeightsFile::load(&args.weights)?;
+    let weights = file.weights();
+    let mut images: Vec<(Prediction<'_>, Pixels)> = Vec::new();
+    for path in &args.images {
+        let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
+        let pixels = read_image(&bytes, args.data.images).map_err(|problem| Error::Data {
+            path: path.clone(),
+            problem,
+        })?;
+        let top = top(weights.params, &pixels, &weights.metadata.classes);
+        images.push((
+            Prediction {
+                file: Some(path),
+                index: None,
+                label: None,
+                top,
+            },
+            pixels,
+        ));
+    }
+    if !args.index.is_empty() {
+        let test = args.data.read()?;
+        for &index in &args.index {
+            let Some(pixels) = test.test.images().get(index) else {
+                return Err(Error::Settings(format!(
+                    "--index {index}: the test set of {} has images 0 to {}",
+                    test.name,
+                    test.test.len() - 1
+                )));
+            };
+            let label = test.classes[usize::from(test.test.labels()[index])].clone();
+            let top = top(weights.params, pixels, &weights.metadata.classes);
+            let prediction = Prediction {
+                file: None,
+                index: Some(index),
+                label: Some(label),
+                top,
+            };
+            images.push((prediction, *pixels));
+        }
+    }
+    if args.json {
+        let predictions: Vec<_> = images.iter().map(|(prediction, _)| prediction).collect();
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&predictions).expect("texts and numbers")
+        );
+        return Ok(());
+    }
+    for (
+        Prediction {
+            file,
+            index,
+            label,
+            top,
+        },
+        pixels,
+    ) in &images
+    {
+        match (file, index, label) {
+            (Some(path), ..) => println!("{}", path.display()),
+            (_, Some(index), Some(label)) => println!("test image {index}, {label}"),
+            _ => unreachable!("an image is a file or one of the test set"),
+        }
+        print!("{}", characters(pixels));
+        for Guess { class, confidence } in top {
+            println!("{:6.2} % {class}", confidence * 100.0);
+        }
+    }
+    Ok(())
+}
+
+/// The likeliest classes of those that have a name; of equal ones the first.
+fn top<'a>(params: &Params, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Vec<Guess<'a>> {
+    let [logits] = core_logits(params, &[*pixels])[..] else {
+        unreachable!("one image gives one row of logits")
+    };
+    let mut confidences = logits;
+    softmax(&logits, &mut confidences);
+    let mut order: Vec<usize> = (0..CLASSES)
+        .filter(|&class| !classes[class].is_empty())
+        .collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    order
+        .into_iter()
+        .take(TOP)
+        .map(|class| Guess {
+            class: classes[class],
+            confidence: confidences[class],
+        })
+        .collect()
+}
+
+/// The image in characters, brighter ones denser: two rows of pixels are one of characters, which are twice as high
+/// as wide.
+fn characters(pixels: &Pixels) -> String {
+    const RAMP: &[u8; 10] = b" .:-=+*#%@";
+    let mut text = String::new();
+    for rows in pixels.chunks_exact(2) {
+        let line: String = rows[0]
+            .iter()
+            .zip(&rows[1])
+            .map(|(&upper, &lower)| {
+                let grey = (usize::from(upper) + usize::from(lower)) / 2;
+                char::from(RAMP[grey * RAMP.len() / 256])
+            })
+            .collect();
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brighter_pixels_are_denser_characters() {
+        let mut pixels = [[0; 28]; 28];
+        pixels[0][0] = 255;
+        pixels[1][0] = 255;
+        pixels[2][1] = 255;
+        pixels[27] = [255; 28];
+        let text = characters(&pixels);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 14);
+        assert_eq!((lines[0], lines[1], lines[2]), ("@", " =", ""));
+        assert_eq!(lines[13], "=".repeat(28));
+    }
+}
