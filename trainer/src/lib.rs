@@ -13,7 +13,8 @@
 //! | [`train`] | the epoch loop over a backend |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
-//! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
+//! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
+//! | [`safetensors`], [`onnx`], [`c_header`] | parameters for and from other programs |
 //! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
 
@@ -21,6 +22,7 @@
 
 pub mod adam;
 pub mod backend;
+pub mod c_header;
 pub mod commands;
 pub mod cpu;
 #[cfg(feature = "cuda")]
@@ -31,6 +33,7 @@ pub mod error;
 pub mod evaluate;
 pub mod init;
 pub mod loss;
+pub mod onnx;
 pub mod output;
 pub mod reference;
 pub mod run;

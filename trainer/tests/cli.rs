@@ -257,10 +257,24 @@ fn weights_go_out_and_come_back_and_train_on() {
     place.good("import net.safetensors --out again.weights");
     place.good("export again.weights --format safetensors --out again.safetensors");
     assert!(place.read("net.safetensors") == place.read("again.safetensors"));
-    for (run, init) in [("x", "run/lenet.weights"), ("y", "net.safetensors")] {
+    place.good("export run/lenet.weights --format onnx --out net.onnx");
+    place.good("import net.onnx --out onnx.weights");
+    place.good("export onnx.weights --format safetensors --out onnx.safetensors");
+    assert!(place.read("net.safetensors") == place.read("onnx.safetensors"));
+    let about = place.good("summary net.onnx");
+    assert!(about.contains("imported from ONNX"), "{about}");
+    for (run, init) in [
+        ("x", "run/lenet.weights"),
+        ("y", "net.safetensors"),
+        ("z", "net.onnx"),
+    ] {
         place.good(&format!("{TRAIN} --max-steps 2 --init {init} --out {run}"));
+        assert!(place.read("x/lenet.weights") == place.read(&format!("{run}/lenet.weights")));
     }
-    assert!(place.read("x/lenet.weights") == place.read("y/lenet.weights"));
+    place.good("export run/lenet.weights --format c --out lenet_weights.h");
+    let header = place.text("lenet_weights.h");
+    let declared = "\nstatic const float lenet_fc1_weight[120][256] = {";
+    assert!(header.contains(declared), "{header}");
 }
 
 #[test]
@@ -588,6 +602,32 @@ fn bad_weights_are_refused_by_name() {
         "summary none",
         1,
         "none: cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn an_onnx_model_of_another_network_is_refused() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    place.good("export run/lenet.weights --format onnx --out net.onnx");
+    let good = place.read("net.onnx");
+    // The first sigmoid becomes another function, with a name of the same length.
+    let at = good.windows(7).position(|bytes| bytes == b"Sigmoid");
+    let mut other = good.clone();
+    other[at.unwrap()..][..7].copy_from_slice(b"Hardmax");
+    place.write("other.onnx", &other);
+    place.refused(
+        "import other.onnx --out new.weights",
+        1,
+        "other.onnx: the graph is another network's:\
+         \n  found    Conv, MaxPool, Hardmax, Conv, MaxPool, Sigmoid, Flatten, Gemm, Sigmoid, Gemm, Sigmoid, Gemm\
+         \n  expected Conv, MaxPool, Sigmoid, Conv, MaxPool, Sigmoid, Flatten, Gemm, Sigmoid, Gemm, Sigmoid, Gemm",
+    );
+    place.write("cut.onnx", &good[..1000]);
+    let err = place.failed("evaluate cut.onnx --data letters", 1);
+    assert!(
+        err.starts_with("error: cut.onnx: broken ONNX file: "),
+        "{err}"
     );
 }
 
