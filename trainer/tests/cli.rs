@@ -5,6 +5,7 @@
 use assert_cmd::Command;
 use std::path::PathBuf;
 use tempfile::TempDir;
+use trainer::weights_file::WeightsFile;
 
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 #[path = "cli/cuda.rs"]
@@ -602,6 +603,60 @@ fn bad_weights_are_refused_by_name() {
         "summary none",
         1,
         "none: cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn compare_names_what_differs_and_where() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    place.good("export run/lenet.weights --format onnx --out net.onnx");
+    place.good("evaluate net.onnx --data letters --logits logits.safetensors");
+    for other in ["net.onnx", "logits.safetensors"] {
+        let out = place.good(&format!(
+            "compare run/lenet.weights {other} --data letters --per-layer"
+        ));
+        assert!(
+            out.ends_with("\n0 of 30 images get another class\nequal bit for bit\n"),
+            "{out}"
+        );
+        assert_eq!(out.contains("fc1_weight"), other == "net.onnx", "{out}");
+        assert_eq!(out.contains("pool1"), other == "net.onnx", "{out}");
+    }
+
+    let weights = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
+    let mut params = *weights.weights().params;
+    params.fc3_bias[3] += 0.5;
+    place.write(
+        "other.safetensors",
+        &trainer::safetensors::write_params(&params),
+    );
+    let compare = "compare run/lenet.weights other.safetensors --data letters --images 7";
+    place.refused(
+        compare,
+        3,
+        "run/lenet.weights and other.safetensors differ: fc3_bias by up to 5.00e-1, first at element 3; \
+         --tolerance is 0",
+    );
+    let out = place.good(&format!("{compare} --tolerance 0.51"));
+    assert!(
+        out.ends_with(" of 7 images get another class\nwithin 0.51\n"),
+        "{out}"
+    );
+    place.refused(
+        "compare other.safetensors logits.safetensors --data letters --tolerance 0.25",
+        3,
+        "other.safetensors and logits.safetensors differ: logits by up to 5.00e-1, first at image 0, element 3; \
+         --tolerance is 0.25",
+    );
+    place.refused(
+        "compare run/lenet.weights logits.safetensors --data letters --images 31",
+        2,
+        "--images 31: run/lenet.weights has 30 images",
+    );
+    place.unusable(
+        "compare a b --tolerance nan",
+        "invalid value 'nan' for '--tolerance <F>': must be 0 or above, and finite",
     );
 }
 

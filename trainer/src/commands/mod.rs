@@ -1,5 +1,6 @@
 //! The subcommands, one a file. Only these print.
 
+mod compare;
 mod device;
 mod doctor;
 mod evaluate;
@@ -33,6 +34,8 @@ enum Command {
     Device(device::Args),
     /// Look at what this machine has, and how to mend what is missing
     Doctor(doctor::Args),
+    /// Compare two weights files, or one and a reference's outputs
+    Compare(compare::Args),
     /// Write weights in another program's format
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
@@ -69,6 +72,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Device(args) => device::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
         Command::Summary(args) => summary::run(&args),
