@@ -332,6 +332,30 @@ fn summary_shows_the_network_and_what_the_file_says() {
 }
 
 #[test]
+fn shells_and_man_know_every_command() {
+    let place = Place::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = place.good(&format!("completions {shell}"));
+        for word in ["evaluate", "per-layer", "batch-size"] {
+            assert!(script.contains(word), "{word} for {shell}");
+        }
+    }
+    place.unusable("completions tcsh", "invalid value 'tcsh' for '<SHELL>'");
+    place.good("man --out man1");
+    let pages = place.list("man1");
+    for page in ["trainer.1", "trainer-train.1", "trainer-device-evaluate.1"] {
+        assert!(pages.iter().any(|name| name == page), "{page} in {pages:?}");
+    }
+    let page = place.text("man1/trainer-compare.1");
+    assert!(page.contains(".TH trainer-compare 1"), "{page}");
+    place.refused(
+        "man --out man1",
+        1,
+        "man1/trainer.1: exists already, and nothing is overwritten; choose another name or remove it",
+    );
+}
+
+#[test]
 fn nothing_is_overwritten() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));

@@ -1,6 +1,7 @@
 //! The subcommands, one a file. Only these print.
 
 mod compare;
+mod completions;
 mod device;
 mod doctor;
 mod evaluate;
@@ -42,6 +43,10 @@ enum Command {
     Import(exchange::ImportArgs),
     /// Show the network, and what a weights file says of itself
     Summary(summary::Args),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    Man(completions::ManArgs),
 }
 
 /// Where the data set is.
@@ -76,5 +81,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
         Command::Summary(args) => summary::run(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     }
 }
