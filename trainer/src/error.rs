@@ -108,7 +108,7 @@ pub enum Error {
     /// A board could not be asked.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
-    /// A board computes other bits than the host.
+    /// Two computations of the same thing give other values: board and host, or what `compare` was given.
     #[error("{0}")]
     Mismatch(String),
     /// No GPU can be used, or one failed.
@@ -122,7 +122,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: host and board disagree.
+    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: what was compared differs.
     pub fn exit_code(&self) -> std::process::ExitCode {
         match self {
             Self::Settings(_) => 2.into(),

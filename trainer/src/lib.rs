@@ -14,7 +14,8 @@
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`report`] | pictures of a run, and a page with all of them |
-//! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
+//! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
+//! | [`safetensors`], [`onnx`], [`c_header`] | parameters for and from other programs |
 //! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
 
@@ -22,6 +23,7 @@
 
 pub mod adam;
 pub mod backend;
+pub mod c_header;
 pub mod commands;
 pub mod cpu;
 #[cfg(feature = "cuda")]
@@ -32,6 +34,7 @@ pub mod error;
 pub mod evaluate;
 pub mod init;
 pub mod loss;
+pub mod onnx;
 pub mod output;
 pub mod reference;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use bytemuck::zeroed_box;
 use lenet_core::arch::{CLASSES, Logits, Params, TENSORS, Tensor};
+use lenet_core::network::{Activations, LAYERS_KEPT};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 /// PyTorch's names of [`TENSORS`], as of two `nn.Sequential`, `conv` and `fc`.
@@ -87,6 +88,61 @@ pub fn write_logits(logits: &[Logits]) -> Vec<u8> {
         view(&[logits.len(), CLASSES], logits.as_flattened()),
     )];
     serialize(views, None).expect("the size follows from the shape")
+}
+
+/// What some program computed for images: the layers of [`Activations::layers`], as far as it gave them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// How many images.
+    pub images: usize,
+    /// Each layer's values, image by image. The logits, the last layer, are always there.
+    pub layers: [Option<Vec<f32>>; LAYERS_KEPT],
+}
+
+/// The outputs in a safetensors file with a tensor `logits`; `None` if it is no such file. Values in f64 are rounded.
+///
+/// # Errors
+/// A sentence on the tensor that is not what it should be.
+pub fn read_outputs(bytes: &[u8]) -> Option<Result<Outputs, String>> {
+    let file = SafeTensors::deserialize(bytes).ok()?;
+    let images = *file.tensor("logits").ok()?.shape().first()?;
+    if images == 0 {
+        return Some(Err("logits: of no image".to_owned()));
+    }
+    let layers = Activations::new()
+        .layers()
+        .map(|(name, values)| (name, values.len()));
+    let mut outputs = Outputs {
+        images,
+        layers: [const { None }; LAYERS_KEPT],
+    };
+    for ((name, len), out) in layers.into_iter().zip(&mut outputs.layers) {
+        let name = if len == CLASSES { "logits" } else { name };
+        let Ok(view) = file.tensor(name) else {
+            continue;
+        };
+        let shape = view.shape();
+        if shape.first() != Some(&images) || shape.iter().skip(1).product::<usize>() != len {
+            return Some(Err(format!(
+                "{name}: found {shape:?}, wanted [{images}, ...] with {len} values an image"
+            )));
+        }
+        *out = Some(match view.dtype() {
+            Dtype::F32 => floats(view.data(), f32::from_le_bytes),
+            Dtype::F64 => floats(view.data(), |bytes| f64::from_le_bytes(bytes) as f32),
+            other => return Some(Err(format!("{name}: found {other:?}, wanted F32 or F64"))),
+        });
+    }
+    Some(Ok(outputs))
+}
+
+fn floats<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&value| read(value))
+        .collect()
 }
 
 fn view<'a>(dims: &[usize], values: &'a [f32]) -> TensorView<'a> {

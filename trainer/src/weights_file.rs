@@ -1,11 +1,11 @@
 //! Weights files on the host: read with every check, written whole. The format is `lenet_core::weights`.
 
 use crate::error::Error;
-use crate::{output, safetensors};
+use crate::{onnx, output, safetensors};
 use lenet_core::arch::Params;
 use lenet_core::network::Activations;
 use lenet_core::self_test;
-use lenet_core::weights::{self, EncodeError, MAGIC, MAX_LEN, Metadata, Provenance, Weights};
+use lenet_core::weights::{self, EncodeError, MAX_LEN, Metadata, Provenance, Weights};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -36,25 +36,20 @@ impl WeightsFile {
         Ok(Self { words, len })
     }
 
-    /// Reads a file and runs its self-test. A safetensors file with PyTorch's names serves too: it becomes a weights
-    /// file that says where it came from and nothing more.
+    /// Reads a file and runs its self-test. A safetensors file with PyTorch's names and an ONNX model of this network
+    /// serve too: they become a weights file that says where it came from and nothing more.
     ///
     /// # Errors
     /// * `Io`: the file cannot be read
     /// * `Weights`: it is no weights file, or a damaged or foreign one
-    /// * `Foreign`: a safetensors file whose tensors are not this network's
+    /// * `Foreign`: a safetensors file or an ONNX model that is not this network's
     /// * `SelfTest`: this build computes other logits than the one that wrote the file
     pub fn load(path: &Path) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
-        if !bytes.starts_with(&MAGIC) && safetensors::looks_like(&bytes) {
-            let foreign = |problem| Error::Foreign {
+        if let Some(imported) = import(&bytes) {
+            return imported.map_err(|problem| Error::Foreign {
                 path: path.to_owned(),
                 problem,
-            };
-            let params = safetensors::read_params(&bytes).map_err(foreign)?;
-            return Self::encode(&params, &IMPORTED).map_err(|source| Error::Foreign {
-                path: path.to_owned(),
-                problem: source.to_string(),
             });
         }
         let mut words = vec![0u32; bytes.len().div_ceil(4)];
@@ -95,8 +90,23 @@ impl WeightsFile {
     }
 }
 
+/// A weights file of the parameters in another program's file; `None` if it does not look like one that is read.
+fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
+    let (params, recipe) = if safetensors::looks_like(bytes) {
+        (safetensors::read_params(bytes), "imported from safetensors")
+    } else if onnx::looks_like(bytes) {
+        (onnx::read_params(bytes), "imported from ONNX")
+    } else {
+        return None;
+    };
+    let mut metadata = IMPORTED;
+    metadata.provenance.recipe = recipe;
+    let encode = |params: Box<Params>| WeightsFile::encode(&params, &metadata);
+    Some(params.and_then(|params| encode(params).map_err(|error| error.to_string())))
+}
+
 /// What is known of parameters that another program trained.
-const IMPORTED: Metadata = Metadata {
+pub(crate) const IMPORTED: Metadata = Metadata {
     classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
     provenance: Provenance {
         dataset: "unknown",
@@ -107,7 +117,7 @@ const IMPORTED: Metadata = Metadata {
         batch_size: 0,
         learning_rate: 0.0,
         test_accuracy: f32::NAN,
-        recipe: "imported from safetensors",
+        recipe: "imported",
     },
 };
 

@@ -9,6 +9,7 @@ mod place;
 mod cuda;
 
 use place::{FILES, Place, TRAIN, idx, images, labels};
+use trainer::weights_file::WeightsFile;
 
 #[test]
 fn a_run_prints_the_courses_lines_and_leaves_its_files() {
@@ -150,10 +151,24 @@ fn weights_go_out_and_come_back_and_train_on() {
     place.good("import net.safetensors --out again.weights");
     place.good("export again.weights --format safetensors --out again.safetensors");
     assert!(place.read("net.safetensors") == place.read("again.safetensors"));
-    for (run, init) in [("x", "run/lenet.weights"), ("y", "net.safetensors")] {
+    place.good("export run/lenet.weights --format onnx --out net.onnx");
+    place.good("import net.onnx --out onnx.weights");
+    place.good("export onnx.weights --format safetensors --out onnx.safetensors");
+    assert!(place.read("net.safetensors") == place.read("onnx.safetensors"));
+    let about = place.good("summary net.onnx");
+    assert!(about.contains("imported from ONNX"), "{about}");
+    for (run, init) in [
+        ("x", "run/lenet.weights"),
+        ("y", "net.safetensors"),
+        ("z", "net.onnx"),
+    ] {
         place.good(&format!("{TRAIN} --max-steps 2 --init {init} --out {run}"));
+        assert!(place.read("x/lenet.weights") == place.read(&format!("{run}/lenet.weights")));
     }
-    assert!(place.read("x/lenet.weights") == place.read("y/lenet.weights"));
+    place.good("export run/lenet.weights --format c --out lenet_weights.h");
+    let header = place.text("lenet_weights.h");
+    let declared = "\nstatic const float lenet_fc1_weight[120][256] = {";
+    assert!(header.contains(declared), "{header}");
 }
 
 #[test]
@@ -207,6 +222,30 @@ fn summary_shows_the_network_and_what_the_file_says() {
     ] {
         assert!(about.contains(part), "{part} in {about}");
     }
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let place = Place::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = place.good(&format!("completions {shell}"));
+        for word in ["evaluate", "per-layer", "batch-size"] {
+            assert!(script.contains(word), "{word} for {shell}");
+        }
+    }
+    place.unusable("completions tcsh", "invalid value 'tcsh' for '<SHELL>'");
+    place.good("man --out man1");
+    let pages = place.list("man1");
+    for page in ["trainer.1", "trainer-train.1", "trainer-device-evaluate.1"] {
+        assert!(pages.iter().any(|name| name == page), "{page} in {pages:?}");
+    }
+    let page = place.text("man1/trainer-compare.1");
+    assert!(page.contains(".TH trainer-compare 1"), "{page}");
+    place.refused(
+        "man --out man1",
+        1,
+        "man1/trainer.1: exists already, and nothing is overwritten; choose another name or remove it",
+    );
 }
 
 #[test]
@@ -482,6 +521,86 @@ fn bad_weights_are_refused_by_name() {
         "summary none",
         1,
         "none: cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn compare_names_what_differs_and_where() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    place.good("export run/lenet.weights --format onnx --out net.onnx");
+    place.good("evaluate net.onnx --data letters --logits logits.safetensors");
+    for other in ["net.onnx", "logits.safetensors"] {
+        let out = place.good(&format!(
+            "compare run/lenet.weights {other} --data letters --per-layer"
+        ));
+        assert!(
+            out.ends_with("\n0 of 30 images get another class\nequal bit for bit\n"),
+            "{out}"
+        );
+        assert_eq!(out.contains("fc1_weight"), other == "net.onnx", "{out}");
+        assert_eq!(out.contains("pool1"), other == "net.onnx", "{out}");
+    }
+
+    let weights = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
+    let mut params = *weights.weights().params;
+    params.fc3_bias[3] += 0.5;
+    place.write(
+        "other.safetensors",
+        &trainer::safetensors::write_params(&params),
+    );
+    let compare = "compare run/lenet.weights other.safetensors --data letters --images 7";
+    place.refused(
+        compare,
+        3,
+        "run/lenet.weights and other.safetensors differ: fc3_bias by up to 5.00e-1, first at element 3; \
+         --tolerance is 0",
+    );
+    let out = place.good(&format!("{compare} --tolerance 0.51"));
+    assert!(
+        out.ends_with(" of 7 images get another class\nwithin 0.51\n"),
+        "{out}"
+    );
+    place.refused(
+        "compare other.safetensors logits.safetensors --data letters --tolerance 0.25",
+        3,
+        "other.safetensors and logits.safetensors differ: logits by up to 5.00e-1, first at image 0, element 3; \
+         --tolerance is 0.25",
+    );
+    place.refused(
+        "compare run/lenet.weights logits.safetensors --data letters --images 31",
+        2,
+        "--images 31: run/lenet.weights has 30 images",
+    );
+    place.unusable(
+        "compare a b --tolerance nan",
+        "invalid value 'nan' for '--tolerance <F>': must be 0 or above, and finite",
+    );
+}
+
+#[test]
+fn an_onnx_model_of_another_network_is_refused() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    place.good("export run/lenet.weights --format onnx --out net.onnx");
+    let good = place.read("net.onnx");
+    // The first sigmoid becomes another function, with a name of the same length.
+    let at = good.windows(7).position(|bytes| bytes == b"Sigmoid");
+    let mut other = good.clone();
+    other[at.unwrap()..][..7].copy_from_slice(b"Hardmax");
+    place.write("other.onnx", &other);
+    place.refused(
+        "import other.onnx --out new.weights",
+        1,
+        "other.onnx: the graph is another network's:\
+         \n  found    Conv, MaxPool, Hardmax, Conv, MaxPool, Sigmoid, Flatten, Gemm, Sigmoid, Gemm, Sigmoid, Gemm\
+         \n  expected Conv, MaxPool, Sigmoid, Conv, MaxPool, Sigmoid, Flatten, Gemm, Sigmoid, Gemm, Sigmoid, Gemm",
+    );
+    place.write("cut.onnx", &good[..1000]);
+    let err = place.failed("evaluate cut.onnx --data letters", 1);
+    assert!(
+        err.starts_with("error: cut.onnx: broken ONNX file: "),
+        "{err}"
     );
 }
 

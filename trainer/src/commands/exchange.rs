@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::weights_file::WeightsFile;
-use crate::{output, safetensors};
+use crate::{c_header, onnx, output, safetensors};
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ pub struct ExportArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArgs {
-    /// Safetensors file with the names of PyTorch's state_dict: conv.0.weight, conv.0.bias, conv.3.*, fc.0.*, fc.2.*, fc.4.*
+    /// Safetensors file with the names of PyTorch's state_dict: conv.0.weight, conv.0.bias, conv.3.*, fc.0.*, fc.2.*,
+    /// fc.4.*; or an ONNX model of this network
     file: PathBuf,
     /// New weights file
     #[arg(long, value_name = "WEIGHTS")]
@@ -31,12 +32,19 @@ pub struct ImportArgs {
 enum Format {
     /// For PyTorch, with the names of its state_dict
     Safetensors,
+    /// The network with its parameters: `image` (N, 1, 28, 28) f32 in 0..1, to `logits` (N, 10); operator set 13
+    Onnx,
+    /// A C header of arrays
+    C,
 }
 
 pub fn export(args: &ExportArgs) -> Result<(), Error> {
     let file = WeightsFile::load(&args.weights)?;
+    let weights = file.weights();
     let bytes = match args.format {
-        Format::Safetensors => safetensors::write_params(file.weights().params),
+        Format::Safetensors => safetensors::write_params(weights.params),
+        Format::Onnx => onnx::write(&weights),
+        Format::C => c_header::write(&weights).into_bytes(),
     };
     output::write_new(&args.out, &bytes)?;
     println!("wrote {} ({} bytes)", args.out.display(), bytes.len());

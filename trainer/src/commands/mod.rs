@@ -1,5 +1,7 @@
 //! The subcommands, one a file. Only these print.
 
+mod compare;
+mod completions;
 mod data;
 mod device;
 mod doctor;
@@ -42,6 +44,8 @@ enum Command {
     Device(device::Args),
     /// Look at what this machine has, and how to mend what is missing
     Doctor(doctor::Args),
+    /// Compare two weights files, or one and a reference's outputs
+    Compare(compare::Args),
     /// Write weights in another program's format
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
@@ -50,6 +54,10 @@ enum Command {
     Report(report::Args),
     /// Show the network, and what a weights file says of itself
     Summary(summary::Args),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    Man(completions::ManArgs),
 }
 
 /// Where the data set is, and how to read it.
@@ -112,9 +120,12 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Data(command) => data::run(&command),
         Command::Device(args) => device::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
         Command::Report(args) => report::run(&args),
         Command::Summary(args) => summary::run(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     }
 }

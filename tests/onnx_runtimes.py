@@ -1,0 +1,48 @@
+"""ONNX Runtime and tract against lenet-core: the same logits, within 1e-5, on the first 1,000 test images.
+
+    trainer export data/lenet.weights --format onnx --out lenet.onnx
+    trainer evaluate data/lenet.weights --logits logits.safetensors
+    python tests/onnx_runtimes.py lenet.onnx logits.safetensors
+
+Needs numpy, onnxruntime, safetensors and tract from PyPI.
+"""
+
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import tract
+from safetensors.numpy import load_file
+
+IMAGES = 1000
+LIMIT = 1e-5
+
+model, logits = sys.argv[1:]
+path = Path(__file__).parent / "../data/fashion-mnist/t10k-images-idx3-ubyte.gz"
+pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)
+images = pixels.reshape(-1, 1, 28, 28)[:IMAGES].astype(np.float32) / np.float32(255)
+expected = load_file(logits)["logits"][:IMAGES]
+
+
+def by_onnxruntime():
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"image": images})[0]
+
+
+def by_tract():
+    network = tract.onnx().load(model)
+    network.set_input_fact(0, f"{IMAGES},1,28,28,f32")
+    return network.into_model().into_runnable().run([images])[0].to_numpy()
+
+
+failed = False
+for runtime, run in [("ONNX Runtime " + onnxruntime.__version__, by_onnxruntime), ("tract " + tract.version(), by_tract)]:
+    found = run()
+    assert found.shape == (IMAGES, 10), found.shape
+    worst = float(np.abs(found - expected).max())
+    others = int((found.argmax(1) != expected.argmax(1)).sum())
+    print(f"{runtime}: largest difference {worst:.2e}, {others} of {IMAGES} images with another class")
+    failed |= not worst <= LIMIT
+sys.exit(failed)

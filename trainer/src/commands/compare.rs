@@ -1,0 +1,304 @@
+//! `trainer compare`: two sets of parameters, or parameters and a reference's outputs, element by element.
+
+use super::DataArgs;
+use crate::dataset::Dataset;
+use crate::device::ulps;
+use crate::error::Error;
+use crate::safetensors;
+use crate::weights_file::WeightsFile;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use lenet_core::arch::{CLASSES, Pixels, TENSORS, image};
+use lenet_core::network::{Activations, LAYERS_KEPT, argmax, forward};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Weights file, or a safetensors file or ONNX model that `import` reads
+    a: PathBuf,
+    /// Another; or a safetensors file of a reference's outputs for the test images: `logits` (N, 10), f32 or f64, and, if
+    /// it has them, `pool1` (N, 6, 12, 12), `pool2` (N, 16, 4, 4), `fc1` (N, 120), `fc2` (N, 84)
+    b: PathBuf,
+    /// Compare the outputs of every layer, not only the logits
+    #[arg(long)]
+    per_layer: bool,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Only the first N test images [default: all, or as many as the reference has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    images: Option<u32>,
+    /// The largest difference that passes; 0 asks for the same bits
+    #[arg(long, default_value_t = 0.0, value_name = "F", value_parser = tolerance)]
+    tolerance: f64,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(tolerance) if tolerance >= 0.0 && tolerance.is_finite() => Ok(tolerance),
+        Ok(_) => Err("must be 0 or above, and finite".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What stands on one side of the comparison.
+enum Side {
+    Weights(WeightsFile),
+    Outputs(safetensors::Outputs),
+}
+
+impl Side {
+    fn load(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
+        match safetensors::read_outputs(&bytes) {
+            Some(Ok(outputs)) => Ok(Self::Outputs(outputs)),
+            Some(Err(problem)) => Err(Error::Foreign {
+                path: path.to_owned(),
+                problem,
+            }),
+            None => WeightsFile::load(path).map(Self::Weights),
+        }
+    }
+
+    /// The images that it has outputs for.
+    fn images(&self, data: &Option<Dataset>) -> usize {
+        match (self, data) {
+            (Self::Outputs(outputs), _) => outputs.images,
+            (Self::Weights(_), data) => data.as_ref().map_or(0, |data| data.test.len()),
+        }
+    }
+
+    /// The outputs of each kept layer for the images, as long as the reference has them.
+    fn layers(&self, images: &[Pixels], count: usize) -> [Option<Vec<f32>>; LAYERS_KEPT] {
+        match self {
+            Self::Outputs(outputs) => outputs.layers.clone().map(|values| {
+                let mut values = values?;
+                values.truncate(values.len() / outputs.images * count);
+                Some(values)
+            }),
+            Self::Weights(file) => {
+                let params = file.weights().params;
+                let activations: Vec<Activations> = images
+                    .par_iter()
+                    .map(|pixels| {
+                        let mut act = Activations::new();
+                        forward(params, &image(pixels), &mut act);
+                        act
+                    })
+                    .collect();
+                std::array::from_fn(|layer| {
+                    let values = activations.iter().flat_map(|act| act.layers()[layer].1);
+                    Some(values.copied().collect())
+                })
+            }
+        }
+    }
+}
+
+/// How far values are apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Spread {
+    values: usize,
+    /// Values whose bits differ.
+    differing: usize,
+    /// The largest difference; infinite where one is NaN and the other is not the same NaN.
+    largest: f64,
+    /// The largest difference in floats; of NaN, all there are.
+    ulps: u32,
+    /// Index and values of the first that differ.
+    first: Option<(usize, f32, f32)>,
+}
+
+impl Spread {
+    fn of(a: &[f32], b: &[f32]) -> Self {
+        let mut spread = Self {
+            values: a.len(),
+            ..Self::default()
+        };
+        let pairs = a.iter().zip(b).enumerate();
+        for (index, (&a, &b)) in pairs.filter(|(_, (a, b))| a.to_bits() != b.to_bits()) {
+            let distance = (f64::from(a) - f64::from(b)).abs();
+            let distance = if distance.is_nan() {
+                f64::INFINITY
+            } else {
+                distance
+            };
+            spread.differing += 1;
+            spread.largest = spread.largest.max(distance);
+            spread.ulps = spread.ulps.max(ulps(a, b).unwrap_or(u32::MAX));
+            spread.first.get_or_insert((index, a, b));
+        }
+        spread
+    }
+
+    fn passes(&self, tolerance: f64) -> bool {
+        self.differing == 0 || tolerance > 0.0 && self.largest <= tolerance
+    }
+}
+
+/// A line of the comparison.
+struct Line {
+    name: &'static str,
+    spread: Spread,
+    /// Values an image, where the values are of images.
+    per_image: Option<usize>,
+}
+
+impl Line {
+    /// Where the first difference is.
+    fn place(&self) -> String {
+        match (self.spread.first, self.per_image) {
+            (None, _) => String::new(),
+            (Some((index, ..)), None) => format!("element {index}"),
+            (Some((index, ..)), Some(len)) => {
+                format!("image {}, element {}", index / len, index % len)
+            }
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    let (a, b) = (Side::load(&args.a)?, Side::load(&args.b)?);
+    let mut lines = Vec::new();
+    if let (Side::Weights(a), Side::Weights(b)) = (&a, &b) {
+        let (a, b) = (a.weights().params.as_flat(), b.weights().params.as_flat());
+        lines.extend(TENSORS.iter().map(|tensor| {
+            let range = tensor.offset..tensor.offset + tensor.len();
+            Line {
+                name: tensor.name,
+                spread: Spread::of(&a[range.clone()], &b[range]),
+                per_image: None,
+            }
+        }));
+    }
+
+    let needs_data = [&a, &b].iter().any(|side| matches!(side, Side::Weights(_)));
+    let data = needs_data.then(|| args.data.load()).transpose()?;
+    let available = [&a, &b].map(|side| side.images(&data));
+    let count = match args.images {
+        Some(count) => count as usize,
+        None => available[0].min(available[1]),
+    };
+    for (available, path) in available.into_iter().zip([&args.a, &args.b]) {
+        if available < count {
+            return Err(Error::Settings(format!(
+                "--images {count}: {} has {available} images",
+                path.display()
+            )));
+        }
+    }
+    let images = data
+        .as_ref()
+        .map_or(&[][..], |data| &data.test.images()[..count]);
+    let (of_a, of_b) = (a.layers(images, count), b.layers(images, count));
+    let layers = Activations::new()
+        .layers()
+        .map(|(name, values)| (name, values.len()));
+    let mut moved = None;
+    for (((name, len), a), b) in layers.into_iter().zip(&of_a).zip(&of_b) {
+        let is_logits = len == CLASSES;
+        if let (Some(a), Some(b)) = (a, b)
+            && (args.per_layer || is_logits)
+        {
+            lines.push(Line {
+                name: if is_logits { "logits" } else { name },
+                spread: Spread::of(a, b),
+                per_image: Some(len),
+            });
+            if is_logits {
+                let (a, b) = (a.as_chunks().0.iter(), b.as_chunks().0);
+                moved = Some(a.zip(b).filter(|(a, b)| argmax(a) != argmax(b)).count());
+            }
+        }
+    }
+    println!("{}", table(&lines));
+    if let Some(moved) = moved {
+        println!("{moved} of {count} images get another class");
+    }
+    match lines
+        .iter()
+        .find(|line| !line.spread.passes(args.tolerance))
+    {
+        None if lines.iter().all(|line| line.spread.differing == 0) => {
+            println!("equal bit for bit");
+            Ok(())
+        }
+        None => {
+            println!("within {}", args.tolerance);
+            Ok(())
+        }
+        Some(line) => Err(Error::Mismatch(format!(
+            "{} and {} differ: {} by up to {:.2e}, first at {}; --tolerance is {}",
+            args.a.display(),
+            args.b.display(),
+            line.name,
+            line.spread.largest,
+            line.place(),
+            args.tolerance
+        ))),
+    }
+}
+
+fn table(lines: &[Line]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["", "values", "differ", "largest", "ulp", "first difference"]);
+    for line in lines {
+        let Spread {
+            values,
+            differing,
+            largest,
+            ulps,
+            first,
+        } = line.spread;
+        table.add_row([
+            line.name.to_owned(),
+            values.to_string(),
+            differing.to_string(),
+            if differing == 0 {
+                "0".to_owned()
+            } else {
+                format!("{largest:.2e}")
+            },
+            ulps.to_string(),
+            first.map_or_else(String::new, |(_, a, b)| {
+                format!("{}: {a:?}, {b:?}", line.place())
+            }),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1).take(4) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_counts_bits_and_keeps_the_largest_and_the_first() {
+        let next = f32::from_bits(1f32.to_bits() + 3);
+        let spread = Spread::of(&[1.0, 1.0, 0.0, 5.0], &[1.0, next, -0.0, 4.5]);
+        let expected = Spread {
+            values: 4,
+            differing: 3,
+            largest: 0.5,
+            ulps: ulps(5.0, 4.5).unwrap(),
+            first: Some((1, 1.0, next)),
+        };
+        assert_eq!(spread, expected);
+        assert!(!spread.passes(0.0) && !spread.passes(0.4) && spread.passes(0.5));
+    }
+
+    #[test]
+    fn zeros_of_other_signs_are_not_the_same_bits() {
+        let spread = Spread::of(&[0.0], &[-0.0]);
+        assert!(!spread.passes(0.0) && spread.passes(f64::MIN_POSITIVE));
+    }
+
+    #[test]
+    fn nan_passes_only_as_itself() {
+        assert!(Spread::of(&[f32::NAN], &[f32::NAN]).passes(0.0));
+        assert!(!Spread::of(&[f32::NAN], &[0.0]).passes(1e300));
+    }
+}

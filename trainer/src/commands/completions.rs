@@ -1,0 +1,53 @@
+//! `trainer completions` and `trainer man`: the command line for shells and for `man`, made from its description.
+
+use super::Cli;
+use crate::error::Error;
+use crate::output;
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell, whose completions go to the output
+    shell: Shell,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ManArgs {
+    /// Folder for the pages: trainer.1, and one a subcommand
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub fn completions(args: &CompletionsArgs) -> Result<(), Error> {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(args.shell, &mut command, name, &mut std::io::stdout());
+    Ok(())
+}
+
+pub fn man(args: &ManArgs) -> Result<(), Error> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    render(&command, &mut pages);
+    let folder = &args.out;
+    std::fs::create_dir_all(folder).map_err(Error::io("cannot be made", folder))?;
+    for (name, page) in &pages {
+        output::write_new(&folder.join(name), page)?;
+    }
+    println!("wrote {} pages to {}", pages.len(), folder.display());
+    Ok(())
+}
+
+/// The pages of a command and of all below it, with their file names.
+fn render(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) {
+    let (man, mut page) = (Man::new(command.clone()), Vec::new());
+    man.render(&mut page).expect("memory takes every byte");
+    pages.push((man.get_filename(), page));
+    for below in command.get_subcommands() {
+        render(below, pages);
+    }
+}
