@@ -744,7 +744,7 @@ fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
         )
     );
 
-    let (code, table, err) = doctor("doctor --data .", "bin");
+    let (code, table, err) = doctor("doctor --data nowhere", "bin");
     assert_eq!(code, Some(1));
     assert_eq!(
         row(&table, "data set"),
