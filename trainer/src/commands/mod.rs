@@ -7,6 +7,9 @@ mod exchange;
 mod summary;
 mod train;
 
+use crate::adam::Adam;
+use crate::backend::{Backend, State};
+use crate::dataset::Split;
 use crate::error::Error;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -57,6 +60,20 @@ impl DataArgs {
         let folder = crate::dataset::find(self.data.as_deref())?;
         crate::dataset::Dataset::load(&folder, self.allow_modified)
     }
+}
+
+/// The backend on a GPU.
+#[cfg(feature = "cuda")]
+fn cuda(train: &Split, state: &State, adam: Adam) -> Result<Box<dyn Backend>, Error> {
+    Ok(Box::new(crate::cuda::Cuda::new(train, state, adam)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
+    Err(Error::Cuda {
+        cause: "this build lacks CUDA".to_owned(),
+        remedy: "Build with --features cuda, or train with --device cpu",
+    })
 }
 
 /// Does what the command line asks.
