@@ -700,7 +700,7 @@ fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
     );
     assert!(row(&table, "cpu").starts_with("cpu ok "), "{table}");
     assert_eq!(row(&table, "QEMU"), "QEMU ok QEMU emulator version 7.2");
-    assert_eq!(row(&table, "debug probe"), "debug probe ok probe-rs 0.24");
+    assert_eq!(row(&table, "probe-rs"), "probe-rs ok probe-rs 0.24");
     let targets = "thumbv6m-none-eabi, thumbv7em-none-eabihf, thumbv8m.main-none-eabihf";
     assert_eq!(
         row(&table, "Rust targets"),
@@ -717,7 +717,7 @@ fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
             "to run firmware without a board: your package manager's qemu-system-arm",
         ),
         (
-            "debug probe",
+            "probe-rs",
             "probe-rs",
             "to flash a board: cargo install probe-rs-tools --locked",
         ),

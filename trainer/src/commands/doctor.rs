@@ -1,6 +1,6 @@
 //! `trainer doctor`: what this machine has for training, and for firmware, and how to mend what is missing.
 //!
-//! Programs are asked for their version, as a user would; boards are not looked for.
+//! Programs are asked for their version, as a user would; nothing is said to a board.
 
 use super::DataArgs;
 use crate::cpu::Isa;
@@ -50,12 +50,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
             ),
         ),
         (
-            "debug probe",
+            "probe-rs",
             version(
                 "probe-rs",
                 "to flash a board: cargo install probe-rs-tools --locked",
             ),
         ),
+        ("debug probe", debug_probe()),
         ("Rust targets", rust_targets()),
     ];
 
@@ -97,6 +98,26 @@ fn cuda() -> Finding {
     Err((
         "this build lacks it".to_owned(),
         "build with --features cuda".to_owned(),
+    ))
+}
+
+#[cfg(feature = "probe")]
+fn debug_probe() -> Finding {
+    let found = crate::device::probe::plugged_in();
+    match found.is_empty() {
+        true => Err((
+            "none found".to_owned(),
+            "plug one in; on Linux its udev rules may be missing: https://probe.rs".to_owned(),
+        )),
+        false => Ok(found.join("; ")),
+    }
+}
+
+#[cfg(not(feature = "probe"))]
+fn debug_probe() -> Finding {
+    Err((
+        "this build cannot look for one".to_owned(),
+        "build with --features probe".to_owned(),
     ))
 }
 

@@ -1,6 +1,6 @@
 //! `trainer evaluate`: accuracy of weights on a data set.
 
-use super::DataArgs;
+use super::{DataArgs, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
@@ -47,6 +47,7 @@ enum SplitArg {
 enum Device {
     Core,
     Cpu,
+    Cuda,
     Reference,
 }
 
@@ -65,6 +66,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Device::Cpu => {
             Cpu::new(split, state(), Adam::default(), args.threads.into())?
                 .logits(split.images(), &mut logits)?;
+        }
+        Device::Cuda => {
+            cuda(split, &state(), Adam::default())?.logits(split.images(), &mut logits)?;
         }
         Device::Reference => {
             Reference::new(split, state(), Adam::default()).logits(split.images(), &mut logits)?

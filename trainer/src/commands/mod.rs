@@ -12,7 +12,9 @@ mod report;
 mod summary;
 mod train;
 
-use crate::dataset::{self, Dataset, ImageOptions, ReadOptions};
+use crate::adam::Adam;
+use crate::backend::{Backend, State};
+use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
 use crate::error::Error;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -106,6 +108,20 @@ fn share(text: &str) -> Result<f64, String> {
         Ok(_) => Err("must be above 0 and below 1".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The backend on a GPU.
+#[cfg(feature = "cuda")]
+fn cuda(train: &Split, state: &State, adam: Adam) -> Result<Box<dyn Backend>, Error> {
+    Ok(Box::new(crate::cuda::Cuda::new(train, state, adam)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
+    Err(Error::Cuda {
+        cause: "this build lacks CUDA".to_owned(),
+        remedy: "Build with --features cuda, or train with --device cpu",
+    })
 }
 
 /// Does what the command line asks.

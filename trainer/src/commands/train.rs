@@ -1,11 +1,11 @@
 //! `trainer train`: the main job.
 
-use super::DataArgs;
 use super::summary::network_table;
+use super::{DataArgs, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
-use crate::dataset::{Dataset, Split, hex};
+use crate::dataset::{Dataset, hex};
 use crate::error::Error;
 use crate::init::initial_params;
 use crate::reference::Reference;
@@ -72,19 +72,6 @@ enum OrderArg {
     Shuffled,
     /// As in the file
     Sequential,
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(train: &Split, state: &State, adam: Adam) -> Result<Box<dyn Backend>, Error> {
-    Ok(Box::new(crate::cuda::Cuda::new(train, state, adam)?))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
-    Err(Error::Cuda {
-        cause: "this build lacks CUDA".to_owned(),
-        remedy: "Build with --features cuda, or train with --device cpu",
-    })
 }
 
 fn learning_rate(text: &str) -> Result<f64, String> {

@@ -1,5 +1,12 @@
-//! Training on an NVIDIA GPU: buffers, launches, and one graph an epoch. The kernels are in step.cu, compiled ahead to
-//! step.ptx, so that running needs a driver and no toolkit.
+//! Training on an NVIDIA GPU. The kernels are compiled ahead, so that running needs a driver and no toolkit.
+//!
+//! | file | what |
+//! |---|---|
+//! | step.cu | the kernels, in CUDA C; step.ptx is what NVRTC makes of them (tests/tests/cuda/ptx.rs) |
+//! | `constants.rs` | their dimensions, from `lenet_core::arch` |
+//! | `kernels.rs` | buffers, and one safe function a kernel |
+//! | `driver.rs` | whether there is a driver and a device, and what to do if not |
+//! | `mod.rs` | the backend: one graph an epoch |
 //!
 //! Data and parameters stay on the device. The order of an epoch is computed there, from its keys; an epoch is two
 //! kernels a step, captured once as a graph that is launched again for each epoch, and one synchronisation at its end,
@@ -7,25 +14,23 @@
 
 mod constants;
 mod driver;
+mod kernels;
 
 pub use constants::{ARCH, THREADS, UPDATE_BLOCKS, definitions};
 pub use driver::{Driver, probe};
 
 use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State, StepStats};
-use crate::dataset::{Order, ROUNDS, Split};
+use crate::dataset::{ROUNDS, Split};
 use crate::error::Error;
 use bytemuck::zeroed_box;
 use constants::{CONV_PARAMS, GROUP, Trace};
-use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
-use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr,
-    DriverError, LaunchConfig, PushKernelArg,
-};
-use cudarc::nvrtc::Ptx;
-use lenet_core::arch::{CLASSES, Logits, NUM_PARAMS, Params, Pixels};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaSlice};
+use driver::failed;
+use kernels::{Device, order_words};
+use lenet_core::arch::{CLASSES, Logits, Params, Pixels};
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
 
 /// The kernels, for any GPU from Volta on and any driver from CUDA 12.0 on (525, end of 2022).
 pub const PTX: &str = include_str!("step.ptx");
@@ -65,16 +70,6 @@ struct Epoch {
     conv_grads: CudaSlice<f32>,
     /// All its launches.
     graph: Option<CudaGraph>,
-}
-
-/// A stream with two events, and the kernels.
-struct Device {
-    stream: Arc<CudaStream>,
-    /// Recorded before and after an epoch.
-    epoch_events: [CudaEvent; 2],
-    logits: CudaFunction,
-    gradients: CudaFunction,
-    update: CudaFunction,
 }
 
 impl Cuda {
@@ -265,187 +260,5 @@ impl Backend for Cuda {
             moment2: read(&self.moment2)?,
             step: self.step,
         })
-    }
-}
-
-impl Device {
-    fn new(context: &Arc<CudaContext>) -> Result<Self, Error> {
-        let module = context
-            .load_module(Ptx::from_src(PTX))
-            .map_err(failed("load the kernels"))?;
-        let load = |name| {
-            let found = module.load_function(name);
-            found.map_err(failed(format!("find the kernel {name}")))
-        };
-        let event = || {
-            let event = context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
-            event.map_err(failed("make an event"))
-        };
-        Ok(Self {
-            epoch_events: [event()?, event()?],
-            // A stream of its own, because the default one cannot be captured.
-            stream: context.new_stream().map_err(failed("make a stream"))?,
-            logits: load("logits")?,
-            gradients: load("gradients")?,
-            update: load("update")?,
-        })
-    }
-
-    /// Room for `len` values, zeros.
-    fn alloc<T: DeviceRepr + cudarc::driver::ValidAsZeroBits>(
-        &self,
-        what: &str,
-        len: usize,
-    ) -> Result<CudaSlice<T>, Error> {
-        let bytes = len * size_of::<T>();
-        self.stream
-            .alloc_zeros(len)
-            .map_err(failed(format!("allocate {bytes} bytes for the {what}")))
-    }
-
-    /// A copy on the device.
-    fn upload<T: DeviceRepr>(&self, what: &str, values: &[T]) -> Result<CudaSlice<T>, Error> {
-        let bytes = size_of_val(values);
-        self.stream.clone_htod(values).map_err(failed(format!(
-            "copy the {what} to the device, {bytes} bytes"
-        )))
-    }
-
-    fn write<T: DeviceRepr>(
-        &self,
-        what: &str,
-        from: &[T],
-        to: &mut CudaSlice<T>,
-    ) -> Result<(), Error> {
-        let bytes = size_of_val(from);
-        self.stream.memcpy_htod(from, to).map_err(failed(format!(
-            "copy the {what} to the device, {bytes} bytes"
-        )))
-    }
-
-    /// A copy on the host, complete after [`finish`](Self::finish).
-    fn read<T: DeviceRepr>(&self, what: &str, from: &CudaSlice<T>) -> Result<Vec<T>, Error> {
-        let bytes = from.num_bytes();
-        self.stream.clone_dtoh(from).map_err(failed(format!(
-            "copy the {what} from the device, {bytes} bytes"
-        )))
-    }
-
-    /// Waits for everything under way.
-    fn finish(&self, what: &str) -> Result<(), Error> {
-        self.stream
-            .synchronize()
-            .map_err(failed(format!("finish {what}")))
-    }
-
-    /// The logits of `count` images, `(count, SIDE, SIDE)`, into `out`, `(count, CLASSES)`; `logits` of step.cu.
-    fn logits(
-        &self,
-        images: &CudaSlice<u8>,
-        count: usize,
-        params: &CudaSlice<f32>,
-        out: &mut CudaSlice<f32>,
-    ) -> Result<(), Error> {
-        assert!(images.len() == count * size_of::<Pixels>() && out.len() == count * CLASSES);
-        let words = count as u32;
-        let mut launch = self.stream.launch_builder(&self.logits);
-        launch.arg(images).arg(&words).arg(params).arg(out);
-        // SAFETY: the arguments are those of step.cu's `logits`, which reads `count` images and NUM_PARAMS parameters
-        // and writes `count` rows of CLASSES.
-        unsafe { launch.launch(blocks(count.div_ceil(GROUP))) }
-            .map_err(failed("launch the kernel logits"))?;
-        Ok(())
-    }
-
-    /// Forward and backward of the batch of `count` images from position `start` of the order; `gradients` of step.cu.
-    fn gradients(
-        &self,
-        (images, labels): (&CudaSlice<u8>, &CudaSlice<u8>),
-        (order, start, count): (&CudaSlice<u32>, usize, usize),
-        params: &CudaSlice<f32>,
-        (loss, correct): (&mut CudaSlice<f32>, &mut CudaSlice<u8>),
-        (traces, conv_grads): (&mut CudaSlice<f32>, &mut CudaSlice<f32>),
-    ) -> Result<(), Error> {
-        let groups = count.div_ceil(GROUP);
-        assert!(images.len() == labels.len() * size_of::<Pixels>());
-        assert!(start + count <= labels.len() && loss.len() == labels.len());
-        assert!(correct.len() == labels.len() && order.len() == 2 + ROUNDS);
-        assert!(traces.num_bytes() >= count * size_of::<Trace>());
-        assert!(conv_grads.len() >= groups * CONV_PARAMS && params.len() == NUM_PARAMS);
-        let (start, count) = (start as u32, count as u32);
-        let mut launch = self.stream.launch_builder(&self.gradients);
-        launch.arg(images).arg(labels).arg(order);
-        launch.arg(&start).arg(&count).arg(params);
-        launch.arg(loss).arg(correct).arg(traces).arg(conv_grads);
-        // SAFETY: the arguments are those of step.cu's `gradients`. It reads images below `len` of the order, which is
-        // their number, and writes by position below `start + count`, `count` traces and `groups` sums.
-        unsafe { launch.launch(blocks(groups)) }.map_err(failed("launch the kernel gradients"))?;
-        Ok(())
-    }
-
-    /// The gradients over the batch, and Adam with the coefficients of `step`; `update` of step.cu.
-    fn update(
-        &self,
-        (traces, conv_grads, count): (&CudaSlice<f32>, &CudaSlice<f32>, usize),
-        (coefficients, step): (&CudaSlice<f32>, usize),
-        [params, moment1, moment2]: [&mut CudaSlice<f32>; 3],
-    ) -> Result<(), Error> {
-        let groups = count.div_ceil(GROUP);
-        assert!(traces.num_bytes() >= count * size_of::<Trace>());
-        assert!(conv_grads.len() >= groups * CONV_PARAMS && coefficients.len() >= 6 * (step + 1));
-        assert!([&*params, moment1, moment2].map(|p| p.len()) == [NUM_PARAMS; 3]);
-        let (count, groups, step) = (count as u32, groups as u32, step as u32);
-        let mut launch = self.stream.launch_builder(&self.update);
-        launch.arg(traces).arg(&count).arg(conv_grads).arg(&groups);
-        launch.arg(coefficients).arg(&step);
-        launch.arg(params).arg(moment1).arg(moment2);
-        // SAFETY: the arguments are those of step.cu's `update`. It reads `count` traces, `groups` sums and the
-        // coefficients of `step`, and changes NUM_PARAMS values each of parameters and moments.
-        unsafe { launch.launch(blocks(UPDATE_BLOCKS)) }
-            .map_err(failed("launch the kernel update"))?;
-        Ok(())
-    }
-}
-
-/// So many blocks of the size all kernels have.
-fn blocks(count: usize) -> LaunchConfig {
-    LaunchConfig {
-        grid_dim: (count as u32, 1, 1),
-        block_dim: (THREADS as u32, 1, 1),
-        shared_mem_bytes: 0,
-    }
-}
-
-/// An order as step.cu's `Order`.
-fn order_words(order: &Order) -> [u32; 2 + ROUNDS] {
-    let mut words = [0; 2 + ROUNDS];
-    if let Order::Shuffled(permutation) = order {
-        words[0] = permutation.len;
-        words[1] = permutation.half_bits;
-        words[2..].copy_from_slice(&permutation.keys);
-    }
-    words
-}
-
-/// For `map_err`: what was tried, the driver's reason, and what to do.
-fn failed(action: impl Into<String>) -> impl FnOnce(DriverError) -> Error {
-    let action = action.into();
-    move |DriverError(reason)| Error::Cuda {
-        cause: format!("CUDA: cannot {action}: {reason:?}"),
-        remedy: match reason {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                "Other programs may hold the device's memory (nvidia-smi lists them); or try a smaller --batch-size, \
-                 or --device cpu"
-            }
-            CUresult::CUDA_ERROR_STUB_LIBRARY => {
-                "The library found is the toolkit's stub, not the driver's; take its folder out of LD_LIBRARY_PATH, \
-                 or train with --device cpu"
-            }
-            CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
-            | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-                "The kernels need a GPU of compute capability 7.0 or later; train with --device cpu"
-            }
-            _ => "Try --device cpu; nvidia-smi shows the device's state",
-        },
     }
 }

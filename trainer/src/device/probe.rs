@@ -15,6 +15,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A board that takes no byte for so long is gone.
 const STUCK: Duration = Duration::from_secs(2);
 
+/// The probes that are plugged in, as probe-rs names them.
+pub fn plugged_in() -> Vec<String> {
+    let probes = Lister::new().list_all();
+    probes.iter().map(ToString::to_string).collect()
+}
+
 /// RTT on a running board.
 pub struct Rtt {
     session: Session,

@@ -187,7 +187,16 @@ fn a_run_on_the_device() {
     std::fs::rename(place.path("run"), place.path("first")).unwrap();
     place.train("standin", NONE, "--device cuda");
     assert!(place.read("run/lenet.weights") == place.read("first/lenet.weights"));
-    place.good("evaluate run/lenet.weights --data letters");
+    let evaluate = "evaluate run/lenet.weights --data letters";
+    let output = place
+        .command(&format!("{evaluate} --device cuda"))
+        .env("LD_LIBRARY_PATH", place.path("standin"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        place.good(evaluate)
+    );
     std::fs::remove_dir_all(place.path("run")).unwrap();
 
     let before = place.list(".");
