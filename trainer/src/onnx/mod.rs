@@ -9,7 +9,7 @@
 //! or as nodes; Identity and Dropout do nothing. Everything else is refused with what was found and expected: this is
 //! no runtime, and a model that computes something else must not come in.
 //!
-//! Both directions take the chain from [`LAYERS`]: [`operators`].
+//! Both directions take the chain from [`LAYERS`]: `operators`.
 
 mod proto;
 
