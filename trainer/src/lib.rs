@@ -11,6 +11,7 @@
 //! | [`cpu`] | the backend for all cores |
 //! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
 //! | [`train`] | the epoch loop over a backend |
+//! | [`bench`] | how fast it is here, and what the machine could do |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`weights_file`], [`safetensors`] | parameters on disk: the project's file, and the exchange format |
@@ -21,6 +22,7 @@
 
 pub mod adam;
 pub mod backend;
+pub mod bench;
 pub mod commands;
 pub mod cpu;
 #[cfg(feature = "cuda")]

@@ -1,5 +1,6 @@
 //! The subcommands, one a file. Only these print.
 
+mod bench;
 mod device;
 mod doctor;
 mod evaluate;
@@ -37,6 +38,8 @@ enum Command {
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
     Import(exchange::ImportArgs),
+    /// Measure how fast training and testing are on this machine
+    Bench(bench::Args),
     /// Show the network, and what a weights file says of itself
     Summary(summary::Args),
 }
@@ -59,6 +62,16 @@ impl DataArgs {
     }
 }
 
+/// A step cannot have more images than there are.
+fn check_batch_size(batch_size: u32, images: usize) -> Result<(), Error> {
+    if batch_size as usize > images {
+        return Err(Error::Settings(format!(
+            "--batch-size {batch_size} is more than the {images} training images"
+        )));
+    }
+    Ok(())
+}
+
 /// Does what the command line asks.
 ///
 /// # Errors
@@ -71,6 +84,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
     }
 }

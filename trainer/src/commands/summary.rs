@@ -88,7 +88,7 @@ pub fn network_table() -> Table {
 }
 
 /// 44426 as `44,426`.
-fn grouped(number: usize) -> String {
+pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
