@@ -91,6 +91,10 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     let batches =
         |epoch| Batches::epoch(Order::shuffled(0, epoch, images), images, plan.batch_size);
 
+    // Part of an epoch is enough to warm up, and to see how a step divides.
+    let mut some = batches(0);
+    some.range.end = some.range.end.min(60);
+
     // The peak is taken on both sides of the work, as machines change their speed.
     let peaks = || [1, threads].map(|threads| 2e-9 * peak_multiply_adds(isa, threads));
     let before = peaks();
