@@ -249,6 +249,71 @@ fn shells_and_man_know_every_command() {
 }
 
 #[test]
+fn bench_tells_every_figure_to_people_and_to_scripts() {
+    let place = Place::new();
+    let bench = "bench --data letters --batch-size 32 --epochs 1 --threads 2";
+    let table = place.good(bench);
+    for part in [
+        ", 2 threads)",
+        "training step",
+        "epoch",
+        "evaluation",
+        "lenet_core::forward",
+        "conv1 forward",
+        "conv2 forward",
+        "fully connected forward",
+        "conv2 backward, by its weight",
+        "conv1 backward",
+        "Adam",
+        "data",
+        "463,320 multiply-adds",
+    ] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&place.good(&format!("{bench} --json"))).unwrap();
+    for (field, value) in [
+        ("threads", 2),
+        ("batch_size", 32),
+        ("images", 96),
+        ("evaluation_images", 30),
+    ] {
+        assert_eq!(json[field], value, "{field} in {json}");
+    }
+    for field in [
+        "step_ms",
+        "epoch_s",
+        "images_per_s",
+        "gflops",
+        "peak_gflops_one_thread",
+        "peak_gflops",
+        "share_of_peak",
+        "evaluation_ms",
+        "forward_us",
+    ] {
+        assert!(json[field].as_f64().unwrap() > 0.0, "{field} in {json}");
+    }
+    assert!(json["waiting_us"].is_f64(), "{json}");
+    let phases = json["phases"].as_array().unwrap();
+    assert_eq!(phases.len(), 10);
+    for phase in phases {
+        assert!(
+            phase["phase"].is_string() && phase["us"].as_f64().unwrap() > 0.0,
+            "{json}"
+        );
+        assert!(
+            phase["gflops"].is_f64() && phase["share_of_peak"].is_f64(),
+            "{json}"
+        );
+    }
+    place.refused(
+        "bench --data letters --batch-size 97",
+        2,
+        "--batch-size 97 is more than the 96 training images",
+    );
+}
+
+#[test]
 fn nothing_is_overwritten() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));

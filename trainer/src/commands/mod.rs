@@ -1,5 +1,6 @@
 //! The subcommands, one a file. Only these print.
 
+mod bench;
 mod compare;
 mod completions;
 mod data;
@@ -52,6 +53,8 @@ enum Command {
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
     Import(exchange::ImportArgs),
+    /// Measure how fast training and testing are on this machine
+    Bench(bench::Args),
     /// Make the pictures and the page of a run again
     Report(report::Args),
     /// Show the network, and what a weights file says of itself
@@ -124,6 +127,16 @@ fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
     })
 }
 
+/// A step cannot have more images than there are.
+fn check_batch_size(batch_size: u32, images: usize) -> Result<(), Error> {
+    if batch_size as usize > images {
+        return Err(Error::Settings(format!(
+            "--batch-size {batch_size} is more than the {images} training images"
+        )));
+    }
+    Ok(())
+}
+
 /// Does what the command line asks.
 ///
 /// # Errors
@@ -139,6 +152,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Compare(args) => compare::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Completions(args) => completions::completions(&args),

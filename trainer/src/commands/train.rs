@@ -1,7 +1,7 @@
 //! `trainer train`: the main job.
 
 use super::summary::network_table;
-use super::{DataArgs, cuda};
+use super::{DataArgs, check_batch_size, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
@@ -85,12 +85,7 @@ fn learning_rate(text: &str) -> Result<f64, String> {
 pub fn run(args: &Args) -> Result<(), Error> {
     let data = args.data.load()?;
     let images = data.train.len();
-    if args.batch_size as usize > images {
-        return Err(Error::Settings(format!(
-            "--batch-size {} is more than the {images} training images",
-            args.batch_size
-        )));
-    }
+    check_batch_size(args.batch_size, images)?;
     let params = match &args.init {
         Some(path) => Box::new(*WeightsFile::load(path)?.weights().params),
         None => initial_params(args.seed),

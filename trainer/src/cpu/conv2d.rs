@@ -10,9 +10,10 @@
 //!   four positions reads, so that the sum over channels stays in registers; then windows are added where they lie;
 //! * by conv1's weight: as conv2's, with rows of eight pixels of which five count, two channels in a vector.
 
+use super::linear::Panel;
 use super::pixels::PaddedRows;
 use super::simd::{Kernel, LANES, Lanes, Simd};
-use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE};
+use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, SIDE};
 
 /// Windows of the second pool.
 const WINDOWS: usize = POOL2_SIDE * POOL2_SIDE;
@@ -20,8 +21,33 @@ const WINDOWS: usize = POOL2_SIDE * POOL2_SIDE;
 /// Elements of pool1.
 pub(super) const POOL1: usize = C1 * POOL1_SIDE * POOL1_SIDE;
 
-/// One image's pool1, or its gradient: `(POOL1_SIDE, POOL1_SIDE, C1)`, each row followed by a vector of zeros.
-pub(super) type Rows = [[f32; POOL1_SIDE * C1 + LANES]; POOL1_SIDE];
+/// One image's pool1, or its gradient: `(POOL1_SIDE, POOL1_SIDE, C1)`, followed by a vector of zeros.
+pub(super) type Rows = [Lanes; POOL1 / LANES + 1];
+
+/// Elements of a row of pool1.
+const ROW1: usize = POOL1_SIDE * C1;
+
+/// Turns pool1 from sixteen images interleaved to one after the other.
+pub(super) struct Turn<'a> {
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
+    pub pool1: &'a [Lanes; POOL1],
+    /// Overwritten but for the padding.
+    pub out: &'a mut [Rows; LANES],
+}
+
+impl Kernel for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (k, block) in self.pool1.as_chunks::<LANES>().0.iter().enumerate() {
+            s.transpose(
+                block.each_ref(),
+                self.out.each_mut().map(|image| &mut image[k]),
+            );
+        }
+    }
+}
 
 /// Vectors that hold a row of conv2's kernel, `(K, C1)`.
 const ROW: usize = (K * C1).div_ceil(LANES);
@@ -122,9 +148,9 @@ impl Kernel for Conv2GradBias<'_> {
 /// Adds one image's gradient by conv2's weight.
 pub(super) struct Conv2GradWeight<'a> {
     pub pool1: &'a Rows,
-    /// By conv2's pooled output before the sigmoid, `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`.
-    pub grad: &'a [Lanes; FLAT],
-    /// Laid out as `grad`.
+    /// By conv2's pooled output before the sigmoid, `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`.
+    pub grad: &'a [Panel; C2],
+    /// `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`
     pub winner: &'a [[u8; LANES]; FLAT],
     /// The image's lane in `grad` and `winner`.
     pub image: usize,
@@ -148,31 +174,36 @@ impl Kernel for Conv2GradWeight<'_> {
             sums,
         } = self;
         assert!(image < LANES);
-        for (pool1, rows) in pool1.iter().zip(rows.iter_mut()) {
+        let pool1 = pool1.as_flattened();
+        for (y, rows) in rows.iter_mut().enumerate() {
             for (x, row) in rows.iter_mut().enumerate() {
-                let from: &[f32; ROW * LANES] = pool1[x * C1..].first_chunk().expect("padded");
+                let from: &[f32; ROW * LANES] = pool1[y * ROW1 + x * C1..]
+                    .first_chunk()
+                    .expect("pool1 is padded");
                 for (from, to) in from.as_chunks::<LANES>().0.iter().zip(row) {
                     s.store(s.load(from), to);
                 }
             }
         }
-        let channels = grad
-            .as_chunks::<WINDOWS>()
-            .0
-            .iter()
-            .zip(winner.as_chunks::<WINDOWS>().0);
+        /// Vectors from a row of a kernel to the next.
+        const STRIDE: usize = CORNERS * ROW;
+        let rows = rows.as_flattened().as_flattened();
+        let channels = grad.iter().zip(winner.as_chunks::<WINDOWS>().0);
         for ((grad, winner), sums) in channels.zip(&mut sums.conv2_weight) {
             for (part, sums) in sums.iter_mut().enumerate() {
                 let mut acc: [S::V; K] = std::array::from_fn(|i| s.load(&sums[i]));
                 for window in 0..WINDOWS {
-                    let factor = s.splat(grad[window][image]);
+                    let factor = s.splat(grad[image][window]);
                     let (dy, dx) = offset(winner[window][image]);
                     let (y, x) = (
                         2 * (window / POOL2_SIDE) + dy,
                         2 * (window % POOL2_SIDE) + dx,
                     );
+                    let rows: &[Lanes; (K - 1) * STRIDE + 1] = rows[y * STRIDE + x * ROW + part..]
+                        .first_chunk()
+                        .expect("the kernel fits");
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        *acc = s.mul_add(factor, s.load(&rows[y + i][x][part]), *acc);
+                        *acc = s.mul_add(factor, s.load(&rows[i * STRIDE]), *acc);
                     }
                 }
                 for (acc, sum) in acc.into_iter().zip(sums) {
@@ -185,14 +216,14 @@ impl Kernel for Conv2GradWeight<'_> {
 
 /// Side of what a pool's window reads.
 const FOOTPRINT: usize = K + 1;
-/// Vectors that hold a footprint, `(FOOTPRINT, FOOTPRINT, C1)`.
-const FOOTPRINT_VECTORS: usize = (FOOTPRINT * FOOTPRINT * C1).div_ceil(LANES);
-/// Vectors of a footprint that are summed at once.
-const PASS: usize = 5;
-const PASSES: usize = FOOTPRINT_VECTORS.div_ceil(PASS);
+/// Elements of a row of a footprint, `(FOOTPRINT, C1)`, with zeros up to whole half vectors.
+const FOOTPRINT_ROW: usize = (FOOTPRINT * C1).next_multiple_of(LANES / 2);
+/// Vectors of two rows, which are summed at once.
+const PAIR: usize = 2 * FOOTPRINT_ROW / LANES;
+const PAIRS: usize = FOOTPRINT / 2;
 
-/// Conv2's kernels laid into the footprint of a window, for each winner: `(pass, C2, winner, vectors)`.
-pub(super) type Table = [[[[Lanes; PASS]; 4]; C2]; PASSES];
+/// Conv2's kernels laid into the footprint of a window, for each winner: `(two rows, C2, winner, vectors)`.
+pub(super) type Table = [[[[Lanes; PAIR]; 4]; C2]; PAIRS];
 
 /// Writes the table; what no kernel covers must be zero already.
 pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table) {
@@ -201,11 +232,10 @@ pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table)
             let (dy, dx) = offset(winner);
             for (c_in, weight) in weight.iter().enumerate() {
                 for (i, weight) in weight.iter().enumerate() {
+                    let rows = &mut table[(dy + i) / 2][c_out][usize::from(winner)];
+                    let row = &mut rows.as_flattened_mut()[(dy + i) % 2 * FOOTPRINT_ROW..];
                     for (j, &weight) in weight.iter().enumerate() {
-                        let at = ((dy + i) * FOOTPRINT + dx + j) * C1 + c_in;
-                        let (vector, lane) = (at / LANES, at % LANES);
-                        table[vector / PASS][c_out][usize::from(winner)][vector % PASS][lane] =
-                            weight;
+                        row[(dx + j) * C1 + c_in] = weight;
                     }
                 }
             }
@@ -213,66 +243,81 @@ pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table)
     }
 }
 
-/// One image's gradient by conv2's input.
+/// A group's gradient by conv2's input.
 pub(super) struct Conv2GradInput<'a> {
     pub table: &'a Table,
     /// As for [`Conv2GradWeight`].
-    pub grad: &'a [Lanes; FLAT],
+    pub grad: &'a [Panel; C2],
     /// As for [`Conv2GradWeight`].
     pub winner: &'a [[u8; LANES]; FLAT],
-    /// The image's lane in `grad` and `winner`.
-    pub image: usize,
-    /// By pool1; overwritten, the padding with zeros.
-    pub grad_input: &'a mut Rows,
+    /// By pool1, for as many images as there are; overwritten.
+    pub grad_input: &'a mut [Rows],
 }
 
 impl Kernel for Conv2GradInput<'_> {
     type Output = ();
 
+    /// Two rows of the table stay in the fastest cache while all images use them; the lowest come first, so that what a
+    /// row gets from the windows above it is added in their order.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self {
             table,
             grad,
             winner,
-            image,
             grad_input,
         } = self;
-        assert!(image < LANES);
-        let mut footprints = [[[0.0; LANES]; PASSES * PASS]; WINDOWS];
-        for (pass, table) in table.iter().enumerate() {
-            for (window, footprint) in footprints.iter_mut().enumerate() {
-                let mut acc = [s.splat(0.0); PASS];
-                for (c_out, table) in table.iter().enumerate() {
-                    let at = c_out * WINDOWS + window;
-                    let factor = s.splat(grad[at][image]);
-                    let kernel = &table[usize::from(winner[at][image] & 3)];
-                    for (acc, kernel) in acc.iter_mut().zip(kernel) {
-                        *acc = s.mul_add(factor, s.load(kernel), *acc);
+        assert!(grad_input.len() <= LANES);
+        grad_input.fill(bytemuck::Zeroable::zeroed());
+        for (pair, table) in table.iter().enumerate().rev() {
+            for (image, grad_input) in grad_input.iter_mut().enumerate() {
+                for window in 0..WINDOWS {
+                    let mut acc = [s.splat(0.0); PAIR];
+                    for (c_out, table) in table.iter().enumerate() {
+                        let factor = s.splat(grad[c_out][image][window]);
+                        let winner = winner[c_out * WINDOWS + window][image];
+                        let kernel = &table[usize::from(winner & 3)];
+                        for (acc, kernel) in acc.iter_mut().zip(kernel) {
+                            *acc = s.mul_add(factor, s.load(kernel), *acc);
+                        }
                     }
-                }
-                for (v, acc) in acc.into_iter().enumerate() {
-                    s.store(acc, &mut footprint[pass * PASS + v]);
-                }
-            }
-        }
-        *grad_input = [[0.0; POOL1_SIDE * C1 + LANES]; POOL1_SIDE];
-        for (window, footprint) in footprints.iter().enumerate() {
-            let (y, x) = (2 * (window / POOL2_SIDE), 2 * (window % POOL2_SIDE));
-            let rows = footprint.as_flattened().as_chunks::<{ FOOTPRINT * C1 }>().0;
-            for (row, to) in rows.iter().zip(&mut grad_input[y..y + FOOTPRINT]) {
-                for (value, to) in row.iter().zip(&mut to[x * C1..][..FOOTPRINT * C1]) {
-                    *to += value;
+                    let (y, x) = (2 * (window / POOL2_SIDE + pair), 2 * (window % POOL2_SIDE));
+                    let rows = &mut grad_input.as_flattened_mut()[y * ROW1 + x * C1..];
+                    add_pair(s, acc, rows);
                 }
             }
         }
     }
 }
 
+/// Adds two rows of a footprint to the rows at the start of `rows`; the zeros behind them change nothing there.
+#[inline(always)]
+fn add_pair<S: Simd>(s: S, pair: [S::V; PAIR], rows: &mut [f32]) {
+    const { assert!(FOOTPRINT_ROW == 2 * LANES + LANES / 2 && PAIR == 5) }
+    let (first, second) = rows.split_at_mut(ROW1);
+    let (first, middle) = first[..FOOTPRINT_ROW].split_at_mut(2 * LANES);
+    let (middle2, second) = second[..FOOTPRINT_ROW].split_at_mut(LANES / 2);
+    let ([first0, first1], [second0, second1]): (&mut [Lanes], &mut [Lanes]) =
+        (first.as_chunks_mut().0, second.as_chunks_mut().0)
+    else {
+        unreachable!("two vectors each")
+    };
+    let halves = (
+        middle.first_chunk_mut().expect("half a vector"),
+        middle2.first_chunk_mut().expect("half a vector"),
+    );
+    s.store(s.add(s.load(first0), pair[0]), first0);
+    s.store(s.add(s.load(first1), pair[1]), first1);
+    let sum = s.add(s.load_halves(halves.0, halves.1), pair[2]);
+    s.store_halves(sum, halves.0, halves.1);
+    s.store(s.add(s.load(second0), pair[3]), second0);
+    s.store(s.add(s.load(second1), pair[4]), second1);
+}
+
 /// Adds one image's gradient by conv1's parameters.
 pub(super) struct Conv1GradParams<'a> {
     pub image: &'a PaddedRows,
-    /// By conv1's pooled output before the sigmoid, `(POOL1_SIDE, POOL1_SIDE, C1)`.
+    /// By conv1's pooled output before the sigmoid.
     pub grad: &'a Rows,
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
     pub winner: &'a [[u8; LANES]; POOL1],
@@ -282,10 +327,25 @@ pub(super) struct Conv1GradParams<'a> {
     pub sums: &'a mut Sums,
 }
 
-/// The kernel's row of pixels from one pixel on, and three more.
+/// Elements of a row of the image.
+const ROW0: usize = size_of::<PaddedRows>() / size_of::<f32>() / SIDE;
+
+/// From the first pixel that conv1's kernel reads to the last, and three more.
+type Window = [f32; (K - 1) * ROW0 + 8];
+
+/// At the winner's position in the window `y`, `x` of the first pool.
 #[inline(always)]
-fn pixels(image: &PaddedRows, y: usize, x: usize) -> &[f32; 8] {
-    image[y][x..].first_chunk().expect("rows are padded")
+fn window(image: &PaddedRows, y: usize, x: usize, winner: u8) -> &Window {
+    let (dy, dx) = offset(winner);
+    image.as_flattened()[(2 * y + dy) * ROW0 + 2 * x + dx..]
+        .first_chunk()
+        .expect("the kernel fits")
+}
+
+/// The kernel's row `i`, and three more pixels.
+#[inline(always)]
+fn eight(window: &Window, i: usize) -> &[f32; 8] {
+    window[i * ROW0..].first_chunk().expect("eight pixels")
 }
 
 impl Kernel for Conv1GradParams<'_> {
@@ -301,22 +361,20 @@ impl Kernel for Conv1GradParams<'_> {
             sums,
         } = self;
         assert!(lane < LANES);
-        let winner = winner.as_chunks::<C1>().0.as_chunks::<POOL1_SIDE>().0;
+        let grad = grad.as_flattened();
+        let (grads, winners) = (grad.as_chunks::<C1>().0, winner.as_chunks::<C1>().0);
         for (pair, sums) in sums.conv1_weight.iter_mut().enumerate() {
             let mut acc: [S::V; K] = std::array::from_fn(|i| s.load(&sums[i]));
             for y in 0..POOL1_SIDE {
-                let grad = grad[y].as_chunks::<C1>().0;
                 for x in 0..POOL1_SIDE {
-                    let winner = &winner[y][x];
-                    let factors = s.splat_halves(grad[x][2 * pair], grad[x][2 * pair + 1]);
-                    let (dy0, dx0) = offset(winner[2 * pair][lane]);
-                    let (dy1, dx1) = offset(winner[2 * pair + 1][lane]);
+                    let at = y * POOL1_SIDE + x;
+                    let (grad, winner) = (&grads[at], &winners[at]);
+                    let factors = s.splat_halves(grad[2 * pair], grad[2 * pair + 1]);
+                    let low = window(image, y, x, winner[2 * pair][lane]);
+                    let high = window(image, y, x, winner[2 * pair + 1][lane]);
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        let rows = s.load_halves(
-                            pixels(image, 2 * y + dy0 + i, 2 * x + dx0),
-                            pixels(image, 2 * y + dy1 + i, 2 * x + dx1),
-                        );
-                        *acc = s.mul_add(factors, rows, *acc);
+                        let pixels = s.load_halves(eight(low, i), eight(high, i));
+                        *acc = s.mul_add(factors, pixels, *acc);
                     }
                 }
             }
@@ -324,13 +382,15 @@ impl Kernel for Conv1GradParams<'_> {
                 s.store(acc, sum);
             }
         }
-        // Six channels and sixteen lanes meet again after three vectors: eight positions.
+        // Six channels and sixteen lanes meet again after three vectors: eight positions. A row has four and a half.
         let mut acc: [S::V; 3] = std::array::from_fn(|v| s.load(&sums.conv1_bias[v]));
-        for row in grad {
-            // The last half vector is padding.
-            for (v, lanes) in row.as_chunks::<LANES>().0.iter().enumerate() {
+        for row in grad.as_chunks::<ROW1>().0 {
+            let (whole, half) = row.as_chunks::<LANES>();
+            for (v, lanes) in whole.iter().enumerate() {
                 acc[v % 3] = s.add(acc[v % 3], s.load(lanes));
             }
+            let half = half.first_chunk().expect("half a vector");
+            acc[1] = s.add(acc[1], s.load_halves(half, &[0.0; LANES / 2]));
         }
         for (acc, sum) in acc.into_iter().zip(&mut sums.conv1_bias) {
             s.store(acc, sum);

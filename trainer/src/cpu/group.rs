@@ -3,7 +3,7 @@
 use super::conv_pool_sigmoid::{ConvPoolSigmoid, kernel_rows};
 use super::conv2d::{
     Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows, POOL1, Rows, Sums,
-    Table, write_table,
+    Table, Turn, write_table,
 };
 use super::linear::{GradInput, Kept, Linear, Panel, Panels};
 use super::loss::CrossEntropy;
@@ -81,10 +81,11 @@ pub(super) struct Scratch {
     fc2: [Lanes; FC2.next_multiple_of(LANES)],
     logits: [Lanes; CLASSES],
     grad_pool2: [Lanes; FLAT],
-    pool1_panels: [Panel; POOL1 / LANES],
+    // One image after the other:
+    grad_pool2_images: [Panel; C2],
+    pool1_images: [Rows; LANES],
+    grad_pool1_images: [Rows; LANES],
     // Of one image at a time:
-    pool1_rows: Rows,
-    grad_pool1: Rows,
     kernel_rows: KernelRows,
     padded: PaddedRows,
 }
@@ -248,63 +249,50 @@ impl Network<'_> {
             sums: &mut sums.conv2_bias,
         });
         isa.run(Panels {
-            input: scratch.pool1.as_flattened().as_flattened(),
-            out: &mut scratch.pool1_panels,
+            input: &scratch.grad_pool2,
+            out: &mut scratch.grad_pool2_images,
+        });
+        isa.run(Turn {
+            pool1: bytemuck::must_cast_ref(&scratch.pool1),
+            out: &mut scratch.pool1_images,
         });
         clock.lap(Phase::Turn);
-        for (n, image) in images.into_iter().enumerate().take(indices.len()) {
-            copy_rows(&scratch.pool1_panels, n, &mut scratch.pool1_rows);
-            clock.lap(Phase::Turn);
+        for (n, pool1) in scratch.pool1_images[..indices.len()].iter().enumerate() {
             isa.run(Conv2GradWeight {
-                pool1: &scratch.pool1_rows,
-                grad: &scratch.grad_pool2,
+                pool1,
+                grad: &scratch.grad_pool2_images,
                 winner: &scratch.winner2,
                 image: n,
                 rows: &mut scratch.kernel_rows,
                 sums,
             });
-            clock.lap(Phase::Conv2GradWeight);
-            isa.run(Conv2GradInput {
-                table: &prepared.table,
-                grad: &scratch.grad_pool2,
-                winner: &scratch.winner2,
-                image: n,
-                grad_input: &mut scratch.grad_pool1,
-            });
-            isa.run(SigmoidGrad {
-                out: scratch.pool1_rows.as_flattened().as_chunks().0,
-                grad: scratch.grad_pool1.as_flattened_mut().as_chunks_mut().0,
-            });
-            clock.lap(Phase::Conv2GradInput);
+        }
+        clock.lap(Phase::Conv2GradWeight);
+        let grad_pool1 = &mut scratch.grad_pool1_images[..indices.len()];
+        isa.run(Conv2GradInput {
+            table: &prepared.table,
+            grad: &scratch.grad_pool2_images,
+            winner: &scratch.winner2,
+            grad_input: grad_pool1,
+        });
+        isa.run(SigmoidGrad {
+            out: scratch.pool1_images.as_flattened(),
+            grad: grad_pool1.as_flattened_mut(),
+        });
+        clock.lap(Phase::Conv2GradInput);
+        for (lane, (image, grad)) in images.into_iter().zip(grad_pool1).enumerate() {
             isa.run(Pad {
                 image,
                 out: &mut scratch.padded,
             });
             isa.run(Conv1GradParams {
                 image: &scratch.padded,
-                grad: &scratch.grad_pool1,
+                grad,
                 winner: &scratch.winner1,
-                lane: n,
+                lane,
                 sums,
             });
-            clock.lap(Phase::Conv1GradParams);
         }
-    }
-}
-
-/// One image's rows out of the panels of pool1.
-fn copy_rows(panels: &[Panel; POOL1 / LANES], image: usize, rows: &mut Rows) {
-    const EIGHTS: usize = POOL1_SIDE * C1 / 8;
-    for (y, row) in rows.iter_mut().enumerate() {
-        for (e, to) in row
-            .as_chunks_mut::<8>()
-            .0
-            .iter_mut()
-            .take(EIGHTS)
-            .enumerate()
-        {
-            let at = y * EIGHTS + e;
-            *to = panels[at / 2][image].as_chunks::<8>().0[at % 2];
-        }
+        clock.lap(Phase::Conv1GradParams);
     }
 }

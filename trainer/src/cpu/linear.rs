@@ -24,7 +24,7 @@ impl Kernel for Panels<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (input, out) in self.input.as_chunks::<LANES>().0.iter().zip(self.out) {
-            s.transpose(input, out);
+            s.transpose(input.each_ref(), out.each_mut());
         }
     }
 }

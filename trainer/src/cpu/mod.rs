@@ -24,12 +24,14 @@ mod conv_pool_sigmoid;
 mod group;
 mod linear;
 mod loss;
+mod peak;
 mod pixels;
 mod profile;
 mod sigmoid;
 pub mod simd;
 mod update;
 
+pub use peak::peak_multiply_adds;
 pub use profile::{Phase, Times};
 pub use simd::Isa;
 
@@ -121,6 +123,16 @@ impl<'a> Cpu<'a> {
         })
     }
 
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads.
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
     /// Trains as [`Backend::train`] and tells the time that the threads together spent in each phase.
     pub fn profile(&mut self, batches: &Batches) -> Result<Times, Error> {
         let set_clocks = |workers: &mut [Mutex<Worker>], clock: fn() -> Clock| {
@@ -195,11 +207,7 @@ fn worker(workers: &[Mutex<Worker>]) -> MutexGuard<'_, Worker> {
 
 impl Backend for Cpu<'_> {
     fn describe(&self) -> String {
-        format!(
-            "cpu ({}, {} threads)",
-            self.isa.name(),
-            self.threads.current_num_threads()
-        )
+        format!("cpu ({}, {} threads)", self.isa.name(), self.threads())
     }
 
     fn train(

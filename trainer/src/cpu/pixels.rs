@@ -42,7 +42,7 @@ impl Kernel for Interleave<'_> {
                 let pixels = &image.as_flattened().as_chunks::<LANES>().0[k];
                 s.store(grey(s, pixels), row);
             }
-            s.transpose(&block, out);
+            s.transpose(block.each_ref(), out.each_mut());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where the time of a step goes.
 
+use lenet_core::arch::{LAYERS, POOL};
 use std::time::{Duration, Instant};
 
 /// A part of a step.
@@ -41,6 +42,40 @@ impl Phase {
         Self::Conv1GradParams,
         Self::Update,
     ];
+
+    /// In a few words, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Conv1 => "conv1 forward, pool, sigmoid",
+            Self::Conv2 => "conv2 forward, pool, sigmoid",
+            Self::Linear => "fully connected forward",
+            Self::LinearGradInput => "loss, fully connected backward",
+            Self::Turn => "pool1 turned",
+            Self::Conv2GradWeight => "conv2 backward, by its weight",
+            Self::Conv2GradInput => "conv2 backward, by its input",
+            Self::Conv1GradParams => "conv1 backward",
+            Self::Update => "weights of fully connected, Adam",
+        }
+    }
+
+    /// Multiply-adds for one image that no implementation can do without, 0 where there are none to count: of a
+    /// convolution's gradient those of the pool's winners, a quarter of all.
+    pub fn multiply_adds(self) -> usize {
+        let of = |names: &[&str]| -> usize {
+            let layers = LAYERS.iter().filter(|layer| names.contains(&layer.name));
+            layers.map(|layer| layer.multiply_adds()).sum()
+        };
+        const CONNECTED: &[&str] = &["fc1", "fc2", "fc3"];
+        match self {
+            Self::Data | Self::Turn => 0,
+            Self::Conv1 => of(&["conv1"]),
+            Self::Conv2 => of(&["conv2"]),
+            Self::Linear | Self::LinearGradInput | Self::Update => of(CONNECTED),
+            Self::Conv2GradWeight | Self::Conv2GradInput => of(&["conv2"]) / (POOL * POOL),
+            Self::Conv1GradParams => of(&["conv1"]) / (POOL * POOL),
+        }
+    }
 }
 
 /// Time by phase.
@@ -84,5 +119,16 @@ impl Clock {
             self.times[phase as usize] += now - self.last;
             self.last = now;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_step_needs_463_320_multiply_adds_an_image() {
+        let sum: usize = Phase::ALL.iter().map(|phase| phase.multiply_adds()).sum();
+        assert_eq!(sum, 463_320);
     }
 }

@@ -29,38 +29,32 @@ fn run<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-/// Eight rows of eight, turned in registers.
+/// A quarter of a row, and of another in the upper half.
 #[inline(always)]
-fn transpose8(_: Avx2, rows: [__m256; 8]) -> [__m256; 8] {
+fn quarters(_: Avx2, low: &Lanes, high: &Lanes, quarter: usize) -> __m256 {
+    let (low, high) = (
+        &low.as_chunks::<4>().0[quarter],
+        &high.as_chunks::<4>().0[quarter],
+    );
+    // SAFETY: the CPU has AVX, as a value of `Avx2` proves; there are four floats each, and the loads need no alignment.
+    unsafe {
+        let low = _mm256_castps128_ps256(_mm_loadu_ps(low.as_ptr()));
+        _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(high.as_ptr()))
+    }
+}
+
+/// Four rows of four in each half of the registers, turned.
+#[inline(always)]
+fn transpose4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     // SAFETY: the CPU has AVX, as a value of `Avx2` proves.
     unsafe {
-        let [a, b, c, d, e, f, g, h] = rows;
         let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
         let (cd0, cd1) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-        let (ef0, ef1) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
-        let (gh0, gh1) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
-        // Columns k and k + 4 of rows a to d, and of rows e to h.
-        let top = [
+        [
             _mm256_shuffle_ps::<0x44>(ab0, cd0),
             _mm256_shuffle_ps::<0xee>(ab0, cd0),
             _mm256_shuffle_ps::<0x44>(ab1, cd1),
             _mm256_shuffle_ps::<0xee>(ab1, cd1),
-        ];
-        let bottom = [
-            _mm256_shuffle_ps::<0x44>(ef0, gh0),
-            _mm256_shuffle_ps::<0xee>(ef0, gh0),
-            _mm256_shuffle_ps::<0x44>(ef1, gh1),
-            _mm256_shuffle_ps::<0xee>(ef1, gh1),
-        ];
-        [
-            _mm256_permute2f128_ps::<0x20>(top[0], bottom[0]),
-            _mm256_permute2f128_ps::<0x20>(top[1], bottom[1]),
-            _mm256_permute2f128_ps::<0x20>(top[2], bottom[2]),
-            _mm256_permute2f128_ps::<0x20>(top[3], bottom[3]),
-            _mm256_permute2f128_ps::<0x31>(top[0], bottom[0]),
-            _mm256_permute2f128_ps::<0x31>(top[1], bottom[1]),
-            _mm256_permute2f128_ps::<0x31>(top[2], bottom[2]),
-            _mm256_permute2f128_ps::<0x31>(top[3], bottom[3]),
         ]
     }
 }
@@ -119,6 +113,14 @@ impl Simd for Avx2 {
     fn store(self, v: Pair, to: &mut Lanes) {
         let (low, high) = to.split_at_mut(8);
         // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the store needs no alignment.
+        unsafe {
+            _mm256_storeu_ps(low.as_mut_ptr(), v.0);
+            _mm256_storeu_ps(high.as_mut_ptr(), v.1);
+        }
+    }
+    #[inline(always)]
+    fn store_halves(self, v: Pair, low: &mut [f32; 8], high: &mut [f32; 8]) {
+        // SAFETY: the CPU has AVX, as `self` proves; both have room for eight floats, and the store needs no alignment.
         unsafe {
             _mm256_storeu_ps(low.as_mut_ptr(), v.0);
             _mm256_storeu_ps(high.as_mut_ptr(), v.1);
@@ -190,15 +192,20 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn transpose(self, from: &[Lanes; LANES], to: &mut [Lanes; LANES]) {
-        for (i, rows) in from.as_chunks::<8>().0.iter().enumerate() {
-            let rows = rows.map(|row| self.load(&row));
-            for (j, half) in [rows.map(|row| row.0), rows.map(|row| row.1)]
-                .into_iter()
-                .enumerate()
-            {
-                for (k, v) in transpose8(self, half).into_iter().enumerate() {
-                    let to = &mut to[j * 8 + k].as_chunks_mut::<8>().0[i];
+    fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
+        // The halves of a register are filled from rows four apart, so that nothing has to cross from one half to the
+        // other, which some CPUs do slowly.
+        for (half, rows) in from.as_chunks::<8>().0.iter().enumerate() {
+            let [a, b, c, d, e, f, g, h] = *rows;
+            for quarter in 0..4 {
+                let rows = [
+                    quarters(self, a, e, quarter),
+                    quarters(self, b, f, quarter),
+                    quarters(self, c, g, quarter),
+                    quarters(self, d, h, quarter),
+                ];
+                for (k, v) in transpose4(self, rows).into_iter().enumerate() {
+                    let to = &mut to[4 * quarter + k].as_chunks_mut::<8>().0[half];
                     // SAFETY: the CPU has AVX, as `self` proves; `to` has eight floats, and the store needs no alignment.
                     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
                 }

@@ -77,6 +77,15 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
+    fn store_halves(self, v: __m512, low: &mut [f32; 8], high: &mut [f32; 8]) {
+        // SAFETY: AVX-512F implies AVX, and `self` proves it; both have room for eight floats, without alignment.
+        unsafe {
+            _mm256_storeu_ps(low.as_mut_ptr(), _mm512_castps512_ps256(v));
+            let v = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+            _mm256_storeu_ps(high.as_mut_ptr(), _mm256_castpd_ps(v));
+        }
+    }
+    #[inline(always)]
     fn store_bytes(self, v: __m512, to: &mut [u8; LANES]) {
         // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for sixteen bytes, without alignment.
         unsafe {
@@ -126,10 +135,10 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn transpose(self, from: &[Lanes; LANES], to: &mut [Lanes; LANES]) {
+    fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
         // SAFETY: the CPU has AVX-512F, as `self` proves.
         unsafe {
-            let rows = from.each_ref().map(|row| self.load(row));
+            let rows = from.map(|row| self.load(row));
             // Pairs of rows, then fours: in each quarter of a register, one column of four rows.
             let mut fours = [rows[0]; 16];
             for q in 0..4 {
@@ -157,10 +166,10 @@ impl Simd for Avx512 {
                     _mm512_shuffle_f32x4::<0x44>(c, d),
                     _mm512_shuffle_f32x4::<0xee>(c, d),
                 );
-                self.store(_mm512_shuffle_f32x4::<0x88>(ab0, cd0), &mut to[k]);
-                self.store(_mm512_shuffle_f32x4::<0xdd>(ab0, cd0), &mut to[4 + k]);
-                self.store(_mm512_shuffle_f32x4::<0x88>(ab1, cd1), &mut to[8 + k]);
-                self.store(_mm512_shuffle_f32x4::<0xdd>(ab1, cd1), &mut to[12 + k]);
+                self.store(_mm512_shuffle_f32x4::<0x88>(ab0, cd0), to[k]);
+                self.store(_mm512_shuffle_f32x4::<0xdd>(ab0, cd0), to[4 + k]);
+                self.store(_mm512_shuffle_f32x4::<0x88>(ab1, cd1), to[8 + k]);
+                self.store(_mm512_shuffle_f32x4::<0xdd>(ab1, cd1), to[12 + k]);
             }
         }
     }

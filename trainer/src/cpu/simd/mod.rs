@@ -49,6 +49,8 @@ pub trait Simd: Copy {
     fn load_bytes(self, from: &[u8; LANES]) -> Self::V;
     /// Writes the lanes.
     fn store(self, v: Self::V, to: &mut Lanes);
+    /// Writes lanes 0 to 7 to `low`, 8 to 15 to `high`.
+    fn store_halves(self, v: Self::V, low: &mut [f32; 8], high: &mut [f32; 8]);
     /// Writes whole numbers in 0..=255 as bytes.
     fn store_bytes(self, v: Self::V, to: &mut [u8; LANES]);
 
@@ -70,7 +72,7 @@ pub trait Simd: Copy {
     fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V;
 
     /// `to[j][i] = from[i][j]`
-    fn transpose(self, from: &[Lanes; LANES], to: &mut [Lanes; LANES]);
+    fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]);
 }
 
 /// Work written once for every version.
@@ -258,10 +260,17 @@ mod tests {
             let mut stored = [0; LANES];
             s.store_bytes(s.load_bytes(&bytes), &mut stored);
             assert_eq!(stored, bytes);
+            let (mut stored_low, mut stored_high) = ([0.0; 8], [0.0; 8]);
+            s.store_halves(
+                s.load_halves(&low, &high),
+                &mut stored_low,
+                &mut stored_high,
+            );
+            assert_eq!((stored_low, stored_high), (low, high));
             let block: [Lanes; LANES] =
                 std::array::from_fn(|i| std::array::from_fn(|j| (i * LANES + j) as f32));
             let mut transposed = [[0.0; LANES]; LANES];
-            s.transpose(&block, &mut transposed);
+            s.transpose(block.each_ref(), transposed.each_mut());
             for (i, row) in transposed.iter().enumerate() {
                 assert_eq!(*row, std::array::from_fn(|j| (j * LANES + i) as f32));
             }

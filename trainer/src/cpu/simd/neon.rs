@@ -84,6 +84,18 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn store_halves(self, v: Four, low: &mut [f32; 8], high: &mut [f32; 8]) {
+        let quarters = low
+            .as_chunks_mut::<4>()
+            .0
+            .iter_mut()
+            .chain(high.as_chunks_mut::<4>().0);
+        for (v, to) in v.into_iter().zip(quarters) {
+            // SAFETY: the CPU has NEON, as `self` proves; there is room for four floats.
+            unsafe { vst1q_f32(to.as_mut_ptr(), v) }
+        }
+    }
+    #[inline(always)]
     fn store_bytes(self, v: Four, to: &mut [u8; LANES]) {
         // SAFETY: the CPU has NEON, as `self` proves; there is room for sixteen bytes.
         unsafe {
@@ -134,8 +146,8 @@ impl Simd for Neon {
         })
     }
     #[inline(always)]
-    fn transpose(self, from: &[Lanes; LANES], to: &mut [Lanes; LANES]) {
-        for (j, to) in to.iter_mut().enumerate() {
+    fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
+        for (j, to) in to.into_iter().enumerate() {
             *to = std::array::from_fn(|i| from[i][j]);
         }
     }

@@ -57,6 +57,11 @@ impl Simd for Portable {
         *to = v;
     }
     #[inline(always)]
+    fn store_halves(self, v: Lanes, low: &mut [f32; 8], high: &mut [f32; 8]) {
+        low.copy_from_slice(&v[..8]);
+        high.copy_from_slice(&v[8..]);
+    }
+    #[inline(always)]
     fn store_bytes(self, v: Lanes, to: &mut [u8; LANES]) {
         *to = v.map(|x| x as u8);
     }
@@ -92,8 +97,8 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
-    fn transpose(self, from: &[Lanes; LANES], to: &mut [Lanes; LANES]) {
-        for (j, to) in to.iter_mut().enumerate() {
+    fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
+        for (j, to) in to.into_iter().enumerate() {
             *to = std::array::from_fn(|i| from[i][j]);
         }
     }

@@ -1,0 +1,96 @@
+"""Time the trainer and PyTorch in turn, and print medians and ratios. Run by hand on a quiet machine; see README.md.
+
+A round is one run of `trainer bench` and the same work by both of lenet.py's configurations, so that a change of the
+machine's speed meets all. A ratio is the median of the rounds' ratios. The load is printed, because a busy neighbour
+ruins figures of several threads first.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+from pathlib import Path
+
+import torch
+
+import lenet
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def ours(threads, batch_size):
+    command = ["target/release/trainer", "bench", "--json", "--epochs", "1", "--data", "data/fashion-mnist"]
+    command += ["--threads", str(threads), "--batch-size", str(batch_size)]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+
+class Theirs:
+    """A configuration of lenet.py, warm."""
+
+    def __init__(self, config, batch_size, data):
+        self.trainer = lenet.Trainer(config, batch_size, *data)
+        self.batches = [index for index in self.trainer.shuffled() if len(index) == batch_size]
+        self.next = 0
+        self.steps(10)
+        self.trainer.accuracy()
+
+    def steps(self, count):
+        """The median time of a step, in ms."""
+        times = []
+        for _ in range(count):
+            self.next = (self.next + 1) % len(self.batches)
+            times.append(lenet.seconds(self.trainer.step, self.batches[self.next]))
+        return 1e3 * statistics.median(times)
+
+    def evaluation_ms(self):
+        return 1e3 * min(lenet.seconds(self.trainer.accuracy) for _ in range(2))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--steps", type=int, default=30, help="PyTorch's timed steps a round")
+    args = parser.parse_args()
+
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "trainer"], cwd=ROOT, check=True)
+    data = lenet.load(lenet.DATA, "train"), lenet.load(lenet.DATA, "t10k")
+    lenet.check_same_function(*data)
+    theirs = {config: Theirs(config, 256, data) for config in ("fastest", "plain")}
+    print(f"torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), load {os.getloadavg()[0]:.2f}")
+
+    rounds = {threads: [] for threads in args.threads}
+    for _ in range(args.rounds):
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            row = {"ours": ours(threads, 256), "small": ours(threads, 64)}
+            for config, job in theirs.items():
+                row[config] = {"step_ms": job.steps(args.steps), "evaluation_ms": job.evaluation_ms()}
+            rounds[threads].append(row)
+
+    def line(what, value):
+        values = sorted(value(row) for row in rounds[threads])
+        print(f"  {what:44} {statistics.median(values):8.2f}  ({values[0]:.2f} to {values[-1]:.2f})")
+
+    for threads in args.threads:
+        print(f"{threads} threads, {args.rounds} rounds: median (least to most)")
+        line("ours, step of 256, ms", lambda row: row["ours"]["step_ms"])
+        for config in theirs:
+            line(f"PyTorch {config}, step of 256, ms", lambda row: row[config]["step_ms"])
+            line(f"PyTorch {config} / ours", lambda row: row[config]["step_ms"] / row["ours"]["step_ms"])
+        line("ours, evaluation of 10,000, ms", lambda row: row["ours"]["evaluation_ms"])
+        line("PyTorch fastest, evaluation, ms", lambda row: row["fastest"]["evaluation_ms"])
+        line("PyTorch fastest / ours, evaluation", lambda row: row["fastest"]["evaluation_ms"] / row["ours"]["evaluation_ms"])
+        line("share of the FMA peak, %", lambda row: 100 * row["ours"]["share_of_peak"])
+        line("batch 64 / batch 256, time an image", lambda row: 4 * row["small"]["step_ms"] / row["ours"]["step_ms"])
+        line("lenet_core::forward, one image, us", lambda row: row["ours"]["forward_us"])
+    if {1, 2} <= rounds.keys():
+        pairs = zip(rounds[1], rounds[2])
+        scaling = [one["ours"]["step_ms"] / two["ours"]["step_ms"] for one, two in pairs]
+        print(f"one thread / two threads, step of 256: {statistics.median(scaling):.2f}")
+    print(f"load {os.getloadavg()[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+//! How fast the CPU backend trains and tests on this machine, and against what the machine could do.
+//!
+//! Every figure is taken in one call, after a run that warms up, and is a median; rates count the multiply-adds that the
+//! network needs ([`Phase::multiply_adds`]), each as two operations. Comparisons with other programs are left to
+//! scripts that run both in turn.
+
+use crate::adam::Adam;
+use crate::backend::{Backend, Batches, State};
+use crate::cpu::{Cpu, Phase, peak_multiply_adds};
+use crate::dataset::{Dataset, Order};
+use crate::error::Error;
+use crate::evaluate::Confusion;
+use crate::init::initial_params;
+use lenet_core::arch::{CLASSES, image};
+use lenet_core::network::{Activations, forward};
+use serde::Serialize;
+use std::hint::black_box;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Threads; 0 is one a core.
+    pub threads: usize,
+    /// Images a step, at most those of the training split.
+    pub batch_size: usize,
+    /// Epochs that are timed, at least one.
+    pub epochs: u32,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// What computed: `cpu (avx2, 2 threads)`.
+    pub device: String,
+    /// Threads.
+    pub threads: usize,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Time of a step of a whole batch, in milliseconds.
+    pub step_ms: f64,
+    /// Images of the training split.
+    pub images: usize,
+    /// Time of an epoch without the test, in seconds.
+    pub epoch_s: f64,
+    /// Images a second in a step.
+    pub images_per_s: f64,
+    /// 10⁹ operations a second in a step.
+    pub gflops: f64,
+    /// 10⁹ operations a second of multiply-adds from registers, on one thread.
+    pub peak_gflops_one_thread: f64,
+    /// The same, on all threads at once.
+    pub peak_gflops: f64,
+    /// `gflops / peak_gflops`
+    pub share_of_peak: f64,
+    /// Where a thread's time goes, in the order of a step.
+    pub phases: Vec<PhaseReport>,
+    /// Time in which a thread has nothing to do, in microseconds an image.
+    pub waiting_us: f64,
+    /// Images of the test split.
+    pub evaluation_images: usize,
+    /// Time to evaluate them, in milliseconds.
+    pub evaluation_ms: f64,
+    /// Time of `lenet_core::forward` for one image on one thread, in microseconds.
+    pub forward_us: f64,
+}
+
+/// A phase of a step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PhaseReport {
+    /// Its name.
+    pub phase: &'static str,
+    /// One thread's time, in microseconds an image.
+    pub us: f64,
+    /// 10⁹ operations a second of one thread.
+    pub gflops: f64,
+    /// `gflops / peak_gflops_one_thread`
+    pub share_of_peak: f64,
+}
+
+/// Trains from seed 0 and measures.
+///
+/// # Errors
+/// What the backend gives.
+pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
+    let images = data.train.len();
+    let state = State::new(initial_params(0));
+    let mut cpu = Cpu::new(&data.train, state, Adam::default(), plan.threads)?;
+    let (isa, threads) = (cpu.isa(), cpu.threads());
+    let batches =
+        |epoch| Batches::epoch(Order::shuffled(0, epoch, images), images, plan.batch_size);
+
+    // Part of an epoch is enough to warm up, and to see how a step divides.
+    let mut some = batches(0);
+    some.range.end = some.range.end.min(60);
+
+    // The peak is taken on both sides of the work, as machines change their speed.
+    let peaks = || [1, threads].map(|threads| 2e-9 * peak_multiply_adds(isa, threads));
+    let before = peaks();
+    let (mut steps, mut epochs) = (Vec::new(), Vec::new());
+    cpu.train(&some, &mut |_| ControlFlow::Continue(()))?;
+    for epoch in 1..=plan.epochs {
+        let start = Instant::now();
+        let mut last = start;
+        cpu.train(&batches(epoch), &mut |stats| {
+            let now = Instant::now();
+            if stats.images as usize == plan.batch_size {
+                steps.push((now - last).as_secs_f64());
+            }
+            last = now;
+            ControlFlow::Continue(())
+        })?;
+        epochs.push(start.elapsed().as_secs_f64());
+    }
+    let start = Instant::now();
+    let times = cpu.profile(&some)?;
+    let profiled = start.elapsed().as_secs_f64() * threads as f64;
+    let after = peaks();
+    let [peak_one, peak] = [0, 1].map(|i| f64::max(before[i], after[i]));
+
+    let test = &data.test;
+    let mut logits = vec![[0.0; CLASSES]; test.len()];
+    let evaluation = median_of(9, || {
+        cpu.logits(test.images(), &mut logits)?;
+        black_box(Confusion::new(&logits, test.labels()));
+        Ok(())
+    })?;
+
+    let params = cpu.state()?.params;
+    let images_f32: Vec<_> = test.images().iter().take(200).map(image).collect();
+    let mut act = Activations::new();
+    let forward = median_of(21, || {
+        for image in &images_f32 {
+            black_box(forward(&params, image, &mut act));
+        }
+        Ok(())
+    })?;
+
+    let step = median(&mut steps);
+    let profiled_images = images.min(some.range.end * plan.batch_size);
+    let an_image = |seconds: f64| 1e6 * seconds / profiled_images as f64;
+    let images_per_s = plan.batch_size as f64 / step;
+    let gflops = 2e-9 * images_per_s * multiply_adds() as f64;
+    Ok(Report {
+        device: cpu.describe(),
+        threads,
+        batch_size: plan.batch_size,
+        step_ms: 1e3 * step,
+        images,
+        epoch_s: median(&mut epochs),
+        images_per_s,
+        gflops,
+        peak_gflops_one_thread: peak_one,
+        peak_gflops: peak,
+        share_of_peak: gflops / peak,
+        phases: Phase::ALL
+            .into_iter()
+            .zip(times)
+            .map(|(phase, time)| {
+                let us = an_image(time.as_secs_f64());
+                let gflops = 2e-3 * phase.multiply_adds() as f64 / us;
+                PhaseReport {
+                    phase: phase.describe(),
+                    us,
+                    gflops,
+                    share_of_peak: gflops / peak_one,
+                }
+            })
+            .collect(),
+        waiting_us: an_image(profiled - times.iter().sum::<std::time::Duration>().as_secs_f64()),
+        evaluation_images: test.len(),
+        evaluation_ms: 1e3 * evaluation,
+        forward_us: 1e6 * forward / images_f32.len() as f64,
+    })
+}
+
+/// Multiply-adds of a training step for one image.
+pub fn multiply_adds() -> usize {
+    Phase::ALL.iter().map(|phase| phase.multiply_adds()).sum()
+}
+
+/// The median time of some runs after one that is not timed, in seconds.
+fn median_of(runs: usize, mut work: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+    work()?;
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    Ok(median(&mut times))
+}
+
+/// The middle value, or the upper of the two.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_of_any_order() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0]), 4.0);
+    }
+}
