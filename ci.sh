@@ -66,6 +66,9 @@ grep -q "^test acc $accuracy " "$run/evaluated"
 cargo run -q --release -p trainer -- evaluate data/lenet.weights --confusion | tee "$run/evaluated"
 grep -q '^test acc 0.8824 (8824 of 10000)$' "$run/evaluated"
 cargo run -q --release -p trainer -- summary data/lenet.weights
+cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee "$run/predicted"
+grep -q '% shirt$' "$run/predicted"
+cargo run -q --release -p trainer -- bench --epochs 2
 rm -r "$run"
 
 # Compilers for the CUDA source, as Python wheels in a folder outside the tree; they need no GPU.
