@@ -11,7 +11,7 @@
 //! | [`cpu`] | the backend for all cores |
 //! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
 //! | [`train`] | the epoch loop over a backend |
-//! | [`bench`] | how fast it is here, and what the machine could do |
+//! | [`mod@bench`] | how fast it is here, and what the machine could do |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`report`] | pictures of a run, and a page with all of them |
