@@ -318,6 +318,16 @@ fn folders_that_are_no_classes_are_refused_by_name() {
 }
 
 #[test]
+fn folders_without_images_are_no_data_set() {
+    let place = Place::new();
+    let err = place.failed("data check --data .", 1);
+    assert!(
+        err.starts_with("error: no data set found. Looked for "),
+        "{err}"
+    );
+}
+
+#[test]
 fn predict_names_the_three_likeliest_classes() {
     let place = place();
     place.good("--data my --batch-size 8 --epochs 20 --lr 0.01 --out run");

@@ -24,9 +24,19 @@ pub struct Folder {
     pub test: Split,
 }
 
-/// Whether a folder has folders in it, and so may be such a data set.
+/// Whether a folder is such a data set: it has `train` or `test`, or a folder with a PNG or JPEG file in it.
 pub fn looks_like(folder: &Path) -> bool {
-    entries(folder).is_ok_and(|entries| entries.iter().any(|entry| entry.is_dir()))
+    let is_image = |path: &PathBuf| {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        ["png", "jpg", "jpeg"]
+            .iter()
+            .any(|known| extension == *known)
+    };
+    let has_images = |path: &PathBuf| {
+        path.is_dir() && entries(path).is_ok_and(|entries| entries.iter().any(is_image))
+    };
+    [TRAIN, TEST].iter().any(|name| folder.join(name).is_dir())
+        || entries(folder).is_ok_and(|entries| entries.iter().any(has_images))
 }
 
 /// Reads all images. `test_split` is the share of each class to test on, where `train` and `test` are not apart.

@@ -81,14 +81,17 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
         ),
         ("filters", filters::filters(run.weights.weights().params)),
     ];
-    pictures.par_iter().try_for_each(|(name, picture)| {
-        output::replace(
-            &folder.join(format!("{name}.svg")),
-            picture.svg().as_bytes(),
-        )?;
-        output::replace(&folder.join(format!("{name}.png")), &picture.png())
-    })?;
-    output::replace(&folder.join("samples.png"), &mistakes_sheet(&run))?;
+    let write = |name: String, bytes: &[u8]| output::replace(&folder.join(name), bytes);
+    let (drawn, sheet) = rayon::join(
+        || {
+            pictures.par_iter().try_for_each(|(name, picture)| {
+                write(format!("{name}.svg"), picture.svg().as_bytes())?;
+                write(format!("{name}.png"), &picture.png())
+            })
+        },
+        || write("samples.png".to_owned(), &mistakes_sheet(&run)),
+    );
+    drawn.and(sheet)?;
     let page = folder.join(PAGE);
     let [curves, confusion, filters] = pictures.map(|(_, picture)| picture);
     output::replace(
