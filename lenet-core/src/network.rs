@@ -143,6 +143,13 @@ mod tests {
     }
 
     #[test]
+    fn layers_are_all_there_is() {
+        let act = Activations::new();
+        let values: usize = act.layers().iter().map(|(_, values)| values.len()).sum();
+        assert_eq!(values * size_of::<f32>(), size_of::<Activations>());
+    }
+
+    #[test]
     fn zero_parameters_give_zero_logits() {
         let params: &Params = &Params::zeroed();
         let image = [[[0.5; 28]; 28]; 1];

@@ -1,7 +1,7 @@
 //! The network as an ONNX model for other runtimes, and the parameters out of an ONNX model of this network.
 //!
 //! Written: `image` `(N, 1, SIDE, SIDE)` f32, grey values in 0..=1, to `logits` `(N, CLASSES)`, in operator set 13 and
-//! IR version 7, which every runtime since 2021 reads.
+//! IR version 7, those of ONNX 1.8 (2020).
 //!
 //! Read: a chain of operators that computes the same, however its nodes and tensors are called. Exporters differ in
 //! how they say it, so some forms are brought to one first: the sigmoid before or after the pool (the same, because it
@@ -9,7 +9,7 @@
 //! or as nodes; Identity and Dropout do nothing. Everything else is refused with what was found and expected: this is
 //! no runtime, and a model that computes something else must not come in.
 //!
-//! Both directions take the chain from [`LAYERS`]: `operators`.
+//! Both directions make the chain of operators from [`LAYERS`].
 
 mod proto;
 
