@@ -11,6 +11,7 @@
 //! | [`cpu`] | the backend for all cores |
 //! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
 //! | [`train`] | the epoch loop over a backend |
+//! | [`checkpoint`] | what a training needs to go on |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`report`] | pictures of a run, and a page with all of them |
@@ -24,6 +25,7 @@
 pub mod adam;
 pub mod backend;
 pub mod c_header;
+pub mod checkpoint;
 pub mod commands;
 pub mod cpu;
 #[cfg(feature = "cuda")]

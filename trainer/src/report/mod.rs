@@ -82,16 +82,16 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
         ("filters", filters::filters(run.weights.weights().params)),
     ];
     pictures.par_iter().try_for_each(|(name, picture)| {
-        output::replace(
+        output::replace_unsynced(
             &folder.join(format!("{name}.svg")),
             picture.svg().as_bytes(),
         )?;
-        output::replace(&folder.join(format!("{name}.png")), &picture.png())
+        output::replace_unsynced(&folder.join(format!("{name}.png")), &picture.png())
     })?;
-    output::replace(&folder.join("samples.png"), &mistakes_sheet(&run))?;
+    output::replace_unsynced(&folder.join("samples.png"), &mistakes_sheet(&run))?;
     let page = folder.join(PAGE);
     let [curves, confusion, filters] = pictures.map(|(_, picture)| picture);
-    output::replace(
+    output::replace_unsynced(
         &page,
         page::page(&run, &curves, &confusion, &filters).as_bytes(),
     )?;
