@@ -40,6 +40,11 @@ step "tests"
 cargo test -q --workspace --exclude firmware --exclude fuzz
 cargo test -q -p lenet-core --all-features
 
+step "a full disk: a small file system is mounted, by root or by a namespace's root"
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(unshare --map-root-user --mount)
+"${as_root[@]}" cargo test -q -p trainer --test resume -- --ignored
+
 step "the sigmoid on every float"
 cargo test -q -p lenet-tests --test sigmoid -- --ignored
 

@@ -127,6 +127,34 @@ fn ten_steps_end_where_the_references_do() {
     }
 }
 
+/// So that a training stopped by its user has a loss for each step which its state counts.
+#[test]
+fn a_break_ends_after_steps_that_were_all_told() {
+    let start = State::new(initial_params(0));
+    let mut backends = others(&start);
+    backends.push(Box::new(reference(&start)));
+    for mut backend in backends {
+        let mut told = 0;
+        let batches = Batches::epoch(Order::Sequential, FASHION_MNIST.train.len(), 16);
+        let batches = Batches {
+            range: 0..4,
+            ..batches
+        };
+        backend
+            .train(&batches, &mut |_| {
+                told += 1;
+                match told {
+                    2.. => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            })
+            .unwrap();
+        let state = backend.state().unwrap();
+        assert!(told >= 2, "{}", backend.describe());
+        assert_eq!(state.step, told, "{}", backend.describe());
+    }
+}
+
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     let start = State::new(initial_params(3));

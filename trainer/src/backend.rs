@@ -85,7 +85,8 @@ pub trait Backend {
     fn describe(&self) -> String;
 
     /// Trains on the batches in order and calls `on_step` for each, in order; it may do so late. `Break` ends the
-    /// training after that step, or after as many more as the backend had under way; the state counts them.
+    /// training after that step, or after as many more as the backend had under way; it is called for those too, so
+    /// that the state's steps are those that were told.
     fn train(
         &mut self,
         batches: &Batches,

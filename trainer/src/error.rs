@@ -78,8 +78,8 @@ pub enum Error {
     },
     /// The loss is no number any more.
     #[error(
-        "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller --lr (it is {lr}). \
-         Nothing was written"
+        "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller --lr (it is {lr}). {kept}",
+        kept = kept(last_good.as_deref())
     )]
     Diverged {
         /// Counted from 1.
@@ -90,6 +90,29 @@ pub enum Error {
         loss: f32,
         /// The learning rate.
         lr: f64,
+        /// The checkpoint from before, if there is one.
+        last_good: Option<PathBuf>,
+    },
+    /// A checkpoint is not usable.
+    #[error("{path}: {problem}", path = path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, what was expected, what to do.
+        problem: String,
+    },
+    /// The training was told to stop, and can go on.
+    #[error(
+        "stopped in epoch {epoch} after batch {batch}; go on with: trainer train --resume {run}",
+        run = run.display()
+    )]
+    Stopped {
+        /// Counted from 1.
+        epoch: usize,
+        /// Batches of that epoch that were trained on.
+        batch: usize,
+        /// The run's folder.
+        run: PathBuf,
     },
     /// The settings do not fit the data or each other.
     #[error("{0}")]
@@ -122,12 +145,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: what was compared differs.
+    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: what was compared differs;
+    /// 130: it was told to stop.
     pub fn exit_code(&self) -> std::process::ExitCode {
         match self {
             Self::Settings(_) => 2.into(),
             Self::Mismatch(_) => 3.into(),
             Self::Device(error) if error.is_mismatch() => 3.into(),
+            Self::Stopped { .. } => 130.into(),
             _ => 1.into(),
         }
     }
@@ -139,6 +164,14 @@ impl Error {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+/// What is there after training diverged.
+fn kept(last_good: Option<&Path>) -> String {
+    match last_good {
+        None => "Nothing was written".to_owned(),
+        Some(path) => format!("Last good checkpoint: {}", path.display()),
     }
 }
 

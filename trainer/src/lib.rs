@@ -12,6 +12,7 @@
 //! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
 //! | [`train`] | the epoch loop over a backend |
 //! | [`mod@bench`] | how fast it is here, and what the machine could do |
+//! | [`checkpoint`] | what a training needs to go on |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`report`] | pictures of a run, and a page with all of them |
@@ -26,6 +27,7 @@ pub mod adam;
 pub mod backend;
 pub mod bench;
 pub mod c_header;
+pub mod checkpoint;
 pub mod commands;
 pub mod cpu;
 #[cfg(feature = "cuda")]

@@ -26,30 +26,76 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a file, in place of an older one of its own if there is one; the older one stays until the new one is whole.
+/// Writes a file, in place of an older one of its own if there is one; the older one stays until the new one is whole,
+/// also if the power fails.
 ///
 /// # Errors
 /// `Io`: the folder does not take it; nothing is left behind
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    beside(path, bytes)?
-        .persist(path)
+    persist(beside(path, bytes)?, path)?;
+    // The new name, too, is on the disk.
+    #[cfg(unix)]
+    std::fs::File::open(folder_of(path))
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("cannot be written", path))?;
+    Ok(())
+}
+
+/// As [`replace`], but does not wait for the disk: for what can be made again after a power failure.
+///
+/// # Errors
+/// As [`replace`]
+pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    persist(unsynced_beside(path, bytes)?, path)
+}
+
+fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
+    file.persist(path)
         .map_err(|error| Error::io("cannot be written", path)(error.error))?;
     Ok(())
 }
 
-fn beside(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, Error> {
-    let folder = path
-        .parent()
+/// Removes what writers that were killed have left in a folder.
+///
+/// # Errors
+/// `Io`
+pub fn remove_partial(folder: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("cannot be read", folder))? {
+        let path = entry.map_err(Error::io("cannot be read", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            std::fs::remove_file(&path).map_err(Error::io("cannot be removed", &path))?;
+        }
+    }
+    Ok(())
+}
+
+const PREFIX: &str = ".";
+const SUFFIX: &str = ".partial";
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .unwrap_or(Path::new("."))
+}
+
+fn beside(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, Error> {
+    let file = unsynced_beside(path, bytes)?;
+    file.as_file()
+        .sync_all()
+        .map_err(Error::io("cannot be written", path))?;
+    Ok(file)
+}
+
+fn unsynced_beside(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, Error> {
+    let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".partial");
+    builder.prefix(PREFIX).suffix(SUFFIX);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let write = || {
         let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
+        file.as_file_mut().write_all(bytes)?;
         Ok(file)
     };
     write().map_err(Error::io("cannot be written", path))

@@ -1,40 +1,115 @@
-//! The folder that a training run leaves: settings, metrics, weights.
+//! The folder that a training run leaves: settings, metrics, weights, and the checkpoint that it can go on from.
 
+use crate::adam::Adam;
+use crate::backend::State;
+use crate::checkpoint::{self, Checkpoint};
 use crate::dataset::{Dataset, hex};
 use crate::error::Error;
 use crate::output;
-use crate::train::Epoch;
+use crate::train::{Epoch, Progress};
 use crate::weights_file::WeightsFile;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The settings that were in force, as `config.toml` keeps them.
-#[derive(Clone, Debug, Serialize)]
-pub struct Config {
-    /// Version of the program.
-    pub version: &'static str,
-    /// Times that each image was to be seen.
+/// What the command line sets of a training. With the data and the kind of device it determines every bit of the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Times that each image is to be seen.
     pub epochs: u32,
     /// Images a step.
-    pub batch_size: usize,
+    pub batch_size: u32,
     /// Learning rate, per step.
     pub lr: f64,
     /// Of the initial parameters and the order of images.
     pub seed: u64,
     /// `shuffled` or `sequential`.
     pub order: String,
-    /// The limit of steps, if there was one.
+    /// The limit of steps, if there is one.
     pub max_steps: Option<u64>,
-    /// File of the initial parameters, if they came from one.
-    pub init: Option<PathBuf>,
-    /// What computed.
+    /// File of the initial parameters, if they come from one.
+    pub init: Option<String>,
+}
+
+impl Default for Settings {
+    /// Those of the course.
+    fn default() -> Self {
+        Self {
+            epochs: 5,
+            batch_size: 256,
+            lr: Adam::default().lr,
+            seed: 0,
+            order: "shuffled".to_owned(),
+            max_steps: None,
+            init: None,
+        }
+    }
+}
+
+/// The settings that were in force, as `config.toml` keeps them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Version of the program.
+    pub version: String,
+    /// From the command line.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// What computed: its kind, then details that change no bit.
     pub device: String,
     /// The data.
     pub data: DataConfig,
 }
 
+impl Config {
+    /// The text of `config.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("text keys, and numbers of 63 bits")
+    }
+
+    /// From the text of `config.toml`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| format!("settings: {}", error.message()))
+    }
+
+    /// `cpu` of `cpu (avx2, 2 threads)`.
+    pub fn device_kind(&self) -> &str {
+        self.device.split(' ').next().unwrap_or_default()
+    }
+
+    /// What must be the same for a run to go on as if never stopped, but is not: a line each, with both values.
+    /// `epochs` may differ.
+    pub fn differences(&self, run: &Self) -> Vec<String> {
+        let table = |config: &Self| {
+            let settings = toml::Table::try_from(&config.settings);
+            let mut table = settings.expect("text keys, and numbers of 63 bits");
+            table.remove("epochs");
+            table.insert("device".to_owned(), config.device_kind().into());
+            let DataConfig {
+                sha256,
+                train,
+                test,
+                ..
+            } = &config.data;
+            let data = format!("{train} and {test} images, SHA-256 {sha256}");
+            table.insert("data".to_owned(), data.into());
+            table
+        };
+        let (here, run) = (table(self), table(run));
+        let keys: BTreeSet<&String> = here.keys().chain(run.keys()).collect();
+        let show = |value: Option<&toml::Value>| value.map_or("none".to_owned(), |v| v.to_string());
+        keys.into_iter()
+            .map(|key| (key, here.get(key), run.get(key)))
+            .filter(|(_, here, run)| here != run)
+            .map(|(key, here, run)| format!("{key}: {} in the run, {} here", show(run), show(here)))
+            .collect()
+    }
+}
+
 /// The data set that was used.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataConfig {
     /// Its name.
     pub name: String,
@@ -94,6 +169,19 @@ impl RunFolder {
         })
     }
 
+    /// Opens the folder of a run that is to go on, and reads its checkpoint.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn resume(path: &Path) -> Result<(Self, Checkpoint), Error> {
+        let checkpoint = Checkpoint::load(&path.join(checkpoint::NAME))?;
+        output::remove_partial(path)?;
+        let folder = Self {
+            path: path.to_owned(),
+        };
+        Ok((folder, checkpoint))
+    }
+
     /// The default name: `runs/<date>-<time>-seed<N>`.
     pub fn default_path(seed: u64) -> PathBuf {
         let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
@@ -105,20 +193,20 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes `config.toml`.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn write_config(&self, config: &Config) -> Result<(), Error> {
-        let text = toml::to_string(config).expect("a flat struct with text keys");
-        output::replace(&self.path.join("config.toml"), text.as_bytes())
+    /// Where the checkpoint is.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.path.join(checkpoint::NAME)
     }
 
-    /// Writes `metrics.csv`, a row an epoch, and `steps.csv`, a row a step.
+    /// Writes `config.toml`, `metrics.csv`, a row an epoch, and `steps.csv`, a row a step; then the checkpoint, so that
+    /// what it tells of is there.
     ///
     /// # Errors
     /// `Io`.
-    pub fn write_metrics(&self, epochs: &[Epoch], losses: &[f32]) -> Result<(), Error> {
+    pub fn write(&self, config: &Config, state: &State, progress: &Progress) -> Result<(), Error> {
+        let write =
+            |name, text: String| output::replace_unsynced(&self.path.join(name), text.as_bytes());
+        write("config.toml", config.to_toml())?;
         let mut metrics = "epoch,train_loss,train_acc,test_acc,seconds\n".to_owned();
         for Epoch {
             epoch,
@@ -126,19 +214,19 @@ impl RunFolder {
             train_acc,
             test_acc,
             seconds,
-        } in epochs
+        } in &progress.epochs
         {
             metrics +=
                 &format!("{epoch},{train_loss:.6},{train_acc:.6},{test_acc:.6},{seconds:.3}\n");
         }
-        output::replace(&self.path.join("metrics.csv"), metrics.as_bytes())?;
-
+        write("metrics.csv", metrics)?;
         let mut steps = "step,loss\n".to_owned();
-        for (step, loss) in (1..).zip(losses) {
+        for (step, loss) in (1..).zip(&progress.losses) {
             // Nine significant digits give back every f32.
             steps += &format!("{step},{loss:.8e}\n");
         }
-        output::replace(&self.path.join("steps.csv"), steps.as_bytes())
+        write("steps.csv", steps)?;
+        Checkpoint::save(&self.checkpoint(), config, state, progress)
     }
 
     /// Writes `lenet.weights` and returns its path.
@@ -147,7 +235,7 @@ impl RunFolder {
     /// `Io`.
     pub fn write_weights(&self, file: &WeightsFile) -> Result<PathBuf, Error> {
         let path = self.path.join("lenet.weights");
-        file.save(&path)?;
+        output::replace(&path, file.bytes())?;
         Ok(path)
     }
 }
@@ -160,22 +248,51 @@ impl Drop for RunFolder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::init::initial_params;
+    use crate::train::Partial;
+
+    pub(crate) fn config() -> Config {
+        Config {
+            version: "0.0.0".to_owned(),
+            settings: Settings {
+                batch_size: 32,
+                init: Some("start.weights".to_owned()),
+                ..Settings::default()
+            },
+            device: "cpu (none, 3 threads)".to_owned(),
+            data: DataConfig {
+                name: "letters".to_owned(),
+                folder: PathBuf::from("some/letters"),
+                test_split: None,
+                resize: false,
+                invert: false,
+                sha256: "ab".repeat(32),
+                train: 96,
+                test: 30,
+            },
+        }
+    }
 
     #[test]
     fn a_folder_with_something_in_it_is_not_taken() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/run");
         let run = RunFolder::create(&path).unwrap();
-        let epoch = Epoch {
-            epoch: 1,
-            train_loss: 1.5,
-            train_acc: 0.25,
-            test_acc: 0.5,
-            seconds: 2.0,
+        let progress = Progress {
+            epochs: vec![Epoch {
+                epoch: 1,
+                train_loss: 1.5,
+                train_acc: 0.25,
+                test_acc: 0.5,
+                seconds: 2.0,
+            }],
+            losses: vec![1.861_200_1],
+            partial: Partial::default(),
         };
-        run.write_metrics(&[epoch], &[1.861_200_1]).unwrap();
+        let state = State::new(initial_params(0));
+        run.write(&config(), &state, &progress).unwrap();
         assert!(matches!(
             RunFolder::create(&path),
             Err(Error::Exists { .. })
@@ -186,6 +303,7 @@ mod tests {
             "epoch,train_loss,train_acc,test_acc,seconds\n1,1.500000,0.250000,0.500000,2.000\n"
         );
         assert_eq!(read("steps.csv"), "step,loss\n1,1.86120009e0\n");
+        assert_eq!(Config::from_toml(&read("config.toml")), Ok(config()));
     }
 
     #[test]
@@ -194,5 +312,31 @@ mod tests {
         let path = parent.path().join("run");
         drop(RunFolder::create(&path).unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_changes_the_result_is_a_difference() {
+        let run = config();
+        let mut here = config();
+        here.device = "cpu (avx2, 1 threads)".to_owned();
+        here.settings.epochs = 70;
+        here.data.folder = PathBuf::from("elsewhere");
+        assert_eq!(here.differences(&run), [""; 0]);
+        here.device = "reference (plain loops, 1 thread)".to_owned();
+        here.settings.lr = 0.1;
+        here.settings.init = None;
+        here.data.test = 29;
+        let sha256 = "ab".repeat(32);
+        assert_eq!(
+            here.differences(&run),
+            [
+                format!(
+                    "data: \"96 and 30 images, SHA-256 {sha256}\" in the run, \"96 and 29 images, SHA-256 {sha256}\" here"
+                ),
+                "device: \"cpu\" in the run, \"reference\" here".to_owned(),
+                "init: \"start.weights\" in the run, none here".to_owned(),
+                "lr: 0.001 in the run, 0.1 here".to_owned(),
+            ]
+        );
     }
 }

@@ -1,10 +1,14 @@
 //! The epoch loop over a [`Backend`].
+//!
+//! The loop starts wherever a [`Progress`] and the backend's state stand, and stops after any step; so a training that
+//! was stopped and goes on does, bit for bit, what one that was never stopped does.
 
-use crate::backend::{Backend, Batches};
+use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::{Dataset, Order};
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
-use lenet_core::arch::{CLASSES, Logits, Params};
+use lenet_core::arch::{CLASSES, Logits};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -25,8 +29,21 @@ pub struct Plan {
     pub lr: f64,
 }
 
+impl Plan {
+    /// Steps of a whole epoch over `images` images.
+    pub fn steps_per_epoch(&self, images: usize) -> usize {
+        images.div_ceil(self.batch_size)
+    }
+
+    /// Steps in all.
+    pub fn steps(&self, images: usize) -> u64 {
+        let steps = u64::from(self.epochs) * self.steps_per_epoch(images) as u64;
+        self.max_steps.map_or(steps, |limit| limit.min(steps))
+    }
+}
+
 /// What an epoch gave.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Counted from 1.
     pub epoch: u32,
@@ -34,119 +51,161 @@ pub struct Epoch {
     pub train_loss: f64,
     /// Share of training images classified correctly, counted during the epoch, before each step's update.
     pub train_acc: f64,
-    /// Share of test images classified correctly after the epoch.
+    /// Share of test images classified correctly after the epoch, by the backend.
     pub test_acc: f64,
     /// Training and test.
     pub seconds: f64,
 }
 
+/// Sums over the steps of an epoch that is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partial {
+    /// Steps done.
+    pub steps: usize,
+    /// Sum of the steps' losses.
+    pub loss: f64,
+    /// Images classified correctly.
+    pub correct: u32,
+    /// Images seen.
+    pub images: u32,
+    /// Time spent.
+    pub seconds: f64,
+}
+
+impl Partial {
+    fn add(&mut self, step: &StepStats) {
+        self.steps += 1;
+        self.loss += f64::from(step.loss);
+        self.correct += step.correct;
+        self.images += step.images;
+    }
+
+    fn epoch(&self, epoch: u32, test_acc: f64) -> Epoch {
+        Epoch {
+            epoch,
+            train_loss: self.loss / self.steps as f64,
+            train_acc: f64::from(self.correct) / f64::from(self.images),
+            test_acc,
+            seconds: self.seconds,
+        }
+    }
+}
+
+/// How far a training has come. With the backend's state: all that it needs to go on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// The epochs done.
+    pub epochs: Vec<Epoch>,
+    /// The mean loss of each step.
+    pub losses: Vec<f32>,
+    /// The epoch after those done.
+    pub partial: Partial,
+}
+
 /// What the loop tells as it goes.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A step is done.
+    /// A step is done. `Break` stops the training here.
     Step {
         /// Counted from 1.
         epoch: u32,
         /// Mean loss of its batch.
         loss: f32,
     },
-    /// An epoch is done.
-    Epoch(&'a Epoch),
+    /// An epoch is done, the last of `progress`. `Break` has no effect.
+    Epoch {
+        /// Up to this epoch.
+        progress: &'a Progress,
+        /// After its last step.
+        state: &'a State,
+        /// After the last epoch: of the test images by [`core_logits`], the code which a board runs.
+        tested: Option<&'a [Logits]>,
+    },
 }
 
-/// What the training gave.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trained {
-    /// The parameters after the last step.
-    pub params: Box<Params>,
-    /// Of the test images by the last parameters, by [`core_logits`].
-    pub logits: Vec<Logits>,
-    /// Counted from them.
-    pub confusion: Confusion,
-}
-
-/// Trains, and tests after each epoch: by the backend, and by `lenet_core` after the last.
+/// Trains until the plan is done, and tests after each epoch. Returns whether it is done: `Break` if `on_event` stopped
+/// it before.
 ///
 /// # Errors
+/// * `Settings`: nothing is left to do
 /// * `Diverged`: the loss is not finite any more
 /// * what the backend or `on_event` gives
 pub fn train(
     backend: &mut dyn Backend,
     data: &Dataset,
     plan: &Plan,
-    on_event: &mut dyn FnMut(Event<'_>) -> Result<(), Error>,
-) -> Result<Trained, Error> {
+    progress: &mut Progress,
+    on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>, Error>,
+) -> Result<ControlFlow<()>, Error> {
     let images = data.train.len();
-    let per_epoch = images.div_ceil(plan.batch_size) as u64;
-    let all_steps = per_epoch * u64::from(plan.epochs);
-    let mut steps_left = plan.max_steps.unwrap_or(all_steps).min(all_steps);
-    for epoch in 1..=plan.epochs {
-        let start = Instant::now();
+    let (all_steps, per_epoch) = (plan.steps(images), plan.steps_per_epoch(images));
+    // A training may have been stopped between the last step of an epoch and its test.
+    let done = progress.losses.len() as u64;
+    if done > all_steps || done == all_steps && progress.partial.steps == 0 {
+        return Err(Error::Settings(format!(
+            "{} epochs, {done} steps, are done already, and {all_steps} steps are asked for; go on with more --epochs",
+            progress.epochs.len()
+        )));
+    }
+    loop {
+        let epoch = progress.epochs.len() as u32 + 1;
         let order = match plan.shuffle {
             true => Order::shuffled(plan.seed, epoch - 1, images),
             false => Order::Sequential,
         };
         let mut batches = Batches::epoch(order, images, plan.batch_size);
-        batches.range.end = batches.range.end.min(steps_left as usize);
-        steps_left -= batches.range.len() as u64;
+        let before = u64::from(epoch - 1) * per_epoch as u64;
+        batches.range = progress.partial.steps..per_epoch.min((all_steps - before) as usize);
 
-        let (mut losses, mut correct, mut seen, mut steps) = (0.0, 0, 0, 0);
-        let mut failure = None;
+        let start = Instant::now();
+        let mut end = Ok(ControlFlow::Continue(()));
         backend.train(&batches, &mut |step| {
-            losses += f64::from(step.loss);
-            correct += step.correct;
-            seen += step.images;
-            steps += 1;
-            let event = match step.loss.is_finite() {
-                true => on_event(Event::Step {
-                    epoch,
-                    loss: step.loss,
-                }),
-                false => Err(Error::Diverged {
-                    epoch,
-                    batch: steps,
-                    loss: step.loss,
-                    lr: plan.lr,
-                }),
-            };
-            match event {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
+            progress.partial.add(&step);
+            progress.losses.push(step.loss);
+            // A backend may tell of steps after the one that ended the training.
+            if let Ok(ControlFlow::Continue(())) = end {
+                end = match step.loss.is_finite() {
+                    true => on_event(Event::Step {
+                        epoch,
+                        loss: step.loss,
+                    }),
+                    false => Err(Error::Diverged {
+                        epoch,
+                        batch: progress.partial.steps,
+                        loss: step.loss,
+                        lr: plan.lr,
+                        last_good: None,
+                    }),
+                };
+            }
+            match end {
+                Ok(flow) => flow,
+                Err(_) => ControlFlow::Break(()),
             }
         })?;
-        if let Some(error) = failure {
-            return Err(error);
+        if end?.is_break() {
+            progress.partial.seconds += start.elapsed().as_secs_f64();
+            return Ok(ControlFlow::Break(()));
         }
 
-        // The last accuracy is that of the code which the board runs.
-        let last = steps_left == 0;
-        let params = backend.state()?.params;
-        let logits = match last {
-            true => core_logits(&params, data.test.images()),
-            false => {
-                let mut logits = vec![[0.0; CLASSES]; data.test.len()];
-                backend.logits(data.test.images(), &mut logits)?;
-                logits
-            }
-        };
-        let confusion = Confusion::new(&logits, data.test.labels());
-        on_event(Event::Epoch(&Epoch {
-            epoch,
-            train_loss: losses / steps as f64,
-            train_acc: f64::from(correct) / f64::from(seen),
-            test_acc: confusion.accuracy(),
-            seconds: start.elapsed().as_secs_f64(),
-        }))?;
-        if last {
-            return Ok(Trained {
-                params,
-                logits,
-                confusion,
-            });
+        let state = backend.state()?;
+        let mut logits = vec![[0.0; CLASSES]; data.test.len()];
+        backend.logits(data.test.images(), &mut logits)?;
+        let test_acc = Confusion::new(&logits, data.test.labels()).accuracy();
+        let is_last = state.step >= all_steps;
+        let tested = is_last.then(|| core_logits(&state.params, data.test.images()));
+        progress.partial.seconds += start.elapsed().as_secs_f64();
+        progress
+            .epochs
+            .push(progress.partial.epoch(epoch, test_acc));
+        progress.partial = Partial::default();
+        let _ = on_event(Event::Epoch {
+            progress,
+            state: &state,
+            tested: tested.as_deref(),
+        })?;
+        if is_last {
+            return Ok(ControlFlow::Continue(()));
         }
     }
-    Err(Error::Settings("no epoch to train".to_owned()))
 }

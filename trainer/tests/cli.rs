@@ -2,11 +2,10 @@
 //!
 //! It stands here and not in `tests/`, because Cargo hands a binary only to the tests of its own package.
 
-mod place;
-
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 #[path = "cli/cuda.rs"]
 mod cuda;
+mod place;
 
 use place::{FILES, Place, TRAIN, idx, images, labels};
 use trainer::weights_file::WeightsFile;
@@ -67,6 +66,7 @@ fn a_run_prints_the_courses_lines_and_leaves_its_files() {
             "curves.svg",
             "filters.png",
             "filters.svg",
+            "last.checkpoint",
             "lenet.weights",
             "metrics.csv",
             "report.html",
@@ -356,7 +356,7 @@ fn settings_out_of_range_are_refused_with_the_range() {
     for (arguments, sentence) in [
         (
             "--epochs 0",
-            "invalid value '0' for '--epochs <EPOCHS>': 0 is not in 1..=100000",
+            "invalid value '0' for '--epochs <N>': 0 is not in 1..=100000",
         ),
         (
             "--batch-size 0",

@@ -17,6 +17,7 @@ use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
 use crate::error::Error;
+use crate::run::DataConfig;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -83,6 +84,16 @@ struct DataArgs {
 }
 
 impl DataArgs {
+    /// The data of a run, read as it was then, unless told otherwise.
+    fn of_run(&self, run: &DataConfig) -> Self {
+        let mut args = self.clone();
+        args.data.get_or_insert(run.folder.clone());
+        args.images.resize |= run.resize;
+        args.images.invert |= run.invert;
+        args.test_split = args.test_split.or(run.test_split);
+        args
+    }
+
     /// Reads the data, and warns of what is odd about it.
     fn load(&self) -> Result<Dataset, Error> {
         let data = self.read()?;

@@ -7,34 +7,40 @@ use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
 use crate::dataset::{Dataset, hex};
 use crate::error::Error;
+use crate::evaluate::Confusion;
 use crate::init::initial_params;
 use crate::reference::Reference;
 use crate::report;
-use crate::run::{Config, DataConfig, RunFolder};
-use crate::train::{Epoch, Event, Plan, train};
+use crate::run::{Config, DataConfig, RunFolder, Settings};
+use crate::train::{Epoch, Event, Plan, Progress, train};
 use crate::weights_file::WeightsFile;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use lenet_core::weights::{Metadata, Provenance};
+use lenet_core::arch::Params;
+use lenet_core::weights::{EncodeError, Metadata, Provenance};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Times that each training image is seen
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    epochs: u32,
-    /// Images a step
-    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    batch_size: u32,
-    /// Learning rate of Adam
-    #[arg(long, default_value_t = 0.001, value_name = "F", value_parser = learning_rate)]
-    lr: f64,
-    /// Seed of the initial parameters and of the order of images: the same seed gives the same weights
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
-    /// What computes
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    // What is not given is the default, or with --resume what it was in the run; so there are no defaults here.
+    /// Times that each training image is seen [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    epochs: Option<u32>,
+    /// Images a step [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch_size: Option<u32>,
+    /// Learning rate of Adam [default: 0.001]
+    #[arg(long, value_name = "F", value_parser = learning_rate)]
+    lr: Option<f64>,
+    /// Seed of the initial parameters and of the order of images: the same seed gives the same weights [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: Option<u64>,
+    /// What computes [default: auto]
+    #[arg(long)]
+    device: Option<Device>,
     /// Threads of the cpu device; 0 is one a core. They do not change the result
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: u16,
@@ -43,15 +49,43 @@ pub struct Args {
     /// Folder for the results [default: runs/<date>-<time>-seed<N>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Go on with the run in a folder, up to --epochs, as if it had never stopped; other settings are the run's
+    #[arg(long, value_name = "RUN", conflicts_with = "out")]
+    resume: Option<PathBuf>,
     /// Start from the parameters in a weights file or a safetensors file
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// Order of the images
-    #[arg(long, default_value = "shuffled")]
-    order: OrderArg,
+    /// Order of the images [default: shuffled]
+    #[arg(long)]
+    order: Option<OrderArg>,
     /// Stop after so many steps in all, and still write everything
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     max_steps: Option<u64>,
+}
+
+impl Args {
+    /// Those of `base` but for what is given.
+    fn settings(&self, base: Settings) -> Settings {
+        Settings {
+            epochs: self.epochs.unwrap_or(base.epochs),
+            batch_size: self.batch_size.unwrap_or(base.batch_size),
+            lr: self.lr.unwrap_or(base.lr),
+            seed: self.seed.unwrap_or(base.seed),
+            order: self.order.map_or(base.order, name_of),
+            max_steps: self.max_steps.or(base.max_steps),
+            init: self
+                .init
+                .as_ref()
+                .map(|path| path.display().to_string())
+                .or(base.init),
+        }
+    }
+}
+
+/// As it is written on the command line.
+fn name_of(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value().expect("no variant is hidden");
+    value.get_name().to_owned()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,20 +117,40 @@ fn learning_rate(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let data = args.data.load()?;
+    let resumed = match &args.resume {
+        None => None,
+        Some(run) => Some(RunFolder::resume(run)?),
+    };
+    let run_config = resumed.as_ref().map(|(_, checkpoint)| &checkpoint.config);
+    let settings =
+        args.settings(run_config.map_or_else(Settings::default, |run| run.settings.clone()));
+    let data = match run_config {
+        Some(run) => args.data.of_run(&run.data).load()?,
+        None => args.data.load()?,
+    };
     let images = data.train.len();
-    check_batch_size(args.batch_size, images)?;
-    let params = match &args.init {
-        Some(path) => Box::new(*WeightsFile::load(path)?.weights().params),
-        None => initial_params(args.seed),
+    check_batch_size(settings.batch_size, images)?;
+    let device = match (args.device, run_config) {
+        (Some(device), _) => device,
+        (None, None) => Device::Auto,
+        (None, Some(run)) => Device::from_str(run.device_kind(), false).map_err(|_| {
+            let kind = run.device_kind();
+            Error::Settings(format!(
+                "the run is of the device {kind}, which this build does not have"
+            ))
+        })?,
+    };
+    let state = match (&resumed, &args.init) {
+        (Some((_, checkpoint)), _) => checkpoint.state.clone(),
+        (None, Some(path)) => State::new(Box::new(*WeightsFile::load(path)?.weights().params)),
+        (None, None) => State::new(initial_params(settings.seed)),
     };
     let adam = Adam {
-        lr: args.lr,
+        lr: settings.lr,
         ..Adam::default()
     };
-    let state = State::new(params);
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
-    let mut backend: Box<dyn Backend> = match args.device {
+    let mut backend: Box<dyn Backend> = match device {
         Device::Auto => match cuda(&data.train, &state, adam) {
             Err(Error::Cuda { cause, .. }) => {
                 println!("not on a GPU: {cause}");
@@ -108,18 +162,32 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Device::Cuda => cuda(&data.train, &state, adam)?,
         Device::Reference => Box::new(Reference::new(&data.train, state, adam)),
     };
-    let order = args
-        .order
-        .to_possible_value()
-        .expect("no variant is hidden")
-        .get_name()
-        .to_owned();
-    let folder = RunFolder::create(
-        &args
-            .out
-            .clone()
-            .unwrap_or_else(|| RunFolder::default_path(args.seed)),
-    )?;
+    let config = Config {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        settings,
+        device: backend.describe(),
+        data: DataConfig::from(&data),
+    };
+    let settings = &config.settings;
+    let (folder, mut progress) = match resumed {
+        Some((folder, checkpoint)) => {
+            let differences = config.differences(&checkpoint.config);
+            if !differences.is_empty() {
+                return Err(Error::Settings(format!(
+                    "{}: a run goes on with the settings it was begun with:\n  {}\nLeave them out, or train anew",
+                    folder.path().display(),
+                    differences.join("\n  ")
+                )));
+            }
+            (folder, checkpoint.progress)
+        }
+        None => {
+            let path = args.out.clone();
+            let path = path.unwrap_or_else(|| RunFolder::default_path(settings.seed));
+            (RunFolder::create(&path)?, Progress::default())
+        }
+    };
+    let stop = stop_on_signal()?;
 
     println!("{}", network_table());
     println!(
@@ -128,75 +196,90 @@ pub fn run(args: &Args) -> Result<(), Error> {
         data.test.len()
     );
     println!("training on {}", backend.describe());
+    if args.resume.is_some() {
+        println!(
+            "going on after {} epochs and {} steps",
+            progress.epochs.len(),
+            progress.losses.len()
+        );
+    }
 
     let plan = Plan {
-        epochs: args.epochs,
-        batch_size: args.batch_size as usize,
-        seed: args.seed,
-        shuffle: args.order == OrderArg::Shuffled,
-        max_steps: args.max_steps,
-        lr: args.lr,
+        epochs: settings.epochs,
+        batch_size: settings.batch_size as usize,
+        seed: settings.seed,
+        shuffle: settings.order == name_of(OrderArg::Shuffled),
+        max_steps: settings.max_steps,
+        lr: settings.lr,
     };
-    let bar = progress_bar((images.div_ceil(plan.batch_size)) as u64);
-    let (mut epochs, mut losses) = (Vec::new(), Vec::new());
-    let trained = train(&mut *backend, &data, &plan, &mut |event| {
+    let bar = progress_bar(plan.steps_per_epoch(images) as u64);
+    bar.set_position(progress.partial.steps as u64);
+    let mut result = None;
+    let trained = train(&mut *backend, &data, &plan, &mut progress, &mut |event| {
         match event {
             Event::Step { epoch, loss } => {
-                losses.push(loss);
                 bar.set_message(format!("epoch {epoch}, loss {loss:.4}"));
                 bar.inc(1);
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
-            Event::Epoch(epoch) => {
+            Event::Epoch {
+                progress,
+                state,
+                tested,
+            } => {
+                let epoch = progress.epochs.last().expect("one is done");
+                let accuracy = tested.map_or(epoch.test_acc, |logits| {
+                    Confusion::new(logits, data.test.labels()).accuracy()
+                });
+                let file = weights_file(&config, &data, &state.params, epoch.epoch, accuracy);
+                let file = file.map_err(|source| Error::Encode {
+                    path: folder.path().join("lenet.weights"),
+                    source,
+                })?;
+                let path = folder.write_weights(&file)?;
+                folder.write(&config, state, progress)?;
                 bar.suspend(|| println!("{}", epoch_line(epoch)));
                 bar.reset();
-                epochs.push(*epoch);
+                result = tested.map(|tested| (tested.to_vec(), path, file));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     });
     bar.finish_and_clear();
-    let trained = trained?;
-
-    let file = WeightsFile::encode(
-        &trained.params,
-        &Metadata {
-            classes: data.classes.each_ref().map(String::as_str),
-            provenance: Provenance {
-                dataset: &data.name,
-                dataset_sha256: data.sha256,
-                params_sha256: [0; 32],
-                seed: args.seed,
-                epochs: epochs.len() as u32,
-                batch_size: args.batch_size,
-                learning_rate: args.lr as f32,
-                test_accuracy: trained.confusion.accuracy() as f32,
-                recipe: &recipe(args, &data, &order),
-            },
+    let trained = trained.map_err(|error| match error {
+        Error::Diverged {
+            epoch,
+            batch,
+            loss,
+            lr,
+            ..
+        } => Error::Diverged {
+            epoch,
+            batch,
+            loss,
+            lr,
+            last_good: Some(folder.checkpoint()).filter(|path| path.exists()),
         },
-    )
-    .map_err(|source| Error::Encode {
-        path: folder.path().join("lenet.weights"),
-        source,
+        error => error,
     })?;
-    folder.write_config(&Config {
-        version: env!("CARGO_PKG_VERSION"),
-        epochs: args.epochs,
-        batch_size: plan.batch_size,
-        lr: args.lr,
-        seed: args.seed,
-        order,
-        max_steps: args.max_steps,
-        init: args.init.clone(),
-        device: backend.describe(),
-        data: DataConfig::from(&data),
-    })?;
-    folder.write_metrics(&epochs, &losses)?;
-    let path = folder.write_weights(&file)?;
+    if trained.is_break() {
+        folder.write(&config, &backend.state()?, &progress)?;
+        return Err(Error::Stopped {
+            epoch: progress.epochs.len() + 1,
+            batch: progress.partial.steps,
+            run: folder.path().to_owned(),
+        });
+    }
 
-    let (correct, total) = (trained.confusion.correct(), trained.confusion.total());
+    let (logits, path, file) = result.expect("the last epoch is tested");
+    let confusion = Confusion::new(&logits, data.test.labels());
     println!(
-        "test acc {:.4} ({correct} of {total}), by lenet-core's forward pass",
-        trained.confusion.accuracy()
+        "test acc {:.4} ({} of {}), by lenet-core's forward pass",
+        confusion.accuracy(),
+        confusion.correct(),
+        confusion.total()
     );
     println!("weights {}", path.display());
     println!(
@@ -204,11 +287,50 @@ pub fn run(args: &Args) -> Result<(), Error> {
         hex(&file.weights().metadata.provenance.params_sha256)
     );
     // The weights are safe by now: pictures that fail are no failure of the training.
-    match report::write(folder.path(), &data, &trained.logits) {
+    match report::write(folder.path(), &data, &logits) {
         Ok(page) => println!("report {}", page.display()),
         Err(error) => eprintln!("warning: no report: {error}"),
     }
     Ok(())
+}
+
+/// Set by Ctrl-C, SIGTERM and SIGHUP; the second of them ends the program at once.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .map_err(|error| Error::Backend(format!("Ctrl-C cannot be caught: {error}")))?;
+    Ok(stop)
+}
+
+/// The parameters with where they come from.
+fn weights_file(
+    config: &Config,
+    data: &Dataset,
+    params: &Params,
+    epochs: u32,
+    accuracy: f64,
+) -> Result<WeightsFile, EncodeError> {
+    let settings = &config.settings;
+    let metadata = Metadata {
+        classes: data.classes.each_ref().map(String::as_str),
+        provenance: Provenance {
+            dataset: &data.name,
+            dataset_sha256: data.sha256,
+            params_sha256: [0; 32],
+            seed: settings.seed,
+            epochs,
+            batch_size: settings.batch_size,
+            learning_rate: settings.lr as f32,
+            test_accuracy: accuracy as f32,
+            recipe: &recipe(settings, data.train.len()),
+        },
+    };
+    WeightsFile::encode(params, &metadata)
 }
 
 /// The line of the course.
@@ -226,12 +348,12 @@ fn epoch_line(epoch: &Epoch) -> String {
 }
 
 /// How the parameters came about, for the file's provenance.
-fn recipe(args: &Args, data: &Dataset, order: &str) -> String {
-    let mut recipe = format!("adam, {order}, {} images", data.train.len());
-    if let Some(steps) = args.max_steps {
+fn recipe(settings: &Settings, images: usize) -> String {
+    let mut recipe = format!("adam, {}, {images} images", settings.order);
+    if let Some(steps) = settings.max_steps {
         recipe += &format!(", at most {steps} steps");
     }
-    if args.init.is_some() {
+    if settings.init.is_some() {
         recipe += ", from given parameters";
     }
     recipe

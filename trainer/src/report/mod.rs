@@ -81,7 +81,7 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
         ),
         ("filters", filters::filters(run.weights.weights().params)),
     ];
-    let write = |name: String, bytes: &[u8]| output::replace(&folder.join(name), bytes);
+    let write = |name: String, bytes: &[u8]| output::replace_unsynced(&folder.join(name), bytes);
     let (drawn, sheet) = rayon::join(
         || {
             pictures.par_iter().try_for_each(|(name, picture)| {
@@ -94,7 +94,7 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
     drawn.and(sheet)?;
     let page = folder.join(PAGE);
     let [curves, confusion, filters] = pictures.map(|(_, picture)| picture);
-    output::replace(
+    output::replace_unsynced(
         &page,
         page::page(&run, &curves, &confusion, &filters).as_bytes(),
     )?;

@@ -1,0 +1,401 @@
+//! Stopped, killed and out of space: a run that goes on ends with the bytes of one that never stopped.
+
+mod place;
+
+use place::Place;
+use rand_chacha::rand_core::Rng;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use trainer::adam::Adam;
+use trainer::backend::{Backend, State};
+use trainer::checkpoint::Checkpoint;
+use trainer::cpu::Cpu;
+use trainer::dataset::{self, ReadOptions, generator};
+use trainer::init::initial_params;
+use trainer::reference::Reference;
+use trainer::train::{Event, Plan, Progress, train};
+
+/// An epoch without its time.
+fn row(epoch: &trainer::train::Epoch) -> (u32, [u64; 3]) {
+    let values = [epoch.train_loss, epoch.train_acc, epoch.test_acc];
+    (epoch.epoch, values.map(f64::to_bits))
+}
+
+/// The same run but for the times in `metrics.csv`, and settings and checkpoint, which hold times and folders too.
+fn assert_same(place: &Place, run: &str, expected: &str) {
+    let file = |run: &str, name: &str| place.text(&format!("{run}/{name}"));
+    let metrics = |run| {
+        let text = file(run, "metrics.csv");
+        let without_time = text.lines().map(|line| line.rsplit_once(',').unwrap().0);
+        without_time.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(metrics(run), metrics(expected), "{run}");
+    assert!(
+        file(run, "steps.csv") == file(expected, "steps.csv"),
+        "{run}"
+    );
+    let weights = |run: &str| place.read(&format!("{run}/lenet.weights"));
+    assert!(weights(run) == weights(expected), "{run}: weights differ");
+    let [found, expected] = [run, expected].map(|run| checkpoint(place, run));
+    assert!(found.state == expected.state, "{run}: state differs");
+    let rows = |progress: &Progress| progress.epochs.iter().map(row).collect::<Vec<_>>();
+    assert_eq!(rows(&found.progress), rows(&expected.progress), "{run}");
+}
+
+fn checkpoint(place: &Place, run: &str) -> Checkpoint {
+    Checkpoint::load(&place.path(run).join("last.checkpoint")).unwrap()
+}
+
+#[test]
+fn five_epochs_are_two_and_three() {
+    let place = Place::new();
+    for device in ["cpu", "reference"] {
+        let options = format!("--data letters --batch-size 32 --seed 3 --device {device}");
+        place.good(&format!("{options} --epochs 5 --out whole-{device}"));
+        place.good(&format!("{options} --epochs 2 --out {device}"));
+        let out = place.good(&format!("train --resume {device} --epochs 5 --threads 1"));
+        assert!(
+            out.contains("\ngoing on after 2 epochs and 6 steps\nepoch 3, "),
+            "{out}"
+        );
+        assert_same(&place, device, &format!("whole-{device}"));
+        assert!(
+            place
+                .text(&format!("{device}/config.toml"))
+                .contains("epochs = 5")
+        );
+    }
+}
+
+/// Stopped after every step in turn, on both backends, and gone on from the file.
+#[test]
+fn any_step_is_a_place_to_stop() {
+    let place = Place::new();
+    let data = dataset::open(Some(&place.path("letters")), ReadOptions::default()).unwrap();
+    let plan = Plan {
+        epochs: 3,
+        batch_size: 32,
+        seed: 1,
+        shuffle: true,
+        max_steps: None,
+        lr: 1e-3,
+    };
+    type Make<'a> = &'a dyn Fn(State) -> Box<dyn Backend + 'a>;
+    let cpu: Make<'_> =
+        &|state| Box::new(Cpu::new(&data.train, state, Adam::default(), 2).unwrap());
+    let reference: Make<'_> =
+        &|state| Box::new(Reference::new(&data.train, state, Adam::default()));
+    for backend in [cpu, reference] {
+        let run = |state: State, mut progress: Progress, stop_at: Option<usize>| {
+            let mut backend = backend(state);
+            let mut left = stop_at;
+            let end = train(&mut *backend, &data, &plan, &mut progress, &mut |event| {
+                if let (Event::Step { .. }, Some(left)) = (event, &mut left) {
+                    *left -= 1;
+                    if *left == 0 {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            });
+            assert_eq!(end.unwrap().is_break(), stop_at.is_some());
+            (backend.state().unwrap(), progress)
+        };
+        let start = || State::new(initial_params(1));
+        let (expected, expected_progress) = run(start(), Progress::default(), None);
+        // The config of a real run, so that the file can be written.
+        if !place.path("run").exists() {
+            place.good("--data letters --batch-size 32 --epochs 3 --max-steps 1 --out run");
+        }
+        let mut config = checkpoint(&place, "run").config;
+        config.settings.max_steps = None;
+        for stop_at in 1..=9 {
+            let (state, progress) = run(start(), Progress::default(), Some(stop_at));
+            assert_eq!(
+                (state.step, progress.losses.len()),
+                (stop_at as u64, stop_at)
+            );
+            let path = place.path("stopped");
+            Checkpoint::save(&path, &config, &state, &progress).unwrap();
+            let read = Checkpoint::load(&path).unwrap();
+            assert!(read.state == state && read.progress == progress);
+            let (state, progress) = run(read.state, read.progress, None);
+            assert!(state == expected, "stopped after {stop_at}");
+            assert_eq!(progress.losses, expected_progress.losses);
+            let rows = |progress: &Progress| progress.epochs.iter().map(row).collect::<Vec<_>>();
+            assert_eq!(rows(&progress), rows(&expected_progress));
+        }
+    }
+}
+
+/// A run that does not end by itself.
+fn endless(place: &Place, arguments: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .current_dir(place.path("."))
+        .env_remove("LENET_DATA")
+        .args(arguments.split_whitespace())
+        .args(["--epochs", "100000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Compares `run`, which stands somewhere, with a run that never stopped, both up to the end of the next epoch.
+fn finish_and_compare(place: &Place, run: &str, options: &str) -> usize {
+    let epochs = checkpoint(place, run).progress.epochs.len() + 1;
+    place.good(&format!("--resume {run} --epochs {epochs}"));
+    place.good(&format!("{options} --out whole --epochs {epochs}"));
+    assert_same(place, run, "whole");
+    epochs
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_the_run_goes_on() {
+    let place = Place::new();
+    let options = "--data letters --batch-size 1 --seed 2";
+    // Three times: in the first epoch or later, then wherever it comes.
+    let mut stopped_within = 0;
+    for (round, arguments) in [
+        &format!("{options} --out run"),
+        "--resume run",
+        "--resume run",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let child = endless(&place, arguments);
+        match round {
+            0 => wait_for(&place.path("run/last.checkpoint")),
+            _ => std::thread::sleep(Duration::from_millis(300)),
+        }
+        let kill = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        let Checkpoint { progress, .. } = checkpoint(&place, "run");
+        let (epoch, batch) = (progress.epochs.len() + 1, progress.partial.steps);
+        assert_eq!(output.status.code(), Some(130), "{err}");
+        assert_eq!(
+            err,
+            format!(
+                "error: stopped in epoch {epoch} after batch {batch}; go on with: trainer train --resume run\n"
+            )
+        );
+        stopped_within += usize::from(batch < 96);
+        assert_eq!(
+            place.text("run/steps.csv").lines().count(),
+            1 + progress.losses.len()
+        );
+    }
+    println!("{stopped_within} of 3 stops fell within an epoch");
+    finish_and_compare(&place, "run", options);
+}
+
+/// Killed again and again at random moments, also while files are written; after each the last good checkpoint is read.
+#[cfg(unix)]
+#[test]
+fn a_killed_run_leaves_its_last_checkpoint() {
+    const KILLS: usize = 40;
+    let place = Place::new();
+    let options = "--data letters --batch-size 32 --seed 4";
+    let mut rng = generator(4, 0);
+    let (mut partial, mut steps) = (0, 0);
+    for kill in 0..KILLS {
+        let mut child = match kill {
+            0 => endless(&place, &format!("{options} --out run")),
+            _ => endless(&place, "--resume run"),
+        };
+        // Open until the end: a program that cannot print stops.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Mostly while it trains and writes, an epoch of which takes some milliseconds; else while it starts.
+        if kill == 0 || rng.next_u32() >> 29 > 0 {
+            assert!(lines.any(|line| line.unwrap().starts_with("epoch ")));
+        }
+        std::thread::sleep(Duration::from_micros(u64::from(rng.next_u32() % 30_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let Checkpoint { progress, .. } = checkpoint(&place, "run");
+        assert!(progress.losses.len() >= steps, "the checkpoint went back");
+        steps = progress.losses.len();
+        let left = place.list("run");
+        partial += usize::from(left.iter().any(|name| name.ends_with(".partial")));
+    }
+    println!(
+        "{KILLS} kills, {KILLS} checkpoints read; {partial} kills in the middle of a file; {steps} steps"
+    );
+    finish_and_compare(&place, "run", options);
+    let left = place.list("run");
+    assert!(
+        !left.iter().any(|name| name.ends_with(".partial")),
+        "{left:?}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "needs root, to mount a small file system"]
+fn a_full_disk_leaves_the_last_checkpoint() {
+    struct Mounted<'a>(&'a Path);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.0).status();
+        }
+    }
+    let mount = |options: &str, path: &Path| {
+        let mut command = Command::new("mount");
+        command
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(path);
+        assert!(command.status().unwrap().success(), "{command:?}");
+    };
+    let place = Place::new();
+    let disk = place.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // One checkpoint and its weights take 720 KiB; a second checkpoint beside the first does not fit.
+    mount("size=1100k", &disk);
+    let mounted = Mounted(&disk);
+    let options = "--data letters --batch-size 32 --seed 6";
+    let (code, _, err) = place.run(&format!("{options} --epochs 100000 --out disk/run"));
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(
+        err,
+        "error: disk/run/last.checkpoint: cannot be written: No space left on device (os error 28)\n"
+    );
+    assert_eq!(checkpoint(&place, "disk/run").progress.epochs.len(), 1);
+
+    // With room for hardly more than two checkpoints a later epoch fails, whichever file it is.
+    mount("remount,size=1260k", &disk);
+    let (code, _, err) = place.run("--resume disk/run --epochs 100000");
+    assert_eq!(code, 1, "{err}");
+    assert!(
+        err.ends_with("cannot be written: No space left on device (os error 28)\n"),
+        "{err}"
+    );
+    let epochs = checkpoint(&place, "disk/run").progress.epochs.len();
+    assert!(epochs > 1, "{epochs}");
+    println!("out of space in epoch 2 and again in epoch {}", epochs + 1);
+
+    mount("remount,size=32m", &disk);
+    finish_and_compare(&place, "disk/run", options);
+    drop(mounted);
+}
+
+#[test]
+fn a_run_goes_on_only_with_its_own_settings() {
+    let place = Place::new();
+    place.good("--data letters --batch-size 32 --epochs 2 --out run");
+    let before = place.read("run/last.checkpoint");
+    place.refused(
+        "--resume run --epochs 4 --lr 0.01 --seed 9 --order sequential --device reference --batch-size 16 \
+         --max-steps 100 --init some.weights",
+        2,
+        "run: a run goes on with the settings it was begun with:\
+         \n  batch_size: 32 in the run, 16 here\
+         \n  device: \"cpu\" in the run, \"reference\" here\
+         \n  init: none in the run, \"some.weights\" here\
+         \n  lr: 0.001 in the run, 0.01 here\
+         \n  max_steps: none in the run, 100 here\
+         \n  order: \"shuffled\" in the run, \"sequential\" here\
+         \n  seed: 0 in the run, 9 here\
+         \nLeave them out, or train anew",
+    );
+    let done = "2 epochs, 6 steps, are done already, and";
+    let more = "steps are asked for; go on with more --epochs";
+    place.refused("--resume run", 2, &format!("{done} 6 {more}"));
+    place.refused("--resume run --epochs 1", 2, &format!("{done} 3 {more}"));
+    place.unusable(
+        "--resume run --out other",
+        "the argument '--resume <RUN>' cannot be used with '--out <DIR>'",
+    );
+    // The same settings once more, other threads, another place of the same data.
+    std::fs::rename(place.path("letters"), place.path("moved")).unwrap();
+    let err = place.failed("--resume run --epochs 3", 1);
+    assert!(
+        err.contains("Looked for") && err.contains("\n  letters\n"),
+        "{err}"
+    );
+    assert!(place.read("run/last.checkpoint") == before);
+    place.good("--resume run --epochs 3 --lr 0.001 --threads 1 --data moved");
+}
+
+#[test]
+fn other_data_is_a_difference() {
+    let place = Place::new();
+    place.good("--data letters --batch-size 32 --epochs 1 --out run");
+    let mut labels = place.read("letters/train-labels-idx1-ubyte");
+    labels[8] ^= 1;
+    place.write("letters/train-labels-idx1-ubyte", &labels);
+    let err = place.failed("--resume run --epochs 2", 2);
+    assert!(
+        err.contains("\n  data: \"96 and 30 images, SHA-256 ") && err.contains(" in the run, \"96"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_bad_checkpoint_is_named_with_the_remedy() {
+    let place = Place::new();
+    place.good("--data letters --batch-size 32 --epochs 1 --out run");
+    let good = place.read("run/last.checkpoint");
+    let remedy = "copy it again from where it came, or train again: lenet.weights beside it serves as --init";
+    for (bytes, problem) in [
+        (&good[..1000], format!("truncated: ends after 1000 bytes; {remedy}")),
+        (
+            &place.read("run/lenet.weights")[..],
+            "not a checkpoint (starts with [4c, 4e, 45, 54]); expected the folder of a run that has last.checkpoint"
+                .to_owned(),
+        ),
+        (
+            b"LNCK\x02",
+            "checkpoint format 2, this program reads 1; go on with the release that wrote it".to_owned(),
+        ),
+    ] {
+        place.write("run/last.checkpoint", bytes);
+        place.refused("--resume run --epochs 2", 1, &format!("run/last.checkpoint: {problem}"));
+    }
+    let mut bytes = good.clone();
+    bytes[5000] ^= 1;
+    place.write("run/last.checkpoint", &bytes);
+    let err = place.failed("--resume run --epochs 2", 1);
+    assert!(
+        err.starts_with("error: run/last.checkpoint: damaged: checksum ")
+            && err.ends_with(&format!("; {remedy}\n")),
+        "{err}"
+    );
+    place.refused(
+        "--resume nowhere",
+        1,
+        "nowhere/last.checkpoint: cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+/// Divergence in a later epoch leaves the checkpoint from before, and says so.
+#[test]
+fn a_run_that_diverges_later_keeps_its_checkpoint() {
+    let place = Place::new();
+    place.good("--data letters --batch-size 32 --epochs 1 --out run");
+    let mut stopped = checkpoint(&place, "run");
+    stopped.state.params.fc3_weight = [[3e38; 84]; 10];
+    stopped.state.params.fc3_weight[0] = [-3e38; 84];
+    let path = place.path("run/last.checkpoint");
+    Checkpoint::save(&path, &stopped.config, &stopped.state, &stopped.progress).unwrap();
+    let err = place.failed("--resume run --epochs 2", 1);
+    assert!(
+        err.starts_with("error: epoch 2, batch 1: loss is ")
+            && err.ends_with("(it is 0.001). Last good checkpoint: run/last.checkpoint\n"),
+        "{err}"
+    );
+}
