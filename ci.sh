@@ -126,8 +126,8 @@ step "firmware: lints"
 
 step "firmware for every board, and the emulated ones against the host"
 bare firmware/build-all.sh
-cargo test -q --release -p lenet-tests --test firmware -- --ignored
-cargo test -q --release -p lenet-tests --test device -- --ignored --test-threads 1
+cargo test -q -p lenet-tests --test firmware -- --ignored
+cargo test -q -p lenet-tests --test device -- --ignored --test-threads 1
 
 step "trainer device, as the README shows it"
 device() { cargo run -q --release -p trainer -- device "$@"; }
