@@ -1,5 +1,6 @@
 //! On a GPU. Not yet run: no machine with one was at hand.
 
+use lenet_core::arch::CLASSES;
 use std::ops::ControlFlow;
 use std::time::Instant;
 use trainer::adam::Adam;
@@ -7,18 +8,20 @@ use trainer::backend::{Backend, Batches, State};
 use trainer::cpu::Cpu;
 use trainer::cuda::Cuda;
 use trainer::dataset::{Dataset, Order};
+use trainer::evaluate::core_logits;
 use trainer::init::initial_params;
 
 use super::repository;
 use lenet_tests::tolerance;
 
-/// An epoch of the whole data set: the first ten losses are the CPU's, and two runs give the same bits.
+/// An epoch of the whole data set: the first ten losses are the CPU's, two runs give the same bits, and the device
+/// tests as the board does.
 #[test]
 #[ignore = "needs a CUDA device"]
 fn an_epoch_is_that_of_the_cpu_and_repeats() {
-    let split = Dataset::load(&repository("data/fashion-mnist"), false)
-        .unwrap()
-        .train;
+    let Dataset {
+        train: split, test, ..
+    } = Dataset::load(&repository("data/fashion-mnist"), false).unwrap();
     let state = State::new(initial_params(0));
     let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 256);
     let losses = |backend: &mut dyn Backend, batches: &Batches| {
@@ -50,6 +53,16 @@ fn an_epoch_is_that_of_the_cpu_and_repeats() {
     let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
     assert_eq!(losses(&mut again, &batches), first);
     assert_eq!(again.state().unwrap(), cuda.state().unwrap());
+
+    let mut logits = vec![[0.0; CLASSES]; test.len()];
+    cuda.logits(test.images(), &mut logits).unwrap();
+    let expected = core_logits(&cuda.state().unwrap().params, test.images());
+    for (logit, expected) in logits.iter().flatten().zip(expected.iter().flatten()) {
+        assert!(
+            f64::from(logit - expected).abs() <= tolerance::LOGITS,
+            "{logit} {expected}"
+        );
+    }
 
     let started = Instant::now();
     losses(&mut cuda, &batches);
