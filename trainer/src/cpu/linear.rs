@@ -44,7 +44,6 @@ pub(super) struct Linear<'a, const IN: usize, const OUT: usize> {
 impl<const IN: usize, const OUT: usize> Linear<'_, IN, OUT> {
     #[inline(always)]
     fn tiled<S: Simd, const T: usize>(self, s: S) {
-        assert!(OUT.is_multiple_of(T));
         let tiles = self
             .weight
             .as_chunks::<T>()
@@ -71,6 +70,12 @@ impl<const IN: usize, const OUT: usize> Kernel for Linear<'_, IN, OUT> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        const {
+            assert!(
+                OUT.is_multiple_of(12) || OUT.is_multiple_of(10),
+                "outputs of a layer must be a multiple of 12 or of 10"
+            );
+        }
         match (S::WIDE, OUT.is_multiple_of(12)) {
             (true, true) => self.tiled::<S, 12>(s),
             (true, false) => self.tiled::<S, 10>(s),
@@ -93,7 +98,6 @@ pub(super) struct GradInput<'a, const IN: usize, const OUT: usize> {
 impl<const IN: usize, const OUT: usize> GradInput<'_, IN, OUT> {
     #[inline(always)]
     fn tiled<S: Simd, const T: usize>(self, s: S) {
-        assert!(IN.is_multiple_of(T));
         for (tile, out) in self
             .grad_input
             .as_chunks_mut::<T>()
@@ -121,6 +125,12 @@ impl<const IN: usize, const OUT: usize> Kernel for GradInput<'_, IN, OUT> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        const {
+            assert!(
+                IN.is_multiple_of(12) || IN.is_multiple_of(16),
+                "inputs of a layer must be a multiple of 12 or of 16"
+            );
+        }
         match (S::WIDE, IN.is_multiple_of(12)) {
             (true, true) => self.tiled::<S, 12>(s),
             (true, false) => self.tiled::<S, 16>(s),
