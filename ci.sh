@@ -76,7 +76,7 @@ grep -q '% shirt$' "$run/predicted"
 cargo run -q --release -p trainer -- bench --epochs 2
 rm -r "$run"
 
-# Compilers for the CUDA source, as Python wheels in a folder outside the tree; they need no GPU.
+# Python wheels, in a folder outside the tree: compilers for the CUDA source, which need no GPU, and ONNX runtimes.
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci
 step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
 need python3 python3
@@ -91,6 +91,14 @@ nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
     cargo test -q -p lenet-tests --test cuda driver:: -- --ignored
     cargo test -q -p trainer --test cli cuda -- --ignored
 )
+
+step "an exported model in ONNX Runtime and tract"
+"$wheels/bin/pip" install -q numpy onnxruntime safetensors tract
+onnx=$(mktemp -d)
+cargo run -q --release -p trainer -- export data/lenet.weights --format onnx --out "$onnx/lenet.onnx"
+cargo run -q --release -p trainer -- evaluate data/lenet.weights --logits "$onnx/logits.safetensors"
+"$wheels/bin/python" tests/onnx_runtimes.py "$onnx/lenet.onnx" "$onnx/logits.safetensors"
+rm -r "$onnx"
 
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
