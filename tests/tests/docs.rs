@@ -1,0 +1,192 @@
+//! The documentation against the repository: links lead somewhere, files that are named exist, every page of the book
+//! is in its table of contents, and the commands are ones that the program takes.
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser as Markdown, Tag, TagEnd};
+use std::path::{Path, PathBuf};
+use trainer::commands::Cli;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Markdown file of the repository.
+fn pages() -> Vec<PathBuf> {
+    fn visit(folder: &Path, pages: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap_or_default();
+            let generated = name.starts_with('.') || ["target", "runs", "book"].contains(&name);
+            if path.is_dir() && !generated {
+                visit(&path, pages);
+            } else if name.ends_with(".md") {
+                pages.push(path);
+            }
+        }
+    }
+    let mut pages = Vec::new();
+    visit(&root(), &mut pages);
+    pages
+}
+
+fn read(page: &Path) -> String {
+    std::fs::read_to_string(page).unwrap()
+}
+
+fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
+    Markdown::new_ext(text, Options::ENABLE_TABLES)
+}
+
+/// The anchors of a page's headings, as GitHub and mdBook make them.
+fn anchors(text: &str) -> Vec<String> {
+    let (mut anchors, mut heading) = (Vec::new(), None);
+    for event in events(text) {
+        match (event, &mut heading) {
+            (Event::Start(Tag::Heading { .. }), _) => heading = Some(String::new()),
+            (Event::End(TagEnd::Heading(_)), Some(_)) => anchors.extend(heading.take()),
+            (Event::Text(text) | Event::Code(text), Some(anchor)) => {
+                let kept = text
+                    .chars()
+                    .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+                anchor.extend(
+                    kept.map(|c| if c == ' ' { '-' } else { c })
+                        .flat_map(char::to_lowercase),
+                );
+            }
+            _ => {}
+        }
+    }
+    anchors
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let (mut links, mut broken) = (0, Vec::new());
+    for page in pages() {
+        let text = read(&page);
+        for event in events(&text) {
+            let (Event::Start(Tag::Link { dest_url: link, .. })
+            | Event::Start(Tag::Image { dest_url: link, .. })) = event
+            else {
+                continue;
+            };
+            if link.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => page.clone(),
+                _ => page.with_file_name("").join(file),
+            };
+            let found = target.exists()
+                && (anchor.is_empty() || anchors(&read(&target)).iter().any(|a| a == anchor));
+            if !found {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(links > 50, "{links} links: are the pages still found?");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Names with a folder and an ending, such as `tests/src/tolerance.rs`, from the page's folder or one above it.
+#[test]
+fn every_file_that_is_named_exists() {
+    const ENDINGS: [&str; 9] = ["rs", "md", "toml", "sh", "py", "cu", "ptx", "x", "gz"];
+    let (mut names, mut missing) = (0, Vec::new());
+    for page in pages() {
+        let text = read(&page);
+        for event in events(&text) {
+            let Event::Code(name) = event else { continue };
+            let is_path = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+            let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+            let placeholder = name.contains("NAME") || name.starts_with("runs/");
+            if !name.contains('/')
+                || !name.chars().all(is_path)
+                || !ENDINGS.contains(&ending)
+                || placeholder
+            {
+                continue;
+            }
+            names += 1;
+            if !page.ancestors().any(|folder| folder.join(&*name).exists()) {
+                missing.push(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(names > 20, "{names} names: are the pages still found?");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_page_of_the_book_is_in_its_table() {
+    let summary = read(&root().join("docs/src/SUMMARY.md"));
+    for page in std::fs::read_dir(root().join("docs/src")).unwrap() {
+        let name = page.unwrap().file_name().into_string().unwrap();
+        let listed = name == "SUMMARY.md" || summary.contains(&format!("({name})"));
+        assert!(listed, "{name}");
+    }
+}
+
+/// The arguments, if the line calls the trainer.
+fn arguments(line: &str) -> Option<&str> {
+    let end = [" # ", " | ", " > ", " && ", "; "]
+        .iter()
+        .filter_map(|mark| line.find(mark))
+        .min();
+    let line = line[..end.unwrap_or(line.len())].trim();
+    match line.strip_prefix("cargo run ") {
+        Some(run) if run.contains("-p trainer") => Some(
+            run.split_once(" -- ")
+                .map_or("", |(_, arguments)| arguments),
+        ),
+        _ => line
+            .strip_prefix("trainer")
+            .filter(|rest| rest.is_empty() || rest.starts_with(' ')),
+    }
+}
+
+/// In shell blocks every line, in console blocks those after a `$`.
+#[test]
+fn every_command_is_one_that_the_trainer_takes() {
+    let (mut commands, mut refused) = (0, Vec::new());
+    for page in pages() {
+        let text = read(&page);
+        let mut prompt = None;
+        for event in events(&text) {
+            match event {
+                Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => {
+                    prompt = match &*language {
+                        "sh" => Some(""),
+                        "console" => Some("$ "),
+                        _ => None,
+                    };
+                }
+                Event::End(TagEnd::CodeBlock) => prompt = None,
+                Event::Text(block) => {
+                    let Some(prompt) = prompt else { continue };
+                    let block = block.replace("\\\n", " ");
+                    let lines = block.lines().filter_map(|line| line.strip_prefix(prompt));
+                    for arguments in lines.filter_map(arguments) {
+                        commands += 1;
+                        let words = ["trainer"].into_iter().chain(arguments.split_whitespace());
+                        match Cli::try_parse_from(words) {
+                            Err(error) if error.kind() != ErrorKind::DisplayHelp => {
+                                refused.push(format!("{}: {arguments}: {error}", page.display()));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(
+        commands > 20,
+        "{commands} commands: are the pages still found?"
+    );
+    assert!(refused.is_empty(), "{refused:#?}");
+}
