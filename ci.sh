@@ -32,6 +32,7 @@ step "format and lints"
 cargo fmt --all --check
 rustfmt --check --edition 2024 firmware/boards/*/board.rs
 cargo clippy -q --workspace --exclude firmware --all-targets --all-features -- -D warnings
+cargo clippy -q -p trainer --no-default-features -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude firmware --exclude fuzz --all-features
@@ -87,9 +88,14 @@ nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
 (
     export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
     cargo test -q -p lenet-tests --test cuda ptx:: -- --include-ignored
-    cargo test -q -p lenet-tests --test cuda host:: -- --ignored
-    cargo test -q -p lenet-tests --test cuda driver:: -- --ignored
-    cargo test -q -p trainer --test cli cuda -- --ignored
+    cargo test -q -p lenet-tests --test cuda -- --ignored host:: driver::
+    if command -v nvidia-smi >/dev/null; then
+        cargo test -q -p trainer --test cli -- --ignored cuda:: --skip no_library
+        cargo test -q -p lenet-tests --test cuda gpu:: -- --ignored --nocapture
+    else
+        cargo test -q -p trainer --test cli cuda:: -- --ignored
+        echo "no GPU here: the tests on one have not run"
+    fi
 )
 
 step "an exported model in ONNX Runtime and tract"
