@@ -50,14 +50,11 @@ step "the sigmoid on every float"
 cargo test -q -p lenet-tests --test sigmoid -- --ignored
 
 step "fuzzing: the weights file, the IDX reader and the link, 20 s each"
-# As cargo-fuzz builds them, without installing it; the nightly flags are let through on stable.
-RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions" \
-    cargo build -q --release -p fuzz --target x86_64-unknown-linux-gnu --target-dir target/fuzz
+# As cargo-fuzz builds them, without installing it: fuzz/.cargo/config.toml has the flags.
+(cd fuzz && cargo build -q --release)
 for target in weights idx link; do
     corpus=$(mktemp -d)
-    "target/fuzz/x86_64-unknown-linux-gnu/release/$target" -max_total_time=20 -print_final_stats=1 \
+    fuzz/target/*/release/"$target" -max_total_time=20 -print_final_stats=1 \
         "$corpus" "fuzz/seeds/$target" 2>&1 | tee "$corpus.log" | grep -E '^(stat::number|DONE|Done)|DONE'
     rm -r "$corpus"
 done
@@ -148,7 +145,6 @@ device() { cargo run -q --release -p trainer -- device "$@"; }
 device evaluate --qemu --images 1000
 device bench --qemu
 device compare --qemu --images 3
-need python3 python3
 need nm binutils
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
 

@@ -8,7 +8,8 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::arch::Params;
 use lenet_core::network::Activations;
 use lenet_core::self_test;
-use lenet_core::weights::{MAX_LEN, Metadata, PARAMS_OFFSET, Provenance, encode, view};
+use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, encode, view};
+use lenet_tests::generate::METADATA;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use trainer::init::initial_params;
@@ -18,23 +19,9 @@ const PARAMS_END: usize = PARAMS_OFFSET + size_of::<Params>();
 
 /// A valid file as words, which are aligned, and its length.
 static VALID: LazyLock<(Vec<u32>, usize)> = LazyLock::new(|| {
-    let metadata = Metadata {
-        classes: ["a", "b", "c", "d", "e", "f", "g", "h", "i", "ankle boot"],
-        provenance: Provenance {
-            dataset: "letters",
-            dataset_sha256: [1; 32],
-            params_sha256: [2; 32],
-            seed: 300,
-            epochs: 5,
-            batch_size: 256,
-            learning_rate: 0.001,
-            test_accuracy: 0.75,
-            recipe: "adam",
-        },
-    };
     let mut words = vec![0; MAX_LEN / 4];
     let out = bytemuck::cast_slice_mut(&mut words);
-    let len = encode(&initial_params(0), &metadata, out)
+    let len = encode(&initial_params(0), &METADATA, out)
         .expect("is valid")
         .len();
     (words, len)

@@ -1,8 +1,25 @@
-//! Inputs by kind: each kind is there for a fault that the others miss.
+//! Inputs by kind: each kind is there for a fault that the others miss; and what a weights file of a test says of itself.
 
 use bytemuck::Pod;
+use lenet_core::weights::{Metadata, Provenance};
 use rand_chacha::rand_core::Rng;
 use trainer::dataset::generator;
+
+/// Of a training that never was. Every field has a value that a default would not have.
+pub const METADATA: Metadata = Metadata {
+    classes: ["a", "b", "c", "d", "e", "f", "g", "h", "i", "ankle boot"],
+    provenance: Provenance {
+        dataset: "letters",
+        dataset_sha256: [1; 32],
+        params_sha256: [2; 32],
+        seed: 300,
+        epochs: 5,
+        batch_size: 256,
+        learning_rate: 0.001,
+        test_accuracy: 0.75,
+        recipe: "adam",
+    },
+};
 
 /// What an array is filled with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use clap::Parser;
 use lenet_core::arch::Params;
 use lenet_core::link::{Info, MAX_FRAME, Receiver, Request, Responder, Scratch};
-use lenet_core::weights::{Metadata, Provenance};
+use lenet_tests::generate::METADATA;
 use lenet_tests::link::{INFO, Stopped};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -20,22 +20,7 @@ use trainer::weights_file::WeightsFile;
 
 /// A weights file with the starting parameters of a seed.
 fn weights(seed: u64) -> WeightsFile {
-    let provenance = Provenance {
-        dataset: "none",
-        dataset_sha256: [0; 32],
-        params_sha256: [0; 32],
-        seed,
-        epochs: 0,
-        batch_size: 0,
-        learning_rate: 0.0,
-        test_accuracy: f32::NAN,
-        recipe: "initial",
-    };
-    let metadata = Metadata {
-        classes: [""; 10],
-        provenance,
-    };
-    WeightsFile::encode(&initial_params(seed), &metadata).expect("they fit")
+    WeightsFile::encode(&initial_params(seed), &METADATA).expect("they fit")
 }
 
 fn saved(folder: &Path, seed: u64) -> PathBuf {

@@ -8,10 +8,8 @@
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::arch::{FINGERPRINT, Params};
-use lenet_core::weights::{
-    MAX_LEN, Metadata, PARAMS_OFFSET, Provenance, WeightsError, encode, view,
-};
-use lenet_tests::generate::{Kind, array};
+use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, WeightsError, encode, view};
+use lenet_tests::generate::{Kind, METADATA, array};
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 use trainer::dataset::generator;
@@ -25,23 +23,9 @@ struct Aligned([u8; MAX_LEN]);
 
 /// A file in an aligned buffer, and its length.
 fn file() -> (Box<Aligned>, usize) {
-    let metadata = Metadata {
-        classes: ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"],
-        provenance: Provenance {
-            dataset: "letters",
-            dataset_sha256: [1; 32],
-            params_sha256: [2; 32],
-            seed: 300,
-            epochs: 5,
-            batch_size: 256,
-            learning_rate: 0.001,
-            test_accuracy: 0.75,
-            recipe: "adam",
-        },
-    };
     let mut buffer = Box::new(Aligned([0; MAX_LEN]));
     let params = array::<Params>(Kind::Random, 0);
-    let len = encode(&params, &metadata, &mut buffer.0).unwrap().len();
+    let len = encode(&params, &METADATA, &mut buffer.0).unwrap().len();
     (buffer, len)
 }
 
@@ -69,8 +53,8 @@ fn the_first_bytes_are_literal() {
     let first: f32 = array::<Params>(Kind::Random, 0).conv1_weight[0][0][0][0];
     assert_eq!(buffer.0[PARAMS_OFFSET..][..4], first.to_le_bytes());
     assert_eq!(
-        buffer.0[PARAMS_END..][..20],
-        *b"\x01a\x01b\x01c\x01d\x01e\x01f\x01g\x01h\x01i\x01j"
+        buffer.0[PARAMS_END..][..29],
+        *b"\x01a\x01b\x01c\x01d\x01e\x01f\x01g\x01h\x01i\x0aankle boot"
     );
 }
 

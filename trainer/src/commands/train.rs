@@ -248,21 +248,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Ok(ControlFlow::Continue(()))
     });
     bar.finish_and_clear();
-    let trained = trained.map_err(|error| match error {
-        Error::Diverged {
-            epoch,
-            batch,
-            loss,
-            lr,
-            ..
-        } => Error::Diverged {
-            epoch,
-            batch,
-            loss,
-            lr,
-            last_good: Some(folder.checkpoint()).filter(|path| path.exists()),
-        },
-        error => error,
+    let trained = trained.map_err(|mut error| {
+        if let Error::Diverged { last_good, .. } = &mut error {
+            *last_good = Some(folder.checkpoint()).filter(|path| path.exists());
+        }
+        error
     })?;
     if trained.is_break() {
         folder.write(&config, &backend.state()?, &progress)?;

@@ -90,6 +90,30 @@ pub(super) struct Scratch {
     padded: PaddedRows,
 }
 
+/// From a layer's output, whose gradient `kept` has, back through its weight and the sigmoid before it. Keeps the layer's
+/// `input`, which may be padded, for the update.
+fn linear_back<const PANELS: usize, const IN: usize, const OUT: usize>(
+    isa: Isa,
+    input: &[Lanes],
+    weight: &[[f32; IN]; OUT],
+    kept: &mut Kept<PANELS, OUT>,
+    grad_input: &mut [Lanes; IN],
+) {
+    isa.run(Panels {
+        input,
+        out: &mut kept.panels,
+    });
+    isa.run(GradInput {
+        weight,
+        grad_out: &kept.grad_out,
+        grad_input,
+    });
+    isa.run(SigmoidGrad {
+        out: &input[..IN],
+        grad: grad_input,
+    });
+}
+
 /// The network that a group runs through.
 #[derive(Clone, Copy)]
 pub(super) struct Network<'a> {
@@ -201,45 +225,23 @@ impl Network<'_> {
             *correct = u32::from(class == usize::from(label));
         }
 
-        isa.run(Panels {
-            input: &scratch.fc2,
-            out: &mut group.fc3.panels,
-        });
-        isa.run(GradInput {
-            weight: &params.fc3_weight,
-            grad_out: &group.fc3.grad_out,
-            grad_input: &mut group.fc2.grad_out,
-        });
-        isa.run(SigmoidGrad {
-            out: &scratch.fc2[..FC2],
-            grad: &mut group.fc2.grad_out,
-        });
-        isa.run(Panels {
-            input: &scratch.fc1,
-            out: &mut group.fc2.panels,
-        });
-        isa.run(GradInput {
-            weight: &params.fc2_weight,
-            grad_out: &group.fc2.grad_out,
-            grad_input: &mut group.fc1.grad_out,
-        });
-        isa.run(SigmoidGrad {
-            out: &scratch.fc1[..FC1],
-            grad: &mut group.fc1.grad_out,
-        });
-        isa.run(Panels {
-            input: &scratch.pool2,
-            out: &mut group.fc1.panels,
-        });
-        isa.run(GradInput {
-            weight: &params.fc1_weight,
-            grad_out: &group.fc1.grad_out,
-            grad_input: &mut scratch.grad_pool2,
-        });
-        isa.run(SigmoidGrad {
-            out: &scratch.pool2,
-            grad: &mut scratch.grad_pool2,
-        });
+        let (fc1, fc2, fc3) = (&mut group.fc1, &mut group.fc2, &mut group.fc3);
+        linear_back(
+            isa,
+            &scratch.fc2,
+            &params.fc3_weight,
+            fc3,
+            &mut fc2.grad_out,
+        );
+        linear_back(
+            isa,
+            &scratch.fc1,
+            &params.fc2_weight,
+            fc2,
+            &mut fc1.grad_out,
+        );
+        let grad_pool2 = &mut scratch.grad_pool2;
+        linear_back(isa, &scratch.pool2, &params.fc1_weight, fc1, grad_pool2);
         clock.lap(Phase::LinearGradInput);
 
         let sums = &mut group.convolutions;
