@@ -5,9 +5,9 @@ use crate::dataset::hex;
 use crate::error::Error;
 use crate::evaluate::core_logits;
 use crate::report;
+use crate::run::DataConfig;
 use crate::weights_file::WeightsFile;
 use std::path::PathBuf;
-use toml::Value;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -20,20 +20,16 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Error> {
     let file = WeightsFile::load(&args.run.join("lenet.weights"))?;
     let weights = file.weights();
-    let mut data = args.data.clone();
     // Unless told otherwise, the data is where the run says, if it is still there, and read as it says.
     let settings = report::settings(&args.run)?;
-    let setting = |name: &str| settings.get("data").and_then(|data| data.get(name));
-    if data.data.is_none() {
-        let folder = setting("folder").and_then(Value::as_str).map(PathBuf::from);
-        data.data = folder.filter(|folder| folder.is_dir());
+    let run = settings.get("data").cloned();
+    let mut data = match run.and_then(|run| run.try_into::<DataConfig>().ok()) {
+        Some(run) => args.data.of_run(&run),
+        None => args.data.clone(),
+    };
+    if args.data.data.is_none() {
+        data.data = data.data.filter(|folder| folder.is_dir());
     }
-    let flag = |name| setting(name).and_then(Value::as_bool).unwrap_or(false);
-    data.images.resize |= flag("resize");
-    data.images.invert |= flag("invert");
-    data.test_split = data
-        .test_split
-        .or(setting("test_split").and_then(Value::as_float));
     let data = data.read()?;
     let trained_on = weights.metadata.provenance.dataset_sha256;
     if data.sha256 != trained_on {
