@@ -116,7 +116,7 @@ impl Kernel for AddSums<'_> {
     }
 }
 
-/// A winner's place in its window.
+/// The place in its window of a winner from 0 to 3.
 #[inline(always)]
 fn offset(winner: u8) -> (usize, usize) {
     (usize::from(winner >> 1 & 1), usize::from(winner & 1))
@@ -185,25 +185,31 @@ impl Kernel for Conv2GradWeight<'_> {
                 }
             }
         }
-        /// Vectors from a row of a kernel to the next.
-        const STRIDE: usize = CORNERS * ROW;
-        let rows = rows.as_flattened().as_flattened();
+        /// Elements from a row of a kernel to the next.
+        const STRIDE: usize = CORNERS * ROW * LANES;
+        let rows = rows.as_flattened().as_flattened().as_flattened();
         let channels = grad.iter().zip(winner.as_chunks::<WINDOWS>().0);
         for ((grad, winner), sums) in channels.zip(&mut sums.conv2_weight) {
+            // Found before they are needed: addresses that depend on a load just made hold up the multiply-adds.
+            let starts: [u16; WINDOWS] = std::array::from_fn(|window| {
+                let (dy, dx) = offset(winner[window][image]);
+                let (y, x) = (
+                    2 * (window / POOL2_SIDE) + dy,
+                    2 * (window % POOL2_SIDE) + dx,
+                );
+                (y * STRIDE + x * ROW * LANES) as u16
+            });
             for (part, sums) in sums.iter_mut().enumerate() {
+                let rows = &rows[part * LANES..];
                 let mut acc: [S::V; K] = std::array::from_fn(|i| s.load(&sums[i]));
-                for window in 0..WINDOWS {
-                    let factor = s.splat(grad[image][window]);
-                    let (dy, dx) = offset(winner[window][image]);
-                    let (y, x) = (
-                        2 * (window / POOL2_SIDE) + dy,
-                        2 * (window % POOL2_SIDE) + dx,
-                    );
-                    let rows: &[Lanes; (K - 1) * STRIDE + 1] = rows[y * STRIDE + x * ROW + part..]
+                for (&factor, &start) in grad[image].iter().zip(&starts) {
+                    let factor = s.splat(factor);
+                    let rows: &[f32; (K - 1) * STRIDE + LANES] = rows[usize::from(start)..]
                         .first_chunk()
                         .expect("the kernel fits");
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        *acc = s.mul_add(factor, s.load(&rows[i * STRIDE]), *acc);
+                        let row = rows[i * STRIDE..].first_chunk().expect("a vector");
+                        *acc = s.mul_add(factor, s.load(row), *acc);
                     }
                 }
                 for (acc, sum) in acc.into_iter().zip(sums) {
@@ -268,16 +274,27 @@ impl Kernel for Conv2GradInput<'_> {
             grad_input,
         } = self;
         assert!(grad_input.len() <= LANES);
+        // Where in two rows of the table each kernel starts, found before it is needed: (image, window, C2).
+        let mut starts = [[[0u16; C2]; WINDOWS]; LANES];
+        for (at, winner) in winner.iter().enumerate() {
+            let (c_out, window) = (at / WINDOWS, at % WINDOWS);
+            for (starts, winner) in starts.iter_mut().zip(winner) {
+                let kernel = 4 * c_out + usize::from(winner & 3);
+                starts[window][c_out] = (kernel * PAIR * LANES) as u16;
+            }
+        }
         grad_input.fill(bytemuck::Zeroable::zeroed());
         for (pair, table) in table.iter().enumerate().rev() {
+            let table = table.as_flattened().as_flattened().as_flattened();
             for (image, grad_input) in grad_input.iter_mut().enumerate() {
-                for window in 0..WINDOWS {
+                for (window, starts) in starts[image].iter().enumerate() {
                     let mut acc = [s.splat(0.0); PAIR];
-                    for (c_out, table) in table.iter().enumerate() {
-                        let factor = s.splat(grad[c_out][image][window]);
-                        let winner = winner[c_out * WINDOWS + window][image];
-                        let kernel = &table[usize::from(winner & 3)];
-                        for (acc, kernel) in acc.iter_mut().zip(kernel) {
+                    for (grad, &start) in grad.iter().zip(starts) {
+                        let factor = s.splat(grad[image][window]);
+                        let kernel: &[f32; PAIR * LANES] = table[usize::from(start)..]
+                            .first_chunk()
+                            .expect("a kernel of the table");
+                        for (acc, kernel) in acc.iter_mut().zip(kernel.as_chunks().0) {
                             *acc = s.mul_add(factor, s.load(kernel), *acc);
                         }
                     }
@@ -319,7 +336,7 @@ pub(super) struct Conv1GradParams<'a> {
     pub image: &'a PaddedRows,
     /// By conv1's pooled output before the sigmoid.
     pub grad: &'a Rows,
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`, by [`CONV1_MARKS`].
     pub winner: &'a [[u8; LANES]; POOL1],
     /// The image's lane in `winner`.
     pub lane: usize,
@@ -329,6 +346,8 @@ pub(super) struct Conv1GradParams<'a> {
 
 /// Elements of a row of the image.
 const ROW0: usize = size_of::<PaddedRows>() / size_of::<f32>() / SIDE;
+/// The winners of the first pool are marked by how far into the image their position is from the window's first.
+pub(super) const CONV1_MARKS: [u8; 4] = [0, 1, ROW0 as u8, ROW0 as u8 + 1];
 
 /// From the first pixel that conv1's kernel reads to the last, and three more.
 type Window = [f32; (K - 1) * ROW0 + 8];
@@ -336,8 +355,7 @@ type Window = [f32; (K - 1) * ROW0 + 8];
 /// At the winner's position in the window `y`, `x` of the first pool.
 #[inline(always)]
 fn window(image: &PaddedRows, y: usize, x: usize, winner: u8) -> &Window {
-    let (dy, dx) = offset(winner);
-    image.as_flattened()[(2 * y + dy) * ROW0 + 2 * x + dx..]
+    image.as_flattened()[2 * (y * ROW0 + x) + usize::from(winner)..]
         .first_chunk()
         .expect("the kernel fits")
 }

@@ -2,8 +2,8 @@
 
 use super::conv_pool_sigmoid::{ConvPoolSigmoid, kernel_rows};
 use super::conv2d::{
-    Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows, POOL1, Rows, Sums,
-    Table, Turn, write_table,
+    CONV1_MARKS, Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows,
+    POOL1, Rows, Sums, Table, Turn, write_table,
 };
 use super::linear::{GradInput, Kept, Linear, Panel, Panels};
 use super::loss::CrossEntropy;
@@ -140,6 +140,7 @@ impl Network<'_> {
             weight: &prepared.conv1,
             bias: &params.conv1_bias,
             out: bytemuck::must_cast_mut::<_, [Lanes; POOL1]>(&mut scratch.pool1),
+            marks: CONV1_MARKS,
             winner: &mut scratch.winner1,
             channels_first: false,
         });
@@ -149,6 +150,7 @@ impl Network<'_> {
             weight: &prepared.conv2,
             bias: &params.conv2_bias,
             out: &mut scratch.pool2,
+            marks: [0, 1, 2, 3],
             winner: &mut scratch.winner2,
             channels_first: true,
         });
