@@ -1,7 +1,7 @@
-"""Time the trainer and PyTorch in turn, and print medians and ratios. Run by hand on a quiet machine; see README.md.
+"""Time the trainer, PyTorch and ONNX Runtime in turn, and print medians and ratios. By hand, on a quiet machine; see README.md.
 
-A round is one run of `trainer bench` and the same work by both of lenet.py's configurations, so that a change of the
-machine's speed meets all. A ratio is the median of the rounds' ratios. The load is printed, because a busy neighbour
+A round is one run of `trainer bench`, the same work by both of lenet.py's configurations, and ONNX Runtime's forward
+pass of one image, so that a change of the machine's speed meets all. A ratio is the median of the rounds' ratios. The load is printed, because a busy neighbour
 ruins figures of several threads first.
 """
 
@@ -10,8 +10,11 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
 from pathlib import Path
 
+import numpy
+import onnxruntime
 import torch
 
 import lenet
@@ -19,10 +22,36 @@ import lenet
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def trainer(*arguments):
+    command = ["target/release/trainer", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+
+
 def ours(threads, batch_size):
-    command = ["target/release/trainer", "bench", "--json", "--epochs", "1", "--data", "data/fashion-mnist"]
-    command += ["--threads", str(threads), "--batch-size", str(batch_size)]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+    options = ["--threads", str(threads), "--batch-size", str(batch_size)]
+    return json.loads(trainer("bench", "--json", "--epochs", "1", "--data", "data/fashion-mnist", *options))
+
+
+class OnnxRuntime:
+    """The exported network on one thread, one image at a time, input and output bound once."""
+
+    def __init__(self):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/lenet.onnx"
+            trainer("export", "data/lenet.weights", "--format", "onnx", "--out", path)
+            self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        image = numpy.random.default_rng(0).random((1, 1, 28, 28), numpy.float32)
+        self.binding = self.session.io_binding()
+        self.binding.bind_cpu_input(self.session.get_inputs()[0].name, image)
+        self.binding.bind_output(self.session.get_outputs()[0].name)
+        self.forward_us()
+
+    def forward_us(self):
+        """The median time of a forward pass, in us."""
+        run = self.session.run_with_iobinding
+        return 1e6 * statistics.median(lenet.seconds(run, self.binding) for _ in range(2000))
 
 
 class Theirs:
@@ -58,7 +87,8 @@ def main():
     data = lenet.load(lenet.DATA, "train"), lenet.load(lenet.DATA, "t10k")
     lenet.check_same_function(*data)
     theirs = {config: Theirs(config, 256, data) for config in ("fastest", "plain")}
-    print(f"torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), load {os.getloadavg()[0]:.2f}")
+    onnx = OnnxRuntime()
+    print(f"torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), onnxruntime {onnxruntime.__version__}, load {os.getloadavg()[0]:.2f}")
 
     rounds = {threads: [] for threads in args.threads}
     for _ in range(args.rounds):
@@ -67,6 +97,7 @@ def main():
             row = {"ours": ours(threads, 256), "small": ours(threads, 64)}
             for config, job in theirs.items():
                 row[config] = {"step_ms": job.steps(args.steps)}
+            row["onnx_us"] = onnx.forward_us()
             row["fastest"]["evaluation_ms"] = theirs["fastest"].evaluation_ms()
             rounds[threads].append(row)
 
@@ -86,6 +117,8 @@ def main():
         line("share of the FMA peak, %", lambda row: 100 * row["ours"]["share_of_peak"])
         line("batch 64 / batch 256, time an image", lambda row: 4 * row["small"]["step_ms"] / row["ours"]["step_ms"])
         line("lenet_core::forward, one image, us", lambda row: row["ours"]["forward_us"])
+        line("ONNX Runtime, one image, us", lambda row: row["onnx_us"])
+        line("ONNX Runtime / ours, one image", lambda row: row["onnx_us"] / row["ours"]["forward_us"])
     if {1, 2} <= rounds.keys():
         pairs = zip(rounds[1], rounds[2])
         scaling = [one["ours"]["step_ms"] / two["ours"]["step_ms"] for one, two in pairs]
