@@ -8,10 +8,10 @@ use lenet_core::arch::{Logits, TENSORS};
 use lenet_tests::fixtures::FASHION_MNIST;
 use lenet_tests::tolerance::{GRADIENT, LOGITS, WEIGHTS};
 use std::ops::ControlFlow;
-use trainer::adam::Adam;
+use trainer::adam::{Adam, Schedule};
 use trainer::backend::{Backend, Batches, State};
 use trainer::cpu::{Cpu, Isa};
-use trainer::dataset::Order;
+use trainer::dataset::{Augment, Order};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
 
@@ -144,6 +144,56 @@ fn ten_steps_and_logits_are_the_references() {
             );
         }
     }
+}
+
+/// With weight decay, a falling learning rate and changed images: the same bytes on every instruction set and for any
+/// number of threads, and the reference's weights.
+#[test]
+fn variants_are_the_references_and_the_same_bytes_everywhere() {
+    let data = &FASHION_MNIST.train;
+    let adam = Adam {
+        weight_decay: 0.1,
+        schedule: Schedule::Cosine { steps: 10 },
+        ..Adam::default()
+    };
+    let ten_steps = |backend: &mut dyn Backend| {
+        let batches = Batches {
+            augment: Some(Augment::new(5, 0)),
+            ..Batches::epoch(Order::shuffled(5, 0, 330), 330, 33)
+        };
+        backend
+            .train(&batches, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        backend.state().unwrap()
+    };
+    let reference = ten_steps(&mut Reference::new(data, start(), adam));
+    let mut hashes = Vec::new();
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            let mut cpu = Cpu::with_isa(data, start(), adam, threads, isa).unwrap();
+            let state = ten_steps(&mut cpu);
+            hashes.push(hash(&state));
+            let pairs = state
+                .params
+                .as_flat()
+                .iter()
+                .zip(reference.params.as_flat());
+            for (found, expected) in pairs {
+                assert!(
+                    f64::from((found - expected).abs()) <= WEIGHTS,
+                    "{isa:?}: {found} {expected}"
+                );
+            }
+        }
+    }
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:x?}");
+    // Each of the three makes a difference.
+    let plain = {
+        let mut cpu = Cpu::new(data, start(), Adam::default(), 1).unwrap();
+        train(&mut cpu, 330, 33, 10);
+        hash(&cpu.state().unwrap())
+    };
+    assert_ne!(plain, hashes[0]);
 }
 
 #[test]

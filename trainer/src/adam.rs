@@ -1,6 +1,8 @@
-//! Adam, over flat slices; no notion of a layer.
+//! Adam, over flat slices; no notion of a layer. With weight decay it is AdamW.
 //!
-//! Kingma and Ba: Adam: a method for stochastic optimization, 2015; in the order of operations of `torch.optim.Adam`.
+//! Kingma and Ba: Adam: a method for stochastic optimization, 2015; in the order of operations of `torch.optim.Adam`;
+//! Loshchilov and Hutter: Decoupled weight decay regularization, 2019; SGDR: stochastic gradient descent with warm
+//! restarts, 2017 (the cosine, without restarts).
 
 /// The settings of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,6 +15,22 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
+    /// What a step takes from each parameter, as a share of it and in units of the learning rate.
+    pub weight_decay: f64,
+    /// How the learning rate goes on from `lr`.
+    pub schedule: Schedule,
+}
+
+/// The learning rate over the steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    /// The same at each step.
+    Constant,
+    /// Half a cosine from `lr` at the first step to zero after the last.
+    Cosine {
+        /// Steps in all.
+        steps: u64,
+    },
 }
 
 impl Default for Adam {
@@ -22,6 +40,8 @@ impl Default for Adam {
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
+            weight_decay: 0.0,
+            schedule: Schedule::Constant,
         }
     }
 }
@@ -31,7 +51,7 @@ impl Default for Adam {
 /// ```text
 /// m += (g - m) * keep1
 /// v  = v * beta2 + g * g * keep2
-/// p -= step_size * m / (sqrt(v) * scale2 + eps)
+/// p  = p * kept - step_size * m / (sqrt(v) * scale2 + eps)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
@@ -47,20 +67,35 @@ pub struct Coefficients {
     pub scale2: f32,
     /// As in [`Adam`].
     pub eps: f32,
+    /// `1 - lr * weight_decay`: 1 for Adam, with whose bits the product is then no product.
+    pub kept: f32,
 }
 
 impl Adam {
+    /// The learning rate of a step, counted from 1.
+    pub fn lr_at(&self, step: u64) -> f64 {
+        match self.schedule {
+            Schedule::Constant => self.lr,
+            Schedule::Cosine { steps } => {
+                let share = (step - 1) as f64 / steps as f64;
+                self.lr * (1.0 + libm::cos(std::f64::consts::PI * share)) / 2.0
+            }
+        }
+    }
+
     /// The coefficients of a step, counted from 1. Computed in f64, rounded once.
     pub fn coefficients(&self, step: u64) -> Coefficients {
         // `libm::pow`, because std's powers may differ between machines.
         let corrected = |beta: f64| 1.0 - libm::pow(beta, step as f64);
+        let lr = self.lr_at(step);
         Coefficients {
             keep1: (1.0 - self.beta1) as f32,
             beta2: self.beta2 as f32,
             keep2: (1.0 - self.beta2) as f32,
-            step_size: (self.lr / corrected(self.beta1)) as f32,
+            step_size: (lr / corrected(self.beta1)) as f32,
             scale2: (1.0 / corrected(self.beta2).sqrt()) as f32,
             eps: self.eps as f32,
+            kept: (1.0 - lr * self.weight_decay) as f32,
         }
     }
 }
@@ -82,7 +117,7 @@ pub fn update(
     for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(moment1).zip(moment2) {
         *m += (g - *m) * c.keep1;
         *v = *v * c.beta2 + g * g * c.keep2;
-        *p -= c.step_size * *m / (v.sqrt() * c.scale2 + c.eps);
+        *p = *p * c.kept - c.step_size * *m / (v.sqrt() * c.scale2 + c.eps);
     }
 }
 
@@ -102,6 +137,56 @@ mod tests {
         );
         for (p, expected) in p.iter().zip([0.999, 1.001, 1.0]) {
             assert!((p - expected).abs() < 1e-7, "{p} {expected}");
+        }
+    }
+
+    #[test]
+    fn the_cosine_falls_from_lr_to_nothing() {
+        let adam = Adam {
+            lr: 0.5,
+            schedule: Schedule::Cosine { steps: 4 },
+            ..Adam::default()
+        };
+        let expected = [0.5, 0.426_776_695_296_636_9, 0.25, 0.073_223_304_703_363_1];
+        for (step, expected) in (1..).zip(expected) {
+            let found = adam.lr_at(step);
+            assert!(
+                (found - expected).abs() < 1e-15,
+                "{step}: {found} {expected}"
+            );
+        }
+    }
+
+    /// AdamW by hand, in f64, with a falling learning rate: the decay is taken from the parameter, not added to the
+    /// gradient.
+    #[test]
+    fn weight_decay_is_decoupled() {
+        let adam = Adam {
+            lr: 0.1,
+            weight_decay: 0.05,
+            schedule: Schedule::Cosine { steps: 3 },
+            ..Adam::default()
+        };
+        let (mut p, mut m, mut v) = ([2.0], [0.0], [0.0]);
+        let (mut p64, mut m64, mut v64) = (2.0, 0.0, 0.0);
+        for (step, (g, lr)) in [(1.0, 0.1), (-0.5, 0.075), (0.25, 0.025)]
+            .into_iter()
+            .enumerate()
+        {
+            let t = step as i32 + 1;
+            update(
+                &adam.coefficients(t as u64),
+                &mut p,
+                &[g as f32],
+                &mut m,
+                &mut v,
+            );
+            m64 = 0.9 * m64 + 0.1 * g;
+            v64 = 0.999 * v64 + 0.001 * g * g;
+            let (m_hat, v_hat) = (m64 / (1.0 - 0.9f64.powi(t)), v64 / (1.0 - 0.999f64.powi(t)));
+            p64 = p64 - lr * 0.05 * p64 - lr * m_hat / (f64::sqrt(v_hat) + 1e-8);
+            let error = f64::from(p[0]) - p64;
+            assert!(error.abs() < 1e-6, "step {t}: {} {p64}", p[0]);
         }
     }
 

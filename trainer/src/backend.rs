@@ -4,7 +4,7 @@
 //! number, order of images and update follow from the state and the [`Batches`] alone, so that every backend does the
 //! same work, and one may run many steps before it reports (a GPU runs an epoch as one graph).
 
-use crate::dataset::Order;
+use crate::dataset::{Augment, Order};
 use crate::error::Error;
 use bytemuck::zeroed_box;
 use lenet_core::arch::{Logits, Params, Pixels};
@@ -46,6 +46,8 @@ pub struct Batches {
     pub batch_size: usize,
     /// The batches to train on, in order, counted from the start of the epoch.
     pub range: Range<usize>,
+    /// How the images are changed before they are seen, if they are.
+    pub augment: Option<Augment>,
 }
 
 impl Batches {
@@ -56,6 +58,7 @@ impl Batches {
             images,
             batch_size,
             range: 0..images.div_ceil(batch_size),
+            augment: None,
         }
     }
 

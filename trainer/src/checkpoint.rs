@@ -7,6 +7,7 @@
 //! settings                                             the text of config.toml
 //! parameters, both moments                             177,704 bytes each
 //! position, sums, epochs, losses
+//! the best parameters, those to average               177,704 bytes each
 //! CRC-32 of all before it, little-endian               4 bytes
 //! ```
 
@@ -54,6 +55,9 @@ struct Message<'a> {
     epochs: Vec<Epoch>,
     /// As bytes of f32.
     losses: &'a [u8],
+    best: Option<&'a [u8]>,
+    #[serde(borrow)]
+    last: Vec<&'a [u8]>,
 }
 
 impl Checkpoint {
@@ -97,6 +101,12 @@ fn encode(config: &Config, state: &State, progress: &Progress) -> Vec<u8> {
         partial: progress.partial,
         epochs: progress.epochs.clone(),
         losses: bytemuck::cast_slice(&progress.losses),
+        best: progress.best.as_deref().map(bytemuck::bytes_of),
+        last: progress
+            .last
+            .iter()
+            .map(|params| bytemuck::bytes_of(&**params))
+            .collect(),
     };
     let mut bytes = postcard::to_stdvec(&message).expect("memory takes it");
     let crc = CRC.checksum(&bytes);
@@ -169,6 +179,12 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
                 .map(|loss| f32::from_le_bytes(loss.try_into().expect("four bytes")))
                 .collect(),
             partial: message.partial,
+            best: message.best.map(params).transpose()?,
+            last: message
+                .last
+                .into_iter()
+                .map(params)
+                .collect::<Result<_, _>>()?,
         },
         config,
     };
@@ -218,7 +234,7 @@ mod tests {
             epoch: 1,
             train_loss: 2.3,
             train_acc: 0.125,
-            test_acc: 0.1,
+            held_out_acc: 0.1,
             seconds: 1.5,
         };
         Checkpoint {
@@ -233,6 +249,8 @@ mod tests {
                 epochs: vec![epoch],
                 losses: vec![2.5, 2.4, 2.3, 2.25],
                 partial,
+                best: Some(initial_params(4)),
+                last: [initial_params(5), initial_params(6)].into(),
             },
         }
     }
@@ -294,7 +312,7 @@ mod tests {
             // In the settings, or behind the parameters.
             let at = match rng.next_u32() % 2 {
                 0 => 13 + rng.next_u32() as usize % (config_len + 5),
-                _ => len - 1 - rng.next_u32() as usize % 90,
+                _ => len - 1 - 3 * (size_of::<Params>() + 3) - rng.next_u32() as usize % 90,
             };
             bytes[at] = rng.next_u32() as u8;
             let crc = CRC.checksum(&bytes[..len]).to_le_bytes();

@@ -29,6 +29,18 @@ pub struct Settings {
     pub max_steps: Option<u64>,
     /// File of the initial parameters, if they come from one.
     pub init: Option<String>,
+    /// `constant` or `cosine`.
+    pub lr_schedule: String,
+    /// See [`Adam::weight_decay`].
+    pub weight_decay: f64,
+    /// See [`Augment`](crate::dataset::Augment).
+    pub augment: bool,
+    /// Epochs whose parameters are averaged, if they are.
+    pub average: Option<u32>,
+    /// Share of the training images held out for validation, if any are.
+    pub val_split: Option<f64>,
+    /// Epochs without progress on the validation split after which the training ends, if it does.
+    pub patience: Option<u32>,
 }
 
 impl Default for Settings {
@@ -42,6 +54,22 @@ impl Default for Settings {
             order: "shuffled".to_owned(),
             max_steps: None,
             init: None,
+            lr_schedule: "constant".to_owned(),
+            weight_decay: 0.0,
+            augment: false,
+            average: None,
+            val_split: None,
+            patience: None,
+        }
+    }
+}
+
+impl Settings {
+    /// `val` if images are held out for validation, else `test`: what an epoch's accuracy is of.
+    pub fn held_out(&self) -> &'static str {
+        match self.val_split {
+            Some(_) => "val",
+            None => "test",
         }
     }
 }
@@ -80,12 +108,16 @@ impl Config {
     }
 
     /// What must be the same for a run to go on as if never stopped, but is not: a line each, with both values.
-    /// `epochs` may differ.
+    /// `epochs` and `patience` may differ: they say when it ends. But a falling learning rate depends on `epochs`.
     pub fn differences(&self, run: &Self) -> Vec<String> {
+        let may_differ: &[&str] = match run.settings.lr_schedule.as_str() {
+            "constant" => &["epochs", "patience"],
+            _ => &["patience"],
+        };
         let table = |config: &Self| {
             let settings = toml::Table::try_from(&config.settings);
             let mut table = settings.expect("text keys, and numbers of 63 bits");
-            table.remove("epochs");
+            table.retain(|key, _| !may_differ.contains(&key));
             table.insert("device".to_owned(), config.device_kind().into());
             let DataConfig {
                 sha256,
@@ -207,17 +239,18 @@ impl RunFolder {
         let write =
             |name, text: String| output::replace_unsynced(&self.path.join(name), text.as_bytes());
         write("config.toml", config.to_toml())?;
-        let mut metrics = "epoch,train_loss,train_acc,test_acc,seconds\n".to_owned();
+        let held_out = config.settings.held_out();
+        let mut metrics = format!("epoch,train_loss,train_acc,{held_out}_acc,seconds\n");
         for Epoch {
             epoch,
             train_loss,
             train_acc,
-            test_acc,
+            held_out_acc,
             seconds,
         } in &progress.epochs
         {
             metrics +=
-                &format!("{epoch},{train_loss:.6},{train_acc:.6},{test_acc:.6},{seconds:.3}\n");
+                &format!("{epoch},{train_loss:.6},{train_acc:.6},{held_out_acc:.6},{seconds:.3}\n");
         }
         write("metrics.csv", metrics)?;
         let mut steps = "step,loss\n".to_owned();
@@ -229,12 +262,12 @@ impl RunFolder {
         Checkpoint::save(&self.checkpoint(), config, state, progress)
     }
 
-    /// Writes `lenet.weights` and returns its path.
+    /// Writes a weights file under `name` and returns its path.
     ///
     /// # Errors
     /// `Io`.
-    pub fn write_weights(&self, file: &WeightsFile) -> Result<PathBuf, Error> {
-        let path = self.path.join("lenet.weights");
+    pub fn write_weights(&self, name: &str, file: &WeightsFile) -> Result<PathBuf, Error> {
+        let path = self.path.join(name);
         output::replace(&path, file.bytes())?;
         Ok(path)
     }
@@ -251,7 +284,6 @@ impl Drop for RunFolder {
 pub(crate) mod tests {
     use super::*;
     use crate::init::initial_params;
-    use crate::train::Partial;
 
     pub(crate) fn config() -> Config {
         Config {
@@ -285,11 +317,11 @@ pub(crate) mod tests {
                 epoch: 1,
                 train_loss: 1.5,
                 train_acc: 0.25,
-                test_acc: 0.5,
+                held_out_acc: 0.5,
                 seconds: 2.0,
             }],
             losses: vec![1.861_200_1],
-            partial: Partial::default(),
+            ..Progress::default()
         };
         let state = State::new(initial_params(0));
         run.write(&config(), &state, &progress).unwrap();

@@ -4,11 +4,12 @@
 //! was stopped and goes on does, bit for bit, what one that was never stopped does.
 
 use crate::backend::{Backend, Batches, State, StepStats};
-use crate::dataset::{Dataset, Order};
+use crate::dataset::{Augment, Dataset, Order};
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
-use lenet_core::arch::{CLASSES, Logits};
+use lenet_core::arch::{CLASSES, Logits, Params};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -27,6 +28,12 @@ pub struct Plan {
     pub max_steps: Option<u64>,
     /// Learning rate, for the message when the loss is no number any more.
     pub lr: f64,
+    /// Whether each epoch sees the images changed by an [`Augment`] of its own.
+    pub augment: bool,
+    /// The result is the mean of the parameters after each of so many last epochs, not those after the last.
+    pub average: Option<u32>,
+    /// Ends the training when so many epochs in a row were no better on the validation split than the best before.
+    pub patience: Option<u32>,
 }
 
 impl Plan {
@@ -51,9 +58,10 @@ pub struct Epoch {
     pub train_loss: f64,
     /// Share of training images classified correctly, counted during the epoch, before each step's update.
     pub train_acc: f64,
-    /// Share of test images classified correctly after the epoch, by the backend.
-    pub test_acc: f64,
-    /// Training and test.
+    /// Share of [`Dataset::held_out`] classified correctly after the epoch: by the backend, with a mean of parameters
+    /// by [`core_logits`].
+    pub held_out_acc: f64,
+    /// Of the training and the measurement.
     pub seconds: f64,
 }
 
@@ -80,12 +88,12 @@ impl Partial {
         self.images += step.images;
     }
 
-    fn epoch(&self, epoch: u32, test_acc: f64) -> Epoch {
+    fn epoch(&self, epoch: u32, held_out_acc: f64) -> Epoch {
         Epoch {
             epoch,
             train_loss: self.loss / self.steps as f64,
             train_acc: f64::from(self.correct) / f64::from(self.images),
-            test_acc,
+            held_out_acc,
             seconds: self.seconds,
         }
     }
@@ -100,6 +108,42 @@ pub struct Progress {
     pub losses: Vec<f32>,
     /// The epoch after those done.
     pub partial: Partial,
+    /// The parameters that did best on the validation split, if there is one and an epoch is done.
+    pub best: Option<Box<Params>>,
+    /// The parameters after the last epochs, oldest first, of which the result is the mean; empty if it is not.
+    pub last: VecDeque<Box<Params>>,
+}
+
+impl Progress {
+    /// Of the epochs done, the first of those with the largest accuracy on the images held out.
+    pub fn best_epoch(&self) -> Option<&Epoch> {
+        self.epochs
+            .iter()
+            .reduce(|best, epoch| match epoch.held_out_acc > best.held_out_acc {
+                true => epoch,
+                false => best,
+            })
+    }
+
+    /// Whether so many epochs in a row were no better than the best before.
+    fn is_exhausted(&self, patience: Option<u32>) -> bool {
+        let best = self.best_epoch().map_or(0, |best| best.epoch);
+        patience.is_some_and(|patience| self.epochs.len() as u32 >= best + patience)
+    }
+
+    /// The mean with the parameters of up to `count - 1` epochs before: summed in f64 from the oldest on, rounded once.
+    fn average(&mut self, params: &Params, count: u32) -> Box<Params> {
+        self.last.push_back(Box::new(*params));
+        while self.last.len() > count as usize {
+            self.last.pop_front();
+        }
+        let mut mean: Box<Params> = bytemuck::zeroed_box();
+        for (i, mean) in mean.as_flat_mut().iter_mut().enumerate() {
+            let sum: f64 = self.last.iter().map(|p| f64::from(p.as_flat()[i])).sum();
+            *mean = (sum / self.last.len() as f64) as f32;
+        }
+        mean
+    }
 }
 
 /// What the loop tells as it goes.
@@ -111,6 +155,8 @@ pub enum Event<'a> {
         epoch: u32,
         /// Mean loss of its batch.
         loss: f32,
+        /// Of the epoch so far.
+        partial: &'a Partial,
     },
     /// An epoch is done, the last of `progress`. `Break` has no effect.
     Epoch {
@@ -118,13 +164,16 @@ pub enum Event<'a> {
         progress: &'a Progress,
         /// After its last step.
         state: &'a State,
-        /// After the last epoch: of the test images by [`core_logits`], the code which a board runs.
+        /// The result if it were the last: the parameters after the epoch, the mean with those before, or with a
+        /// validation split those of `progress` that did best.
+        params: &'a Params,
+        /// After the last epoch: of the test images by [`core_logits`] with `params`, the code which a board runs.
         tested: Option<&'a [Logits]>,
     },
 }
 
-/// Trains until the plan is done, and tests after each epoch. Returns whether it is done: `Break` if `on_event` stopped
-/// it before.
+/// Trains until the plan is done, and measures after each epoch, on [`Dataset::held_out`]: with a validation split the
+/// test images are looked at once, at the end. Returns whether it is done: `Break` if `on_event` stopped it before.
 ///
 /// # Errors
 /// * `Settings`: nothing is left to do
@@ -141,6 +190,12 @@ pub fn train(
     let (all_steps, per_epoch) = (plan.steps(images), plan.steps_per_epoch(images));
     // A training may have been stopped between the last step of an epoch and its test.
     let done = progress.losses.len() as u64;
+    if progress.is_exhausted(plan.patience) && progress.partial.steps == 0 {
+        return Err(Error::Settings(format!(
+            "ended after {} epochs by --patience; go on with a larger one",
+            progress.epochs.len()
+        )));
+    }
     if done > all_steps || done == all_steps && progress.partial.steps == 0 {
         return Err(Error::Settings(format!(
             "{} epochs, {done} steps, are done already, and {all_steps} steps are asked for; go on with more --epochs",
@@ -154,6 +209,7 @@ pub fn train(
             false => Order::Sequential,
         };
         let mut batches = Batches::epoch(order, images, plan.batch_size);
+        batches.augment = plan.augment.then(|| Augment::new(plan.seed, epoch - 1));
         let before = u64::from(epoch - 1) * per_epoch as u64;
         batches.range = progress.partial.steps..per_epoch.min((all_steps - before) as usize);
 
@@ -168,6 +224,7 @@ pub fn train(
                     true => on_event(Event::Step {
                         epoch,
                         loss: step.loss,
+                        partial: &progress.partial,
                     }),
                     false => Err(Error::Diverged {
                         epoch,
@@ -189,19 +246,36 @@ pub fn train(
         }
 
         let state = backend.state()?;
-        let mut logits = vec![[0.0; CLASSES]; data.test.len()];
-        backend.logits(data.test.images(), &mut logits)?;
-        let test_acc = Confusion::new(&logits, data.test.labels()).accuracy();
-        let is_last = state.step >= all_steps;
-        let tested = is_last.then(|| core_logits(&state.params, data.test.images()));
+        let mean = plan
+            .average
+            .map(|count| progress.average(&state.params, count));
+        let params = mean.as_deref().unwrap_or(&state.params);
+        let held_out = data.held_out();
+        let logits = match &mean {
+            Some(mean) => core_logits(mean, held_out.images()),
+            None => {
+                let mut logits = vec![[0.0; CLASSES]; held_out.len()];
+                backend.logits(held_out.images(), &mut logits)?;
+                logits
+            }
+        };
+        let held_out_acc = Confusion::new(&logits, held_out.labels()).accuracy();
+        let best = progress.best_epoch();
+        if data.val.is_some() && best.is_none_or(|best| held_out_acc > best.held_out_acc) {
+            progress.best = Some(Box::new(*params));
+        }
         progress.partial.seconds += start.elapsed().as_secs_f64();
         progress
             .epochs
-            .push(progress.partial.epoch(epoch, test_acc));
+            .push(progress.partial.epoch(epoch, held_out_acc));
         progress.partial = Partial::default();
+        let is_last = state.step >= all_steps || progress.is_exhausted(plan.patience);
+        let params = progress.best.as_deref().unwrap_or(params);
+        let tested = is_last.then(|| core_logits(params, data.test.images()));
         let _ = on_event(Event::Epoch {
             progress,
             state: &state,
+            params,
             tested: tested.as_deref(),
         })?;
         if is_last {

@@ -144,6 +144,97 @@ fn max_steps_counts_over_epochs_whatever_computes_in_whatever_order() {
 }
 
 #[test]
+fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
+    let place = Place::new();
+    // Nothing is learned in such small steps, so that the first epoch stays the best.
+    let options = "--data letters --batch-size 32 --val-split 0.25 --lr 1e-12";
+    let out = place.good(&format!("{options} --epochs 50 --patience 3 --out run"));
+    assert!(
+        out.contains("\ndata letters: 72 training images, 24 validation images, 30 test images\n"),
+        "{out}"
+    );
+    let epochs = |word: &str| out.lines().filter(|line| line.contains(word)).count();
+    assert_eq!((epochs(", val acc "), epochs("test acc ")), (4, 1), "{out}");
+    assert!(out.contains("\nweights run/lenet.weights\n"), "{out}");
+    let metrics = place.text("run/metrics.csv");
+    assert!(metrics.starts_with("epoch,train_loss,train_acc,val_acc,seconds\n1,"));
+    assert_eq!(metrics.lines().count(), 1 + 4);
+    assert_eq!(place.text("run/steps.csv").lines().count(), 1 + 4 * 3);
+    // The best are those after the first epoch.
+    place.good(&format!("{options} --epochs 1 --out first"));
+    assert!(place.read("run/best.weights") == place.read("first/best.weights"));
+    let about = place.good("summary run/best.weights");
+    for part in [
+        ", best epoch on 0.25 held out for validation",
+        "epochs         1\n",
+    ] {
+        assert!(about.contains(part), "{part} in {about}");
+    }
+    assert!(place.read("run/lenet.weights") == place.read("run/best.weights"));
+    place.refused(
+        "--resume run --epochs 60",
+        2,
+        "ended after 4 epochs by --patience; go on with a larger one",
+    );
+    // With more patience it goes on as if it had had that from the start.
+    let out = place.good("--resume run --epochs 60 --patience 5");
+    assert!(
+        out.contains("\nepoch 5, ") && out.contains("\nepoch 6, ") && !out.contains("\nepoch 7, ")
+    );
+    assert!(place.text("run/config.toml").contains("patience = 5\n"));
+}
+
+#[test]
+fn quiet_prints_nothing_and_json_an_object_a_line() {
+    let place = Place::new();
+    assert_eq!(place.good(&format!("{TRAIN} --quiet --out quiet")), "");
+    let out = place.good(&format!(
+        "{TRAIN} --log-format json --val-split 0.25 --device cpu --out run"
+    ));
+    let objects: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let events: Vec<&str> = objects
+        .iter()
+        .map(|o| o["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(events, ["start", "epoch", "epoch", "end"]);
+    assert_eq!(objects[0]["run"], "run");
+    assert_eq!(objects[0]["config"]["batch_size"], 32);
+    assert_eq!(objects[0]["config"]["data"]["train"], 72);
+    assert_eq!(objects[2]["epoch"], 2);
+    assert!(objects[2]["val_acc"].is_number() && objects[2]["test_acc"].is_null());
+    let (correct, accuracy) = (&objects[3]["correct"], &objects[3]["test_acc"]);
+    assert_eq!(correct.as_f64().unwrap() / 30.0, accuracy.as_f64().unwrap());
+    assert_eq!(objects[3]["weights"], "run/lenet.weights");
+}
+
+#[test]
+fn variants_change_the_weights_and_are_told_in_the_file() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --out plain"));
+    for (option, told) in [
+        (
+            "--lr-schedule cosine",
+            ", cosine learning rate over 2 epochs",
+        ),
+        ("--weight-decay 0.5", ", weight decay 0.5"),
+        ("--augment", ", shifted and mirrored images"),
+        ("--average 2", ", mean of the last 2 epochs"),
+    ] {
+        place.good(&format!("{TRAIN} {option} --out run"));
+        assert!(
+            place.read("run/lenet.weights") != place.read("plain/lenet.weights"),
+            "{option}"
+        );
+        let about = place.good("summary run/lenet.weights");
+        assert!(about.contains(told), "{option}: {about}");
+        std::fs::remove_dir_all(place.path("run")).unwrap();
+    }
+}
+
+#[test]
 fn weights_go_out_and_come_back_and_train_on() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --out run"));
@@ -352,7 +443,10 @@ fn a_place_that_takes_no_file_is_named() {
 #[test]
 fn settings_out_of_range_are_refused_with_the_range() {
     let place = Place::new();
-    let lr = "must be above 0 and at most 1000";
+    let (lr, share) = (
+        "must be above 0 and at most 1000",
+        "must be above 0 and below 1",
+    );
     for (arguments, sentence) in [
         (
             "--epochs 0",
@@ -384,23 +478,81 @@ fn settings_out_of_range_are_refused_with_the_range() {
             "invalid value 'random' for '--order <ORDER>'",
         ),
         (
+            "--weight-decay 2",
+            "invalid value '2' for '--weight-decay <F>': must be 0 to 1",
+        ),
+        (
+            "--weight-decay nan",
+            "invalid value 'nan' for '--weight-decay <F>': must be 0 to 1",
+        ),
+        (
+            "--val-split 0",
+            &format!("invalid value '0' for '--val-split <F>': {share}"),
+        ),
+        (
+            "--val-split 1",
+            &format!("invalid value '1' for '--val-split <F>': {share}"),
+        ),
+        (
+            "--val-split nan",
+            &format!("invalid value 'nan' for '--val-split <F>': {share}"),
+        ),
+        (
+            "--average 0",
+            "invalid value '0' for '--average <N>': 0 is not in 1..=100",
+        ),
+        (
+            "--lr-schedule step",
+            "invalid value 'step' for '--lr-schedule <LR_SCHEDULE>'",
+        ),
+        ("--patience -1", "unexpected argument '-1' found"),
+        (
+            "--quiet --log-format json",
+            "the argument '--quiet' cannot be used with '--log-format <LOG_FORMAT>'",
+        ),
+        (
             "evaluate",
             "the following required arguments were not provided:",
         ),
     ] {
         place.unusable(arguments, sentence);
     }
-    let err = place.failed("--max-steps 0", 2);
-    assert!(
-        err.starts_with("error: invalid value '0' for '--max-steps <N>': 0 is not in 1.."),
-        "{err}"
-    );
+    for option in ["max-steps", "patience"] {
+        let err = place.failed(&format!("--{option} 0"), 2);
+        let sentence = format!("error: invalid value '0' for '--{option} <N>': 0 is not in 1..");
+        assert!(err.starts_with(&sentence), "{err}");
+    }
     place.failed("frobnicate", 2);
     place.refused(
         "--data letters --batch-size 97",
         2,
         "--batch-size 97 is more than the 96 training images",
     );
+    place.refused(
+        "--data letters --batch-size 73 --val-split 0.25",
+        2,
+        "--batch-size 73 is more than the 72 training images",
+    );
+    for (option, sentence) in [
+        (
+            "--patience 2",
+            "--patience needs --val-split: the test images choose nothing",
+        ),
+        (
+            "--val-split 0.001",
+            "--val-split 0.001 leaves 96 images to train on and 0 to validate on",
+        ),
+        (
+            "--device cuda --augment",
+            "the cuda device has no --augment; train with --device cpu",
+        ),
+        (
+            "--device cuda --weight-decay 0.1",
+            "the cuda device has no --weight-decay; train with --device cpu",
+        ),
+    ] {
+        place.refused(&format!("{TRAIN} {option}"), 2, sentence);
+    }
 }
 
 #[test]

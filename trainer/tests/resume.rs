@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use trainer::adam::Adam;
+use trainer::adam::{Adam, Schedule};
 use trainer::backend::{Backend, State};
 use trainer::checkpoint::Checkpoint;
 use trainer::cpu::Cpu;
@@ -20,7 +20,7 @@ use trainer::train::{Event, Plan, Progress, train};
 
 /// An epoch without its time.
 fn row(epoch: &trainer::train::Epoch) -> (u32, [u64; 3]) {
-    let values = [epoch.train_loss, epoch.train_acc, epoch.test_acc];
+    let values = [epoch.train_loss, epoch.train_acc, epoch.held_out_acc];
     (epoch.epoch, values.map(f64::to_bits))
 }
 
@@ -37,13 +37,27 @@ fn assert_same(place: &Place, run: &str, expected: &str) {
         file(run, "steps.csv") == file(expected, "steps.csv"),
         "{run}"
     );
-    let weights = |run: &str| place.read(&format!("{run}/lenet.weights"));
-    assert!(weights(run) == weights(expected), "{run}: weights differ");
+    for name in ["lenet.weights", "best.weights"] {
+        let weights = |run: &str| std::fs::read(place.path(run).join(name)).ok();
+        assert!(weights(run) == weights(expected), "{run}: {name} differs");
+    }
     let [found, expected] = [run, expected].map(|run| checkpoint(place, run));
     assert!(found.state == expected.state, "{run}: state differs");
-    let rows = |progress: &Progress| progress.epochs.iter().map(row).collect::<Vec<_>>();
-    assert_eq!(rows(&found.progress), rows(&expected.progress), "{run}");
+    assert_same_progress(&found.progress, &expected.progress, run);
 }
+
+/// The same but for times.
+fn assert_same_progress(found: &Progress, expected: &Progress, run: &str) {
+    let rows = |progress: &Progress| progress.epochs.iter().map(row).collect::<Vec<_>>();
+    assert_eq!(rows(found), rows(expected), "{run}");
+    assert!(found.losses == expected.losses, "{run}: losses differ");
+    assert!(found.best == expected.best, "{run}: the best differ");
+    assert!(found.last == expected.last, "{run}: the last differ");
+}
+
+/// Every variant whose learning rate does not depend on the number of epochs.
+const VARIANTS: &str =
+    "--weight-decay 0.1 --augment --average 2 --val-split 0.25 --patience 100000";
 
 fn checkpoint(place: &Place, run: &str) -> Checkpoint {
     Checkpoint::load(&place.path(run).join("last.checkpoint")).unwrap()
@@ -52,45 +66,74 @@ fn checkpoint(place: &Place, run: &str) -> Checkpoint {
 #[test]
 fn five_epochs_are_two_and_three() {
     let place = Place::new();
-    for device in ["cpu", "reference"] {
+    for (run, device) in [
+        ("cpu", "cpu"),
+        ("reference", "reference"),
+        ("variants", &format!("cpu --threads 2 {VARIANTS}")),
+    ] {
         let options = format!("--data letters --batch-size 32 --seed 3 --device {device}");
-        place.good(&format!("{options} --epochs 5 --out whole-{device}"));
-        place.good(&format!("{options} --epochs 2 --out {device}"));
-        let out = place.good(&format!("train --resume {device} --epochs 5 --threads 1"));
+        place.good(&format!("{options} --epochs 5 --out whole-{run}"));
+        place.good(&format!("{options} --epochs 2 --out {run}"));
+        let out = place.good(&format!("train --resume {run} --epochs 5 --threads 1"));
         assert!(
             out.contains("\ngoing on after 2 epochs and 6 steps\nepoch 3, "),
             "{out}"
         );
-        assert_same(&place, device, &format!("whole-{device}"));
+        assert_same(&place, run, &format!("whole-{run}"));
         assert!(
             place
-                .text(&format!("{device}/config.toml"))
+                .text(&format!("{run}/config.toml"))
                 .contains("epochs = 5")
         );
     }
 }
 
-/// Stopped after every step in turn, on both backends, and gone on from the file.
+/// Stopped after every step in turn, on both backends, and gone on from the file: with every variant that there is, and
+/// where patience ends the run.
 #[test]
 fn any_step_is_a_place_to_stop() {
     let place = Place::new();
-    let data = dataset::open(Some(&place.path("letters")), ReadOptions::default()).unwrap();
-    let plan = Plan {
+    // The config of a real run, so that the file can be written.
+    place.good("--data letters --batch-size 32 --epochs 3 --val-split 0.25 --out run");
+    let config = checkpoint(&place, "run").config;
+    let mut data = dataset::open(Some(&place.path("letters")), ReadOptions::default()).unwrap();
+    data.hold_out(0.25, 0).unwrap();
+    let variants = Plan {
         epochs: 3,
         batch_size: 32,
         seed: 1,
         shuffle: true,
         max_steps: None,
         lr: 1e-3,
+        augment: true,
+        average: Some(2),
+        patience: None,
     };
-    type Make<'a> = &'a dyn Fn(State) -> Box<dyn Backend + 'a>;
-    let cpu: Make<'_> =
-        &|state| Box::new(Cpu::new(&data.train, state, Adam::default(), 2).unwrap());
-    let reference: Make<'_> =
-        &|state| Box::new(Reference::new(&data.train, state, Adam::default()));
-    for backend in [cpu, reference] {
+    let adam = Adam {
+        weight_decay: 0.1,
+        schedule: Schedule::Cosine { steps: 9 },
+        ..Adam::default()
+    };
+    // Nothing is learned in such small steps: the first epoch stays the best, the third is the last.
+    let patient = Plan {
+        epochs: 50,
+        patience: Some(2),
+        ..variants
+    };
+    let slow = Adam {
+        lr: 1e-12,
+        ..Adam::default()
+    };
+    type Make<'a> = &'a dyn Fn(State, Adam) -> Box<dyn Backend + 'a>;
+    let cpu: Make<'_> = &|state, adam| Box::new(Cpu::new(&data.train, state, adam, 2).unwrap());
+    let reference: Make<'_> = &|state, adam| Box::new(Reference::new(&data.train, state, adam));
+    for (backend, plan, adam) in [
+        (cpu, variants, adam),
+        (reference, variants, adam),
+        (cpu, patient, slow),
+    ] {
         let run = |state: State, mut progress: Progress, stop_at: Option<usize>| {
-            let mut backend = backend(state);
+            let mut backend = backend(state, adam);
             let mut left = stop_at;
             let end = train(&mut *backend, &data, &plan, &mut progress, &mut |event| {
                 if let (Event::Step { .. }, Some(left)) = (event, &mut left) {
@@ -106,12 +149,7 @@ fn any_step_is_a_place_to_stop() {
         };
         let start = || State::new(initial_params(1));
         let (expected, expected_progress) = run(start(), Progress::default(), None);
-        // The config of a real run, so that the file can be written.
-        if !place.path("run").exists() {
-            place.good("--data letters --batch-size 32 --epochs 3 --max-steps 1 --out run");
-        }
-        let mut config = checkpoint(&place, "run").config;
-        config.settings.max_steps = None;
+        assert_eq!(expected.step, 9);
         for stop_at in 1..=9 {
             let (state, progress) = run(start(), Progress::default(), Some(stop_at));
             assert_eq!(
@@ -123,10 +161,9 @@ fn any_step_is_a_place_to_stop() {
             let read = Checkpoint::load(&path).unwrap();
             assert!(read.state == state && read.progress == progress);
             let (state, progress) = run(read.state, read.progress, None);
-            assert!(state == expected, "stopped after {stop_at}");
-            assert_eq!(progress.losses, expected_progress.losses);
-            let rows = |progress: &Progress| progress.epochs.iter().map(row).collect::<Vec<_>>();
-            assert_eq!(rows(&progress), rows(&expected_progress));
+            let stop = format!("stopped after {stop_at}");
+            assert!(state == expected, "{stop}");
+            assert_same_progress(&progress, &expected_progress, &stop);
         }
     }
 }
@@ -163,7 +200,7 @@ fn finish_and_compare(place: &Place, run: &str, options: &str) -> usize {
 #[test]
 fn ctrl_c_saves_and_the_run_goes_on() {
     let place = Place::new();
-    let options = "--data letters --batch-size 1 --seed 2";
+    let options = &format!("--data letters --batch-size 1 --seed 2 {VARIANTS}");
     // Three times: in the first epoch or later, then wherever it comes.
     let mut stopped_within = 0;
     for (round, arguments) in [
@@ -194,7 +231,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
                 "error: stopped in epoch {epoch} after batch {batch}; go on with: trainer train --resume run\n"
             )
         );
-        stopped_within += usize::from(batch < 96);
+        stopped_within += usize::from(batch < 72);
         assert_eq!(
             place.text("run/steps.csv").lines().count(),
             1 + progress.losses.len()
@@ -319,6 +356,14 @@ fn a_run_goes_on_only_with_its_own_settings() {
     place.unusable(
         "--resume run --out other",
         "the argument '--resume <RUN>' cannot be used with '--out <DIR>'",
+    );
+    // The epochs of a cosine belong to it.
+    place.good("--data letters --batch-size 32 --epochs 2 --out falling --lr-schedule cosine");
+    place.refused(
+        "--resume falling --epochs 4",
+        2,
+        "falling: a run goes on with the settings it was begun with:\
+         \n  epochs: 2 in the run, 4 here\nLeave them out, or train anew",
     );
     // The same settings once more, other threads, another place of the same data.
     std::fs::rename(place.path("letters"), place.path("moved")).unwrap();

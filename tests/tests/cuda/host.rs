@@ -23,6 +23,7 @@ const GRADIENT_ONLY: Coefficients = Coefficients {
     step_size: 0.0,
     scale2: 1.0,
     eps: 1.0,
+    kept: 1.0,
 };
 
 /// A step on a batch.
@@ -233,10 +234,11 @@ fn kernels_compute_what_the_reference_does() {
             images,
             batch_size: 1,
             range: 0..images,
+            augment: None,
         };
         let positions = start..start + count;
         let order = positions.map(|position| batches.batch(position).next().unwrap());
-        let (expected, stats) = reference.gradient(order.collect::<Vec<_>>().into_iter());
+        let (expected, stats) = reference.gradient(order.collect::<Vec<_>>().into_iter(), None);
         assert_eq!(
             outcome.correct[start..start + count]
                 .iter()

@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod completions;
+mod console;
 mod data;
 mod device;
 mod doctor;

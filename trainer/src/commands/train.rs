@@ -1,21 +1,21 @@
 //! `trainer train`: the main job.
 
+use super::console::{Console, LogFormat};
 use super::summary::network_table;
 use super::{DataArgs, check_batch_size, cuda};
-use crate::adam::Adam;
+use crate::adam::{Adam, Schedule};
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
-use crate::dataset::{Dataset, hex};
+use crate::dataset::{Dataset, Split, hex};
 use crate::error::Error;
 use crate::evaluate::Confusion;
 use crate::init::initial_params;
 use crate::reference::Reference;
 use crate::report;
 use crate::run::{Config, DataConfig, RunFolder, Settings};
-use crate::train::{Epoch, Event, Plan, Progress, train};
+use crate::train::{Event, Plan, Progress, train};
 use crate::weights_file::WeightsFile;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use lenet_core::arch::Params;
 use lenet_core::weights::{EncodeError, Metadata, Provenance};
 use std::ops::ControlFlow;
@@ -61,6 +61,31 @@ pub struct Args {
     /// Stop after so many steps in all, and still write everything
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     max_steps: Option<u64>,
+    /// The learning rate over the steps [default: constant]
+    #[arg(long)]
+    lr_schedule: Option<ScheduleArg>,
+    /// AdamW: each step also takes this times the learning rate off each parameter, as a share of it [default: 0]
+    #[arg(long, value_name = "F", value_parser = weight_decay)]
+    weight_decay: Option<f64>,
+    /// Train on images shifted by up to two pixels and half of the time mirrored, anew in each epoch
+    #[arg(long)]
+    augment: bool,
+    /// The result is the mean of the weights after each of the last N epochs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    average: Option<u32>,
+    /// Hold a share of the training images out; the result, also best.weights, is of the epoch that does best on them.
+    /// The test images are then looked at once, at the end
+    #[arg(long, value_name = "F", value_parser = super::share)]
+    val_split: Option<f64>,
+    /// End after N epochs in a row that were no better than the best before on the images held out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    patience: Option<u32>,
+    /// Print nothing but warnings and errors
+    #[arg(long, conflicts_with = "log_format")]
+    quiet: bool,
+    /// What is printed
+    #[arg(long, default_value = "text")]
+    log_format: LogFormat,
 }
 
 impl Args {
@@ -78,6 +103,12 @@ impl Args {
                 .as_ref()
                 .map(|path| path.display().to_string())
                 .or(base.init),
+            lr_schedule: self.lr_schedule.map_or(base.lr_schedule, name_of),
+            weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
+            augment: self.augment || base.augment,
+            average: self.average.or(base.average),
+            val_split: self.val_split.or(base.val_split),
+            patience: self.patience.or(base.patience),
         }
     }
 }
@@ -108,6 +139,14 @@ enum OrderArg {
     Sequential,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ScheduleArg {
+    /// The same at each step
+    Constant,
+    /// Half a cosine, from --lr to zero after the last step
+    Cosine,
+}
+
 fn learning_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(lr) if lr > 0.0 && lr <= 1000.0 => Ok(lr),
@@ -116,7 +155,16 @@ fn learning_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+fn weight_decay(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(decay) if (0.0..=1.0).contains(&decay) => Ok(decay),
+        Ok(_) => Err("must be 0 to 1".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 pub fn run(args: &Args) -> Result<(), Error> {
+    let mut console = Console::new(args.log_format, args.quiet);
     let resumed = match &args.resume {
         None => None,
         Some(run) => Some(RunFolder::resume(run)?),
@@ -124,10 +172,18 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let run_config = resumed.as_ref().map(|(_, checkpoint)| &checkpoint.config);
     let settings =
         args.settings(run_config.map_or_else(Settings::default, |run| run.settings.clone()));
-    let data = match run_config {
+    if settings.patience.is_some() && settings.val_split.is_none() {
+        return Err(Error::Settings(
+            "--patience needs --val-split: the test images choose nothing".to_owned(),
+        ));
+    }
+    let mut data = match run_config {
         Some(run) => args.data.of_run(&run.data).load()?,
         None => args.data.load()?,
     };
+    if let Some(share) = settings.val_split {
+        data.hold_out(share, settings.seed)?;
+    }
     let images = data.train.len();
     check_batch_size(settings.batch_size, images)?;
     let device = match (args.device, run_config) {
@@ -145,22 +201,48 @@ pub fn run(args: &Args) -> Result<(), Error> {
         (None, Some(path)) => State::new(Box::new(*WeightsFile::load(path)?.weights().params)),
         (None, None) => State::new(initial_params(settings.seed)),
     };
+    let plan = Plan {
+        epochs: settings.epochs,
+        batch_size: settings.batch_size as usize,
+        seed: settings.seed,
+        shuffle: settings.order == name_of(OrderArg::Shuffled),
+        max_steps: settings.max_steps,
+        lr: settings.lr,
+        augment: settings.augment,
+        average: settings.average,
+        patience: settings.patience,
+    };
+    let steps = plan.steps(images);
     let adam = Adam {
         lr: settings.lr,
+        weight_decay: settings.weight_decay,
+        schedule: match settings.lr_schedule == name_of(ScheduleArg::Cosine) {
+            true => Schedule::Cosine { steps },
+            false => Schedule::Constant,
+        },
         ..Adam::default()
     };
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
-    let mut backend: Box<dyn Backend> = match device {
-        Device::Auto => match cuda(&data.train, &state, adam) {
+    let mut backend: Box<dyn Backend> = match (device, lacking_on_cuda(&settings)) {
+        (Device::Auto, None) => match cuda(&data.train, &state, adam) {
             Err(Error::Cuda { cause, .. }) => {
-                println!("not on a GPU: {cause}");
+                console.line(format_args!("not on a GPU: {cause}"));
                 Box::new(cpu(state)?)
             }
             backend => backend?,
         },
-        Device::Cpu => Box::new(cpu(state)?),
-        Device::Cuda => cuda(&data.train, &state, adam)?,
-        Device::Reference => Box::new(Reference::new(&data.train, state, adam)),
+        (Device::Auto, Some(lacking)) => {
+            console.line(format_args!("not on a GPU: {lacking}"));
+            Box::new(cpu(state)?)
+        }
+        (Device::Cpu, _) => Box::new(cpu(state)?),
+        (Device::Cuda, None) => cuda(&data.train, &state, adam)?,
+        (Device::Cuda, Some(lacking)) => {
+            return Err(Error::Settings(format!(
+                "{lacking}; train with --device cpu"
+            )));
+        }
+        (Device::Reference, _) => Box::new(Reference::new(&data.train, state, adam)),
     };
     let config = Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,37 +271,40 @@ pub fn run(args: &Args) -> Result<(), Error> {
     };
     let stop = stop_on_signal()?;
 
-    println!("{}", network_table());
-    println!(
-        "data {}: {images} training images, {} test images",
+    console.line(network_table());
+    let validation = data.val.as_ref().map(Split::len);
+    console.line(format_args!(
+        "data {}: {images} training images, {}{} test images",
         data.name,
+        validation.map_or(String::new(), |n| format!("{n} validation images, ")),
         data.test.len()
-    );
-    println!("training on {}", backend.describe());
+    ));
+    console.line(format_args!("training on {}", backend.describe()));
     if args.resume.is_some() {
-        println!(
+        console.line(format_args!(
             "going on after {} epochs and {} steps",
             progress.epochs.len(),
             progress.losses.len()
-        );
+        ));
     }
-
-    let plan = Plan {
-        epochs: settings.epochs,
-        batch_size: settings.batch_size as usize,
-        seed: settings.seed,
-        shuffle: settings.order == name_of(OrderArg::Shuffled),
-        max_steps: settings.max_steps,
-        lr: settings.lr,
-    };
-    let bar = progress_bar(plan.steps_per_epoch(images) as u64);
-    bar.set_position(progress.partial.steps as u64);
+    console.object(&serde_json::json!({
+        "event": "start",
+        "run": folder.path(),
+        "epochs_done": progress.epochs.len(),
+        "steps_done": progress.losses.len(),
+        "config": config,
+    }));
+    let images_per_step = images as f64 / plan.steps_per_epoch(images) as f64;
+    console.start_bar(steps, progress.losses.len() as u64, images_per_step);
     let mut result = None;
     let trained = train(&mut *backend, &data, &plan, &mut progress, &mut |event| {
         match event {
-            Event::Step { epoch, loss } => {
-                bar.set_message(format!("epoch {epoch}, loss {loss:.4}"));
-                bar.inc(1);
+            Event::Step {
+                epoch,
+                loss,
+                partial,
+            } => {
+                console.step(epoch, loss, partial);
                 if stop.load(Ordering::Relaxed) {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -227,27 +312,37 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Event::Epoch {
                 progress,
                 state,
+                params,
                 tested,
             } => {
                 let epoch = progress.epochs.last().expect("one is done");
-                let accuracy = tested.map_or(epoch.test_acc, |logits| {
-                    Confusion::new(logits, data.test.labels()).accuracy()
-                });
-                let file = weights_file(&config, &data, &state.params, epoch.epoch, accuracy);
+                let tested_acc =
+                    tested.map(|logits| Confusion::new(logits, data.test.labels()).accuracy());
+                // With a validation split the result is the best epoch's, and not tested before the end.
+                let (result_epoch, accuracy) = match data.val {
+                    None => (epoch, tested_acc.unwrap_or(epoch.held_out_acc)),
+                    Some(_) => (
+                        progress.best_epoch().expect("one is done"),
+                        tested_acc.unwrap_or(f64::NAN),
+                    ),
+                };
+                let file = weights_file(&config, &data, params, result_epoch.epoch, accuracy);
                 let file = file.map_err(|source| Error::Encode {
                     path: folder.path().join("lenet.weights"),
                     source,
                 })?;
-                let path = folder.write_weights(&file)?;
+                let path = folder.write_weights("lenet.weights", &file)?;
+                if data.val.is_some() {
+                    folder.write_weights("best.weights", &file)?;
+                }
                 folder.write(&config, state, progress)?;
-                bar.suspend(|| println!("{}", epoch_line(epoch)));
-                bar.reset();
+                console.epoch(epoch, settings);
                 result = tested.map(|tested| (tested.to_vec(), path, file));
             }
         }
         Ok(ControlFlow::Continue(()))
     });
-    bar.finish_and_clear();
+    console.end_bar();
     let trained = trained.map_err(|mut error| {
         if let Error::Diverged { last_good, .. } = &mut error {
             *last_good = Some(folder.checkpoint()).filter(|path| path.exists());
@@ -263,25 +358,44 @@ pub fn run(args: &Args) -> Result<(), Error> {
         });
     }
 
+    console.curves(&progress.epochs, settings);
     let (logits, path, file) = result.expect("the last epoch is tested");
     let confusion = Confusion::new(&logits, data.test.labels());
-    println!(
+    console.line(format_args!(
         "test acc {:.4} ({} of {}), by lenet-core's forward pass",
         confusion.accuracy(),
         confusion.correct(),
         confusion.total()
-    );
-    println!("weights {}", path.display());
-    println!(
-        "sha256 of the parameters {}",
-        hex(&file.weights().metadata.provenance.params_sha256)
-    );
+    ));
+    console.line(format_args!("weights {}", path.display()));
+    let sha256 = hex(&file.weights().metadata.provenance.params_sha256);
+    console.line(format_args!("sha256 of the parameters {sha256}"));
     // The weights are safe by now: pictures that fail are no failure of the training.
-    match report::write(folder.path(), &data, &logits) {
-        Ok(page) => println!("report {}", page.display()),
+    let page = report::write(folder.path(), &data, &logits);
+    match &page {
+        Ok(page) => console.line(format_args!("report {}", page.display())),
         Err(error) => eprintln!("warning: no report: {error}"),
     }
+    console.object(&serde_json::json!({
+        "event": "end",
+        "test_acc": confusion.accuracy(),
+        "correct": confusion.correct(),
+        "total": confusion.total(),
+        "weights": path,
+        "params_sha256": sha256,
+        "report": page.ok(),
+    }));
     Ok(())
+}
+
+/// What of the settings the cuda device does not do, if anything.
+fn lacking_on_cuda(settings: &Settings) -> Option<String> {
+    let lacking = [
+        ("--augment", settings.augment),
+        ("--weight-decay", settings.weight_decay != 0.0),
+    ];
+    let (option, _) = lacking.into_iter().find(|(_, wanted)| *wanted)?;
+    Some(format!("the cuda device has no {option}"))
 }
 
 /// Set by Ctrl-C, SIGTERM and SIGHUP; the second of them ends the program at once.
@@ -323,20 +437,6 @@ fn weights_file(
     WeightsFile::encode(params, &metadata)
 }
 
-/// The line of the course.
-fn epoch_line(epoch: &Epoch) -> String {
-    let Epoch {
-        epoch,
-        train_loss,
-        train_acc,
-        test_acc,
-        seconds,
-    } = epoch;
-    format!(
-        "epoch {epoch}, loss {train_loss:.4}, train acc {train_acc:.3}, test acc {test_acc:.3}, time {seconds:.1} sec"
-    )
-}
-
 /// How the parameters came about, for the file's provenance.
 fn recipe(settings: &Settings, images: usize) -> String {
     let mut recipe = format!("adam, {}, {images} images", settings.order);
@@ -346,14 +446,23 @@ fn recipe(settings: &Settings, images: usize) -> String {
     if settings.init.is_some() {
         recipe += ", from given parameters";
     }
+    if settings.lr_schedule != "constant" {
+        recipe += &format!(
+            ", {} learning rate over {} epochs",
+            settings.lr_schedule, settings.epochs
+        );
+    }
+    if settings.weight_decay != 0.0 {
+        recipe += &format!(", weight decay {}", settings.weight_decay);
+    }
+    if settings.augment {
+        recipe += ", shifted and mirrored images";
+    }
+    if let Some(epochs) = settings.average {
+        recipe += &format!(", mean of the last {epochs} epochs");
+    }
+    if let Some(share) = settings.val_split {
+        recipe += &format!(", best epoch on {share} held out for validation");
+    }
     recipe
-}
-
-/// Hidden where the error stream is no terminal.
-fn progress_bar(steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{msg} {bar:40} {pos}/{len} steps, {per_sec}, {eta} left in the epoch",
-    )
-    .expect("the template is well formed");
-    ProgressBar::new(steps).with_style(style)
 }

@@ -11,7 +11,7 @@ use super::pixels::{Interleave, Pad, PaddedRows};
 use super::profile::{Clock, Phase};
 use super::sigmoid::{Sigmoid, SigmoidGrad};
 use super::simd::{Isa, LANES, Lanes};
-use crate::dataset::Split;
+use crate::dataset::{Augment, Split};
 use crate::reference::StepSums;
 use bytemuck::Zeroable;
 use lenet_core::arch::{
@@ -114,6 +114,15 @@ fn linear_back<const PANELS: usize, const IN: usize, const OUT: usize>(
     });
 }
 
+/// The images of a group.
+pub(super) struct Images<'a> {
+    pub train: &'a Split,
+    /// How they are changed before they are seen, if they are.
+    pub augment: Option<&'a Augment>,
+    /// Up to sixteen.
+    pub indices: &'a [usize],
+}
+
 /// The network that a group runs through.
 #[derive(Clone, Copy)]
 pub(super) struct Network<'a> {
@@ -193,8 +202,7 @@ impl Network<'_> {
     /// Up to sixteen images forward and back: leaves in `group` what the update needs. `scale` as for the reference.
     pub(super) fn gradient(
         &self,
-        train: &Split,
-        indices: &[usize],
+        images: &Images<'_>,
         scale: f32,
         group: &mut Group,
         scratch: &mut Scratch,
@@ -205,6 +213,11 @@ impl Network<'_> {
             params,
             prepared,
         } = *self;
+        let &Images {
+            train,
+            augment,
+            indices,
+        } = images;
         clock.start();
         let mut labels = [0; LANES];
         for (label, &index) in labels.iter_mut().zip(indices) {
@@ -212,8 +225,16 @@ impl Network<'_> {
         }
         let labels = &labels[..indices.len()];
         let last = indices.len() - 1;
-        let images: [&Pixels; LANES] =
+        let stored: [&Pixels; LANES] =
             std::array::from_fn(|n| &train.images()[indices[n.min(last)]]);
+        let augmented: [Pixels; LANES];
+        let images = match augment {
+            None => stored,
+            Some(augment) => {
+                augmented = std::array::from_fn(|n| augment.apply(indices[n.min(last)], stored[n]));
+                augmented.each_ref()
+            }
+        };
         self.forward(images, scratch, clock);
 
         group.losses = isa.run(CrossEntropy {

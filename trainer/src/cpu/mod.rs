@@ -41,7 +41,7 @@ use crate::dataset::Split;
 use crate::error::Error;
 use crate::reference::StepSums;
 use bytemuck::{Zeroable, zeroed_box};
-use group::{Group, Network, Prepared, Scratch};
+use group::{Group, Images, Network, Prepared, Scratch};
 use lenet_core::arch::{Logits, Pixels};
 use profile::Clock;
 use rayon::prelude::*;
@@ -185,7 +185,12 @@ impl<'a> Cpu<'a> {
                         *index = batches.order.index(start + n);
                     }
                     let Worker { scratch, clock } = &mut *worker(workers);
-                    network.gradient(train, &indices[..len], scale, group, scratch, clock);
+                    let images = Images {
+                        train,
+                        augment: batches.augment.as_ref(),
+                        indices: &indices[..len],
+                    };
+                    network.gradient(&images, scale, group, scratch, clock);
                 });
             update(isa, adam, state, groups, prepared, workers);
         });

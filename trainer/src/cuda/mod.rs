@@ -171,7 +171,12 @@ impl Backend for Cuda {
             images,
             batch_size,
             range,
+            augment,
         } = batches;
+        assert!(
+            augment.is_none() && self.adam.weight_decay == 0.0,
+            "the command line refuses what only the other devices have"
+        );
         assert_eq!(*images, self.labels.len(), "the images given to `new`");
         if range.is_empty() {
             return Ok(());

@@ -104,6 +104,7 @@ mod tests {
             published: false,
             options: ReadOptions::default(),
             train: split(train),
+            val: None,
             test: split(test),
         }
     }

@@ -1,6 +1,7 @@
 //! The data set on the host: where it is found, how its files are read, what is odd
 //! about it, in which order its images are visited.
 
+mod augment;
 pub mod check;
 mod folder;
 mod idx;
@@ -9,6 +10,7 @@ mod order;
 mod source;
 
 pub use self::image::{ImageOptions, read_image};
+pub use augment::Augment;
 pub use idx::{read_images, read_labels};
 pub use order::{Order, Permutation, ROUNDS, generator};
 pub use source::{Dataset, FASHION_MNIST_CLASSES, ReadOptions, find, hex, open};
@@ -66,11 +68,54 @@ impl Split {
         self.labels.as_slice().expect("made in standard layout")
     }
 
+    /// Splits a share off for validation, drawn by the seed; both parts keep the order of the file.
+    pub fn split(&self, share: f64, seed: u64) -> (Self, Self) {
+        let len = self.len();
+        let order = Order::shuffled(seed, u32::MAX, len);
+        let mut held_out = vec![false; len];
+        for position in 0..(len as f64 * share).round() as usize {
+            held_out[order.index(position)] = true;
+        }
+        let part = |wanted: bool| {
+            let indices = || (0..len).filter(|&index| held_out[index] == wanted);
+            let images = indices().flat_map(|index| self.images()[index].as_flattened());
+            let labels = indices().map(|index| self.labels()[index]);
+            Self::new(images.copied().collect(), labels.collect())
+        };
+        (part(false), part(true))
+    }
+
     /// The first `len` images.
     pub fn truncated(&self, len: usize) -> Self {
         Self::new(
             self.images()[..len].as_flattened().as_flattened().to_vec(),
             self.labels()[..len].to_vec(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_shares_the_images_out_by_the_seed() {
+        let images: Vec<u8> = (0..100).flat_map(|i| [i; SIDE * SIDE]).collect();
+        let all = Split::new(images, (0..100).map(|i| i % 10).collect());
+        let first = |split: &Split| -> Vec<u8> { split.images().iter().map(|i| i[0][0]).collect() };
+        let (train, val) = all.split(0.1, 1);
+        assert_eq!((train.len(), val.len()), (90, 10));
+        let mut together = [first(&train), first(&val)].concat();
+        assert!(first(&train).is_sorted() && first(&val).is_sorted());
+        together.sort_unstable();
+        assert!(together.into_iter().eq(0..100));
+        assert!(
+            first(&val)
+                .iter()
+                .map(|i| i % 10)
+                .eq(val.labels().iter().copied())
+        );
+        assert_eq!(all.split(0.1, 1), (train, val.clone()));
+        assert_ne!(all.split(0.1, 2).1, val);
     }
 }

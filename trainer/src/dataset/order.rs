@@ -76,14 +76,14 @@ impl Permutation {
 }
 
 /// A bijection of 32 bits in which every bit of the input moves every bit of the output: murmur3's finaliser.
-fn mix(mut x: u32) -> u32 {
+pub(super) fn mix(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
     x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
     x ^ (x >> 16)
 }
 
 /// The project's random generator: ChaCha8, keyed by the seed. Stream 0 is for the initial parameters, stream `1 + e`
-/// for the order of epoch `e`.
+/// for the order of epoch `e`, 2³² for the validation split, and `2³³ + e` for what [`Augment`](super::Augment) does.
 pub fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -76,6 +76,8 @@ pub struct Dataset {
     pub options: ReadOptions,
     /// What is trained on.
     pub train: Split,
+    /// What is validated on: nothing before [`hold_out`](Self::hold_out).
+    pub val: Option<Split>,
     /// What is tested on.
     pub test: Split,
 }
@@ -154,8 +156,31 @@ impl Dataset {
             published: false,
             options,
             train,
+            val: None,
             test,
         })
+    }
+
+    /// Takes a share of the training images, drawn by the seed, to validate on.
+    ///
+    /// # Errors
+    /// `Settings`: it leaves no image to train or to validate on.
+    pub fn hold_out(&mut self, share: f64, seed: u64) -> Result<(), Error> {
+        let (train, val) = self.train.split(share, seed);
+        if train.is_empty() || val.is_empty() {
+            return Err(Error::Settings(format!(
+                "--val-split {share} leaves {} images to train on and {} to validate on",
+                train.len(),
+                val.len()
+            )));
+        }
+        (self.train, self.val) = (train, Some(val));
+        Ok(())
+    }
+
+    /// What each epoch is measured on: the validation images if there are any, else the test images.
+    pub fn held_out(&self) -> &Split {
+        self.val.as_ref().unwrap_or(&self.test)
     }
 
     /// Reads the four files of a folder. Where one of them is Fashion-MNIST's, or the folder is called so, all must
@@ -231,6 +256,7 @@ impl Dataset {
                 ..ReadOptions::default()
             },
             train: pair(train_images, train_labels, &paths[1])?,
+            val: None,
             test: pair(test_images, test_labels, &paths[3])?,
             folder: folder.to_owned(),
         })

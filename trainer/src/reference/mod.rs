@@ -14,7 +14,7 @@ pub use sigmoid::sigmoid_grad;
 
 use crate::adam::{self, Adam};
 use crate::backend::{Backend, Batches, State, StepStats};
-use crate::dataset::Split;
+use crate::dataset::{Augment, Split};
 use crate::error::Error;
 use crate::loss::{CrossEntropy, cross_entropy};
 use bytemuck::zeroed_box;
@@ -171,12 +171,15 @@ impl<'a> Reference<'a> {
     pub fn gradient(
         &self,
         batch: impl ExactSizeIterator<Item = usize>,
+        augment: Option<&Augment>,
     ) -> (Box<Params>, StepStats) {
         let mut grads: Box<Params> = zeroed_box();
         let mut sums = StepSums::default();
         let scale = 1.0 / batch.len() as f32;
         for index in batch {
             let (pixels, label) = (&self.train.images()[index], self.train.labels()[index]);
+            let augmented = augment.map(|augment| augment.apply(index, pixels));
+            let pixels = augmented.as_ref().unwrap_or(pixels);
             sums.add(&image_gradient(
                 &self.state.params,
                 &image(pixels),
@@ -200,7 +203,7 @@ impl Backend for Reference<'_> {
         on_step: &mut dyn FnMut(StepStats) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         for index in batches.range.clone() {
-            let (grads, stats) = self.gradient(batches.batch(index));
+            let (grads, stats) = self.gradient(batches.batch(index), batches.augment.as_ref());
             let State {
                 params,
                 moment1,

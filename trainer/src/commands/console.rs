@@ -1,0 +1,149 @@
+//! What training prints: lines for people, objects for programs, or nothing. On a terminal also a progress bar, and at
+//! the end the curves.
+
+use crate::run::Settings;
+use crate::train::{Epoch, Partial};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use serde_json::Value;
+use std::fmt::Write;
+use std::io::IsTerminal;
+use textplots::{Chart, LabelBuilder, LabelFormat, Plot, Shape};
+
+/// The form of what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// A JSON object a line: start, each epoch, end
+    Json,
+}
+
+/// Prints.
+pub struct Console {
+    /// Nothing if quiet.
+    format: Option<LogFormat>,
+    bar: ProgressBar,
+}
+
+impl Console {
+    pub fn new(format: LogFormat, quiet: bool) -> Self {
+        Self {
+            format: (!quiet).then_some(format),
+            bar: ProgressBar::hidden(),
+        }
+    }
+
+    /// Prints a line for people.
+    pub fn line(&self, line: impl std::fmt::Display) {
+        if self.format == Some(LogFormat::Text) {
+            self.bar.suspend(|| println!("{line}"));
+        }
+    }
+
+    /// Prints an object for programs.
+    pub fn object(&self, object: &Value) {
+        if self.format == Some(LogFormat::Json) {
+            println!("{object}");
+        }
+    }
+
+    /// Shows how many of the steps are done, where the error stream is a terminal.
+    pub fn start_bar(&mut self, steps: u64, done: u64, images_per_step: f64) {
+        if self.format == Some(LogFormat::Text) {
+            let rate = move |state: &ProgressState, out: &mut dyn Write| {
+                // Nothing can be done about a terminal that takes no text.
+                let _ = write!(out, "{:.0} images/s", state.per_sec() * images_per_step);
+            };
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {rate}, {eta} left")
+                .expect("the template is well formed")
+                .with_key("rate", rate);
+            self.bar = ProgressBar::new(steps)
+                .with_style(style)
+                .with_position(done);
+            self.bar.reset_eta();
+        }
+    }
+
+    /// Moves the bar by a step.
+    pub fn step(&self, epoch: u32, loss: f32, partial: &Partial) {
+        let accuracy = f64::from(partial.correct) / f64::from(partial.images);
+        self.bar
+            .set_message(format!("epoch {epoch}, loss {loss:.4}, acc {accuracy:.3}"));
+        self.bar.inc(1);
+    }
+
+    /// Tells of an epoch: to people as the course does.
+    pub fn epoch(&self, epoch: &Epoch, settings: &Settings) {
+        let Epoch {
+            epoch,
+            train_loss,
+            train_acc,
+            held_out_acc,
+            seconds,
+        } = epoch;
+        let held_out = settings.held_out();
+        self.line(format_args!(
+            "epoch {epoch}, loss {train_loss:.4}, train acc {train_acc:.3}, {held_out} acc {held_out_acc:.3}, time {seconds:.1} sec"
+        ));
+        self.object(&serde_json::json!({
+            "event": "epoch",
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "train_acc": train_acc,
+            (format!("{held_out}_acc")): held_out_acc,
+            "seconds": seconds,
+        }));
+    }
+
+    /// Takes the bar away.
+    pub fn end_bar(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Draws loss and accuracy by epoch, if there are two or more, where the output is a terminal.
+    pub fn curves(&self, epochs: &[Epoch], settings: &Settings) {
+        if epochs.len() > 1 && std::io::stdout().is_terminal() {
+            let held_out = format!("{} acc", settings.held_out());
+            self.line(beside(
+                &curve("loss", epochs, |epoch| epoch.train_loss),
+                &curve(&held_out, epochs, |epoch| epoch.held_out_acc),
+            ));
+        }
+    }
+}
+
+/// Dots of a curve in Braille, two by four in a character.
+const WIDTH: u32 = 58;
+const HEIGHT: u32 = 27;
+
+/// A curve of a value by epoch, with its name, the epochs and the values' range around it.
+fn curve(name: &str, epochs: &[Epoch], value: fn(&Epoch) -> f64) -> String {
+    let points: Vec<(f32, f32)> = epochs
+        .iter()
+        .map(|epoch| (epoch.epoch as f32, value(epoch) as f32))
+        .collect();
+    let (first, last) = (points[0].0, points[points.len() - 1].0);
+    let mut chart = Chart::new(WIDTH, HEIGHT, first, last);
+    let shape = Shape::Lines(&points);
+    let chart = chart
+        .lineplot(&shape)
+        .x_label_format(LabelFormat::Custom(Box::new(|epoch| format!("{epoch}"))))
+        .y_label_format(LabelFormat::Custom(Box::new(|value| format!("{value:.3}"))));
+    chart.figures();
+    format!("{name}\n{chart}")
+}
+
+/// Two blocks of lines, side by side.
+fn beside(left: &str, right: &str) -> String {
+    let width = left
+        .lines()
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0);
+    left.lines()
+        .zip(right.lines())
+        .map(|(left, right)| format!("{left:width$}  {right}").trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}

@@ -1,0 +1,124 @@
+//! Each epoch sees each image moved a little and perhaps mirrored, computable for each image alone.
+//!
+//! An image is moved by up to two pixels in each direction, with zeros coming in at the edge, and mirrored left to
+//! right half of the time. How depends on the seed, the epoch and the image's index, so neither the order of images nor
+//! the number of threads matters.
+
+use super::order::{generator, mix};
+use lenet_core::arch::{Pixels, SIDE};
+use rand_chacha::rand_core::Rng;
+
+/// Largest shift in pixels.
+pub const MAX_SHIFT: usize = 2;
+/// Shifts in one direction.
+const SHIFTS: u32 = 2 * MAX_SHIFT as u32 + 1;
+
+/// How the images of one epoch are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Augment {
+    keys: [u32; 2],
+}
+
+impl Augment {
+    /// Of an epoch: another one for each `epoch`, the same one for the same `seed`.
+    pub fn new(seed: u64, epoch: u32) -> Self {
+        // Streams from 2^33 on: those below are of the initial parameters, the orders, and the validation split.
+        let mut rng = generator(seed, (2 << 32) + u64::from(epoch));
+        Self {
+            keys: [rng.next_u32(), rng.next_u32()],
+        }
+    }
+
+    /// `out[y][x] = pixels[y - down][x - right]`, zero where that is outside, or mirrored: `SIDE - 1 - (x - right)`.
+    pub fn apply(&self, index: usize, pixels: &Pixels) -> Pixels {
+        let hash = mix(mix(index as u32 ^ self.keys[0]) ^ self.keys[1]);
+        // One of 2 * 5 * 5, evenly within 50 / 2^32.
+        let choice = ((u64::from(hash) * u64::from(2 * SHIFTS * SHIFTS)) >> 32) as u32;
+        let shift = |choice: u32| (choice % SHIFTS) as usize;
+        let (down, right) = (shift(choice / 2), shift(choice / 2 / SHIFTS));
+        moved(pixels, down, right, choice % 2 == 1)
+    }
+}
+
+/// Shifts are counted from `-MAX_SHIFT`.
+fn moved(pixels: &Pixels, down: usize, right: usize, mirrored: bool) -> Pixels {
+    // Where what stays in the picture goes, where it comes from, and how much of it there is.
+    let span = |shift: usize| {
+        let (to, from) = (
+            shift.saturating_sub(MAX_SHIFT),
+            MAX_SHIFT.saturating_sub(shift),
+        );
+        (to, from, SIDE - to - from)
+    };
+    let ((to_y, from_y, height), (to_x, from_x, width)) = (span(down), span(right));
+    let mut out = [[0; SIDE]; SIDE];
+    for (out, row) in out[to_y..][..height].iter_mut().zip(&pixels[from_y..]) {
+        let mut row = *row;
+        if mirrored {
+            row.reverse();
+        }
+        out[to_x..][..width].copy_from_slice(&row[from_x..][..width]);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn image() -> Pixels {
+        std::array::from_fn(|y| std::array::from_fn(|x| 1 + ((y * SIDE + x) % 255) as u8))
+    }
+
+    #[test]
+    fn an_image_moves_and_is_mirrored() {
+        let image = image();
+        assert_eq!(moved(&image, MAX_SHIFT, MAX_SHIFT, false), image);
+        let right_one_down_two = moved(&image, MAX_SHIFT + 2, MAX_SHIFT + 1, false);
+        assert_eq!(right_one_down_two[..2], [[0; SIDE]; 2]);
+        assert_eq!(right_one_down_two[2][0], 0);
+        assert_eq!(right_one_down_two[2][1..], image[0][..SIDE - 1]);
+        let left_two_mirrored = moved(&image, MAX_SHIFT, 0, true);
+        let mut row = image[5];
+        row.reverse();
+        assert_eq!(left_two_mirrored[5][..SIDE - 2], row[2..]);
+        assert_eq!(left_two_mirrored[5][SIDE - 2..], [0; 2]);
+    }
+
+    /// Each of the fifty ways about as often as the others, other ones in other epochs and for other seeds.
+    #[test]
+    fn every_way_occurs_and_depends_on_seed_epoch_and_image() {
+        let image = image();
+        let all = |seed, epoch| -> Vec<Pixels> {
+            let augment = Augment::new(seed, epoch);
+            (0..50_000).map(|i| augment.apply(i, &image)).collect()
+        };
+        let first = all(1, 0);
+        let mut counts = BTreeMap::new();
+        for pixels in &first {
+            *counts.entry(pixels).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 50);
+        // 1000 expected, standard deviation 31; five of them.
+        assert!(
+            counts.values().all(|n| (845..=1155).contains(n)),
+            "{:?}",
+            counts.values()
+        );
+        assert!(first == all(1, 0));
+        for other in [all(1, 1), all(2, 0)] {
+            let same = first.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!((845..=1155).contains(&same), "{same} of 50,000 the same");
+        }
+    }
+
+    #[test]
+    fn the_changes_are_pinned() {
+        // Receipts depend on them: the same seed must give the same weights in every version.
+        let image = image();
+        let augment = Augment::new(0, 0);
+        let corner = |i| augment.apply(i, &image)[10][10];
+        assert_eq!([0, 1, 2, 3].map(corner), [235, 42, 90, 8]);
+    }
+}
