@@ -77,7 +77,7 @@ inline Index block, blocks, threads;
 inline std::vector<Fiber> fibers;
 inline Fiber *current;
 inline const std::function<void()> *kernel;
-alignas(16) inline char shared[4][SHARED_BYTES]; // By the number of the declaration; what lies behind its type is poisoned.
+alignas(16) inline char shared[5][SHARED_BYTES]; // By the number of the declaration; what lies behind its type is poisoned.
 inline void *main_context, *main_asan, *main_tsan;
 inline const void *main_stack;
 inline size_t main_stack_size;

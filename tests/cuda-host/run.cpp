@@ -25,6 +25,7 @@ int main(int, char **args) {
     const unsigned images = header[0], start = header[1], count = header[2], groups = (count + GROUP - 1) / GROUP;
     const auto order = read<Order>(input, 1);
     const auto coefficients = read<Coefficients>(input, 1);
+    const float scale = 1.0f / count;
     auto params = read<float>(input, NUM_PARAMS), moment1 = read<float>(input, NUM_PARAMS), moment2 = read<float>(input, NUM_PARAMS);
     const auto pixels = read<uint8_t>(input, images * SIDE * SIDE), labels = read<uint8_t>(input, images);
 
@@ -37,7 +38,14 @@ int main(int, char **args) {
 
     host::launch((images + GROUP - 1) / GROUP, THREADS, [&] { logits(pixels.data(), images, params.data(), all_logits.data()); });
     host::launch(groups, THREADS, [&] {
-        gradients(pixels.data(), labels.data(), order.data(), start, count, params.data(), loss.data(), correct.data(), traces.data(), conv_grads);
+        gradients(pixels.data(), labels.data(), order.data(), start, count, scale, params.data(), loss.data(), correct.data(), traces.data(), conv_grads);
+    });
+    // By the kernels for a shared batch first, on copies.
+    auto shared_params = params, shared_moment1 = moment1, shared_moment2 = moment2;
+    std::vector<float> grads(NUM_PARAMS, NAN);
+    host::launch(UPDATE_BLOCKS, THREADS, [&] { sum_gradients(traces.data(), count, conv_grads, groups, grads.data()); });
+    host::launch((NUM_PARAMS + THREADS - 1) / THREADS, THREADS, [&] {
+        adam(grads.data(), coefficients.data(), 0, shared_params.data(), shared_moment1.data(), shared_moment2.data());
     });
     host::launch(UPDATE_BLOCKS, THREADS, [&] {
         update(traces.data(), count, conv_grads, groups, coefficients.data(), 0, params.data(), moment1.data(), moment2.data());
@@ -49,6 +57,10 @@ int main(int, char **args) {
     write(output, params);
     write(output, moment1);
     write(output, moment2);
+    write(output, grads);
+    write(output, shared_params);
+    write(output, shared_moment1);
+    write(output, shared_moment2);
     fclose(input);
     return fclose(output) == 0 ? 0 : 2;
 }

@@ -3,40 +3,59 @@
 //
 //   g++ -std=c++17 -O2 -ffp-contract=off -fPIC -shared -Wl,-soname,libcuda.so -include cuda_host.hpp standin.cpp ...
 //
-// Refuses what a driver refuses, and says on stderr what it was: pointers that no allocation holds, copies out of
-// bounds, work on a context that is not current, what a stream capture does not allow. The PTX it is handed must
-// have kernels with the host build's parameters. For tests, besides the driver's own entry points:
+// There is one device, or what STANDIN_DEVICES in the environment says. Each has its context, memory and streams.
+//
+// Refuses what a driver refuses, and says on stderr what it was: pointers that no allocation of the device holds, copies
+// out of bounds, work for a device whose context is not current, what a stream capture does not allow, a wait for work
+// that cannot begin. The PTX it is handed must have kernels with the host build's parameters. For tests, besides the
+// driver's own entry points:
 //
 //   standin_fail(name, nth, code)   the nth call of an entry point from now on returns `code`; 0 for none.
 //                                   STANDIN_FAIL="name nth code" in the environment does the same from the start
 //   standin_calls(name)             calls of an entry point so far
 //   standin_allocations()           allocations that are alive
+//   standin_refusals()              calls that were refused so far
+//   standin_set_devices(n)          the number of devices from now on
+//
+// and for the stand-in for NCCL (standin_nccl.cpp), what standin.hpp declares.
 #include <chrono>
+#include <deque>
+#include <mutex>
+#include <set>
 #include STEP_CU // -DSTEP_CU="...": the path of the kernels.
+#include "standin.hpp"
 
-#define API extern "C" __attribute__((visibility("default")))
-// The name of an entry point, counted; returns early if it is to fail.
+// The name of an entry point, counted, one thread at a time; returns early if it is to fail.
 #define ENTRY                                                                                                          \
-    if (int error = entered(__func__))                                                                                 \
+    std::lock_guard<std::mutex> lock(turn);                                                                            \
+    if (int error = standin_entered(__func__))                                                                         \
         return error
 
-using Address = uintptr_t; // CUdeviceptr
-using Work = std::function<void()>;
+enum { SUCCESS = 0, INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
+       INVALID_HANDLE = 400, ILLEGAL_STATE = 401, NOT_FOUND = 500, LAUNCH_TIMEOUT = 702, CAPTURE_UNSUPPORTED = 900 };
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
-       INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
+constexpr int MOST_DEVICES = 8;
 
-struct Stream { bool capturing; std::vector<Work> captured; };
-struct Graph { std::vector<Work> work; };
+// What a stream does when its turn comes: by itself, or with the other streams of a meeting when all have come to it.
+struct Item { Work work; std::shared_ptr<Meeting> meeting; };
+struct Stream { int device; bool capturing; std::vector<Item> captured; std::deque<Item> queue; };
+struct Graph { Stream *stream; std::vector<Item> items; };
+struct Allocation { size_t bytes; int device; };
+struct Context { int device; };
+struct Function { host::Kernel *kernel; int device; };
+struct Module { std::map<std::string, Function> functions; };
 
+static std::mutex turn;
 static std::map<std::string, long> calls;
 static std::string failing;
 static long failing_in, failing_code;
-static std::map<Address, size_t> memory; // Bytes of each allocation.
-static void *current_context;
-static char the_context;
+static std::map<Address, Allocation> memory;
+static std::set<Stream *> streams;
+static Context contexts[MOST_DEVICES];
+static thread_local Context *current_context;
 
 API void standin_fail(const char *name, int nth, int code) {
+    std::lock_guard<std::mutex> lock(turn);
     failing = name;
     failing_in = nth;
     failing_code = code;
@@ -55,33 +74,89 @@ static const bool from_environment = [] {
     return set;
 }();
 
-static int entered(const char *name) {
+API int standin_entered(const char *name) {
     calls[name]++;
     return name == failing && --failing_in == 0 ? int(failing_code) : int(SUCCESS);
 }
 
-static int refuse(int code, const char *reason) {
-    fprintf(stderr, "stand-in libcuda: %s\n", reason);
+static long refusals;
+API int standin_refuse(int code, const char *reason) {
+    refusals++;
+    fprintf(stderr, "stand-in: %s\n", reason);
     return code;
 }
+API long standin_refusals() { return refusals; }
 
-static bool holds(Address from, size_t bytes) {
+static int devices = [] {
+    const char *setting = getenv("STANDIN_DEVICES");
+    return setting ? atoi(setting) : 1;
+}();
+API void standin_set_devices(int count) { devices = count; }
+API int standin_devices() { return devices; }
+API bool standin_holds(int device, Address from, size_t bytes) {
     auto next = memory.upper_bound(from);
-    return next != memory.begin() && from + bytes <= std::prev(next)->first + std::prev(next)->second;
+    if (next == memory.begin())
+        return false;
+    const auto &[start, allocation] = *std::prev(next);
+    return allocation.device == device && from + bytes <= start + allocation.bytes;
+}
+API int standin_device(const Stream *stream) { return streams.count(const_cast<Stream *>(stream)) ? stream->device : -1; }
+API bool standin_capturing(const Stream *stream) { return stream->capturing; }
+
+// Does what can be done: what is first in its stream, and what all its streams have come to.
+static void advance() {
+    for (bool any = true; any;) {
+        any = false;
+        for (Stream *stream : streams)
+            while (!stream->queue.empty()) {
+                const Item item = stream->queue.front();
+                auto has_come = [&](Stream *other) {
+                    return streams.count(other) && !other->queue.empty() && other->queue.front().meeting == item.meeting;
+                };
+                const std::vector<Stream *> together = item.meeting ? item.meeting->streams : std::vector<Stream *>{stream};
+                if (item.meeting && !std::all_of(together.begin(), together.end(), has_come))
+                    break;
+                (item.meeting ? item.meeting->work : item.work)();
+                for (Stream *other : together)
+                    other->queue.pop_front();
+                any = true;
+            }
+    }
 }
 
-// Does the work, or keeps it for the graph.
-static int submit(Stream *stream, Work work) {
-    if (current_context != &the_context)
-        return refuse(INVALID_CONTEXT, "no context is current");
-    if (stream && stream->capturing)
-        stream->captured.push_back(std::move(work));
+// Puts it into the stream's graph, or lets it have its turn.
+static int submit(Stream *stream, Item item) {
+    if (!streams.count(stream))
+        return standin_refuse(INVALID_HANDLE, "no such stream");
+    if (current_context != &contexts[stream->device])
+        return standin_refuse(INVALID_CONTEXT, "the context of the stream's device is not current");
+    if (stream->capturing)
+        stream->captured.push_back(std::move(item));
     else
-        work();
+        stream->queue.push_back(std::move(item));
+    advance();
     return SUCCESS;
 }
+static int submit(Stream *stream, Work work) { return submit(stream, Item{std::move(work), nullptr}); }
 
-API int cuInit(unsigned) { ENTRY; return SUCCESS; }
+API void standin_meet(std::shared_ptr<Meeting> meeting) {
+    std::lock_guard<std::mutex> lock(turn);
+    for (Stream *stream : meeting->streams)
+        (stream->capturing ? (void)stream->captured.push_back({nullptr, meeting}) : (void)stream->queue.push_back({nullptr, meeting}));
+    advance();
+}
+
+// For a caller who waits for the stream: what has not been done by now waits for something that nobody has submitted.
+static int wait(const Stream *stream) {
+    return stream->queue.empty() ? SUCCESS : standin_refuse(LAUNCH_TIMEOUT, "a wait that never ends");
+}
+
+API int cuInit(unsigned) {
+    ENTRY;
+    for (int device = 0; device < MOST_DEVICES; device++)
+        contexts[device].device = device;
+    return SUCCESS;
+}
 API int cuDriverGetVersion(int *version) {
     ENTRY;
     const char *setting = getenv("STANDIN_VERSION");
@@ -91,8 +166,8 @@ API int cuDriverGetVersion(int *version) {
 API int cuGetErrorName(int, const char **name) { ENTRY; *name = "CUDA_ERROR"; return SUCCESS; }
 API int cuGetErrorString(int, const char **text) { ENTRY; *text = "an error"; return SUCCESS; }
 
-API int cuDeviceGetCount(int *count) { ENTRY; *count = 1; return SUCCESS; }
-API int cuDeviceGet(int *device, int ordinal) { ENTRY; *device = 0; return ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
+API int cuDeviceGetCount(int *count) { ENTRY; *count = standin_devices(); return SUCCESS; }
+API int cuDeviceGet(int *device, int ordinal) { ENTRY; *device = ordinal; return ordinal < standin_devices() ? SUCCESS : INVALID_DEVICE; }
 API int cuDeviceGetName(char *name, int length, int) { ENTRY; snprintf(name, length, "stand-in"); return SUCCESS; }
 API int cuDeviceGetAttribute(int *value, int attribute, int) {
     ENTRY;
@@ -100,52 +175,56 @@ API int cuDeviceGetAttribute(int *value, int attribute, int) {
     *value = attribute == 75 ? 9 : attribute == 115 ? 1 : 0;
     return SUCCESS;
 }
-API int cuDevicePrimaryCtxRetain(void **context, int) { ENTRY; *context = &the_context; return SUCCESS; }
+API int cuDevicePrimaryCtxRetain(Context **context, int device) { ENTRY; *context = &contexts[device]; return SUCCESS; }
 API int cuDevicePrimaryCtxRelease_v2(int) { ENTRY; return SUCCESS; }
-API int cuCtxGetCurrent(void **context) { ENTRY; *context = current_context; return SUCCESS; }
-API int cuCtxSetCurrent(void *context) { ENTRY; current_context = context; return SUCCESS; }
+API int cuCtxGetCurrent(Context **context) { ENTRY; *context = current_context; return SUCCESS; }
+API int cuCtxSetCurrent(Context *context) { ENTRY; current_context = context; return SUCCESS; }
 
 API int cuMemAllocAsync(Address *address, size_t bytes, Stream *stream) {
     ENTRY;
     if (bytes == 0)
-        return refuse(INVALID_VALUE, "an allocation of 0 bytes");
-    if (stream && stream->capturing)
-        return refuse(CAPTURE_UNSUPPORTED, "an allocation during capture");
+        return standin_refuse(INVALID_VALUE, "an allocation of 0 bytes");
+    if (stream->capturing)
+        return standin_refuse(CAPTURE_UNSUPPORTED, "an allocation during capture");
     void *place = aligned_alloc(256, (bytes + 255) / 256 * 256);
     memset(place, 0xff, bytes);
     *address = reinterpret_cast<Address>(place);
-    memory[*address] = bytes;
+    memory[*address] = {bytes, stream->device};
     return SUCCESS;
 }
 API int cuMemFreeAsync(Address address, Stream *) {
     ENTRY;
     if (memory.erase(address) == 0)
-        return refuse(INVALID_VALUE, "a free of what was not allocated");
+        return standin_refuse(INVALID_VALUE, "a free of what was not allocated");
     free(reinterpret_cast<void *>(address));
     return SUCCESS;
 }
-API int cuMemAlloc_v2(Address *address, size_t bytes) { return cuMemAllocAsync(address, bytes, nullptr); }
-API int cuMemFree_v2(Address address) { return cuMemFreeAsync(address, nullptr); }
+// For devices without memory pools, which these have.
+API int cuMemAlloc_v2(Address *, size_t) { return standin_refuse(INVALID_VALUE, "an allocation that waits"); }
+API int cuMemFree_v2(Address) { return standin_refuse(INVALID_VALUE, "a free that waits"); }
 API int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, Stream *stream) {
     ENTRY;
-    if (!holds(to, bytes))
-        return refuse(INVALID_VALUE, "a copy to the device out of bounds");
-    if (stream && stream->capturing)
-        return refuse(CAPTURE_UNSUPPORTED, "a copy of pageable memory during capture");
-    return submit(stream, [=] { memcpy(reinterpret_cast<void *>(to), from, bytes); });
+    if (!standin_holds(stream->device, to, bytes))
+        return standin_refuse(INVALID_VALUE, "a copy to the device out of bounds");
+    if (stream->capturing)
+        return standin_refuse(CAPTURE_UNSUPPORTED, "a copy of pageable memory during capture");
+    const char *start = static_cast<const char *>(from);
+    const std::vector<char> values(start, start + bytes); // The caller's may be gone when it is done.
+    return submit(stream, [=] { memcpy(reinterpret_cast<void *>(to), values.data(), bytes); });
 }
 API int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, Stream *stream) {
     ENTRY;
-    if (!holds(from, bytes))
-        return refuse(INVALID_VALUE, "a copy from the device out of bounds");
-    if (stream && stream->capturing)
-        return refuse(CAPTURE_UNSUPPORTED, "a copy to pageable memory during capture");
-    return submit(stream, [=] { memcpy(to, reinterpret_cast<void *>(from), bytes); });
+    if (!standin_holds(stream->device, from, bytes))
+        return standin_refuse(INVALID_VALUE, "a copy from the device out of bounds");
+    if (stream->capturing)
+        return standin_refuse(CAPTURE_UNSUPPORTED, "a copy to pageable memory during capture");
+    const int error = submit(stream, [=] { memcpy(to, reinterpret_cast<void *>(from), bytes); });
+    return error ? error : wait(stream);
 }
 API int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Stream *stream) {
     ENTRY;
-    if (!holds(to, bytes))
-        return refuse(INVALID_VALUE, "a memset out of bounds");
+    if (!standin_holds(stream->device, to, bytes))
+        return standin_refuse(INVALID_VALUE, "a memset out of bounds");
     return submit(stream, [=] { memset(reinterpret_cast<void *>(to), value, bytes); });
 }
 
@@ -158,42 +237,54 @@ static std::vector<size_t> ptx_parameters(const std::string &ptx, size_t entry) 
     return sizes;
 }
 
-API int cuModuleLoadData(void **module, const void *image) {
+API int cuModuleLoadData(Module **module, const void *image) {
     ENTRY;
     const std::string ptx = static_cast<const char *>(image);
     for (const auto &[name, kernel] : host::kernels) {
         const size_t entry = ptx.find(".visible .entry " + name + "(");
         if (entry == std::string::npos || ptx_parameters(ptx, entry) != kernel.sizes)
-            return refuse(INVALID_IMAGE, (name + ": the PTX has not the host build's parameters").c_str());
+            return standin_refuse(INVALID_IMAGE, (name + ": the PTX has not the host build's parameters").c_str());
     }
-    *module = &host::kernels;
+    *module = new Module{};
+    for (auto &[name, kernel] : host::kernels)
+        (*module)->functions[name] = {&kernel, current_context->device};
     return SUCCESS;
 }
-API int cuModuleUnload(void *) { ENTRY; return SUCCESS; }
-API int cuModuleGetFunction(host::Kernel **function, void *, const char *name) {
+API int cuModuleUnload(Module *module) { ENTRY; delete module; return SUCCESS; }
+API int cuModuleGetFunction(Function **function, Module *module, const char *name) {
     ENTRY;
-    const auto found = host::kernels.find(name);
-    if (found == host::kernels.end())
-        return refuse(NOT_FOUND, "no such kernel");
+    const auto found = module->functions.find(name);
+    if (found == module->functions.end())
+        return standin_refuse(NOT_FOUND, "no such kernel");
     *function = &found->second;
     return SUCCESS;
 }
-API int cuLaunchKernel(host::Kernel *kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned dynamic,
+API int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned dynamic,
                        Stream *stream, void **args, void **) {
     ENTRY;
+    const auto &[kernel, device] = *function;
+    if (device != stream->device)
+        return standin_refuse(INVALID_HANDLE, "a kernel that is loaded on another device");
     if (gx == 0 || gy * gz * by * bz != 1 || bx != THREADS || dynamic != 0)
-        return refuse(INVALID_VALUE, "a launch of another shape than the kernels are written for");
+        return standin_refuse(INVALID_VALUE, "a launch of another shape than the kernels are written for");
     for (size_t i = 0; i < kernel->sizes.size(); i++)
-        if (kernel->pointers[i] && !holds(*static_cast<Address *>(args[i]), 1))
-            return refuse(INVALID_VALUE, "a kernel's argument is no device pointer");
+        if (kernel->pointers[i] && !standin_holds(device, *static_cast<Address *>(args[i]), 1))
+            return standin_refuse(INVALID_VALUE, "a kernel's argument is no pointer of the device");
     return submit(stream, [=, call = kernel->bind(args)] { host::launch(gx, bx, call); });
 }
 
-API int cuStreamCreate(Stream **stream, unsigned) { ENTRY; *stream = new Stream{}; return SUCCESS; }
-API int cuStreamDestroy_v2(Stream *stream) { ENTRY; delete stream; return SUCCESS; }
+API int cuStreamCreate(Stream **stream, unsigned) {
+    ENTRY;
+    *stream = new Stream{current_context->device, false, {}, {}};
+    streams.insert(*stream);
+    return SUCCESS;
+}
+API int cuStreamDestroy_v2(Stream *stream) { ENTRY; streams.erase(stream); delete stream; return SUCCESS; }
 API int cuStreamSynchronize(Stream *stream) {
     ENTRY;
-    return stream && stream->capturing ? refuse(CAPTURE_UNSUPPORTED, "a synchronisation during capture") : SUCCESS;
+    if (stream->capturing)
+        return standin_refuse(CAPTURE_UNSUPPORTED, "a synchronisation during capture");
+    return wait(stream);
 }
 // Milliseconds on a clock that has the kernels' time on the host.
 struct Event { double recorded_ms; };
@@ -214,20 +305,45 @@ API int cuEventElapsedTime(float *ms, Event *start, Event *end) {
 API int cuStreamBeginCapture_v2(Stream *stream, int) {
     ENTRY;
     if (!stream || stream->capturing)
-        return refuse(CAPTURE_UNSUPPORTED, "a capture of the default stream, or within another");
+        return standin_refuse(CAPTURE_UNSUPPORTED, "a capture of the default stream, or within another");
     stream->capturing = true;
     return SUCCESS;
 }
 API int cuStreamEndCapture(Stream *stream, Graph **graph) {
     ENTRY;
-    *graph = new Graph{std::move(stream->captured)};
-    *stream = {};
+    if (!stream->capturing)
+        return ILLEGAL_STATE;
+    *graph = new Graph{stream, std::move(stream->captured)};
+    stream->capturing = false;
+    stream->captured.clear();
     return SUCCESS;
 }
-API int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long) { ENTRY; *executable = new Graph(*graph); return SUCCESS; }
+static std::set<Graph *> graphs; // What can be launched.
+API bool standin_has_graphs(const void *owner) {
+    auto owned = [=](const Item &item) { return item.meeting && item.meeting->owner == owner; };
+    return std::any_of(graphs.begin(), graphs.end(), [=](const Graph *graph) {
+        return std::any_of(graph->items.begin(), graph->items.end(), owned);
+    });
+}
+API int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long) {
+    ENTRY;
+    *executable = new Graph(*graph);
+    graphs.insert(*executable);
+    return SUCCESS;
+}
 API int cuGraphLaunch(Graph *executable, Stream *stream) {
     ENTRY;
-    return submit(stream, [=] { for (const Work &work : executable->work) work(); });
+    if (stream != executable->stream)
+        return standin_refuse(INVALID_VALUE, "a graph on another stream than it was captured from");
+    for (const Item &item : executable->items)
+        if (int error = submit(stream, item))
+            return error;
+    return SUCCESS;
 }
-API int cuGraphExecDestroy(Graph *executable) { ENTRY; delete executable; return SUCCESS; }
+API int cuGraphExecDestroy(Graph *executable) {
+    ENTRY;
+    graphs.erase(executable);
+    delete executable;
+    return SUCCESS;
+}
 API int cuGraphDestroy(Graph *graph) { ENTRY; delete graph; return SUCCESS; }

@@ -41,6 +41,8 @@ pub struct Settings {
     pub val_split: Option<f64>,
     /// Epochs without progress on the validation split after which the training ends, if it does.
     pub patience: Option<u32>,
+    /// GPUs that share a batch; 1 on other devices.
+    pub devices: u32,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
             average: None,
             val_split: None,
             patience: None,
+            devices: 1,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The backend over cudarc, on a stand-in for the driver (tests/cuda-host/standin.cpp).
+//! The backend over cudarc, on stand-ins for the driver and for NCCL (tests/cuda-host).
 
 use super::{compile, repository, scratch};
 use lenet_core::arch::{Logits, Params};
@@ -7,6 +7,7 @@ use lenet_tests::tolerance;
 use libloading::{Library, Symbol};
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use trainer::adam::Adam;
 use trainer::backend::{Backend, Batches, State, StepStats};
@@ -16,15 +17,19 @@ use trainer::dataset::{Dataset, Order, Split};
 use trainer::error::Error;
 use trainer::init::initial_params;
 
-/// The stand-in, in this process for good, for one test at a time.
+/// The stand-ins, in this process for good, for one test at a time.
 struct Standin {
     library: &'static Library,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Standin {
-    /// Loads it. Its name within is libcuda.so, so the loader takes it for the one cudarc then asks for.
+    /// Loads them. The names within are libcuda.so and libnccl.so.2, so the loader takes them for those asked for later.
     fn load() -> Self {
+        Self::with_devices(1)
+    }
+
+    fn with_devices(devices: usize) -> Self {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,23 +42,41 @@ impl Standin {
                 &options,
                 &path,
             );
+            let nccl = scratch("libnccl.so.2");
+            let options = [
+                "-O2",
+                "-fPIC",
+                "-shared",
+                "-Wl,-soname,libnccl.so.2,--no-as-needed",
+                path.to_str().unwrap(),
+            ];
+            compile("standin_nccl.cpp", Path::new(""), &options, &nccl);
             // SAFETY: its initialisers only read the environment.
-            unsafe { Library::new(path) }.unwrap()
+            let driver = unsafe { Library::new(path) }.unwrap();
+            // SAFETY: it has no initialisers.
+            std::mem::forget(unsafe { Library::new(nccl) }.unwrap());
+            driver
         });
         let standin = Self {
             library,
             _turn: turn,
         };
         standin.fail("", 0);
+        // SAFETY: the signature is that in standin.cpp.
+        let set: Symbol<unsafe extern "C" fn(c_int)> =
+            unsafe { library.get(b"standin_set_devices") }.unwrap();
+        // SAFETY: it sets a number.
+        unsafe { set(devices as c_int) };
         standin
     }
 
-    /// The nth call of an entry point from now on fails: an allocation with "out of memory", others with "launch failed".
+    /// The nth call of an entry point from now on fails: an allocation with "out of memory", another of the driver with
+    /// "launch failed", one of NCCL with "internal error".
     fn fail(&self, entry: &str, nth: c_int) {
-        let code = if entry.starts_with("cuMemAlloc") {
-            2
-        } else {
-            719
+        let code = match entry {
+            _ if entry.starts_with("cuMemAlloc") => 2,
+            _ if entry.starts_with("nccl") => 3,
+            _ => 719,
         };
         let entry = CString::new(entry).unwrap();
         // SAFETY: the signature is that in standin.cpp.
@@ -73,11 +96,19 @@ impl Standin {
     }
 
     fn allocations(&self) -> c_long {
+        self.count("standin_allocations")
+    }
+
+    fn refusals(&self) -> c_long {
+        self.count("standin_refusals")
+    }
+
+    fn count(&self, what: &str) -> c_long {
         // SAFETY: the signature is that in standin.cpp.
-        let allocations: Symbol<unsafe extern "C" fn() -> c_long> =
-            unsafe { self.library.get(b"standin_allocations") }.unwrap();
+        let count: Symbol<unsafe extern "C" fn() -> c_long> =
+            unsafe { self.library.get(what) }.unwrap();
         // SAFETY: it only counts.
-        unsafe { allocations() }
+        unsafe { count() }
     }
 }
 
@@ -125,7 +156,7 @@ fn ten_steps_are_those_of_the_cpu() {
     let mut cpu = Cpu::new(&split, state.clone(), Adam::default(), 1).unwrap();
     let expected = train(&mut cpu, &batches).unwrap();
     {
-        let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
+        let mut cuda = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
         let untimed = cuda.last_epoch_ms().unwrap_err().to_string();
         assert!(
             untimed.starts_with("CUDA: cannot time an epoch: "),
@@ -174,12 +205,12 @@ fn ten_steps_are_those_of_the_cpu() {
             );
         }
 
-        let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
+        let mut again = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
         assert_eq!(train(&mut again, &batches).unwrap(), steps);
         assert_eq!(again.state().unwrap(), cuda_state);
 
         // In parts, the second from a copied state: the same bits, too.
-        let mut first = Cuda::new(&split, &state, Adam::default()).unwrap();
+        let mut first = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
         train(
             &mut first,
             &Batches {
@@ -188,7 +219,7 @@ fn ten_steps_are_those_of_the_cpu() {
             },
         )
         .unwrap();
-        let mut second = Cuda::new(&split, &first.state().unwrap(), Adam::default()).unwrap();
+        let mut second = Cuda::new(&split, &first.state().unwrap(), Adam::default(), 1).unwrap();
         train(
             &mut second,
             &Batches {
@@ -217,7 +248,7 @@ fn an_epoch_learns_what_the_cpu_does() {
     };
     let state = State::new(initial_params(0));
     let mut cpu = Cpu::new(&split, state.clone(), adam, 1).unwrap();
-    let mut cuda = Cuda::new(&split, &state, adam).unwrap();
+    let mut cuda = Cuda::new(&split, &state, adam, 1).unwrap();
     let before = standin.calls("cuLaunchKernel");
     for epoch in 0..3 {
         let batches = Batches::epoch(Order::shuffled(0, epoch, split.len()), split.len(), 32);
@@ -233,6 +264,40 @@ fn an_epoch_learns_what_the_cpu_does() {
     );
 }
 
+/// Entry points that can fail, and a part of what is said then.
+const ENTRIES: [(&str, &str); 19] = [
+    ("cuMemAllocAsync", "bytes"),
+    ("cuMemcpyHtoDAsync_v2", "bytes"),
+    ("cuMemcpyDtoHAsync_v2", "bytes"),
+    ("cuMemsetD8Async", "bytes"),
+    ("cuLaunchKernel", "launch the kernel "),
+    ("cuGraphLaunch", "launch an epoch"),
+    ("cuStreamBeginCapture_v2", "capture"),
+    ("cuStreamEndCapture", "graph of an epoch"),
+    ("cuGraphInstantiateWithFlags", "graph of an epoch"),
+    ("cuStreamSynchronize", "finish "),
+    ("cuModuleLoadData", "load the kernels"),
+    ("cuModuleGetFunction", "find the kernel "),
+    ("cuStreamCreate", "make a stream"),
+    ("cuDevicePrimaryCtxRetain", "open device "),
+    ("cuDeviceGetName", "describe device "),
+    ("cuDeviceGetAttribute", ""),
+    ("cuEventCreate", "make an event"),
+    ("cuEventRecord", "time an epoch"),
+    ("cuInit", ""),
+];
+
+/// An epoch, an evaluation, a copy.
+fn attempt(split: &Split, devices: usize) -> Result<(), Error> {
+    let state = State::new(initial_params(0));
+    let mut cuda = Cuda::new(split, &state, Adam::default(), devices)?;
+    let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 4);
+    train(&mut cuda, &batches)?;
+    cuda.logits(&split.images()[..3], &mut [[0.0; 10]; 3])?;
+    cuda.state()?;
+    Ok(())
+}
+
 /// Each nth call of each entry point that can fail does: always an error that says what was tried, never a panic, and
 /// nothing stays allocated.
 #[test]
@@ -240,54 +305,141 @@ fn an_epoch_learns_what_the_cpu_does() {
 fn failures_are_errors_that_say_what_was_tried() {
     let standin = Standin::load();
     let split = dataset().train.truncated(9);
-    let attempt = || -> Result<(), Error> {
-        let mut cuda = Cuda::new(&split, &State::new(initial_params(0)), Adam::default())?;
-        let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 4);
-        train(&mut cuda, &batches)?;
-        cuda.logits(&split.images()[..3], &mut [[0.0; 10]; 3])?;
-        cuda.state()?;
-        Ok(())
-    };
+    let attempt = || attempt(&split, 1);
     attempt().unwrap();
+    for (entry, says) in ENTRIES {
+        fails(&standin, &split, 1, entry, says);
+    }
+    attempt().unwrap();
+    assert!(probe().is_ok());
+}
+
+/// Each call of `entry` that a training on so many devices makes, failing in turn.
+fn fails(standin: &Standin, split: &Split, devices: usize, entry: &str, says: &str) {
+    let before = standin.calls(entry);
+    attempt(split, devices).unwrap();
+    let calls = standin.calls(entry) - before;
+    assert!(calls > 0, "{entry} is never called");
+    for nth in 1..=calls {
+        standin.fail(entry, nth as c_int);
+        let error = attempt(split, devices).expect_err(entry).to_string();
+        let start = match entry.starts_with("nccl") {
+            true => &*format!("NCCL: {entry}: ncclInternalError. "),
+            false => "CUDA: cannot ",
+        };
+        assert!(
+            error.starts_with(start) && error.contains(says),
+            "{entry}, call {nth}: {error}"
+        );
+        if nth == 1 {
+            println!("{entry}: {error}");
+        }
+        standin.fail("", 0);
+        assert_eq!(standin.allocations(), 0, "{entry}, call {nth}");
+    }
+}
+
+/// Devices that share each batch, against the CPU: an odd number of images a batch, which two or three do not divide, and
+/// a last batch with one. The same bits again, and in two parts; nothing left allocated.
+#[test]
+#[ignore = "needs g++"]
+fn several_devices_compute_what_the_cpu_does() {
+    for devices in [2, 3] {
+        let standin = Standin::with_devices(devices);
+        let refusals = standin.refusals();
+        let split = dataset().train.truncated(5 * 65 + 1);
+        let state = State::new(initial_params(0));
+        let order = Order::shuffled(0, 0, split.len());
+        let batches = Batches::epoch(order, split.len(), 65);
+        let part = |range| Batches {
+            range,
+            ..batches.clone()
+        };
+        let new = |state| Cuda::new(&split, state, Adam::default(), devices).unwrap();
+        let mut cpu = Cpu::new(&split, state.clone(), Adam::default(), 1).unwrap();
+        let expected = train(&mut cpu, &batches).unwrap();
+        {
+            let mut cuda = new(&state);
+            let names = vec!["stand-in, sm_90"; devices].join("; ");
+            assert_eq!(cuda.describe(), format!("cuda ({names})"));
+            let entries = [
+                "ncclAllReduce",
+                "cuLaunchKernel",
+                "cuGraphLaunch",
+                "cuStreamSynchronize",
+            ];
+            let before = entries.map(|entry| standin.calls(entry));
+            let steps = train(&mut cuda, &batches).unwrap();
+            let after = entries.map(|entry| standin.calls(entry));
+            // Three kernels a device and step, but one less where there is no image.
+            let launches = 3 * 6 * devices - (devices - 1);
+            assert_eq!(
+                [0, 1, 2, 3].map(|i| (after[i] - before[i]) as usize),
+                [6 * devices, launches, devices, devices]
+            );
+            assert_eq!(steps.len(), expected.len());
+            for (i, (step, expected)) in steps.iter().zip(&expected).enumerate() {
+                assert!(
+                    f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS,
+                    "step {i}: {step:?} {expected:?}"
+                );
+                assert_eq!(
+                    (step.images, step.correct),
+                    (expected.images, expected.correct),
+                    "step {i}"
+                );
+            }
+            let (cuda_state, cpu_state) = (cuda.state().unwrap(), cpu.state().unwrap());
+            let distance = distance(&cuda_state.params, &cpu_state.params);
+            println!("{devices} devices: parameters after six steps {distance:e} apart");
+            assert!(distance <= tolerance::WEIGHTS, "{distance}");
+
+            let mut again = new(&state);
+            assert_eq!(train(&mut again, &batches).unwrap(), steps);
+            assert_eq!(again.state().unwrap(), cuda_state);
+            let mut first = new(&state);
+            train(&mut first, &part(0..2)).unwrap();
+            let mut second = new(&first.state().unwrap());
+            train(&mut second, &part(2..6)).unwrap();
+            assert_eq!(second.state().unwrap(), cuda_state);
+
+            // The graphs serve another epoch; and none is left of the shape before.
+            train(&mut cuda, &batches).unwrap();
+            train(&mut cuda, &part(1..3)).unwrap();
+        }
+        assert_eq!(standin.allocations(), 0);
+        assert_eq!(standin.refusals(), refusals);
+    }
+}
+
+/// As on one device; and where NCCL fails to end, nothing is said.
+#[test]
+#[ignore = "needs g++"]
+fn failures_among_devices_name_the_call() {
+    let standin = Standin::with_devices(2);
+    let split = dataset().train.truncated(9);
     for (entry, says) in [
         ("cuMemAllocAsync", "bytes"),
-        ("cuMemcpyHtoDAsync_v2", "bytes"),
-        ("cuMemcpyDtoHAsync_v2", "bytes"),
-        ("cuMemsetD8Async", "bytes"),
         ("cuLaunchKernel", "launch the kernel "),
         ("cuGraphLaunch", "launch an epoch"),
         ("cuStreamBeginCapture_v2", "capture"),
         ("cuStreamEndCapture", "graph of an epoch"),
-        ("cuGraphInstantiateWithFlags", "graph of an epoch"),
         ("cuStreamSynchronize", "finish "),
-        ("cuModuleLoadData", "load the kernels"),
-        ("cuModuleGetFunction", "find the kernel "),
-        ("cuStreamCreate", "make a stream"),
-        ("cuDevicePrimaryCtxRetain", "open device 0"),
-        ("cuDeviceGetName", "describe device 0"),
-        ("cuDeviceGetAttribute", ""),
-        ("cuEventCreate", "make an event"),
-        ("cuEventRecord", "time an epoch"),
-        ("cuInit", ""),
+        ("cuDevicePrimaryCtxRetain", "open device "),
+        ("ncclGetVersion", ""),
+        ("ncclCommInitAll", ""),
+        ("ncclGroupStart", ""),
+        ("ncclAllReduce", ""),
+        ("ncclGroupEnd", "NCCL_DEBUG=INFO"),
     ] {
-        let before = standin.calls(entry);
-        attempt().unwrap();
-        let calls = standin.calls(entry) - before;
-        assert!(calls > 0, "{entry} is never called");
-        for nth in 1..=calls {
-            standin.fail(entry, nth as c_int);
-            let error = attempt().expect_err(entry).to_string();
-            assert!(
-                error.starts_with("CUDA: cannot ") && error.contains(says),
-                "{entry}, call {nth}: {error}"
-            );
-            if nth == 1 {
-                println!("{entry}: {error}");
-            }
-            standin.fail("", 0);
-            assert_eq!(standin.allocations(), 0, "{entry}, call {nth}");
-        }
+        fails(&standin, &split, 2, entry, says);
     }
-    attempt().unwrap();
-    assert!(probe().is_ok());
+    standin.fail("ncclCommAbort", 1);
+    attempt(&split, 2).unwrap();
+    let error = attempt(&split, 3).unwrap_err().to_string();
+    assert!(
+        error
+            .starts_with("--devices 3, and the driver finds 2: stand-in, sm_90; stand-in, sm_90. "),
+        "{error}"
+    );
 }

@@ -42,7 +42,9 @@ fn an_epoch_is_that_of_the_cpu_and_repeats() {
             ..batches.clone()
         },
     );
-    let mut cuda = Cuda::new(&split, &state, Adam::default()).unwrap();
+    let mut cuda = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
+    // Run with the other modules' tests, it would be.
+    assert!(!cuda.describe().contains("stand-in"), "run this alone");
     let first = losses(&mut cuda, &batches);
     for (step, (loss, expected)) in first.iter().zip(&expected).enumerate() {
         assert!(
@@ -50,7 +52,7 @@ fn an_epoch_is_that_of_the_cpu_and_repeats() {
             "step {step}: {loss} {expected}"
         );
     }
-    let mut again = Cuda::new(&split, &state, Adam::default()).unwrap();
+    let mut again = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
     assert_eq!(losses(&mut again, &batches), first);
     assert_eq!(again.state().unwrap(), cuda.state().unwrap());
 

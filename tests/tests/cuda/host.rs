@@ -43,6 +43,10 @@ struct Outcome {
     loss: Vec<f32>,
     correct: Vec<u8>,
     state: State,
+    /// By the kernels for a batch that devices share.
+    grads: Box<Params>,
+    /// As `state`, by those kernels.
+    shared: State,
 }
 
 impl Case {
@@ -119,7 +123,7 @@ impl Case {
             params.as_flat_mut().copy_from_slice(&values);
             params
         };
-        let state = State {
+        let state = |params: &mut dyn FnMut() -> Box<Params>| State {
             params: params(),
             moment1: params(),
             moment2: params(),
@@ -129,7 +133,9 @@ impl Case {
             logits: logits.as_chunks().0.to_vec(),
             loss,
             correct,
-            state,
+            state: state(&mut params),
+            grads: params(),
+            shared: state(&mut params),
         }
     }
 
@@ -247,6 +253,7 @@ fn kernels_compute_what_the_reference_does() {
             stats.correct
         );
         let gradient = &outcome.state.moment1;
+        assert_eq!(outcome.grads, *gradient, "the same sums");
         for tensor in TENSORS {
             let values = tensor.offset..tensor.offset + tensor.len();
             let largest = expected.as_flat()[values.clone()]
@@ -311,7 +318,16 @@ fn kernels_compute_what_the_reference_does() {
         let [params, moment1, moment2] = [params, moment1, moment2].map(|p| p.as_flat_mut());
         adam::update(&coefficients, params, gradient.as_flat(), moment1, moment2);
         assert_eq!(outcome.state, state);
+        assert_eq!(outcome.shared, state);
     }
+}
+
+/// As on a device whose share of a batch is none.
+#[test]
+#[ignore = "needs g++"]
+fn no_images_have_no_gradient() {
+    let outcome = Case::new(3, 1, 0).succeed(&program("none", &["-O2"]), "5");
+    assert!(outcome.grads.as_flat().iter().all(|&grad| grad == 0.0));
 }
 
 const ASAN: [&str; 3] = [
@@ -362,7 +378,7 @@ fn sanitizers_find_planted_faults() {
             "grads[OFFSET_CONV2_BIAS + o] =",
             "grads[OFFSET_CONV2_BIAS + o + 1] =",
         ),
-        ("state.update(bias + o", "state.update(bias + o + 1"),
+        ("store(bias + o", "store(bias + o + 1"),
         ("f.image[n][y + i][x + j]", "f.image[n][y + i + 1][x + j]"),
     ]
     .map(|(from, to)| {

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `ptx` | the PTX in the tree with its source, compiled again; its use of registers with a budget | NVIDIA's compilers |
 //! | `host` | the kernels, compiled for the host, with the reference backend and the oracle; under sanitizers, and whether those would notice | g++ |
-//! | `driver` | the whole backend over cudarc, on a stand-in for the driver, with the CPU backend; what happens when the driver fails | g++ |
-//! | `gpu` | the same on a GPU | a GPU |
+//! | `driver` | the whole backend over cudarc, on stand-ins for the driver and NCCL, with one device and several, with the CPU backend; what happens when a call fails | g++ |
+//! | `gpu`, `gpus` | the same on a GPU; on two | GPUs |
 //!
 //! What the machine may lack is ignored, with the reason; `cargo test -p lenet-tests --test cuda host:: -- --ignored`
 //! runs a module's tests.
@@ -17,6 +17,7 @@ use trainer::cuda::definitions;
 
 mod driver;
 mod gpu;
+mod gpus;
 mod host;
 mod ptx;
 

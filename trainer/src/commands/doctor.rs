@@ -42,6 +42,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ("data set", data_found),
         ("cpu", Ok(cpu())),
         ("cuda", cuda()),
+        ("NCCL", nccl()),
         (
             "QEMU",
             version(
@@ -93,12 +94,30 @@ fn cuda() -> Finding {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn nccl() -> Finding {
+    match crate::cuda::Nccl::open() {
+        Ok(nccl) => Ok(nccl.to_string()),
+        Err(Error::Cuda { cause, .. }) => Err((
+            cause,
+            "only to train with --devices 2 or more: NCCL 2 (libnccl2, or PyPI's nvidia-nccl-cu12)"
+                .to_owned(),
+        )),
+        Err(error) => Err((error.to_string(), String::new())),
+    }
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Finding {
     Err((
         "this build lacks it".to_owned(),
         "build with --features cuda".to_owned(),
     ))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn nccl() -> Finding {
+    cuda()
 }
 
 #[cfg(feature = "probe")]

@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 .logits(split.images(), &mut logits)?;
         }
         Device::Cuda => {
-            cuda(split, &state(), Adam::default())?.logits(split.images(), &mut logits)?;
+            cuda(split, &state(), Adam::default(), 1)?.logits(split.images(), &mut logits)?;
         }
         Device::Reference => {
             Reference::new(split, state(), Adam::default()).logits(split.images(), &mut logits)?

@@ -125,18 +125,29 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The backend on a GPU.
+/// The backend on so many GPUs.
 #[cfg(feature = "cuda")]
-fn cuda(train: &Split, state: &State, adam: Adam) -> Result<Box<dyn Backend>, Error> {
-    Ok(Box::new(crate::cuda::Cuda::new(train, state, adam)?))
+fn cuda(
+    train: &Split,
+    state: &State,
+    adam: Adam,
+    devices: usize,
+) -> Result<Box<dyn Backend>, Error> {
+    let cuda = crate::cuda::Cuda::new(train, state, adam, devices)?;
+    Ok(Box::new(cuda))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: &Split, _: &State, _: Adam) -> Result<Box<dyn Backend>, Error> {
-    Err(Error::Cuda {
+fn cuda(_: &Split, _: &State, _: Adam, _: usize) -> Result<Box<dyn Backend>, Error> {
+    Err(no_cuda())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn no_cuda() -> Error {
+    Error::Cuda {
         cause: "this build lacks CUDA".to_owned(),
         remedy: "Build with --features cuda, or train with --device cpu",
-    })
+    }
 }
 
 /// A step cannot have more images than there are.

@@ -41,6 +41,9 @@ pub struct Args {
     /// What computes [default: auto]
     #[arg(long)]
     device: Option<Device>,
+    /// GPUs of the cuda device that share each batch; above 1 it needs NCCL, and has not run on hardware yet [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    devices: Option<u32>,
     /// Threads of the cpu device; 0 is one a core. They do not change the result
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: u16,
@@ -109,6 +112,7 @@ impl Args {
             average: self.average.or(base.average),
             val_split: self.val_split.or(base.val_split),
             patience: self.patience.or(base.patience),
+            devices: self.devices.unwrap_or(base.devices),
         }
     }
 }
@@ -196,6 +200,18 @@ pub fn run(args: &Args) -> Result<(), Error> {
             ))
         })?,
     };
+    let device = match device {
+        Device::Cpu | Device::Reference if args.devices.is_some() => {
+            let device = name_of(device);
+            return Err(Error::Settings(format!(
+                "--devices counts GPUs: leave it out with the device {device}, or train with --device cuda"
+            )));
+        }
+        // The same batch on other devices gives other sums, so this is no choice for `auto`.
+        Device::Auto if settings.devices > 1 => Device::Cuda,
+        device => device,
+    };
+    let devices = settings.devices as usize;
     let state = match (&resumed, &args.init) {
         (Some((_, checkpoint)), _) => checkpoint.state.clone(),
         (None, Some(path)) => State::new(Box::new(*WeightsFile::load(path)?.weights().params)),
@@ -224,7 +240,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     };
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
     let mut backend: Box<dyn Backend> = match (device, lacking_on_cuda(&settings)) {
-        (Device::Auto, None) => match cuda(&data.train, &state, adam) {
+        (Device::Auto, None) => match cuda(&data.train, &state, adam, devices) {
             Err(Error::Cuda { cause, .. }) => {
                 console.line(format_args!("not on a GPU: {cause}"));
                 Box::new(cpu(state)?)
@@ -236,7 +252,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Box::new(cpu(state)?)
         }
         (Device::Cpu, _) => Box::new(cpu(state)?),
-        (Device::Cuda, None) => cuda(&data.train, &state, adam)?,
+        (Device::Cuda, None) => cuda(&data.train, &state, adam, devices)?,
         (Device::Cuda, Some(lacking)) => {
             return Err(Error::Settings(format!(
                 "{lacking}; train with --device cpu"
@@ -463,6 +479,9 @@ fn recipe(settings: &Settings, images: usize) -> String {
     }
     if let Some(share) = settings.val_split {
         recipe += &format!(", best epoch on {share} held out for validation");
+    }
+    if settings.devices > 1 {
+        recipe += &format!(", on {} GPUs", settings.devices);
     }
     recipe
 }

@@ -78,22 +78,8 @@ const INSTALL: &str = "Install NVIDIA's driver, 525 or later, or train with --de
 pub fn probe() -> Result<Driver, Error> {
     let missing = |cause, remedy| Error::Cuda { cause, remedy };
     let names = ["cuda", "nvcuda"].map(cudarc::get_lib_name_candidates);
-    // SAFETY: the library's initialisers run, as they will when cudarc opens it: it is the driver that the system's
-    // administrator, or LD_LIBRARY_PATH, provides.
-    let mut libraries = names
-        .iter()
-        .flatten()
-        .map(|name| unsafe { Library::new(name) });
-    let library = libraries
-        .next()
-        .expect("there are candidates")
-        .or_else(|error| libraries.find_map(Result::ok).ok_or(error))
-        .map_err(|error| {
-            let reason = error
-                .source()
-                .map_or(error.to_string(), ToString::to_string);
-            missing(format!("no CUDA driver: {reason}"), INSTALL)
-        })?;
+    let library = open(&names.concat())
+        .map_err(|reason| missing(format!("no CUDA driver: {reason}"), INSTALL))?;
     if let Some(symbol) = SYMBOLS.iter().find(|symbol| {
         // SAFETY: the symbol is only looked up, not used.
         unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_err()
@@ -134,6 +120,20 @@ pub fn probe() -> Result<Driver, Error> {
         .map(|ordinal| describe(ordinal).map_err(failed(format!("describe device {ordinal}"))))
         .collect::<Result<_, _>>()?;
     Ok(Driver { version, devices })
+}
+
+/// Opens the first of a library's names that can be; else tells why the first cannot.
+pub fn open(names: &[String]) -> Result<Library, String> {
+    // SAFETY: the library's initialisers run, as wherever it is used: it is the one that the system's administrator, or
+    // LD_LIBRARY_PATH, provides.
+    let mut libraries = names.iter().map(|name| unsafe { Library::new(name) });
+    let first = libraries.next().expect("there are names");
+    first
+        .or_else(|error| libraries.find_map(Result::ok).ok_or(error))
+        .map_err(|error| {
+            let reason = error.source();
+            reason.map_or(error.to_string(), ToString::to_string)
+        })
 }
 
 fn describe(ordinal: i32) -> Result<String, DriverError> {

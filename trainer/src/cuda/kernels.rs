@@ -14,6 +14,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 use lenet_core::arch::{CLASSES, NUM_PARAMS, Pixels};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A stream with two events, and the kernels.
@@ -24,6 +25,8 @@ pub struct Device {
     logits: CudaFunction,
     gradients: CudaFunction,
     update: CudaFunction,
+    sum_gradients: CudaFunction,
+    adam: CudaFunction,
 }
 
 impl Device {
@@ -47,6 +50,8 @@ impl Device {
             logits: load("logits")?,
             gradients: load("gradients")?,
             update: load("update")?,
+            sum_gradients: load("sum_gradients")?,
+            adam: load("adam")?,
         })
     }
 
@@ -117,25 +122,30 @@ impl Device {
         Ok(())
     }
 
-    /// Forward and backward of the batch of `count` images from position `start` of the order; `gradients` of step.cu.
+    /// Forward and backward of the images at some positions of the order, the gradients those of `scale` times the sum of
+    /// their losses; `gradients` of step.cu. No images, no launch.
     pub fn gradients(
         &self,
         (images, labels): (&CudaSlice<u8>, &CudaSlice<u8>),
-        (order, start, count): (&CudaSlice<u32>, usize, usize),
+        (order, positions, scale): (&CudaSlice<u32>, Range<usize>, f32),
         params: &CudaSlice<f32>,
         (loss, correct): (&mut CudaSlice<f32>, &mut CudaSlice<u8>),
         (traces, conv_grads): (&mut CudaSlice<f32>, &mut CudaSlice<f32>),
     ) -> Result<(), Error> {
+        let (start, count) = (positions.start, positions.len());
         let groups = count.div_ceil(GROUP);
         assert!(images.len() == labels.len() * size_of::<Pixels>());
         assert!(start + count <= labels.len() && loss.len() == labels.len());
         assert!(correct.len() == labels.len() && order.len() == 2 + ROUNDS);
         assert!(traces.num_bytes() >= count * size_of::<Trace>());
         assert!(conv_grads.len() >= groups * CONV_PARAMS && params.len() == NUM_PARAMS);
+        if count == 0 {
+            return Ok(());
+        }
         let (start, count) = (start as u32, count as u32);
         let mut launch = self.stream.launch_builder(&self.gradients);
         launch.arg(images).arg(labels).arg(order);
-        launch.arg(&start).arg(&count).arg(params);
+        launch.arg(&start).arg(&count).arg(&scale).arg(params);
         launch.arg(loss).arg(correct).arg(traces).arg(conv_grads);
         // SAFETY: the arguments are those of step.cu's `gradients`. It reads images below `len` of the order, which is
         // their number, and writes by position below `start + count`, `count` traces and `groups` sums.
@@ -163,6 +173,46 @@ impl Device {
         // coefficients of `step`, and changes NUM_PARAMS values each of parameters and moments.
         unsafe { launch.launch(blocks(UPDATE_BLOCKS)) }
             .map_err(failed("launch the kernel update"))?;
+        Ok(())
+    }
+
+    /// The gradients over `count` images into `grads`, `(NUM_PARAMS)`; `sum_gradients` of step.cu.
+    pub fn sum_gradients(
+        &self,
+        (traces, conv_grads, count): (&CudaSlice<f32>, &CudaSlice<f32>, usize),
+        grads: &mut CudaSlice<f32>,
+    ) -> Result<(), Error> {
+        let groups = count.div_ceil(GROUP);
+        assert!(traces.num_bytes() >= count * size_of::<Trace>());
+        assert!(conv_grads.len() >= groups * CONV_PARAMS && grads.len() == NUM_PARAMS);
+        let (count, groups) = (count as u32, groups as u32);
+        let mut launch = self.stream.launch_builder(&self.sum_gradients);
+        launch.arg(traces).arg(&count).arg(conv_grads).arg(&groups);
+        launch.arg(grads);
+        // SAFETY: the arguments are those of step.cu's `sum_gradients`. It reads `count` traces and `groups` sums, and
+        // writes NUM_PARAMS values.
+        unsafe { launch.launch(blocks(UPDATE_BLOCKS)) }
+            .map_err(failed("launch the kernel sum_gradients"))?;
+        Ok(())
+    }
+
+    /// Adam with the coefficients of `step`; `adam` of step.cu.
+    pub fn adam(
+        &self,
+        grads: &CudaSlice<f32>,
+        (coefficients, step): (&CudaSlice<f32>, usize),
+        [params, moment1, moment2]: [&mut CudaSlice<f32>; 3],
+    ) -> Result<(), Error> {
+        assert!(coefficients.len() >= 6 * (step + 1));
+        assert!([grads, params, moment1, moment2].map(|p| p.len()) == [NUM_PARAMS; 4]);
+        let step = step as u32;
+        let mut launch = self.stream.launch_builder(&self.adam);
+        launch.arg(grads).arg(coefficients).arg(&step);
+        launch.arg(params).arg(moment1).arg(moment2);
+        // SAFETY: the arguments are those of step.cu's `adam`. It reads the coefficients of `step` and NUM_PARAMS
+        // gradients, and changes as many values each of parameters and moments.
+        unsafe { launch.launch(blocks(NUM_PARAMS.div_ceil(THREADS))) }
+            .map_err(failed("launch the kernel adam"))?;
         Ok(())
     }
 }

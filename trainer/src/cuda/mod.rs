@@ -1,36 +1,46 @@
-//! Training on an NVIDIA GPU. The kernels are compiled ahead, so that running needs a driver and no toolkit.
+//! Training on an NVIDIA GPU, or several. The kernels are compiled ahead, so that running needs a driver and no toolkit.
 //!
 //! | file | what |
 //! |---|---|
 //! | step.cu | the kernels, in CUDA C; step.ptx is what NVRTC makes of them (tests/tests/cuda/ptx.rs) |
 //! | `constants.rs` | their dimensions, from `lenet_core::arch` |
 //! | `kernels.rs` | buffers, and one safe function a kernel |
+//! | `replica.rs` | what one device holds, and its part of a step |
+//! | `nccl.rs` | the sum of several devices' gradients |
 //! | `driver.rs` | whether there is a driver and a device, and what to do if not |
 //! | `mod.rs` | the backend: one graph an epoch |
 //!
 //! Data and parameters stay on the device. The order of an epoch is computed there, from its keys; an epoch is two
 //! kernels a step, captured once as a graph that is launched again for each epoch, and one synchronisation at its end,
 //! when the losses come back. Everything adds in a fixed order: two runs give the same bits.
+//!
+//! Several devices hold the same parameters and share each batch in equal runs of images. A step's second kernel then
+//! leaves the gradients, NCCL adds them up, within the graph, and a third kernel updates the parameters, with the same
+//! result on all. This has not run on hardware.
 
 mod constants;
 mod driver;
 mod kernels;
+mod nccl;
+mod replica;
 
 pub use constants::{ARCH, THREADS, UPDATE_BLOCKS, definitions};
 pub use driver::{Driver, probe};
+pub use nccl::Nccl;
 
 use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State, StepStats};
-use crate::dataset::{ROUNDS, Split};
+use crate::dataset::Split;
 use crate::error::Error;
 use bytemuck::zeroed_box;
-use constants::{CONV_PARAMS, GROUP, Trace};
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaSlice};
+use cudarc::driver::CudaSlice;
 use driver::failed;
-use kernels::{Device, order_words};
+use kernels::order_words;
 use lenet_core::arch::{CLASSES, Logits, Params, Pixels};
+use nccl::AllReduce;
+use replica::Replica;
 use std::ops::{ControlFlow, Range};
+use std::thread;
 
 /// The kernels, for any GPU from Volta on and any driver from CUDA 12.0 on (525, end of 2022).
 pub const PTX: &str = include_str!("step.ptx");
@@ -43,117 +53,95 @@ pub struct Cuda {
     description: String,
     adam: Adam,
     step: u64,
-    images: CudaSlice<u8>,
-    labels: CudaSlice<u8>,
-    params: CudaSlice<f32>,
-    moment1: CudaSlice<f32>,
-    moment2: CudaSlice<f32>,
-    epoch: Option<Epoch>,
-    device: Device,
-}
-
-/// What an epoch needs beside the data and the state, kept for the next one of the same shape.
-struct Epoch {
-    batch_size: usize,
-    range: Range<usize>,
-    /// `Order` of step.cu.
-    order: CudaSlice<u32>,
-    /// `(steps, 6)`
-    coefficients: CudaSlice<f32>,
-    /// `(images)`, by position in the epoch.
-    loss: CudaSlice<f32>,
-    /// `(images)`, by position in the epoch.
-    correct: CudaSlice<u8>,
-    /// `(batch size)` of `Trace`.
-    traces: CudaSlice<f32>,
-    /// `(blocks, CONV_PARAMS)`
-    conv_grads: CudaSlice<f32>,
-    /// All its launches.
-    graph: Option<CudaGraph>,
+    /// One a device. Before `all_reduce`, so that the graphs that use it go first.
+    replicas: Vec<Replica>,
+    /// Where there is more than one.
+    all_reduce: Option<AllReduce>,
 }
 
 impl Cuda {
-    /// Goes on from `state` with the images of `train`, on the first device.
+    /// Goes on from `state` with the images of `train`, on the first `devices` devices, at least one.
     ///
     /// # Errors
-    /// `Cuda`: as [`probe`], or the device has not the memory.
-    pub fn new(train: &Split, state: &State, adam: Adam) -> Result<Self, Error> {
+    /// `Cuda`: as [`probe`], there are fewer devices, one has not the memory, or there is no NCCL for several.
+    pub fn new(train: &Split, state: &State, adam: Adam, devices: usize) -> Result<Self, Error> {
         let driver = probe()?;
-        let context = CudaContext::new(0).map_err(failed("open device 0"))?;
-        // SAFETY: cudarc's events order the work of several streams; this backend has one.
-        unsafe { context.disable_event_tracking() };
-        let device = Device::new(&context)?;
-        let flat = |params: &Params| device.upload("parameters", params.as_flat());
+        let names = driver.devices.get(..devices).ok_or_else(|| Error::Cuda {
+            cause: format!(
+                "--devices {devices}, and the driver finds {}: {}",
+                driver.devices.len(),
+                driver.devices.join("; ")
+            ),
+            remedy: "nvidia-smi lists GPUs, CUDA_VISIBLE_DEVICES may hide some; or ask for fewer",
+        })?;
+        let replicas = (0..devices)
+            .map(|ordinal| Replica::new(ordinal, train, state))
+            .collect::<Result<Vec<_>, _>>()?;
+        let all_reduce = match devices {
+            1 => None,
+            _ => Some(AllReduce::new(replicas.iter().map(|r| &r.device))?),
+        };
         Ok(Self {
-            description: format!("cuda ({})", driver.devices[0]),
+            description: format!("cuda ({})", names.join("; ")),
             adam,
             step: state.step,
-            images: device.upload("images", train.images().as_flattened().as_flattened())?,
-            labels: device.upload("labels", train.labels())?,
-            params: flat(&state.params)?,
-            moment1: flat(&state.moment1)?,
-            moment2: flat(&state.moment2)?,
-            epoch: None,
-            device,
+            replicas,
+            all_reduce,
         })
     }
 
-    /// Time that the device needed for the last [`train`](Backend::train), in milliseconds, by its own clock: from the
-    /// first kernel to the last, without the copies before and after.
+    /// Time that the first device needed for the last [`train`](Backend::train), in milliseconds, by its own clock: from
+    /// the first kernel to the last, without the copies before and after.
     ///
     /// # Errors
     /// `Cuda`: nothing was trained yet, or the device failed.
     pub fn last_epoch_ms(&self) -> Result<f32, Error> {
-        let [start, end] = &self.device.epoch_events;
+        let [start, end] = &self.replicas[0].device.epoch_events;
         start.elapsed_ms(end).map_err(failed("time an epoch"))
     }
 
-    /// Makes room for an epoch (or a part) of such a shape.
-    fn prepare(&mut self, batch_size: usize, range: &Range<usize>) -> Result<(), Error> {
-        let kept = self.epoch.as_ref();
-        if kept.is_some_and(|e| (e.batch_size, &e.range) == (batch_size, range)) {
-            return Ok(());
-        }
-        self.epoch = None;
-        let images = self.labels.len();
-        let largest = batch_size.min(images);
-        let device = &self.device;
-        self.epoch = Some(Epoch {
-            batch_size,
-            range: range.clone(),
-            order: device.alloc("order", 2 + ROUNDS)?,
-            coefficients: device.alloc("coefficients", 6 * range.len())?,
-            loss: device.alloc("losses", images)?,
-            correct: device.alloc("hits", images)?,
-            traces: device.alloc("traces", largest * size_of::<Trace>() / size_of::<f32>())?,
-            conv_grads: device.alloc("gradients", largest.div_ceil(GROUP) * CONV_PARAMS)?,
-            graph: None,
-        });
-        Ok(())
+    /// Makes a graph of the range's steps, a device.
+    fn capture(&mut self, batches: &Batches) -> Result<(), Error> {
+        let begun = self.replicas.iter().try_for_each(Replica::begin_capture);
+        let launched = begun.and_then(|()| self.launch_steps(batches));
+        // Ended in any case, so that the streams are usable after an error.
+        let ended: Vec<_> = self.replicas.iter_mut().map(Replica::end_capture).collect();
+        launched?;
+        ended.into_iter().collect()
     }
 
-    /// Launches the range's kernels: during capture, into the graph.
-    fn launch_steps(&mut self) -> Result<(), Error> {
-        let images = self.labels.len();
-        let epoch = self.epoch.as_mut().expect("prepared");
-        for (step, index) in epoch.range.clone().enumerate() {
-            let start = index * epoch.batch_size;
-            let count = epoch.batch_size.min(images - start);
-            self.device.gradients(
-                (&self.images, &self.labels),
-                (&epoch.order, start, count),
-                &self.params,
-                (&mut epoch.loss, &mut epoch.correct),
-                (&mut epoch.traces, &mut epoch.conv_grads),
-            )?;
-            self.device.update(
-                (&epoch.traces, &epoch.conv_grads, count),
-                (&epoch.coefficients, step),
-                [&mut self.params, &mut self.moment1, &mut self.moment2],
-            )?;
+    /// Launches the range's kernels.
+    fn launch_steps(&mut self, batches: &Batches) -> Result<(), Error> {
+        for (step, index) in batches.range.clone().enumerate() {
+            let start = index * batches.batch_size;
+            let batch = start..(start + batches.batch_size).min(batches.images);
+            let devices = self.replicas.len();
+            let shares = (0..devices).map(|rank| share(&batch, rank, devices));
+            for (replica, share) in self.replicas.iter_mut().zip(shares.clone()) {
+                replica.gradients(&share, batch.len())?;
+            }
+            let Some(all_reduce) = &mut self.all_reduce else {
+                self.replicas[0].update(batch.len(), step)?;
+                continue;
+            };
+            for ((replica, share), grads) in
+                self.replicas.iter().zip(shares).zip(&mut all_reduce.grads)
+            {
+                replica.sum_gradients(share.len(), grads)?;
+            }
+            all_reduce.run()?;
+            for (replica, grads) in self.replicas.iter_mut().zip(&all_reduce.grads) {
+                replica.adam(grads, step)?;
+            }
         }
         Ok(())
     }
+}
+
+/// The positions of a batch of which the device `rank` of `devices` takes care; none where there are too few.
+fn share(batch: &Range<usize>, rank: usize, devices: usize) -> Range<usize> {
+    let boundary = |rank| batch.start + batch.len() * rank / devices;
+    boundary(rank)..boundary(rank + 1)
 }
 
 impl Backend for Cuda {
@@ -177,50 +165,55 @@ impl Backend for Cuda {
             augment.is_none() && self.adam.weight_decay == 0.0,
             "the command line refuses what only the other devices have"
         );
-        assert_eq!(*images, self.labels.len(), "the images given to `new`");
+        assert_eq!(
+            *images,
+            self.replicas[0].images(),
+            "the images given to `new`"
+        );
         if range.is_empty() {
             return Ok(());
         }
-        self.prepare(*batch_size, range)?;
-        if self.epoch.as_ref().is_some_and(|e| e.graph.is_none()) {
-            let stream = self.device.stream.clone();
-            // Thread-local: other threads may go on allocating.
-            stream
-                .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-                .map_err(failed("begin the capture of an epoch"))?;
-            let launched = self.launch_steps();
-            // Ended in any case, so that the stream is usable after an error.
-            let graph = stream.end_capture(CUgraphInstantiate_flags(0));
-            launched?;
-            self.epoch.as_mut().expect("prepared").graph =
-                graph.map_err(failed("make a graph of an epoch"))?;
+        let share = batch_size.min(images).div_ceil(self.replicas.len());
+        let mut captured = true;
+        for replica in &mut self.replicas {
+            captured &= replica.prepare(*batch_size, range, share)?;
+        }
+        if !captured {
+            self.capture(batches)?;
         }
 
-        let epoch = self.epoch.as_mut().expect("prepared");
+        let order = order_words(order);
         let coefficients: Vec<f32> = (1..=range.len() as u64)
             .flat_map(|step| {
                 let c = self.adam.coefficients(self.step + step);
                 [c.keep1, c.beta2, c.keep2, c.step_size, c.scale2, c.eps]
             })
             .collect();
-        let device = &self.device;
-        device.write("order", &order_words(order), &mut epoch.order)?;
-        device.write("coefficients", &coefficients, &mut epoch.coefficients)?;
-        let graph = epoch.graph.as_ref().expect("captured: the range has steps");
-        let record = |event: &CudaEvent| {
-            event
-                .record(&device.stream)
-                .map_err(failed("time an epoch"))
-        };
-        record(&device.epoch_events[0])?;
-        graph.launch().map_err(failed("launch an epoch"))?;
-        record(&device.epoch_events[1])?;
-        let positions = range.start * batch_size..(range.end * batch_size).min(*images);
-        let loss = device.read("losses", &epoch.loss)?;
-        let correct = device.read("hits", &epoch.correct)?;
-        device.finish("an epoch")?;
+        // A thread a device: a launch may wait for the device, which waits for the others to add up gradients.
+        let (first, others) = self.replicas.split_first_mut().expect("at least one");
+        thread::scope(|scope| {
+            let start = |replica: &mut Replica| replica.start(&order, &coefficients);
+            let others: Vec<_> = others
+                .iter_mut()
+                .map(|replica| scope.spawn(move || start(replica)))
+                .collect();
+            let mut started = start(first);
+            for other in others {
+                started = started.and(other.join().expect("no panic"));
+            }
+            started
+        })?;
+        let mut loss = vec![0.0; *images];
+        let mut correct = vec![0; *images];
+        for replica in &self.replicas {
+            let (losses, hits) = replica.finish()?;
+            // Where the others have zeros.
+            loss.iter_mut().zip(losses).for_each(|(sum, x)| *sum += x);
+            correct.iter_mut().zip(hits).for_each(|(sum, x)| *sum += x);
+        }
         self.step += range.len() as u64;
 
+        let positions = range.start * batch_size..(range.end * batch_size).min(*images);
         for start in positions.clone().step_by(*batch_size) {
             let batch = start..(start + batch_size).min(positions.end);
             let sum: f64 = loss[batch.clone()].iter().copied().map(f64::from).sum();
@@ -236,33 +229,45 @@ impl Backend for Cuda {
     }
 
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error> {
+        let Replica { device, params, .. } = &self.replicas[0];
         for (images, out) in images.chunks(EVALUATED).zip(out.chunks_mut(EVALUATED)) {
-            let pixels = self
-                .device
-                .upload("test images", images.as_flattened().as_flattened())?;
-            let mut logits = self.device.alloc("logits", images.len() * CLASSES)?;
-            self.device
-                .logits(&pixels, images.len(), &self.params, &mut logits)?;
-            let logits = self.device.read("logits", &logits)?;
-            self.device.finish("an evaluation")?;
+            let pixels = device.upload("test images", images.as_flattened().as_flattened())?;
+            let mut logits = device.alloc("logits", images.len() * CLASSES)?;
+            device.logits(&pixels, images.len(), params, &mut logits)?;
+            let logits = device.read("logits", &logits)?;
+            device.finish("an evaluation")?;
             out.as_flattened_mut().copy_from_slice(&logits);
         }
         Ok(())
     }
 
     fn state(&self) -> Result<State, Error> {
+        let replica = &self.replicas[0];
         let read = |from: &CudaSlice<f32>| -> Result<Box<Params>, Error> {
-            let flat = self.device.read("parameters", from)?;
-            self.device.finish("a copy of the parameters")?;
+            let flat = replica.device.read("parameters", from)?;
+            replica.device.finish("a copy of the parameters")?;
             let mut params: Box<Params> = zeroed_box();
             params.as_flat_mut().copy_from_slice(&flat);
             Ok(params)
         };
         Ok(State {
-            params: read(&self.params)?,
-            moment1: read(&self.moment1)?,
-            moment2: read(&self.moment2)?,
+            params: read(&replica.params)?,
+            moment1: read(&replica.moment1)?,
+            moment2: read(&replica.moment2)?,
             step: self.step,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_a_batch_in_order() {
+        let shares = |batch, devices| [0, 1, 2].map(|rank| share(&batch, rank, devices));
+        assert_eq!(shares(6..16, 3), [6..9, 9..12, 12..16]);
+        assert_eq!(shares(6..8, 3), [6..6, 6..7, 7..8]);
+        assert_eq!(share(&(6..16), 0, 1), 6..16);
     }
 }

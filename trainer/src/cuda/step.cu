@@ -6,6 +6,11 @@
 //              and Adam, each parameter by one thread
 //   logits     a block for GROUP images: forward
 //
+// Where devices share a batch, two kernels stand in for `update`, and the devices' gradients are added up in between:
+//
+//   sum_gradients  as `update` up to Adam, over the device's images
+//   adam           Adam, a thread a parameter
+//
 // Every sum has a fixed order and there are no atomics, so that two runs give the same bits. Two kernels, because the
 // whole batch must be through the first before the second may change a parameter; what crosses is a Trace an image.
 //
@@ -357,11 +362,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) logits(const uint8_t *i
 }
 KERNEL(logits)
 
-// The first kernel of a step, on the batch of `count` images that begins at position `start` of the epoch. Writes
+// The first kernel of a step, on the `count` images that begin at position `start` of the epoch: a batch, or a
+// device's share of one. Gradients are those of `scale`, one over the batch's images, times the sum of losses. Writes
 // loss and correct by position, a Trace an image, and a block's sum of the convolutions' gradients.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gradients(const uint8_t *images, const uint8_t *labels, const Order *order, unsigned start, unsigned count, const float *params,
-              float *loss, uint8_t *correct, Trace *traces, float (*conv_grads)[CONV_PARAMS]) {
+    gradients(const uint8_t *images, const uint8_t *labels, const Order *order, unsigned start, unsigned count, float scale,
+              const float *params, float *loss, uint8_t *correct, Trace *traces, float (*conv_grads)[CONV_PARAMS]) {
     SHARED(Forward, f);
     SHARED(Backward, b);
     const unsigned first = blockIdx.x * GROUP;
@@ -374,7 +380,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const unsigned n = threadIdx.x / LANES;
         float image_loss;
         uint8_t image_correct;
-        cross_entropy(f.logits[n], labels[f.indices[n]], first + n < count ? 1.0f / count : 0, b.grad_logits[n], image_loss, image_correct);
+        cross_entropy(f.logits[n], labels[f.indices[n]], first + n < count ? scale : 0, b.grad_logits[n], image_loss, image_correct);
         if (first + n < count) {
             loss[start + first + n] = image_loss;
             correct[start + first + n] = image_correct;
@@ -449,11 +455,11 @@ __device__ constexpr unsigned tiles(unsigned out, unsigned in) {
     return (out + TILE_OUT - 1) / TILE_OUT * ((in + TILE_IN - 1) / TILE_IN);
 }
 
-// Tile number `tile` of a layer's weights and, with a row's first tile, its biases: the gradient over the batch, and
-// the update. The layer's input and its output's gradient are members of the traces.
-template <unsigned OUT, unsigned IN>
-__device__ void update_linear(unsigned tile, const Trace *traces, unsigned count, float (Trace::*input)[IN], float (Trace::*grad_out)[OUT],
-                              unsigned weight, unsigned bias, const State &state, const Coefficients &c, Sums &sums) {
+// Tile number `tile` of a layer's weights and, with a row's first tile, its biases: the gradient over the images, handed
+// to `store(i, grad)`. The layer's input and its output's gradient are members of the traces.
+template <unsigned OUT, unsigned IN, typename Store>
+__device__ void linear_grad_params(unsigned tile, const Trace *traces, unsigned count, float (Trace::*input)[IN], float (Trace::*grad_out)[OUT],
+                                   unsigned weight, unsigned bias, Sums &sums, Store store) {
     constexpr unsigned COLUMNS = (IN + TILE_IN - 1) / TILE_IN;
     const unsigned first_o = tile / COLUMNS * TILE_OUT, first_i = tile % COLUMNS * TILE_IN;
     {
@@ -492,29 +498,26 @@ __device__ void update_linear(unsigned tile, const Trace *traces, unsigned count
         for (unsigned slice = 0; slice < SLICES; slice++)
             grad += sums.linear[slice][row][column];
         if (o < OUT && is_bias && first_i == 0)
-            state.update(bias + o, grad, c);
+            store(bias + o, grad);
         if (o < OUT && !is_bias && i < IN)
-            state.update(weight + o * IN + i, grad, c);
+            store(weight + o * IN + i, grad);
     }
 }
 
-// The second kernel of a step: a block a tile, first those of fc1, then fc2, fc3 and the convolutions, which have
-// `partials` sums.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    update(const Trace *traces, unsigned count, const float (*conv_grads)[CONV_PARAMS], unsigned partials,
-           const Coefficients *coefficients, unsigned step, float *params, float *moment1, float *moment2) {
-    SHARED(Sums, sums);
-    const State state = {params, moment1, moment2};
-    const Coefficients c = coefficients[step];
+// The gradient by every parameter over `count` images, each handed to `store(i, grad)` once: a block a tile, first those
+// of fc1, then fc2, fc3 and the convolutions, which have `partials` sums.
+template <typename Store>
+__device__ void grad_params(const Trace *traces, unsigned count, const float (*conv_grads)[CONV_PARAMS], unsigned partials, Sums &sums,
+                            Store store) {
     unsigned tile = blockIdx.x;
     if (tile < tiles(FC1, FLAT))
-        return update_linear(tile, traces, count, &Trace::pool2, &Trace::grad_fc1, OFFSET_FC1_WEIGHT, OFFSET_FC1_BIAS, state, c, sums);
+        return linear_grad_params(tile, traces, count, &Trace::pool2, &Trace::grad_fc1, OFFSET_FC1_WEIGHT, OFFSET_FC1_BIAS, sums, store);
     tile -= tiles(FC1, FLAT);
     if (tile < tiles(FC2, FC1))
-        return update_linear(tile, traces, count, &Trace::fc1, &Trace::grad_fc2, OFFSET_FC2_WEIGHT, OFFSET_FC2_BIAS, state, c, sums);
+        return linear_grad_params(tile, traces, count, &Trace::fc1, &Trace::grad_fc2, OFFSET_FC2_WEIGHT, OFFSET_FC2_BIAS, sums, store);
     tile -= tiles(FC2, FC1);
     if (tile < tiles(CLASSES, FC2))
-        return update_linear(tile, traces, count, &Trace::fc2, &Trace::grad_logits, OFFSET_FC3_WEIGHT, OFFSET_FC3_BIAS, state, c, sums);
+        return linear_grad_params(tile, traces, count, &Trace::fc2, &Trace::grad_logits, OFFSET_FC3_WEIGHT, OFFSET_FC3_BIAS, sums, store);
     tile -= tiles(CLASSES, FC2);
 
     const unsigned param = tile * CONV_TILE + threadIdx.x % CONV_TILE, slice = threadIdx.x / CONV_TILE;
@@ -530,7 +533,35 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (unsigned s = 0; s < CONV_SLICES; s++)
             grad += sums.conv[s][threadIdx.x];
-        state.update(param, grad, c);
+        store(param, grad);
     }
 }
+
+// The second kernel of a step.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    update(const Trace *traces, unsigned count, const float (*conv_grads)[CONV_PARAMS], unsigned partials,
+           const Coefficients *coefficients, unsigned step, float *params, float *moment1, float *moment2) {
+    SHARED(Sums, sums);
+    const State state = {params, moment1, moment2};
+    const Coefficients c = coefficients[step];
+    grad_params(traces, count, conv_grads, partials, sums, [&](unsigned i, float grad) { state.update(i, grad, c); });
+}
 KERNEL(update)
+
+// The second kernel where devices share a batch; without images it writes zeros.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sum_gradients(const Trace *traces, unsigned count, const float (*conv_grads)[CONV_PARAMS], unsigned partials, float *grads) {
+    SHARED(Sums, sums);
+    grad_params(traces, count, conv_grads, partials, sums, [&](unsigned i, float grad) { grads[i] = grad; });
+}
+KERNEL(sum_gradients)
+
+// The last kernel where devices share a batch.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    adam(const float *grads, const Coefficients *coefficients, unsigned step, float *params, float *moment1, float *moment2) {
+    const State state = {params, moment1, moment2};
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
+    if (i < NUM_PARAMS)
+        state.update(i, grads[i], coefficients[step]);
+}
+KERNEL(adam)

@@ -1,14 +1,14 @@
-//! `--device cuda` and `auto`: what is said where CUDA is missing or fails, and a run on a stand-in for the driver
-//! (tests/cuda-host/standin.cpp).
+//! `--device cuda` and `auto`, `--devices`: what is said where CUDA or NCCL is missing or fails, and
+//! runs on stand-ins for the driver and for NCCL (tests/cuda-host).
 
 use super::{Place, TRAIN};
 use std::path::Path;
 use std::process::Command;
 
 impl Place {
-    /// Compiles a library into `folder`, under the driver's name.
-    fn library(&self, folder: &str, options: &[&str], source: &Path) {
-        std::fs::create_dir(self.path(folder)).unwrap();
+    /// Compiles a library into `folder`.
+    fn library(&self, folder: &str, name: &str, options: &[&str], source: &Path) {
+        std::fs::create_dir_all(self.path(folder)).unwrap();
         let output = Command::new("g++")
             .args([
                 "-std=c++17",
@@ -22,7 +22,7 @@ impl Place {
             .args(["-x", "c++"])
             .arg(source)
             .arg("-o")
-            .arg(self.path(folder).join("libcuda.so"))
+            .arg(self.path(folder).join(name))
             .output()
             .expect("g++ starts");
         assert!(
@@ -51,7 +51,29 @@ impl Place {
             .chain([kernels, "-include".to_owned(), header.display().to_string()])
             .collect();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        self.library("standin", &options, &host.join("standin.cpp"));
+        self.library("standin", "libcuda.so", &options, &host.join("standin.cpp"));
+    }
+
+    /// The stand-in for NCCL beside it.
+    fn standin_nccl(&self) {
+        let driver = self.path("standin/libcuda.so");
+        let options = ["-Wl,--no-as-needed", driver.to_str().unwrap()];
+        let source =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cuda-host/standin_nccl.cpp");
+        self.library("standin", "libnccl.so.2", &options, &source);
+    }
+
+    /// Runs the program on so many devices of the stand-in; returns exit code, output and errors.
+    fn on_devices(&self, devices: u32, arguments: &str) -> (i32, String, String) {
+        let output = self
+            .command(arguments)
+            .env("LD_LIBRARY_PATH", self.path("standin"))
+            .env("STANDIN_DEVICES", devices.to_string())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().expect("not killed");
+        (code, text(output.stdout), text(output.stderr))
     }
 
     /// Trains with the libraries of `folder`, and a setting for the stand-in; returns exit code, output and errors.
@@ -126,7 +148,7 @@ fn no_library_that_can_be_loaded() {
 fn a_library_of_that_name_that_is_not_the_drivers() {
     let place = Place::new();
     place.write("nothing.cpp", &[]);
-    place.library("other", &[], &place.path("nothing.cpp"));
+    place.library("other", "libcuda.so", &[], &place.path("nothing.cpp"));
     let cause =
         "the CUDA library lacks cuCtxGetCurrent: it is not that of a driver for CUDA 12.0 or later";
     place.without_gpu("other", NONE, cause, INSTALL);
@@ -256,4 +278,124 @@ fn a_run_on_the_device() {
         }
         assert_eq!(place.list("."), before, "{failure}");
     }
+}
+
+/// `--devices`: where it makes no sense, there are too few, NCCL is missing or another library; nothing is left.
+#[test]
+#[ignore = "needs g++"]
+fn devices_that_cannot_be_had() {
+    let place = Place::new();
+    let usage =
+        "--devices counts GPUs: leave it out with the device cpu, or train with --device cuda";
+    place.refused(&format!("{TRAIN} --device cpu --devices 2"), 2, usage);
+    place.unusable(
+        &format!("{TRAIN} --devices 0"),
+        "invalid value '0' for '--devices <N>': 0 is not in 1..=64",
+    );
+
+    place.standin();
+    let before = place.list(".");
+    let refused = |devices, sentence: String| {
+        for device in ["", "--device cuda", "--device auto"] {
+            let arguments = format!("{TRAIN} --out run --devices 2 {device}");
+            let expected = (1, String::new(), format!("error: {sentence}\n"));
+            assert_eq!(place.on_devices(devices, &arguments), expected);
+            assert_eq!(place.list("."), before);
+        }
+    };
+    refused(
+        1,
+        "--devices 2, and the driver finds 1: stand-in, sm_90. nvidia-smi lists GPUs, CUDA_VISIBLE_DEVICES may hide some; \
+         or ask for fewer"
+            .to_owned(),
+    );
+    let install = "Install NCCL 2 (Debian, Ubuntu: libnccl2; PyPI: nvidia-nccl-cu12, its folder lib in LD_LIBRARY_PATH), or \
+                   train with --devices 1";
+    for name in ["libnccl.so.2", "libnccl.so"] {
+        place.write(&format!("standin/{name}"), &[]);
+    }
+    refused(
+        2,
+        format!(
+            "no NCCL, which adds up the devices' gradients (looked for libnccl.so.2 and libnccl.so): {}: file too short. \
+             {install}",
+            place.path("standin/libnccl.so.2").display()
+        ),
+    );
+    std::fs::remove_file(place.path("standin/libnccl.so.2")).unwrap();
+    place.write("standin/nothing.cpp", &[]);
+    place.library(
+        "standin",
+        "libnccl.so.2",
+        &[],
+        &place.path("standin/nothing.cpp"),
+    );
+    refused(
+        2,
+        format!("the library found as NCCL lacks ncclGetVersion. {install}"),
+    );
+}
+
+/// Two devices and three: a run, the same bits again, one that goes on, and what it does not go on with. The last batch of
+/// an epoch has one image.
+#[test]
+#[ignore = "needs g++"]
+fn a_run_on_several_devices() {
+    let place = Place::new();
+    place.standin();
+    place.standin_nccl();
+    let good = |arguments: &str| {
+        let (code, out, err) = place.on_devices(3, arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out
+    };
+    let options = "--data letters --batch-size 19";
+    for devices in [2, 3] {
+        let names = vec!["stand-in, sm_90"; devices].join("; ");
+        let run = format!("run{devices}");
+        let out = good(&format!(
+            "{options} --epochs 1 --out {run} --devices {devices}"
+        ));
+        assert!(
+            out.contains(&format!("\ntraining on cuda ({names})\n")),
+            "{out}"
+        );
+        assert!(
+            place
+                .text(&format!("{run}/config.toml"))
+                .contains(&format!("\ndevices = {devices}\n"))
+        );
+        good(&format!("--resume {run} --epochs 3"));
+        good(&format!(
+            "{options} --epochs 3 --out whole{devices} --device cuda --devices {devices}"
+        ));
+        for name in ["lenet.weights", "steps.csv"] {
+            assert!(
+                place.read(&format!("{run}/{name}"))
+                    == place.read(&format!("whole{devices}/{name}"))
+            );
+        }
+    }
+    let (code, _, err) = place.on_devices(3, "--resume run2 --epochs 4 --devices 3");
+    assert_eq!(code, 2);
+    assert!(err.contains("\n  devices: 2 in the run, 3 here\n"), "{err}");
+    let summary = place.good("summary run2/lenet.weights");
+    assert!(summary.contains(", on 2 GPUs"), "{summary}");
+
+    let failed = place
+        .command(&format!("{TRAIN} --out failed --devices 2"))
+        .env("LD_LIBRARY_PATH", place.path("standin"))
+        .env("STANDIN_DEVICES", "2")
+        .env("STANDIN_FAIL", "ncclAllReduce 2 1")
+        .output()
+        .unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&failed.stderr),
+        "error: NCCL: ncclAllReduce: ncclUnhandledCudaError. NCCL_DEBUG=INFO in the environment makes NCCL tell more; or \
+         train with --devices 1\n"
+    );
+    assert!(!place.path("failed").exists());
+    let table = good("doctor --data letters");
+    assert!(table.contains(" NCCL          ok  NCCL 2.22.3"), "{table}");
 }
