@@ -181,7 +181,10 @@ pub fn multiply_adds() -> usize {
 }
 
 /// The median time of some runs after one that is not timed, in seconds.
-fn median_of(runs: usize, mut work: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+pub(crate) fn median_of(
+    runs: usize,
+    mut work: impl FnMut() -> Result<(), Error>,
+) -> Result<f64, Error> {
     work()?;
     let mut times = Vec::with_capacity(runs);
     for _ in 0..runs {
@@ -193,7 +196,7 @@ fn median_of(runs: usize, mut work: impl FnMut() -> Result<(), Error>) -> Result
 }
 
 /// The middle value, or the upper of the two.
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

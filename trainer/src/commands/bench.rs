@@ -2,13 +2,22 @@
 
 use super::{DataArgs, check_batch_size};
 use crate::bench::{Plan, Report, measure, multiply_adds};
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::report::layers::grouped;
+use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use serde::Serialize;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Threads; 0 is one a core
+    /// What computes
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// GPUs of the cuda device that share each batch
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    devices: u32,
+    /// Threads of the cpu device; 0 is one a core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: u16,
     /// Images a step
@@ -24,64 +33,132 @@ pub struct Args {
     json: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// All cores
+    Cpu,
+    /// NVIDIA GPUs
+    Cuda,
+}
+
 pub fn run(args: &Args) -> Result<(), Error> {
+    if args.device == Device::Cpu && args.devices > 1 {
+        return Err(Error::Settings(
+            "--devices counts GPUs: it needs --device cuda".to_owned(),
+        ));
+    }
     let data = args.data.load()?;
     check_batch_size(args.batch_size, data.train.len())?;
-    let report = measure(
-        &data,
-        &Plan {
-            threads: args.threads.into(),
-            batch_size: args.batch_size as usize,
-            epochs: args.epochs,
-        },
-    )?;
-    if args.json {
-        let json = serde_json::to_string(&report).expect("numbers and strings");
-        println!("{json}");
-        return Ok(());
+    let plan = Plan {
+        threads: args.threads.into(),
+        batch_size: args.batch_size as usize,
+        epochs: args.epochs,
+    };
+    match args.device {
+        Device::Cpu => {
+            let report = measure(&data, &plan)?;
+            let tables = || format!("{}\n{}", figures(&report), phases(&report));
+            print(args, &data, &report, &report.device, tables);
+        }
+        Device::Cuda => cuda(args, &data, &plan)?,
     }
-    println!("{}, medians; {}", report.device, data.name);
-    println!("{}\n{}", figures(&report), phases(&report));
+    Ok(())
+}
+
+/// The figures for scripts, or as tables for people.
+fn print(
+    args: &Args,
+    data: &Dataset,
+    report: &impl Serialize,
+    device: &str,
+    tables: impl Fn() -> String,
+) {
+    if args.json {
+        let json = serde_json::to_string(report).expect("numbers and strings");
+        println!("{json}");
+    } else {
+        println!("{device}, medians; {}\n{}", data.name, tables());
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &Args, _: &Dataset, _: &Plan) -> Result<(), Error> {
+    Err(super::no_cuda())
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(args: &Args, data: &Dataset, plan: &Plan) -> Result<(), Error> {
+    let report = crate::cuda::measure(data, plan, args.devices as usize)?;
+    print(args, data, &report, &report.device, || {
+        let row = |work, images, ms| (work, images, ms, format!("{ms:.3} ms"));
+        let table = rates([
+            row(
+                "epoch, by the device's clock",
+                report.images,
+                report.epoch_ms,
+            ),
+            row(
+                "epoch, by the host's clock",
+                report.images,
+                report.epoch_host_ms,
+            ),
+            row(
+                "evaluation, with the copies",
+                report.evaluation_images,
+                report.evaluation_ms,
+            ),
+        ]);
+        let crate::cuda::Report { steps, step_ms, .. } = &report;
+        format!(
+            "{table}\na step, the mean of {steps}: {:.2} us; {:.1} GFLOP/s that the network needs",
+            1e3 * step_ms,
+            report.gflops
+        )
+    });
     Ok(())
 }
 
 fn figures(report: &Report) -> Table {
+    let epoch_ms = 1e3 * report.epoch_s;
+    rates([
+        (
+            "training step",
+            report.batch_size,
+            report.step_ms,
+            format!("{:.3} ms", report.step_ms),
+        ),
+        (
+            "epoch",
+            report.images,
+            epoch_ms,
+            format!("{:.3} s", report.epoch_s),
+        ),
+        (
+            "evaluation",
+            report.evaluation_images,
+            report.evaluation_ms,
+            format!("{:.2} ms", report.evaluation_ms),
+        ),
+        (
+            "lenet_core::forward, one thread",
+            1,
+            1e-3 * report.forward_us,
+            format!("{:.1} us", report.forward_us),
+        ),
+    ])
+}
+
+/// A row for each: the work, its images, its time in milliseconds, and how to write it.
+fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(["work", "images", "time", "rate"]);
-    let rate = |images: usize, ms: f64| {
-        let per_second = (images as f64 / ms * 1e3).round();
-        format!("{} images/s", grouped(per_second as usize))
-    };
-    let mut row = |work: &str, images: usize, time: String, rate: String| {
+    for (work, images, ms, time) in rows {
+        let per_second = grouped((images as f64 / ms * 1e3).round() as usize);
+        let rate = format!("{per_second} images/s");
         table.add_row([work.to_owned(), grouped(images), time, rate]);
-    };
-    row(
-        "training step",
-        report.batch_size,
-        format!("{:.3} ms", report.step_ms),
-        rate(report.batch_size, report.step_ms),
-    );
-    row(
-        "epoch",
-        report.images,
-        format!("{:.3} s", report.epoch_s),
-        rate(report.images, 1e3 * report.epoch_s),
-    );
-    row(
-        "evaluation",
-        report.evaluation_images,
-        format!("{:.2} ms", report.evaluation_ms),
-        rate(report.evaluation_images, report.evaluation_ms),
-    );
-    row(
-        "lenet_core::forward, one thread",
-        1,
-        format!("{:.1} us", report.forward_us),
-        rate(1, 1e-3 * report.forward_us),
-    );
-    for column in [1, 2, 3] {
-        let column = table.column_mut(column).expect("there are four");
+    }
+    for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table

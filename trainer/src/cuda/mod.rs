@@ -8,6 +8,7 @@
 //! | `replica.rs` | what one device holds, and its part of a step |
 //! | `nccl.rs` | the sum of several devices' gradients |
 //! | `driver.rs` | whether there is a driver and a device, and what to do if not |
+//! | `bench.rs` | how fast it is |
 //! | `mod.rs` | the backend: one graph an epoch |
 //!
 //! Data and parameters stay on the device. The order of an epoch is computed there, from its keys; an epoch is two
@@ -18,12 +19,14 @@
 //! leaves the gradients, NCCL adds them up, within the graph, and a third kernel updates the parameters, with the same
 //! result on all. This has not run on hardware.
 
+mod bench;
 mod constants;
 mod driver;
 mod kernels;
 mod nccl;
 mod replica;
 
+pub use bench::{Report, measure};
 pub use constants::{ARCH, THREADS, UPDATE_BLOCKS, definitions};
 pub use driver::{Driver, probe};
 pub use nccl::Nccl;

@@ -1,4 +1,4 @@
-//! `--device cuda` and `auto`, `--devices`: what is said where CUDA or NCCL is missing or fails, and
+//! `--device cuda` and `auto`, `--devices`, `bench --device cuda`: what is said where CUDA or NCCL is missing or fails, and
 //! runs on stand-ins for the driver and for NCCL (tests/cuda-host).
 
 use super::{Place, TRAIN};
@@ -292,6 +292,11 @@ fn devices_that_cannot_be_had() {
         &format!("{TRAIN} --devices 0"),
         "invalid value '0' for '--devices <N>': 0 is not in 1..=64",
     );
+    place.refused(
+        "bench --data letters --devices 2",
+        2,
+        "--devices counts GPUs: it needs --device cuda",
+    );
 
     place.standin();
     let before = place.list(".");
@@ -398,4 +403,58 @@ fn a_run_on_several_devices() {
     assert!(!place.path("failed").exists());
     let table = good("doctor --data letters");
     assert!(table.contains(" NCCL          ok  NCCL 2.22.3"), "{table}");
+}
+
+#[test]
+#[ignore = "needs g++"]
+fn bench_on_devices_tells_every_figure() {
+    let place = Place::new();
+    place.standin();
+    place.standin_nccl();
+    let bench = "bench --data letters --batch-size 36 --epochs 1 --device cuda";
+    let (code, table, err) = place.on_devices(1, bench);
+    assert_eq!((code, err.as_str()), (0, ""), "{table}");
+    for part in [
+        "cuda (stand-in, sm_90), medians; letters\n",
+        "epoch, by the device's clock",
+        "epoch, by the host's clock",
+        "evaluation, with the copies",
+        "a step, the mean of 3: ",
+    ] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    for devices in [1, 2] {
+        let (code, json, err) = place.on_devices(2, &format!("{bench} --devices {devices} --json"));
+        assert_eq!((code, err.as_str()), (0, ""), "{json}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        for (field, value) in [
+            ("devices", devices),
+            ("batch_size", 36),
+            ("steps", 3),
+            ("images", 96),
+            ("evaluation_images", 30),
+        ] {
+            assert_eq!(json[field], value, "{field} in {json}");
+        }
+        for field in [
+            "step_ms",
+            "epoch_ms",
+            "epoch_host_ms",
+            "images_per_s",
+            "gflops",
+            "evaluation_ms",
+        ] {
+            assert!(json[field].as_f64().unwrap() > 0.0, "{field} in {json}");
+        }
+        assert!(
+            json["epoch_ms"].as_f64() < json["epoch_host_ms"].as_f64(),
+            "{json}"
+        );
+    }
+    let (code, out, err) = place.on_devices(1, &format!("{bench} --devices 2"));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        err.starts_with("error: --devices 2, and the driver finds 1"),
+        "{err}"
+    );
 }
