@@ -3,6 +3,7 @@
 //! | module | compares | needs |
 //! |---|---|---|
 //! | `ptx` | the PTX in the tree with its source, compiled again; its use of registers with a budget | NVIDIA's compilers |
+//! | `executed` | the PTX in the tree, executed by `machine`, with the reference backend; how much it executes | |
 //! | `host` | the kernels, compiled for the host, with the reference backend and the oracle; under sanitizers, and whether those would notice | g++ |
 //! | `driver` | the whole backend over cudarc, on stand-ins for the driver and NCCL, with one device and several, with the CPU backend; what happens when a call fails | g++ |
 //! | `gpu`, `gpus` | the same on a GPU; on two | GPUs |
@@ -16,9 +17,11 @@ use std::process::Command;
 use trainer::cuda::definitions;
 
 mod driver;
+mod executed;
 mod gpu;
 mod gpus;
 mod host;
+mod machine;
 mod ptx;
 
 /// A file of the repository.
