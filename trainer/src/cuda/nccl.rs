@@ -125,7 +125,10 @@ impl AllReduce {
         let status =
             unsafe { (nccl.comm_init_all)(comms.as_mut_ptr(), count as c_int, ordinals.as_ptr()) };
         check("ncclCommInitAll", status)?;
-        Ok(Self { nccl, comms, grads })
+        let mut all_reduce = Self { nccl, comms, grads };
+        // NCCL connects the devices at the first sum: better here, of zeros, than during a capture.
+        all_reduce.run()?;
+        Ok(all_reduce)
     }
 
     /// Each device's `grads` become the sum of all, in the order of its stream; during capture, in its graph.

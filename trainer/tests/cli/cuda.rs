@@ -391,7 +391,7 @@ fn a_run_on_several_devices() {
         .command(&format!("{TRAIN} --out failed --devices 2"))
         .env("LD_LIBRARY_PATH", place.path("standin"))
         .env("STANDIN_DEVICES", "2")
-        .env("STANDIN_FAIL", "ncclAllReduce 2 1")
+        .env("STANDIN_FAIL", "ncclAllReduce 4 1")
         .output()
         .unwrap();
     assert_eq!(failed.status.code(), Some(1));

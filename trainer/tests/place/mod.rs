@@ -84,6 +84,8 @@ impl Place {
         command
             .current_dir(self.0.path())
             .env_remove("LENET_DATA")
+            // Where there is a GPU, `auto` would take it.
+            .env("CUDA_VISIBLE_DEVICES", "")
             .args(arguments.split_whitespace());
         command
     }
