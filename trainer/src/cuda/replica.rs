@@ -8,7 +8,7 @@ use crate::backend::State;
 use crate::dataset::{ROUNDS, Split};
 use crate::error::Error;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaGraph, CudaSlice};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaSlice};
 use lenet_core::arch::Params;
 use std::ops::Range;
 
@@ -165,7 +165,7 @@ impl Replica {
         device.write("coefficients", coefficients, &mut epoch.coefficients)?;
         let Graph(graph) = epoch.graph.as_ref().expect("captured: the range has steps");
         let [before, after] = &device.epoch_events;
-        let time = |event: &cudarc::driver::CudaEvent| {
+        let time = |event: &CudaEvent| {
             let recorded = event.record(&device.stream);
             recorded.map_err(failed("time an epoch"))
         };

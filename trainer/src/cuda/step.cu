@@ -68,7 +68,10 @@ struct __align__(16) Forward {
 };
 
 struct __align__(16) Backward {
-    float grad_conv2[GROUP][C2][CONV2_SIDE][CONV2_SIDE];
+    struct {
+        float at[CONV2_SIDE][CONV2_SIDE];
+        float padding[4]; // So that threads that read four floats each of different maps use different banks.
+    } grad_conv2[GROUP][C2];
     float grad_pool1[GROUP][C1][POOL1_SIDE][POOL1_SIDE];
     float grad_fc1[GROUP][FC1];
     float grad_fc2[GROUP][FC2];
@@ -235,7 +238,7 @@ __device__ void conv2_grad_input(const Forward &f, Backward &b) {
                 if (i <= y && y - i < CONV2_SIDE) {
 #pragma unroll
                     for (unsigned x = 0; x < CONV2_SIDE; x++) {
-                        const float grad = b.grad_conv2[n][o][y - i][x];
+                        const float grad = b.grad_conv2[n][o].at[y - i][x];
 #pragma unroll
                         for (unsigned j = 0; j < K; j++)
                             sum[x + j] += grad * f.conv2_weight[o][c][i][j];
@@ -247,59 +250,74 @@ __device__ void conv2_grad_input(const Forward &f, Backward &b) {
     }
 }
 
-// The gradient by conv2's parameters, summed over the block's images. A thread computes a row of one kernel; with the
-// first row of the first input map goes the bias.
+// The gradient by conv2's parameters, summed over the block's images. A thread computes a row of one kernel, or a bias.
+// Neighbours have the same input map, which they read as one.
 __device__ void conv2_grad_params(const Forward &f, const Backward &b, float *grads) {
-    for (unsigned item = threadIdx.x; item < C2 * C1 * K; item += THREADS) {
-        const unsigned i = item % K, c = item / K % C1, o = item / (K * C1);
-        float sum[K] = {}, bias = 0;
+    constexpr unsigned ROWS = C2 * C1 * K;
+    for (unsigned item = threadIdx.x; item < ROWS + C2; item += THREADS) {
+        const unsigned o = item % C2, i = item / C2 % K, c = item / (C2 * K);
+        if (item < ROWS) {
+            float sum[K] = {};
 #pragma unroll 1
-        for (unsigned n = 0; n < GROUP; n++)
+            for (unsigned n = 0; n < GROUP; n++)
 #pragma unroll 2
-            for (unsigned y = 0; y < CONV2_SIDE; y++)
+                for (unsigned y = 0; y < CONV2_SIDE; y++)
 #pragma unroll
-                for (unsigned x = 0; x < CONV2_SIDE; x++) {
-                    const float grad = b.grad_conv2[n][o][y][x];
-                    bias += grad;
+                    for (unsigned x = 0; x < CONV2_SIDE; x++)
 #pragma unroll
-                    for (unsigned j = 0; j < K; j++)
-                        sum[j] += grad * f.pool1[n][c][y + i][x + j];
-                }
+                        for (unsigned j = 0; j < K; j++)
+                            sum[j] += b.grad_conv2[n][o].at[y][x] * f.pool1[n][c][y + i][x + j];
 #pragma unroll
-        for (unsigned j = 0; j < K; j++)
-            grads[OFFSET_CONV2_WEIGHT + item * K + j] = sum[j];
-        if (i == 0 && c == 0)
-            grads[OFFSET_CONV2_BIAS + o] = bias;
+            for (unsigned j = 0; j < K; j++)
+                grads[OFFSET_CONV2_WEIGHT + ((o * C1 + c) * K + i) * K + j] = sum[j];
+        } else {
+            float sum = 0;
+#pragma unroll 1
+            for (unsigned n = 0; n < GROUP; n++)
+#pragma unroll 2
+                for (unsigned y = 0; y < CONV2_SIDE; y++)
+#pragma unroll
+                    for (unsigned x = 0; x < CONV2_SIDE; x++)
+                        sum += b.grad_conv2[n][o].at[y][x];
+            grads[OFFSET_CONV2_BIAS + o] = sum;
+        }
     }
 }
 
-// The gradient by conv1's parameters, summed over the block's images. A warp computes a row of one kernel, its lanes
-// sharing the windows: of each window's four outputs only the largest has a gradient.
-__device__ void conv1_grad_params(const Forward &f, const Backward &b, float *grads) {
+// The gradient by conv1's parameters, summed over the block's images. A warp computes a row of the kernels of CHANNELS
+// maps, its lanes sharing the windows: of each window's four outputs only the largest has a gradient.
+template <unsigned CHANNELS> __device__ void conv1_grad_params(const Forward &f, const Backward &b, float *grads) {
+    static_assert(C1 % CHANNELS == 0, "whole groups of maps");
     const unsigned lane = threadIdx.x % LANES;
-    for (unsigned item = threadIdx.x / LANES; item < C1 * K; item += WARPS) {
-        const unsigned i = item % K, o = item / K;
-        float sum[K] = {}, bias = 0;
+    for (unsigned item = threadIdx.x / LANES; item < C1 / CHANNELS * K; item += WARPS) {
+        const unsigned i = item % K, first = item / K * CHANNELS;
+        float sum[CHANNELS][K] = {}, bias[CHANNELS] = {};
         for (unsigned window = lane; window < GROUP * POOL1_SIDE * POOL1_SIDE; window += LANES) {
             const unsigned px = window % POOL1_SIDE, py = window / POOL1_SIDE % POOL1_SIDE;
             const unsigned n = window / (POOL1_SIDE * POOL1_SIDE);
-            const float grad = b.grad_pool1[n][o][py][px];
-            const unsigned winner = f.winner1[n][o][py][px];
-            const unsigned y = 2 * py + winner / 2, x = 2 * px + winner % 2;
-            bias += grad;
 #pragma unroll
-            for (unsigned j = 0; j < K; j++)
-                sum[j] += grad * f.image[n][y + i][x + j];
+            for (unsigned c = 0; c < CHANNELS; c++) {
+                const float grad = b.grad_pool1[n][first + c][py][px];
+                const unsigned winner = f.winner1[n][first + c][py][px];
+                const unsigned y = 2 * py + winner / 2, x = 2 * px + winner % 2;
+                bias[c] += grad;
+#pragma unroll
+                for (unsigned j = 0; j < K; j++)
+                    sum[c][j] += grad * f.image[n][y + i][x + j];
+            }
         }
 #pragma unroll
-        for (unsigned j = 0; j < K; j++) {
-            const float total = lane_sum<1, LANES>(sum[j]);
-            if (lane == 0)
-                grads[OFFSET_CONV1_WEIGHT + item * K + j] = total;
+        for (unsigned c = 0; c < CHANNELS; c++) {
+#pragma unroll
+            for (unsigned j = 0; j < K; j++) {
+                const float total = lane_sum<1, LANES>(sum[c][j]);
+                if (lane == 0)
+                    grads[OFFSET_CONV1_WEIGHT + ((first + c) * K + i) * K + j] = total;
+            }
+            const float total = lane_sum<1, LANES>(bias[c]);
+            if (lane == 0 && i == 0)
+                grads[OFFSET_CONV1_BIAS + first + c] = total;
         }
-        bias = lane_sum<1, LANES>(bias);
-        if (lane == 0 && i == 0)
-            grads[OFFSET_CONV1_BIAS + o] = bias;
     }
 }
 
@@ -398,7 +416,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                       [&](unsigned n, unsigned i, float grad) {
                           const unsigned x = i % POOL2_SIDE, y = i / POOL2_SIDE % POOL2_SIDE, c = i / (POOL2_SIDE * POOL2_SIDE);
                           for (unsigned w = 0; w < 4; w++)
-                              b.grad_conv2[n][c][2 * y + w / 2][2 * x + w % 2] = w == f.winner2[n][c][y][x] ? grad : 0;
+                              b.grad_conv2[n][c].at[2 * y + w / 2][2 * x + w % 2] = w == f.winner2[n][c][y][x] ? grad : 0;
                       });
     __syncthreads();
     conv2_grad_input(f, b);
@@ -419,7 +437,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             trace.grad_logits[i] = b.grad_logits[n][i];
     }
     __syncthreads();
-    conv1_grad_params(f, b, conv_grads[blockIdx.x]);
+    conv1_grad_params<2>(f, b, conv_grads[blockIdx.x]);
 }
 KERNEL(gradients)
 
