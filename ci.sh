@@ -25,6 +25,7 @@ step "tools"
 need cargo cargo
 need c++ g++
 need qemu-system-arm qemu-system-arm
+need python3 python3
 cargo --version
 qemu-system-arm --version | head -n 1
 
@@ -72,12 +73,15 @@ cargo run -q --release -p trainer -- summary data/lenet.weights
 cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee "$run/predicted"
 grep -q '% shirt$' "$run/predicted"
 cargo run -q --release -p trainer -- bench --epochs 2
+
+step "its report in a browser, as wide as a phone and as a screen"
+need chromium chromium
+python3 tests/report_page.py "$run/run/report.html"
 rm -r "$run"
 
 # Python wheels, in a folder outside the tree: compilers for the CUDA source, which need no GPU, and ONNX runtimes.
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci
 step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
-need python3 python3
 python3 -c 'import ensurepip' 2>/dev/null || need python3-venv python3-venv
 [ -x "$wheels/bin/pip" ] || python3 -m venv "$wheels"
 "$wheels/bin/pip" install -q nvidia-cuda-nvrtc-cu12==12.0.140 nvidia-cuda-nvcc-cu12==12.9.86

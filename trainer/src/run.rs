@@ -13,7 +13,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What the command line sets of a training. With the data and the kind of device it determines every bit of the result.
+///
+/// A run from before there was an option is read as if it had the option's default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Times that each image is to be seen.
     pub epochs: u32,
