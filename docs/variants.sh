@@ -41,7 +41,7 @@ for variant in "${variants[@]}"; do
             grep -qs "^$epochs," "$run/metrics.csv" && continue
             read -ra options <<<"$variant"
             how=("${options[@]}" --epochs "$epochs" --seed "$seed" --out "$run")
-            [ ! -e "$run" ] || how=(--resume "$run")
+            [ ! -e "$run/last.checkpoint" ] || how=(--resume "$run")
             echo "$run" >&2
             target/release/trainer --device cpu "${common[@]}" "${how[@]}" >"$run.log"
         done

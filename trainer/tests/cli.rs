@@ -188,6 +188,12 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
 fn quiet_prints_nothing_and_json_an_object_a_line() {
     let place = Place::new();
     assert_eq!(place.good(&format!("{TRAIN} --quiet --out quiet")), "");
+    // Neither bar nor curves where there is no terminal.
+    let text = place.good(&format!("{TRAIN} --out text"));
+    assert!(
+        !text.contains(['\u{1b}', '\r']) && !text.contains("by epoch"),
+        "{text}"
+    );
     let out = place.good(&format!(
         "{TRAIN} --log-format json --val-split 0.25 --device cpu --out run"
     ));

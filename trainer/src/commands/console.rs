@@ -101,14 +101,10 @@ impl Console {
         self.bar.finish_and_clear();
     }
 
-    /// Draws loss and accuracy by epoch, if there are two or more, where the output is a terminal.
+    /// Draws the curves, if there are two epochs or more, where the output is a terminal.
     pub fn curves(&self, epochs: &[Epoch], settings: &Settings) {
         if epochs.len() > 1 && std::io::stdout().is_terminal() {
-            let held_out = format!("{} acc", settings.held_out());
-            self.line(beside(
-                &curve("loss", epochs, |epoch| epoch.train_loss),
-                &curve(&held_out, epochs, |epoch| epoch.held_out_acc),
-            ));
+            self.line(curves(epochs, settings.held_out()));
         }
     }
 }
@@ -117,7 +113,19 @@ impl Console {
 const WIDTH: u32 = 58;
 const HEIGHT: u32 = 27;
 
-/// A curve of a value by epoch, with its name, the epochs and the values' range around it.
+/// Loss and accuracy by epoch, side by side: 9 lines of up to 75 characters.
+fn curves(epochs: &[Epoch], held_out: &str) -> String {
+    let loss = curve("loss", epochs, |epoch| epoch.train_loss);
+    let accuracy = format!("{held_out} acc");
+    let accuracy = curve(&accuracy, epochs, |epoch| epoch.held_out_acc);
+    let lines = loss.lines().zip(accuracy.lines());
+    let beside: Vec<_> = lines
+        .map(|(left, right)| format!("{left:37} {right}").trim_end().to_owned())
+        .collect();
+    beside.join("\n")
+}
+
+/// A value by epoch: its name, the curve with the range of the values beside it, first and last epoch.
 fn curve(name: &str, epochs: &[Epoch], value: fn(&Epoch) -> f64) -> String {
     let points: Vec<(f32, f32)> = epochs
         .iter()
@@ -125,25 +133,57 @@ fn curve(name: &str, epochs: &[Epoch], value: fn(&Epoch) -> f64) -> String {
         .collect();
     let (first, last) = (points[0].0, points[points.len() - 1].0);
     let mut chart = Chart::new(WIDTH, HEIGHT, first, last);
-    let shape = Shape::Lines(&points);
+    let line = Shape::Lines(&points);
     let chart = chart
-        .lineplot(&shape)
-        .x_label_format(LabelFormat::Custom(Box::new(|epoch| format!("{epoch}"))))
+        .lineplot(&line)
+        .x_label_format(LabelFormat::Custom(Box::new(|epoch| epoch.to_string())))
         .y_label_format(LabelFormat::Custom(Box::new(|value| format!("{value:.3}"))));
     chart.figures();
-    format!("{name}\n{chart}")
+    format!("{name} by epoch\n{chart}")
 }
 
-/// Two blocks of lines, side by side.
-fn beside(left: &str, right: &str) -> String {
-    let width = left
-        .lines()
-        .map(|line| line.chars().count())
-        .max()
-        .unwrap_or(0);
-    left.lines()
-        .zip(right.lines())
-        .map(|(left, right)| format!("{left:width$}  {right}").trim_end().to_owned())
-        .collect::<Vec<_>>()
-        .join("\n")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epochs(values: &[(f64, f64)]) -> Vec<Epoch> {
+        let epoch = |(epoch, &(train_loss, held_out_acc))| Epoch {
+            epoch,
+            train_loss,
+            train_acc: 0.0,
+            held_out_acc,
+            seconds: 1.0,
+        };
+        (1..).zip(values).map(epoch).collect()
+    }
+
+    /// The loss falls, the accuracy rises; blanks are Braille's.
+    #[test]
+    fn curves_stand_side_by_side() {
+        let found = curves(&epochs(&[(2.0, 0.25), (1.0, 0.5), (0.0, 0.75)]), "test");
+        let expected = [
+            "loss by epoch                         test acc by epoch",
+            "⠉⠑⠢⢄⡀......................... 2.000  ..........................⣀⠤⠒⠁ 0.750",
+            "....⠈⠉⠒⠤⣀.....................        .....................⢀⡠⠔⠒⠉....",
+            ".........⠉⠑⠢⢄⡀................        .................⣀⠤⠒⠊⠁........",
+            ".............⠈⠑⠒⠤⣀............        ............⢀⡠⠔⠒⠉.............",
+            "..................⠉⠒⠤⣀........        ........⢀⡠⠔⠊⠁.................",
+            "......................⠉⠒⠤⣀....        ....⢀⡠⠔⠊⠁.....................",
+            "..........................⠉⠒⠤⡀ 0.000  ⣀⡠⠔⠊⠁......................... 0.250",
+            "1                           3         1                           3",
+        ];
+        let found = found.replace('\u{2800}', ".");
+        assert_eq!(found.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn long_runs_and_level_ones_fit_a_terminal_too() {
+        let level = vec![(2.302, 0.1); 2];
+        let long = (1..=1000).map(|i| (1.0 / f64::from(i), f64::from(i) / 1000.0));
+        for values in [level, long.collect()] {
+            let found = curves(&epochs(&values), "test");
+            let widest = found.lines().map(|line| line.chars().count()).max();
+            assert!(found.lines().count() <= 12 && widest < Some(80), "{found}");
+        }
+    }
 }
