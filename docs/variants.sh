@@ -20,8 +20,8 @@ variants=(
     "--weight-decay 0.01"
     "--augment"
     "--average 5"
-    "--lr-schedule cosine --augment"
-    "--lr-schedule cosine --augment --weight-decay 0.01 --average 5"
+    "--lr-schedule cosine --lr 0.003"
+    "--lr-schedule cosine --lr 0.003 --augment"
 )
 cargo build -q --release -p trainer
 mkdir -p "$dir"
