@@ -93,6 +93,12 @@ nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
     if command -v nvidia-smi >/dev/null; then
         cargo test -q -p trainer --test cli -- --ignored cuda:: --skip no_library
         cargo test -q -p lenet-tests --test cuda gpu:: -- --ignored --nocapture
+        cargo run -q --release -p trainer -- bench --device cuda
+        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
+            cargo test -q -p lenet-tests --test cuda gpus:: -- --ignored --nocapture
+        else
+            echo "one GPU here: the test on two has not run"
+        fi
     else
         cargo test -q -p trainer --test cli cuda:: -- --ignored
         echo "no GPU here: the tests on one have not run"
