@@ -16,7 +16,7 @@ see() {
     local expected=0 code=0
     if [[ $1 =~ ^[0-9]+$ ]]; then expected=$1 && shift; fi
     printf '```console\n$ %s\n' "$1"
-    (eval "$1") 2>&1 | sed "s|$clone|.|g" || code=$?
+    (eval "$1") 2>&1 | sed "s|$clone|.|g; s| *$||" || code=$?
     [ "$expected" = 0 ] || echo "(exit code $code)"
     printf '```\n\n'
     [ "$code" = "$expected" ] || { echo "\`$1\` ended with $code instead of $expected" >&2 && exit 1; }
@@ -30,7 +30,7 @@ firmware/build-all.sh mps2-an386 >&2
 
 say '# Five journeys'
 say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of a first-generation AMD
-EPYC. `trainer` stands for `cargo run --release -p trainer --`.'
+EPYC, beside other work. `trainer` stands for `cargo run --release -p trainer --`.'
 
 say '## A student with the course open'
 see 'trainer --out runs/student'
@@ -44,8 +44,10 @@ see 'trainer train --resume runs/student-1 --epochs 2 --log-format json'
 say '## A developer with a board'
 say 'Without one at hand, on an emulated Cortex-M4F; `cargo run --release` in the same folder flashes a micro:bit v2.'
 see 'cd firmware && cargo qemu'
-see 'cd firmware && LENET_WEIGHTS=../runs/student/lenet.weights cargo qemu'
-see 1 'cd firmware && LENET_WEIGHTS=../runs/nothing.weights cargo build --release'
+say 'Other weights: QEMU loads them at start, a real board has them built in, and says so where there are none.'
+see 'trainer device info --qemu --weights runs/student/lenet.weights'
+see 'cd firmware && LENET_WEIGHTS=../runs/student/lenet.weights cargo build --release --bin infer && ls ../target/firmware/microbit-v2/thumbv7em-none-eabihf/release/infer'
+see 101 'cd firmware && LENET_WEIGHTS=../runs/nothing.weights cargo build --release'
 
 say '## A researcher with pictures of their own'
 say 'Three classes of PNG files, drawn by a script in place of the pictures of a microscope.'
@@ -75,18 +77,18 @@ trap 'rm -rf "$places" "$clone/mine"' EXIT
 see 1 'trainer data check --data mine'
 see 'rm mine/train/disc/too-large.png && trainer data check --data mine'
 see 'trainer --data mine --val-split 0.1 --epochs 60 --patience 10 --batch-size 32 --lr 0.003 --out runs/shapes --log-format json | tail -n 1'
-see 'trainer summary runs/shapes/lenet.weights'
-see 'trainer predict runs/shapes/lenet.weights mine/test/ring/350.png'
-see 'trainer export runs/shapes/lenet.weights --format safetensors --out runs/shapes/lenet.safetensors'
+say 'A third is chance. A net of sigmoids starts flat, here for more than a hundred epochs of 26 steps, and patience ended it long
+before. Without patience:'
+see 'trainer --data mine --val-split 0.1 --epochs 300 --batch-size 32 --lr 0.003 --out runs/longer --log-format json | tail -n 1'
+see 'trainer summary runs/longer/lenet.weights'
+see 'trainer predict runs/longer/lenet.weights mine/test/ring/350.png'
+see 'trainer export runs/longer/lenet.weights --format safetensors --out runs/longer/lenet.safetensors'
 
 say '## An engineer who must show that device and host agree'
 see 'trainer device info --qemu'
 see 'trainer device evaluate --qemu --images 1000 --json > runs/device.json; echo "exit code $?"'
 see 'trainer device compare --qemu --images 3'
-see 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5'
-say 'With other weights on the board than in the file:'
-see 3 'trainer device evaluate --qemu --images 10 --weights runs/student/lenet.weights'
-
+see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5'
 say '## A contributor who adds a layer'
 say '[Adding a layer](adding-a-layer.md) is the diary of one. The first step, a wider layer in a copy of the repository, and what says so:'
 git worktree add -q --detach "$places/wider"

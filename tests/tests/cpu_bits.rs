@@ -1,8 +1,9 @@
 //! The CPU backend against itself: every instruction set this machine has and several numbers of threads give the same
 //! parameter bytes; and against the reference, tensor by tensor and over ten steps, for odd batches.
 //!
-//! The bytes are pinned by a hash, so that machines are compared too: so far portable and AVX2 have run; AVX-512 and
-//! NEON have not. What a machine lacks is not compared there, and the output names what was.
+//! The bytes are pinned by a hash, so that machines are compared too: so far portable and AVX2 have run. AVX-512 has
+//! not, and of NEON only the vector type's own tests, under qemu-aarch64. What a machine lacks is not compared there, and
+//! the output names what was.
 
 use lenet_core::arch::{Logits, TENSORS};
 use lenet_tests::fixtures::FASHION_MNIST;
