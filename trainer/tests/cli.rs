@@ -345,6 +345,18 @@ fn shells_and_man_know_every_command() {
     );
 }
 
+/// The object, in which some fields have these values and others are measured.
+fn figures(json: &str, exact: &[(&str, u32)], measured: &[&str]) -> serde_json::Value {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    for (field, value) in exact {
+        assert_eq!(json[field], *value, "{field} in {json}");
+    }
+    for field in measured {
+        assert!(json[field].as_f64().unwrap() > 0.0, "{field} in {json}");
+    }
+    json
+}
+
 #[test]
 fn bench_tells_every_figure_to_people_and_to_scripts() {
     let place = Place::new();
@@ -367,29 +379,26 @@ fn bench_tells_every_figure_to_people_and_to_scripts() {
     ] {
         assert!(table.contains(part), "{part} in {table}");
     }
-    let json: serde_json::Value =
-        serde_json::from_str(&place.good(&format!("{bench} --json"))).unwrap();
-    for (field, value) in [
-        ("threads", 2),
-        ("batch_size", 32),
-        ("images", 96),
-        ("evaluation_images", 30),
-    ] {
-        assert_eq!(json[field], value, "{field} in {json}");
-    }
-    for field in [
-        "step_ms",
-        "epoch_s",
-        "images_per_s",
-        "gflops",
-        "peak_gflops_one_thread",
-        "peak_gflops",
-        "share_of_peak",
-        "evaluation_ms",
-        "forward_us",
-    ] {
-        assert!(json[field].as_f64().unwrap() > 0.0, "{field} in {json}");
-    }
+    let json = figures(
+        &place.good(&format!("{bench} --json")),
+        &[
+            ("threads", 2),
+            ("batch_size", 32),
+            ("images", 96),
+            ("evaluation_images", 30),
+        ],
+        &[
+            "step_ms",
+            "epoch_s",
+            "images_per_s",
+            "gflops",
+            "peak_gflops_one_thread",
+            "peak_gflops",
+            "share_of_peak",
+            "evaluation_ms",
+            "forward_us",
+        ],
+    );
     assert!(json["waiting_us"].is_f64(), "{json}");
     let phases = json["phases"].as_array().unwrap();
     assert_eq!(phases.len(), 10);

@@ -133,6 +133,29 @@ fn distance(a: &Params, b: &Params) -> f64 {
         .fold(0.0, f64::max)
 }
 
+/// The steps, and the parameters they lead to, are the CPU's within the table's tolerances.
+fn assert_is_the_cpus(what: &str, found: (&[StepStats], &State), cpu: (&[StepStats], &State)) {
+    assert_eq!(found.0.len(), cpu.0.len());
+    for (i, (step, expected)) in found.0.iter().zip(cpu.0).enumerate() {
+        assert!(
+            f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS,
+            "{what}, step {i}: {step:?} {expected:?}"
+        );
+        assert_eq!(
+            (step.images, step.correct),
+            (expected.images, expected.correct),
+            "{what}, step {i}"
+        );
+    }
+    let distance = distance(&found.1.params, &cpu.1.params);
+    println!(
+        "{what}: parameters after {} steps {distance:e} apart",
+        found.1.step
+    );
+    assert!(distance <= tolerance::WEIGHTS, "{what}: {distance}");
+    assert_eq!(found.1.step, cpu.1.step);
+}
+
 fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
     let mut logits: Vec<Logits> = vec![[0.0; 10]; split.len()];
     backend.logits(split.images(), &mut logits).unwrap();
@@ -172,23 +195,8 @@ fn ten_steps_are_those_of_the_cpu() {
 
         let ms = cuda.last_epoch_ms().unwrap();
         assert!(ms > 0.0 && ms < 1e6, "{ms}");
-        assert_eq!(steps.len(), expected.len());
-        for (i, (step, expected)) in steps.iter().zip(&expected).enumerate() {
-            assert!(
-                f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS,
-                "step {i}: {step:?} {expected:?}"
-            );
-            assert_eq!(
-                (step.images, step.correct),
-                (expected.images, expected.correct),
-                "step {i}"
-            );
-        }
         let (cuda_state, cpu_state) = (cuda.state().unwrap(), cpu.state().unwrap());
-        let distance = distance(&cuda_state.params, &cpu_state.params);
-        println!("parameters after ten steps: {distance:e} apart");
-        assert!(distance <= tolerance::WEIGHTS, "{distance}");
-        assert_eq!(cuda_state.step, cpu_state.step);
+        assert_is_the_cpus("one device", (&steps, &cuda_state), (&expected, &cpu_state));
 
         let images = &split.images()[..7];
         let mut logits = [[[0.0; 10]; 7]; 2];
@@ -377,22 +385,9 @@ fn several_devices_compute_what_the_cpu_does() {
                 [0, 1, 2, 3].map(|i| (after[i] - before[i]) as usize),
                 [6 * devices, launches, devices, devices]
             );
-            assert_eq!(steps.len(), expected.len());
-            for (i, (step, expected)) in steps.iter().zip(&expected).enumerate() {
-                assert!(
-                    f64::from(step.loss - expected.loss).abs() <= tolerance::LOSS,
-                    "step {i}: {step:?} {expected:?}"
-                );
-                assert_eq!(
-                    (step.images, step.correct),
-                    (expected.images, expected.correct),
-                    "step {i}"
-                );
-            }
             let (cuda_state, cpu_state) = (cuda.state().unwrap(), cpu.state().unwrap());
-            let distance = distance(&cuda_state.params, &cpu_state.params);
-            println!("{devices} devices: parameters after six steps {distance:e} apart");
-            assert!(distance <= tolerance::WEIGHTS, "{distance}");
+            let what = format!("{devices} devices");
+            assert_is_the_cpus(&what, (&steps, &cuda_state), (&expected, &cpu_state));
 
             let mut again = new(&state);
             assert_eq!(train(&mut again, &batches).unwrap(), steps);
