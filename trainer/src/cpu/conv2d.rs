@@ -231,6 +231,13 @@ const PAIRS: usize = FOOTPRINT / 2;
 /// Conv2's kernels laid into the footprint of a window, for each winner: `(two rows, C2, winner, vectors)`.
 pub(super) type Table = [[[[Lanes; PAIR]; 4]; C2]; PAIRS];
 
+// What the kernels keep of winners: offsets into these two in 16 bits, and the marks of the first pool in eight.
+const _: () = {
+    assert!(size_of::<KernelRows>() / size_of::<f32>() <= u16::MAX as usize);
+    assert!(size_of::<Table>() / PAIRS / size_of::<f32>() <= u16::MAX as usize);
+    assert!(ROW0 < u8::MAX as usize);
+};
+
 /// Writes the table; what no kernel covers must be zero already.
 pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table) {
     for (c_out, weight) in weight.iter().enumerate() {
