@@ -2,7 +2,7 @@
 //!
 //! The principles of this crate:
 //! 1. **The same bits everywhere.** Each sum has one written-down order, a product and a sum are rounded
-//!    separately (no fused multiply-add), and `exp` is `libm::expf` on every target, so that a host and a board
+//!    separately (no fused multiply-add), and `exp` has the bits of `libm::expf` on every target, so that a host and a board
 //!    compute equal logits, not similar ones. (Where a computation overflows to NaN, the NaN's payload is the machine's.)
 //! 2. **Shapes live in types.** A wrong shape does not compile, so the kernels have no errors to return.
 //! 3. **Nothing is owned.** Parameters are borrowed, from flash on a board; scratch belongs to the caller.
