@@ -185,36 +185,54 @@ impl Kernel for Conv2GradWeight<'_> {
                 }
             }
         }
-        /// Elements from a row of a kernel to the next.
-        const STRIDE: usize = CORNERS * ROW * LANES;
-        let rows = rows.as_flattened().as_flattened().as_flattened();
+        let rows = rows.as_flattened();
         let channels = grad.iter().zip(winner.as_chunks::<WINDOWS>().0);
         for ((grad, winner), sums) in channels.zip(&mut sums.conv2_weight) {
             // Found before they are needed: addresses that depend on a load just made hold up the multiply-adds.
-            let starts: [u16; WINDOWS] = std::array::from_fn(|window| {
+            let corners: [u8; WINDOWS] = std::array::from_fn(|window| {
                 let (dy, dx) = offset(winner[window][image]);
                 let (y, x) = (
                     2 * (window / POOL2_SIDE) + dy,
                     2 * (window % POOL2_SIDE) + dx,
                 );
-                (y * STRIDE + x * ROW * LANES) as u16
+                (y * CORNERS + x) as u8
             });
-            for (part, sums) in sums.iter_mut().enumerate() {
-                let rows = &rows[part * LANES..];
-                let mut acc: [S::V; K] = std::array::from_fn(|i| s.load(&sums[i]));
-                for (&factor, &start) in grad[image].iter().zip(&starts) {
-                    let factor = s.splat(factor);
-                    let rows: &[f32; (K - 1) * STRIDE + LANES] = rows[usize::from(start)..]
-                        .first_chunk()
-                        .expect("the kernel fits");
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let row = rows[i * STRIDE..].first_chunk().expect("a vector");
-                        *acc = s.mul_add(factor, s.load(row), *acc);
-                    }
+            match S::WIDE {
+                true => add_kernels::<S, ROW>(s, rows, &grad[image], &corners, sums),
+                false => add_kernels::<S, 1>(s, rows, &grad[image], &corners, sums),
+            }
+        }
+    }
+}
+
+/// Adds the inputs of a kernel at each of `corners`, times its factor, to one channel's sums: `P` vectors of each row at
+/// a time, as many as there are registers for.
+#[inline(always)]
+fn add_kernels<S: Simd, const P: usize>(
+    s: S,
+    rows: &[[Lanes; ROW]],
+    factors: &[f32; WINDOWS],
+    corners: &[u8; WINDOWS],
+    sums: &mut [[Lanes; K]; ROW],
+) {
+    for (part, sums) in sums.as_chunks_mut::<P>().0.iter_mut().enumerate() {
+        let mut acc: [[S::V; K]; P] =
+            std::array::from_fn(|p| std::array::from_fn(|i| s.load(&sums[p][i])));
+        for (&factor, &corner) in factors.iter().zip(corners) {
+            let factor = s.splat(factor);
+            let rows: &[[Lanes; ROW]; (K - 1) * CORNERS + 1] = rows[usize::from(corner)..]
+                .first_chunk()
+                .expect("the kernel fits");
+            for i in 0..K {
+                let row = &rows[i * CORNERS].as_chunks::<P>().0[part];
+                for p in 0..P {
+                    acc[p][i] = s.mul_add(factor, s.load(&row[p]), acc[p][i]);
                 }
-                for (acc, sum) in acc.into_iter().zip(sums) {
-                    s.store(acc, sum);
-                }
+            }
+        }
+        for (acc, sums) in acc.into_iter().zip(sums) {
+            for (acc, sum) in acc.into_iter().zip(sums) {
+                s.store(acc, sum);
             }
         }
     }
@@ -231,9 +249,9 @@ const PAIRS: usize = FOOTPRINT / 2;
 /// Conv2's kernels laid into the footprint of a window, for each winner: `(two rows, C2, winner, vectors)`.
 pub(super) type Table = [[[[Lanes; PAIR]; 4]; C2]; PAIRS];
 
-// What the kernels keep of winners: offsets into these two in 16 bits, and the marks of the first pool in eight.
+// What the kernels keep of winners: corners and the marks of the first pool in eight bits, offsets into the table in 16.
 const _: () = {
-    assert!(size_of::<KernelRows>() / size_of::<f32>() <= u16::MAX as usize);
+    assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize);
     assert!(size_of::<Table>() / PAIRS / size_of::<f32>() <= u16::MAX as usize);
     assert!(ROW0 < u8::MAX as usize);
 };

@@ -31,6 +31,39 @@ fn join(_: Avx512, low: __m256, high: __m256) -> __m512 {
     }
 }
 
+/// The same quarter of four rows.
+///
+/// Filled on the way from memory, which shuffles nothing: a 512-bit shuffle runs on one port only.
+#[inline(always)]
+fn quarters(_: Avx512, rows: [&Lanes; 4], quarter: usize) -> __m512 {
+    let [a, b, c, d] = rows;
+    let of = |row: &Lanes| row.as_chunks::<4>().0[quarter].as_ptr();
+    let [a, b, c, d] = [of(a), of(b), of(c), of(d)];
+    // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves; each has four floats, and the loads need no alignment.
+    unsafe {
+        let v = _mm512_castps128_ps512(_mm_loadu_ps(a));
+        let v = _mm512_insertf32x4::<1>(v, _mm_loadu_ps(b));
+        let v = _mm512_insertf32x4::<2>(v, _mm_loadu_ps(c));
+        _mm512_insertf32x4::<3>(v, _mm_loadu_ps(d))
+    }
+}
+
+/// Four rows of four in each quarter of the registers, turned.
+#[inline(always)]
+fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
+    unsafe {
+        let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_shuffle_ps::<0x44>(ab0, cd0),
+            _mm512_shuffle_ps::<0xee>(ab0, cd0),
+            _mm512_shuffle_ps::<0x44>(ab1, cd1),
+            _mm512_shuffle_ps::<0xee>(ab1, cd1),
+        ]
+    }
+}
+
 impl Simd for Avx512 {
     type V = __m512;
     const WIDE: bool = true;
@@ -136,40 +169,16 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
-        // SAFETY: the CPU has AVX-512F, as `self` proves.
-        unsafe {
-            let rows = from.map(|row| self.load(row));
-            // Pairs of rows, then fours: in each quarter of a register, one column of four rows.
-            let mut fours = [rows[0]; 16];
-            for q in 0..4 {
-                let [a, b, c, d] = [
-                    rows[4 * q],
-                    rows[4 * q + 1],
-                    rows[4 * q + 2],
-                    rows[4 * q + 3],
-                ];
-                let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-                let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-                fours[4 * q] = _mm512_shuffle_ps::<0x44>(ab0, cd0);
-                fours[4 * q + 1] = _mm512_shuffle_ps::<0xee>(ab0, cd0);
-                fours[4 * q + 2] = _mm512_shuffle_ps::<0x44>(ab1, cd1);
-                fours[4 * q + 3] = _mm512_shuffle_ps::<0xee>(ab1, cd1);
-            }
-            // `fours[4q + k]` has in quarter `r` the column `4r + k` of rows `4q` to `4q + 3`: now turn the quarters.
-            for k in 0..4 {
-                let [a, b, c, d] = [fours[k], fours[4 + k], fours[8 + k], fours[12 + k]];
-                let (ab0, ab1) = (
-                    _mm512_shuffle_f32x4::<0x44>(a, b),
-                    _mm512_shuffle_f32x4::<0xee>(a, b),
-                );
-                let (cd0, cd1) = (
-                    _mm512_shuffle_f32x4::<0x44>(c, d),
-                    _mm512_shuffle_f32x4::<0xee>(c, d),
-                );
-                self.store(_mm512_shuffle_f32x4::<0x88>(ab0, cd0), to[k]);
-                self.store(_mm512_shuffle_f32x4::<0xdd>(ab0, cd0), to[4 + k]);
-                self.store(_mm512_shuffle_f32x4::<0x88>(ab1, cd1), to[8 + k]);
-                self.store(_mm512_shuffle_f32x4::<0xdd>(ab1, cd1), to[12 + k]);
+        let mut to = to.into_iter();
+        for quarter in 0..4 {
+            let [a, b, c, d] = [
+                quarters(self, [from[0], from[4], from[8], from[12]], quarter),
+                quarters(self, [from[1], from[5], from[9], from[13]], quarter),
+                quarters(self, [from[2], from[6], from[10], from[14]], quarter),
+                quarters(self, [from[3], from[7], from[11], from[15]], quarter),
+            ];
+            for (v, to) in transpose4(self, [a, b, c, d]).into_iter().zip(&mut to) {
+                self.store(v, to);
             }
         }
     }
