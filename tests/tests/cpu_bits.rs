@@ -50,7 +50,7 @@ fn hash(state: &State) -> u64 {
 }
 
 /// Of all machines. A change here means that a seed no longer gives the weights it gave before.
-const HASH: u64 = 0xd433cd1c44c46a2c;
+const HASH: u64 = 0xc40650b3ae5d4058;
 
 #[test]
 fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {

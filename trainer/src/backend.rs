@@ -93,7 +93,7 @@ pub trait Backend {
     fn train(
         &mut self,
         batches: &Batches,
-        on_step: &mut dyn FnMut(StepStats) -> ControlFlow<()>,
+        on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error>;
 
     /// The logits of images by the present parameters. `out` has the length of `images`.

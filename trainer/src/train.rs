@@ -184,7 +184,7 @@ pub fn train(
     data: &Dataset,
     plan: &Plan,
     progress: &mut Progress,
-    on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>, Error>,
+    on_event: &mut (dyn FnMut(Event<'_>) -> Result<ControlFlow<()>, Error> + Send),
 ) -> Result<ControlFlow<()>, Error> {
     let images = data.train.len();
     let (all_steps, per_epoch) = (plan.steps(images), plan.steps_per_epoch(images));

@@ -11,12 +11,12 @@
 //! * by conv1's weight: as conv2's, with rows of eight pixels of which five count, two channels in a vector.
 
 use super::linear::Panel;
-use super::pixels::PaddedRows;
+use super::pixels::transpose_bytes;
 use super::simd::{Kernel, LANES, Lanes, Simd};
 use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, SIDE};
 
 /// Windows of the second pool.
-const WINDOWS: usize = POOL2_SIDE * POOL2_SIDE;
+pub(super) const WINDOWS: usize = POOL2_SIDE * POOL2_SIDE;
 
 /// Elements of pool1.
 pub(super) const POOL1: usize = C1 * POOL1_SIDE * POOL1_SIDE;
@@ -49,6 +49,27 @@ impl Kernel for Turn<'_> {
     }
 }
 
+/// Turns pool1, or its gradient, from one image after the other to sixteen interleaved.
+pub(super) struct TurnBack<'a> {
+    pub images: &'a [Rows; LANES],
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`; overwritten.
+    pub out: &'a mut [Lanes; POOL1],
+}
+
+impl Kernel for TurnBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (k, block) in self.out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            s.transpose(
+                self.images.each_ref().map(|image| &image[k]),
+                block.each_mut(),
+            );
+        }
+    }
+}
+
 /// Vectors that hold a row of conv2's kernel, `(K, C1)`.
 const ROW: usize = (K * C1).div_ceil(LANES);
 /// Places of a kernel's corner in pool1, a side.
@@ -61,28 +82,23 @@ pub(super) type KernelRows = [[[Lanes; ROW]; CORNERS]; POOL1_SIDE];
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Sums {
-    /// `(C1 / 2, K, two channels, eight columns)`
-    pub conv1_weight: [[Lanes; K]; C1 / 2],
-    /// Eight positions' channels.
-    pub conv1_bias: [Lanes; 3],
     /// `(C2, ROW, K, LANES)`
     pub conv2_weight: [[[Lanes; K]; ROW]; C2],
     /// `(C2, LANES)`
     pub conv2_bias: [Lanes; C2],
+    /// `(C1, K, K, LANES)`
+    pub conv1_weight: [[[Lanes; K]; K]; C1],
+    /// `(C1, LANES)`
+    pub conv1_bias: [Lanes; C1],
 }
 
 impl Sums {
     pub(super) fn conv1_weight(&self, c_out: usize, i: usize, j: usize) -> f32 {
-        self.conv1_weight[c_out / 2][i][c_out % 2 * 8 + j]
+        super::linear::sum_lanes(self.conv1_weight[c_out][i][j])
     }
 
     pub(super) fn conv1_bias(&self, c_out: usize) -> f32 {
-        self.conv1_bias
-            .as_flattened()
-            .iter()
-            .skip(c_out)
-            .step_by(C1)
-            .sum()
+        super::linear::sum_lanes(self.conv1_bias[c_out])
     }
 
     pub(super) fn conv2_weight(&self, c_out: usize, c_in: usize, i: usize, j: usize) -> f32 {
@@ -116,12 +132,6 @@ impl Kernel for AddSums<'_> {
     }
 }
 
-/// The place in its window of a winner from 0 to 3.
-#[inline(always)]
-fn offset(winner: u8) -> (usize, usize) {
-    (usize::from(winner >> 1 & 1), usize::from(winner & 1))
-}
-
 /// A group's gradient by conv2's bias: a sum over windows.
 pub(super) struct Conv2GradBias<'a> {
     /// By conv2's pooled output before the sigmoid, `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`.
@@ -150,8 +160,8 @@ pub(super) struct Conv2GradWeight<'a> {
     pub pool1: &'a Rows,
     /// By conv2's pooled output before the sigmoid, `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`.
     pub grad: &'a [Panel; C2],
-    /// `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`
-    pub winner: &'a [[u8; LANES]; FLAT],
+    /// `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`
+    pub winner: &'a [[[u8; WINDOWS]; LANES]; C2],
     /// The image's lane in `grad` and `winner`.
     pub image: usize,
     /// Scratch; overwritten.
@@ -186,17 +196,14 @@ impl Kernel for Conv2GradWeight<'_> {
             }
         }
         let rows = rows.as_flattened();
-        let channels = grad.iter().zip(winner.as_chunks::<WINDOWS>().0);
+        let channels = grad.iter().zip(winner);
         for ((grad, winner), sums) in channels.zip(&mut sums.conv2_weight) {
             // Found before they are needed: addresses that depend on a load just made hold up the multiply-adds.
-            let corners: [u8; WINDOWS] = std::array::from_fn(|window| {
-                let (dy, dx) = offset(winner[window][image]);
-                let (y, x) = (
-                    2 * (window / POOL2_SIDE) + dy,
-                    2 * (window % POOL2_SIDE) + dx,
-                );
-                (y * CORNERS + x) as u8
-            });
+            let mut corners = [0; WINDOWS];
+            for (window, (corner, winner)) in corners.iter_mut().zip(winner[image]).enumerate() {
+                let first = 2 * (window / POOL2_SIDE * CORNERS + window % POOL2_SIDE);
+                *corner = first as u8 + (winner >> 1) * CORNERS as u8 + (winner & 1);
+            }
             match S::WIDE {
                 true => add_kernels::<S, ROW>(s, rows, &grad[image], &corners, sums),
                 false => add_kernels::<S, 1>(s, rows, &grad[image], &corners, sums),
@@ -216,8 +223,12 @@ fn add_kernels<S: Simd, const P: usize>(
     sums: &mut [[Lanes; K]; ROW],
 ) {
     for (part, sums) in sums.as_chunks_mut::<P>().0.iter_mut().enumerate() {
-        let mut acc: [[S::V; K]; P] =
-            std::array::from_fn(|p| std::array::from_fn(|i| s.load(&sums[p][i])));
+        let mut acc = [[s.splat(0.0); K]; P];
+        for p in 0..P {
+            for i in 0..K {
+                acc[p][i] = s.load(&sums[p][i]);
+            }
+        }
         for (&factor, &corner) in factors.iter().zip(corners) {
             let factor = s.splat(factor);
             let rows: &[[Lanes; ROW]; (K - 1) * CORNERS + 1] = rows[usize::from(corner)..]
@@ -240,31 +251,41 @@ fn add_kernels<S: Simd, const P: usize>(
 
 /// Side of what a pool's window reads.
 const FOOTPRINT: usize = K + 1;
-/// Elements of a row of a footprint, `(FOOTPRINT, C1)`, with zeros up to whole half vectors.
-const FOOTPRINT_ROW: usize = (FOOTPRINT * C1).next_multiple_of(LANES / 2);
-/// Vectors of two rows, which are summed at once.
-const PAIR: usize = 2 * FOOTPRINT_ROW / LANES;
-const PAIRS: usize = FOOTPRINT / 2;
+/// Elements of a row of a footprint, `(FOOTPRINT, C1)`.
+const FOOTPRINT_ROW: usize = FOOTPRINT * C1;
+/// Vectors that hold the rows of a footprint that every winner's kernel covers: all but the first and the last.
+const MIDDLE: usize = (FOOTPRINT - 2) * FOOTPRINT_ROW / LANES;
+/// Vectors that hold the first row of a footprint, or the last: a winner's kernel covers one of them.
+const EDGE: usize = FOOTPRINT_ROW.div_ceil(LANES);
 
-/// Conv2's kernels laid into the footprint of a window, for each winner: `(two rows, C2, winner, vectors)`.
-pub(super) type Table = [[[[Lanes; PAIR]; 4]; C2]; PAIRS];
+/// Conv2's kernels laid into the footprint of a window, for each channel and winner.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Table {
+    middle: [[Lanes; MIDDLE]; 4 * C2],
+    /// The first row if the winner is in the upper row of the window, the last row if it is in the lower one.
+    edge: [[Lanes; EDGE]; 4 * C2],
+}
 
-// What the kernels keep of winners: corners and the marks of the first pool in eight bits, offsets into the table in 16.
 const _: () = {
-    assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize);
-    assert!(size_of::<Table>() / PAIRS / size_of::<f32>() <= u16::MAX as usize);
-    assert!(ROW0 < u8::MAX as usize);
+    assert!((FOOTPRINT - 2) * FOOTPRINT_ROW == MIDDLE * LANES);
+    // Corners, and places in the table, are kept in eight bits.
+    assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize && 4 * C2 <= u8::MAX as usize);
 };
 
 /// Writes the table; what no kernel covers must be zero already.
 pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table) {
     for (c_out, weight) in weight.iter().enumerate() {
         for winner in 0..4 {
-            let (dy, dx) = offset(winner);
+            let (dy, dx) = (winner / 2, winner % 2);
+            let middle = table.middle[4 * c_out + winner].as_flattened_mut();
+            let edge = table.edge[4 * c_out + winner].as_flattened_mut();
             for (c_in, weight) in weight.iter().enumerate() {
                 for (i, weight) in weight.iter().enumerate() {
-                    let rows = &mut table[(dy + i) / 2][c_out][usize::from(winner)];
-                    let row = &mut rows.as_flattened_mut()[(dy + i) % 2 * FOOTPRINT_ROW..];
+                    let row = match dy + i {
+                        0 | K => &mut edge[..],
+                        y => &mut middle[(y - 1) * FOOTPRINT_ROW..],
+                    };
                     for (j, &weight) in weight.iter().enumerate() {
                         row[(dx + j) * C1 + c_in] = weight;
                     }
@@ -274,150 +295,310 @@ pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table)
     }
 }
 
-/// A group's gradient by conv2's input.
-pub(super) struct Conv2GradInput<'a> {
-    pub table: &'a Table,
-    /// As for [`Conv2GradWeight`].
-    pub grad: &'a [Panel; C2],
-    /// As for [`Conv2GradWeight`].
-    pub winner: &'a [[u8; LANES]; FLAT],
-    /// By pool1, for as many images as there are; overwritten.
-    pub grad_input: &'a mut [Rows],
+/// What passes back through the windows of the second pool of one image: `(POOL2_SIDE, POOL2_SIDE, C2)`.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Entries {
+    /// The gradient by conv2's pooled output before the sigmoid.
+    grad: [[f32; C2]; WINDOWS],
+    /// The same where the winner is in the upper row of the window, zero elsewhere.
+    upper: [[f32; C2]; WINDOWS],
+    /// The same for the lower row.
+    lower: [[f32; C2]; WINDOWS],
+    /// The winner's kernel in the table.
+    kernel: [[u8; C2]; WINDOWS],
 }
 
-impl Kernel for Conv2GradInput<'_> {
+/// Sorts what passes back through the second pool by images.
+pub(super) struct Sort<'a> {
+    /// By conv2's pooled output before the sigmoid, `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`.
+    pub grad: &'a [Lanes; FLAT],
+    /// As `grad`.
+    pub winner: &'a [[u8; LANES]; FLAT],
+    /// Overwritten.
+    pub entries: &'a mut [Entries; LANES],
+    /// `grad` as `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`; overwritten.
+    pub grad_images: &'a mut [Panel; C2],
+    /// `winner` likewise; overwritten.
+    pub winner_images: &'a mut [[[u8; WINDOWS]; LANES]; C2],
+}
+
+impl Kernel for Sort<'_> {
     type Output = ();
 
-    /// Two rows of the table stay in the fastest cache while all images use them; the lowest come first, so that what a
-    /// row gets from the windows above it is added in their order.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self {
-            table,
             grad,
             winner,
-            grad_input,
+            entries,
+            grad_images,
+            winner_images,
         } = self;
-        assert!(grad_input.len() <= LANES);
-        // Where in two rows of the table each kernel starts, found before it is needed: (image, window, C2).
-        let mut starts = [[[0u16; C2]; WINDOWS]; LANES];
-        for (at, winner) in winner.iter().enumerate() {
-            let (c_out, window) = (at / WINDOWS, at % WINDOWS);
-            for (starts, winner) in starts.iter_mut().zip(winner) {
-                let kernel = 4 * c_out + usize::from(winner & 3);
-                starts[window][c_out] = (kernel * PAIR * LANES) as u16;
-            }
+        let (grads, winners) = (
+            grad.as_chunks::<WINDOWS>().0,
+            winner.as_chunks::<WINDOWS>().0,
+        );
+        for channel in 0..C2 {
+            s.transpose(grads[channel].each_ref(), grad_images[channel].each_mut());
+            transpose_bytes(
+                winners[channel].each_ref(),
+                winner_images[channel].each_mut(),
+            );
         }
-        grad_input.fill(bytemuck::Zeroable::zeroed());
-        for (pair, table) in table.iter().enumerate().rev() {
-            let table = table.as_flattened().as_flattened().as_flattened();
-            for (image, grad_input) in grad_input.iter_mut().enumerate() {
-                for (window, starts) in starts[image].iter().enumerate() {
-                    let mut acc = [s.splat(0.0); PAIR];
-                    for (grad, &start) in grad.iter().zip(starts) {
-                        let factor = s.splat(grad[image][window]);
-                        let kernel: &[f32; PAIR * LANES] = table[usize::from(start)..]
-                            .first_chunk()
-                            .expect("a kernel of the table");
-                        for (acc, kernel) in acc.iter_mut().zip(kernel.as_chunks().0) {
-                            *acc = s.mul_add(factor, s.load(kernel), *acc);
-                        }
-                    }
-                    let (y, x) = (2 * (window / POOL2_SIDE + pair), 2 * (window % POOL2_SIDE));
-                    let rows = &mut grad_input.as_flattened_mut()[y * ROW1 + x * C1..];
-                    add_pair(s, acc, rows);
+        let (mut upper, mut lower) = ([[0.0; LANES]; C2], [[0.0; LANES]; C2]);
+        for window in 0..WINDOWS {
+            let grads: [&Lanes; C2] = std::array::from_fn(|channel| &grads[channel][window]);
+            let winners: [&[u8; LANES]; C2] =
+                std::array::from_fn(|channel| &winners[channel][window]);
+            for channel in 0..C2 {
+                let (zero, one) = (s.splat(0.0), s.splat(1.0));
+                let winner = s.load_bytes(winners[channel]);
+                let grad = s.load(grads[channel]);
+                s.store(s.select_gt(winner, one, zero, grad), &mut upper[channel]);
+                s.store(s.select_gt(winner, one, grad, zero), &mut lower[channel]);
+            }
+            s.transpose(
+                grads,
+                entries.each_mut().map(|image| &mut image.grad[window]),
+            );
+            s.transpose(
+                upper.each_ref(),
+                entries.each_mut().map(|image| &mut image.upper[window]),
+            );
+            s.transpose(
+                lower.each_ref(),
+                entries.each_mut().map(|image| &mut image.lower[window]),
+            );
+            transpose_bytes(
+                winners,
+                entries.each_mut().map(|image| &mut image.kernel[window]),
+            );
+            for image in entries.iter_mut() {
+                for (channel, kernel) in image.kernel[window].iter_mut().enumerate() {
+                    *kernel += 4 * channel as u8;
                 }
             }
         }
     }
 }
 
-/// Adds two rows of a footprint to the rows at the start of `rows`; the zeros behind them change nothing there.
-#[inline(always)]
-fn add_pair<S: Simd>(s: S, pair: [S::V; PAIR], rows: &mut [f32]) {
-    const { assert!(FOOTPRINT_ROW == 2 * LANES + LANES / 2 && PAIR == 5) }
-    let (first, second) = rows.split_at_mut(ROW1);
-    let (first, middle) = first[..FOOTPRINT_ROW].split_at_mut(2 * LANES);
-    let (middle2, second) = second[..FOOTPRINT_ROW].split_at_mut(LANES / 2);
-    let ([first0, first1], [second0, second1]): (&mut [Lanes], &mut [Lanes]) =
-        (first.as_chunks_mut().0, second.as_chunks_mut().0)
-    else {
-        unreachable!("two vectors each")
-    };
-    let halves = (
-        middle.first_chunk_mut().expect("half a vector"),
-        middle2.first_chunk_mut().expect("half a vector"),
-    );
-    s.store(s.add(s.load(first0), pair[0]), first0);
-    s.store(s.add(s.load(first1), pair[1]), first1);
-    let sum = s.add(s.load_halves(halves.0, halves.1), pair[2]);
-    s.store_halves(sum, halves.0, halves.1);
-    s.store(s.add(s.load(second0), pair[3]), second0);
-    s.store(s.add(s.load(second1), pair[4]), second1);
+/// A group's gradient by conv2's input.
+pub(super) struct Conv2GradInput<'a> {
+    pub table: &'a Table,
+    /// As many as there are images.
+    pub entries: &'a [Entries],
+    /// By pool1, as many; overwritten.
+    pub grad_input: &'a mut [Rows],
 }
 
-/// Adds one image's gradient by conv1's parameters.
-pub(super) struct Conv1GradParams<'a> {
-    pub image: &'a PaddedRows,
-    /// By conv1's pooled output before the sigmoid.
-    pub grad: &'a Rows,
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`, by [`CONV1_MARKS`].
-    pub winner: &'a [[u8; LANES]; POOL1],
-    /// The image's lane in `winner`.
-    pub lane: usize,
-    /// Added to.
-    pub sums: &'a mut Sums,
-}
-
-/// Elements of a row of the image.
-const ROW0: usize = size_of::<PaddedRows>() / size_of::<f32>() / SIDE;
-/// The winners of the first pool are marked by how far into the image their position is from the window's first.
-pub(super) const CONV1_MARKS: [u8; 4] = [0, 1, ROW0 as u8, ROW0 as u8 + 1];
-
-/// From the first pixel that conv1's kernel reads to the last, and three more.
-type Window = [f32; (K - 1) * ROW0 + 8];
-
-/// At the winner's position in the window `y`, `x` of the first pool.
-#[inline(always)]
-fn window(image: &PaddedRows, y: usize, x: usize, winner: u8) -> &Window {
-    image.as_flattened()[2 * (y * ROW0 + x) + usize::from(winner)..]
-        .first_chunk()
-        .expect("the kernel fits")
-}
-
-/// The kernel's row `i`, and three more pixels.
-#[inline(always)]
-fn eight(window: &Window, i: usize) -> &[f32; 8] {
-    window[i * ROW0..].first_chunk().expect("eight pixels")
-}
-
-impl Kernel for Conv1GradParams<'_> {
+impl Kernel for Conv2GradInput<'_> {
     type Output = ();
 
+    /// The middles of all images come first, then the edges, so that half of the table at a time stays in the fastest
+    /// cache. A window's sums are added where they lie only after the next window's, as what has just been stored
+    /// cannot be loaded at another alignment at once.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self {
-            image,
-            grad,
-            winner,
-            lane,
-            sums,
+            table,
+            entries,
+            grad_input,
         } = self;
-        assert!(lane < LANES);
-        let grad = grad.as_flattened();
-        let (grads, winners) = (grad.as_chunks::<C1>().0, winner.as_chunks::<C1>().0);
-        for (pair, sums) in sums.conv1_weight.iter_mut().enumerate() {
-            let mut acc: [S::V; K] = std::array::from_fn(|i| s.load(&sums[i]));
-            for y in 0..POOL1_SIDE {
-                for x in 0..POOL1_SIDE {
-                    let at = y * POOL1_SIDE + x;
-                    let (grad, winner) = (&grads[at], &winners[at]);
-                    let factors = s.splat_halves(grad[2 * pair], grad[2 * pair + 1]);
-                    let low = window(image, y, x, winner[2 * pair][lane]);
-                    let high = window(image, y, x, winner[2 * pair + 1][lane]);
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let pixels = s.load_halves(eight(low, i), eight(high, i));
-                        *acc = s.mul_add(factors, pixels, *acc);
+        for (entries, rows) in entries.iter().zip(grad_input.iter_mut()) {
+            *rows = bytemuck::Zeroable::zeroed();
+            let mut sums = [[[0.0; LANES]; MIDDLE]; 2];
+            for window in 0..=WINDOWS {
+                if window < WINDOWS {
+                    let sums = &mut sums[window % 2];
+                    if S::WIDE {
+                        middle::<S, MIDDLE>(s, &table.middle, entries, window, 0, sums);
+                    } else {
+                        middle::<S, 5>(s, &table.middle, entries, window, 0, sums);
+                        middle::<S, { MIDDLE - 5 }>(s, &table.middle, entries, window, 5, sums);
+                    }
+                }
+                if let Some(window) = window.checked_sub(1) {
+                    let sums = sums[window % 2].as_flattened().as_chunks().0;
+                    for (y, sums) in sums.iter().enumerate() {
+                        add_row(s, rows, window, 1 + y, sums);
+                    }
+                }
+            }
+        }
+        for (entries, rows) in entries.iter().zip(grad_input) {
+            let mut sums = [[[[0.0; LANES]; EDGE]; 2]; 2];
+            for window in 0..=WINDOWS {
+                if window < WINDOWS {
+                    edges(s, &table.edge, entries, window, &mut sums[window % 2]);
+                }
+                if let Some(window) = window.checked_sub(1) {
+                    for (y, sums) in [0, FOOTPRINT - 1].into_iter().zip(&sums[window % 2]) {
+                        let sums = sums.as_flattened().first_chunk().expect("a row");
+                        add_row(s, rows, window, y, sums);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `N` vectors from `first` on of the middle of a window's footprint, summed over the channels.
+#[inline(always)]
+fn middle<S: Simd, const N: usize>(
+    s: S,
+    table: &[[Lanes; MIDDLE]; 4 * C2],
+    entries: &Entries,
+    window: usize,
+    first: usize,
+    sums: &mut [Lanes; MIDDLE],
+) {
+    let mut acc = [s.splat(0.0); N];
+    for (&grad, &kernel) in entries.grad[window].iter().zip(&entries.kernel[window]) {
+        let grad = s.splat(grad);
+        let kernel: &[Lanes; N] = table[usize::from(kernel)][first..]
+            .first_chunk()
+            .expect("N vectors");
+        for v in 0..N {
+            acc[v] = s.mul_add(grad, s.load(&kernel[v]), acc[v]);
+        }
+    }
+    for (acc, sum) in acc.into_iter().zip(&mut sums[first..]) {
+        s.store(acc, sum);
+    }
+}
+
+/// The first and the last row of a window's footprint, summed over the channels.
+#[inline(always)]
+fn edges<S: Simd>(
+    s: S,
+    table: &[[Lanes; EDGE]; 4 * C2],
+    entries: &Entries,
+    window: usize,
+    sums: &mut [[Lanes; EDGE]; 2],
+) {
+    let (mut first, mut last) = ([s.splat(0.0); EDGE], [s.splat(0.0); EDGE]);
+    for channel in 0..C2 {
+        let kernel = &table[usize::from(entries.kernel[window][channel])];
+        let upper = s.splat(entries.upper[window][channel]);
+        let lower = s.splat(entries.lower[window][channel]);
+        for v in 0..EDGE {
+            let kernel = s.load(&kernel[v]);
+            first[v] = s.mul_add(upper, kernel, first[v]);
+            last[v] = s.mul_add(lower, kernel, last[v]);
+        }
+    }
+    for v in 0..EDGE {
+        s.store(first[v], &mut sums[0][v]);
+        s.store(last[v], &mut sums[1][v]);
+    }
+}
+
+/// Adds the sums of row `y` of a window's footprint to the rows of pool1.
+#[inline(always)]
+fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[f32; FOOTPRINT_ROW]) {
+    let (y, x) = (
+        2 * (window / POOL2_SIDE) + y,
+        2 * (window % POOL2_SIDE) * C1,
+    );
+    let row: &mut [f32; FOOTPRINT_ROW] = rows.as_flattened_mut()[y * ROW1 + x..]
+        .first_chunk_mut()
+        .expect("the footprint fits");
+    let (sums, rest_sums) = sums.as_chunks::<LANES>();
+    let (row, rest) = row.as_chunks_mut::<LANES>();
+    for (to, sum) in row.iter_mut().zip(sums) {
+        s.store(s.add(s.load(to), s.load(sum)), to);
+    }
+    for (to, sum) in rest.iter_mut().zip(rest_sums) {
+        *to += sum;
+    }
+}
+
+/// A group's gradient by conv1's parameters.
+///
+/// Each lane has its own winner. Where a choice is cheap, a multiply-add takes for each lane the pixel that its winner
+/// saw; elsewhere the gradient is laid into the four positions of the window, zero where the lane's winner is not, with
+/// a multiply-add for each. The sums are the same, as zero times a pixel adds nothing.
+pub(super) struct Conv1GradParams<'a> {
+    /// `(SIDE, SIDE, 1, LANES)`
+    pub image: &'a [[[Lanes; 1]; SIDE]; SIDE],
+    /// By conv1's pooled output before the sigmoid, `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`.
+    pub grad: &'a [Lanes; POOL1],
+    /// As `grad`.
+    pub winner: &'a [[u8; LANES]; POOL1],
+    /// Overwritten, for conv1.
+    pub sums: &'a mut Sums,
+}
+
+impl Conv1GradParams<'_> {
+    /// Adds the windows of row `y` to the sums of `R` rows of a kernel from `first` on, by choice.
+    #[inline(always)]
+    fn choose<S: Simd, const R: usize>(&mut self, s: S, y: usize, channel: usize, first: usize) {
+        let sums: &mut [[Lanes; K]; R] = self.sums.conv1_weight[channel][first..]
+            .first_chunk_mut()
+            .expect("rows of a kernel");
+        let mut acc = [[s.splat(0.0); K]; R];
+        for i in 0..R {
+            for j in 0..K {
+                acc[i][j] = s.load(&sums[i][j]);
+            }
+        }
+        let (one, half) = (s.splat(1.0), s.splat(0.5));
+        for x in 0..POOL1_SIDE {
+            let at = (y * POOL1_SIDE + x) * C1 + channel;
+            let grad = s.load(&self.grad[at]);
+            // 0 or 1 in the upper row, 2 or 3 in the lower one.
+            let winner = s.load_bytes(&self.winner[at]);
+            let column = s.select_gt(winner, one, s.sub(winner, s.splat(2.0)), winner);
+            let mut upper = [grad; K];
+            for i in 0..=R {
+                let pixels: &[[Lanes; 1]; K + 1] = self.image[2 * y + first + i][2 * x..]
+                    .first_chunk()
+                    .expect("a row of the window");
+                for j in 0..K {
+                    let (left, right) = (s.load(&pixels[j][0]), s.load(&pixels[j + 1][0]));
+                    let lower = s.select_gt(column, half, right, left);
+                    if i > 0 {
+                        let pixel = s.select_gt(winner, one, lower, upper[j]);
+                        acc[i - 1][j] = s.mul_add(grad, pixel, acc[i - 1][j]);
+                    }
+                    upper[j] = lower;
+                }
+            }
+        }
+        for (acc, sums) in acc.into_iter().zip(sums) {
+            for (acc, sum) in acc.into_iter().zip(sums) {
+                s.store(acc, sum);
+            }
+        }
+    }
+}
+
+impl Conv1GradParams<'_> {
+    /// Adds the windows of row `y` to the sums of a kernel, position by position.
+    #[inline(always)]
+    fn lay_out<S: Simd>(&mut self, s: S, y: usize, channel: usize) {
+        let mut grads = [[[0.0; LANES]; 4]; POOL1_SIDE];
+        for (x, grads) in grads.iter_mut().enumerate() {
+            let at = (y * POOL1_SIDE + x) * C1 + channel;
+            let (grad, winner) = (s.load(&self.grad[at]), s.load_bytes(&self.winner[at]));
+            for (position, to) in grads.iter_mut().enumerate() {
+                let off = s.sub(winner, s.splat(position as f32));
+                let here = s.select_gt(s.splat(0.5), s.mul(off, off), grad, s.splat(0.0));
+                s.store(here, to);
+            }
+        }
+        for (i, sums) in self.sums.conv1_weight[channel].iter_mut().enumerate() {
+            let mut acc: [S::V; K] = std::array::from_fn(|j| s.load(&sums[j]));
+            for (x, grads) in grads.iter().enumerate() {
+                for (position, grad) in grads.iter().enumerate() {
+                    let (dy, dx) = (position / 2, position % 2);
+                    let pixels: &[[Lanes; 1]; K] = self.image[2 * y + i + dy][2 * x + dx..]
+                        .first_chunk()
+                        .expect("a row of the window");
+                    let grad = s.load(grad);
+                    for j in 0..K {
+                        acc[j] = s.mul_add(grad, s.load(&pixels[j][0]), acc[j]);
                     }
                 }
             }
@@ -425,18 +606,33 @@ impl Kernel for Conv1GradParams<'_> {
                 s.store(acc, sum);
             }
         }
-        // Six channels and sixteen lanes meet again after three vectors: eight positions. A row has four and a half.
-        let mut acc: [S::V; 3] = std::array::from_fn(|v| s.load(&sums.conv1_bias[v]));
-        for row in grad.as_chunks::<ROW1>().0 {
-            let (whole, half) = row.as_chunks::<LANES>();
-            for (v, lanes) in whole.iter().enumerate() {
-                acc[v % 3] = s.add(acc[v % 3], s.load(lanes));
+    }
+}
+
+impl Kernel for Conv1GradParams<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        self.sums.conv1_weight = bytemuck::Zeroable::zeroed();
+        for y in 0..POOL1_SIDE {
+            for channel in 0..C1 {
+                if S::WIDE {
+                    self.choose::<S, 3>(s, y, channel, 0);
+                    self.choose::<S, 2>(s, y, channel, 3);
+                } else {
+                    self.lay_out(s, y, channel);
+                }
             }
-            let half = half.first_chunk().expect("half a vector");
-            acc[1] = s.add(acc[1], s.load_halves(half, &[0.0; LANES / 2]));
         }
-        for (acc, sum) in acc.into_iter().zip(&mut sums.conv1_bias) {
-            s.store(acc, sum);
+        let mut bias = [s.splat(0.0); C1];
+        for grad in self.grad.as_chunks::<C1>().0 {
+            for (bias, grad) in bias.iter_mut().zip(grad) {
+                *bias = s.add(*bias, s.load(grad));
+            }
+        }
+        for (bias, sum) in bias.into_iter().zip(&mut self.sums.conv1_bias) {
+            s.store(bias, sum);
         }
     }
 }

@@ -29,9 +29,7 @@ pub(super) struct ConvPoolSigmoid<
     pub bias: &'a [f32; C_OUT],
     /// `(POOLED, POOLED, C_OUT, LANES)`, or `(C_OUT, POOLED, POOLED, LANES)` if `channels_first`; overwritten.
     pub out: &'a mut [Lanes; OUT],
-    /// For each position of a window, in row order, what to write into `winner` where it won.
-    pub marks: [u8; 4],
-    /// Which position of its window won, by its mark; laid out as `out`; overwritten.
+    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten.
     pub winner: &'a mut [[u8; LANES]; OUT],
     /// Whether the output's channels are its outermost dimension.
     pub channels_first: bool,
@@ -80,13 +78,13 @@ impl<const C_IN: usize, const C_OUT: usize, const SIDE: usize, const ROW: usize,
                             }
                         }
                         for (p, sums) in sums.into_iter().enumerate() {
-                            let position = s.splat(f32::from(self.marks[first + p]));
+                            let position = s.splat((first + p) as f32);
                             for t in 0..T {
                                 if first + p == 0 {
                                     (best[t], winner[t]) = (sums[t], position);
                                 } else {
                                     winner[t] = s.select_gt(sums[t], best[t], position, winner[t]);
-                                    best[t] = s.select_gt(sums[t], best[t], sums[t], best[t]);
+                                    best[t] = s.max(sums[t], best[t]);
                                 }
                             }
                         }

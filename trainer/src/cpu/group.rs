@@ -2,12 +2,12 @@
 
 use super::conv_pool_sigmoid::{ConvPoolSigmoid, kernel_rows};
 use super::conv2d::{
-    CONV1_MARKS, Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows,
-    POOL1, Rows, Sums, Table, Turn, write_table,
+    Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries, KernelRows, POOL1,
+    Rows, Sort, Sums, Table, Turn, TurnBack, WINDOWS, write_table,
 };
 use super::linear::{GradInput, Kept, Linear, Panel, Panels};
 use super::loss::CrossEntropy;
-use super::pixels::{Interleave, Pad, PaddedRows};
+use super::pixels::Interleave;
 use super::profile::{Clock, Phase};
 use super::sigmoid::{Sigmoid, SigmoidGrad};
 use super::simd::{Isa, LANES, Lanes};
@@ -83,11 +83,14 @@ pub(super) struct Scratch {
     grad_pool2: [Lanes; FLAT],
     // One image after the other:
     grad_pool2_images: [Panel; C2],
+    winner2_images: [[[u8; WINDOWS]; LANES]; C2],
+    entries2: [Entries; LANES],
     pool1_images: [Rows; LANES],
     grad_pool1_images: [Rows; LANES],
     // Of one image at a time:
     kernel_rows: KernelRows,
-    padded: PaddedRows,
+    /// As `pool1`.
+    grad_pool1: [Lanes; POOL1],
 }
 
 /// From a layer's output, whose gradient `kept` has, back through its weight and the sigmoid before it. Keeps the layer's
@@ -149,7 +152,6 @@ impl Network<'_> {
             weight: &prepared.conv1,
             bias: &params.conv1_bias,
             out: bytemuck::must_cast_mut::<_, [Lanes; POOL1]>(&mut scratch.pool1),
-            marks: CONV1_MARKS,
             winner: &mut scratch.winner1,
             channels_first: false,
         });
@@ -159,7 +161,6 @@ impl Network<'_> {
             weight: &prepared.conv2,
             bias: &params.conv2_bias,
             out: &mut scratch.pool2,
-            marks: [0, 1, 2, 3],
             winner: &mut scratch.winner2,
             channels_first: true,
         });
@@ -273,9 +274,12 @@ impl Network<'_> {
             grad: &scratch.grad_pool2,
             sums: &mut sums.conv2_bias,
         });
-        isa.run(Panels {
-            input: &scratch.grad_pool2,
-            out: &mut scratch.grad_pool2_images,
+        isa.run(Sort {
+            grad: &scratch.grad_pool2,
+            winner: &scratch.winner2,
+            entries: &mut scratch.entries2,
+            grad_images: &mut scratch.grad_pool2_images,
+            winner_images: &mut scratch.winner2_images,
         });
         isa.run(Turn {
             pool1: bytemuck::must_cast_ref(&scratch.pool1),
@@ -286,38 +290,35 @@ impl Network<'_> {
             isa.run(Conv2GradWeight {
                 pool1,
                 grad: &scratch.grad_pool2_images,
-                winner: &scratch.winner2,
+                winner: &scratch.winner2_images,
                 image: n,
                 rows: &mut scratch.kernel_rows,
                 sums,
             });
         }
         clock.lap(Phase::Conv2GradWeight);
-        let grad_pool1 = &mut scratch.grad_pool1_images[..indices.len()];
+        let (grad_pool1, rest) = scratch.grad_pool1_images.split_at_mut(indices.len());
+        rest.fill(Rows::zeroed());
         isa.run(Conv2GradInput {
             table: &prepared.table,
-            grad: &scratch.grad_pool2_images,
-            winner: &scratch.winner2,
+            entries: &scratch.entries2[..indices.len()],
             grad_input: grad_pool1,
         });
+        isa.run(TurnBack {
+            images: &scratch.grad_pool1_images,
+            out: &mut scratch.grad_pool1,
+        });
         isa.run(SigmoidGrad {
-            out: scratch.pool1_images.as_flattened(),
-            grad: grad_pool1.as_flattened_mut(),
+            out: bytemuck::must_cast_ref::<_, [Lanes; POOL1]>(&scratch.pool1),
+            grad: &mut scratch.grad_pool1,
         });
         clock.lap(Phase::Conv2GradInput);
-        for (lane, (image, grad)) in images.into_iter().zip(grad_pool1).enumerate() {
-            isa.run(Pad {
-                image,
-                out: &mut scratch.padded,
-            });
-            isa.run(Conv1GradParams {
-                image: &scratch.padded,
-                grad,
-                winner: &scratch.winner1,
-                lane,
-                sums,
-            });
-        }
+        isa.run(Conv1GradParams {
+            image: &scratch.image,
+            grad: &scratch.grad_pool1,
+            winner: &scratch.winner1,
+            sums,
+        });
         clock.lap(Phase::Conv1GradParams);
     }
 }

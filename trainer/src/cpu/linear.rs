@@ -178,8 +178,12 @@ pub(super) const UPDATE_ROWS: usize = 12;
 
 impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, IN, PANELS, OUT> {
     #[inline(always)]
-    fn tiled<S: Simd, const T: usize>(self, s: S) {
-        const { assert!(PANELS == IN.div_ceil(LANES) && PANELS * LANES <= 256) }
+    fn tiled<S: Simd, const T: usize, const P: usize>(self, s: S) {
+        const {
+            assert!(
+                PANELS.is_multiple_of(P) && PANELS == IN.div_ceil(LANES) && PANELS * LANES <= 256
+            )
+        }
         let Self {
             groups,
             kept,
@@ -193,22 +197,31 @@ impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, IN
         let mut grads = [[[0.0; LANES]; PANELS]; UPDATE_ROWS];
         // `grads` is indexed by row first.
         #[allow(clippy::needless_range_loop)]
-        for panel in 0..PANELS {
+        for panel in (0..PANELS).step_by(P) {
             for tile in (0..rows).step_by(T) {
-                let mut sums = [s.splat(0.0); T];
+                let mut sums = [[s.splat(0.0); T]; P];
                 for group in groups {
                     let kept = kept(group);
                     let grad_out: &[Lanes; T] =
                         kept.grad_out[first + tile..].first_chunk().expect("T rows");
-                    for (n, input) in kept.panels[panel].iter().enumerate() {
-                        let input = s.load(input);
+                    let panels: &[Panel; P] = kept.panels[panel..].first_chunk().expect("P panels");
+                    for n in 0..LANES {
+                        let mut inputs = [s.splat(0.0); P];
+                        for p in 0..P {
+                            inputs[p] = s.load(&panels[p][n]);
+                        }
                         for t in 0..T {
-                            sums[t] = s.mul_add(input, s.splat(grad_out[t][n]), sums[t]);
+                            let grad = s.splat(grad_out[t][n]);
+                            for p in 0..P {
+                                sums[p][t] = s.mul_add(inputs[p], grad, sums[p][t]);
+                            }
                         }
                     }
                 }
-                for (t, sum) in sums.into_iter().enumerate() {
-                    s.store(sum, &mut grads[tile + t][panel]);
+                for p in 0..P {
+                    for t in 0..T {
+                        s.store(sums[p][t], &mut grads[tile + t][panel + p]);
+                    }
                 }
             }
         }
@@ -250,10 +263,10 @@ impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Kernel
     fn run<S: Simd>(self, s: S) {
         let rows = self.bias.params.len();
         match (S::WIDE, rows.is_multiple_of(6)) {
-            (true, true) => self.tiled::<S, 12>(s),
-            (true, false) => self.tiled::<S, 10>(s),
-            (false, true) => self.tiled::<S, 6>(s),
-            (false, false) => self.tiled::<S, 5>(s),
+            (true, true) => self.tiled::<S, 12, 2>(s),
+            (true, false) => self.tiled::<S, 10, 2>(s),
+            (false, true) => self.tiled::<S, 6, 1>(s),
+            (false, false) => self.tiled::<S, 5, 1>(s),
         }
     }
 }

@@ -31,7 +31,7 @@ impl Kernel for CrossEntropy<'_> {
         let mut largest = s.splat(f32::NEG_INFINITY);
         for logit in logits {
             let logit = s.load(logit);
-            largest = s.select_gt(logit, largest, logit, largest);
+            largest = s.max(logit, largest);
         }
         let mut sum = s.splat(0.0);
         for (logit, grad) in logits.iter().zip(grad_logits.iter_mut()) {

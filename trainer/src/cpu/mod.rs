@@ -47,7 +47,7 @@ use profile::Clock;
 use rayon::prelude::*;
 use simd::LANES;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use update::update;
 
 /// The backend.
@@ -56,7 +56,7 @@ pub struct Cpu<'a> {
     train: &'a Split,
     state: State,
     adam: Adam,
-    threads: rayon::ThreadPool,
+    threads: Arc<rayon::ThreadPool>,
     prepared: Box<Prepared>,
     /// One a group of the largest batch so far.
     groups: Vec<Group>,
@@ -116,7 +116,7 @@ impl<'a> Cpu<'a> {
             train,
             state,
             adam,
-            threads,
+            threads: Arc::new(threads),
             prepared,
             groups: Vec::new(),
             workers,
@@ -149,7 +149,7 @@ impl<'a> Cpu<'a> {
         Ok(set_clocks(&mut self.workers, Clock::stopped))
     }
 
-    /// One step on the images at `positions` of the order.
+    /// One step, on a thread of the pool.
     fn step(&mut self, batches: &Batches, index: usize) -> StepStats {
         let start = index * batches.batch_size;
         let images = batches.batch_size.min(batches.images - start);
@@ -162,38 +162,36 @@ impl<'a> Cpu<'a> {
             train,
             state,
             adam,
-            threads,
             prepared,
             groups,
             workers,
+            threads: _,
         } = self;
         let (isa, groups, scale) = (*isa, &mut groups[..used], 1.0 / images as f32);
-        threads.install(|| {
-            let network = Network {
-                isa,
-                params: &state.params,
-                prepared,
-            };
-            groups
-                .par_iter_mut()
-                .enumerate()
-                .with_max_len(1)
-                .for_each(|(g, group)| {
-                    let (start, len) = (start + g * LANES, LANES.min(images - g * LANES));
-                    let mut indices = [0; LANES];
-                    for (n, index) in indices[..len].iter_mut().enumerate() {
-                        *index = batches.order.index(start + n);
-                    }
-                    let Worker { scratch, clock } = &mut *worker(workers);
-                    let images = Images {
-                        train,
-                        augment: batches.augment.as_ref(),
-                        indices: &indices[..len],
-                    };
-                    network.gradient(&images, scale, group, scratch, clock);
-                });
-            update(isa, adam, state, groups, prepared, workers);
-        });
+        let network = Network {
+            isa,
+            params: &state.params,
+            prepared,
+        };
+        groups
+            .par_iter_mut()
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(g, group)| {
+                let (start, len) = (start + g * LANES, LANES.min(images - g * LANES));
+                let mut indices = [0; LANES];
+                for (n, index) in indices[..len].iter_mut().enumerate() {
+                    *index = batches.order.index(start + n);
+                }
+                let Worker { scratch, clock } = &mut *worker(workers);
+                let images = Images {
+                    train,
+                    augment: batches.augment.as_ref(),
+                    indices: &indices[..len],
+                };
+                network.gradient(&images, scale, group, scratch, clock);
+            });
+        update(isa, adam, state, groups, prepared, workers);
         let mut sums = StepSums::default();
         for (g, group) in groups.iter().enumerate() {
             group.add_losses(images - g * LANES, &mut sums);
@@ -218,14 +216,18 @@ impl Backend for Cpu<'_> {
     fn train(
         &mut self,
         batches: &Batches,
-        on_step: &mut dyn FnMut(StepStats) -> ControlFlow<()>,
+        on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        for index in batches.range.clone() {
-            let stats = self.step(batches, index);
-            if on_step(stats).is_break() {
-                break;
+        // All steps in one visit to the pool: waking a thread for each would cost as much as a hundred images.
+        let threads = self.threads.clone();
+        threads.install(|| {
+            for index in batches.range.clone() {
+                let stats = self.step(batches, index);
+                if on_step(stats).is_break() {
+                    break;
+                }
             }
-        }
+        });
         Ok(())
     }
 

@@ -23,9 +23,8 @@ const POWERS: [f32; 5] = [
 /// each 1 of `|x|`.
 #[inline(always)]
 pub(super) fn exp_neg<S: Simd>(s: S, x: S::V) -> S::V {
-    let (limit, round) = (s.splat(LIMIT), s.splat(ROUND));
-    let x = s.select_gt(x, limit, limit, x);
-    let x = s.select_gt(s.splat(-LIMIT), x, s.splat(-LIMIT), x);
+    let round = s.splat(ROUND);
+    let x = s.max(s.splat(-LIMIT), s.min(s.splat(LIMIT), x));
     let scale = s.splat(-std::f32::consts::LOG2_E);
     let t = s.mul_add(x, scale, round);
     let r = s.mul_add(x, scale, s.sub(round, t));

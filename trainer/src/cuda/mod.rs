@@ -155,7 +155,7 @@ impl Backend for Cuda {
     fn train(
         &mut self,
         batches: &Batches,
-        on_step: &mut dyn FnMut(StepStats) -> ControlFlow<()>,
+        on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
         let Batches {
             order,

@@ -200,7 +200,7 @@ impl Backend for Reference<'_> {
     fn train(
         &mut self,
         batches: &Batches,
-        on_step: &mut dyn FnMut(StepStats) -> ControlFlow<()>,
+        on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
         for index in batches.range.clone() {
             let (grads, stats) = self.gradient(batches.batch(index), batches.augment.as_ref());

@@ -172,6 +172,16 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn max(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        self.map2(a, b, |a, b| unsafe { _mm256_max_ps(a, b) })
+    }
+    #[inline(always)]
+    fn min(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        self.map2(a, b, |a, b| unsafe { _mm256_min_ps(a, b) })
+    }
+    #[inline(always)]
     fn select_gt(self, a: Pair, b: Pair, x: Pair, y: Pair) -> Pair {
         // SAFETY: the CPU has AVX, as `self` proves.
         unsafe {

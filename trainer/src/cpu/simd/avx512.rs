@@ -153,6 +153,16 @@ impl Simd for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512F, as `self` proves.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the CPU has AVX-512F, as `self` proves.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
     fn select_gt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
         // SAFETY: the CPU has AVX-512F, as `self` proves.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x) }

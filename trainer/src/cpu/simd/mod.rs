@@ -64,6 +64,10 @@ pub trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `if a > b { x } else { y }`; a NaN is not greater.
     fn select_gt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Adds the bits of `t`, shifted into the exponent, to the bits of `x`, wrapping.
@@ -243,6 +247,10 @@ mod tests {
                 s.mul(va, vb),
                 s.div(va, vc),
                 s.mul_add(va, vb, vc),
+                s.max(va, vb),
+                s.max(vb, va),
+                s.min(va, vb),
+                s.min(vb, va),
                 s.select_gt(va, vb, vc, va),
                 s.scale_exponent(vc, s.load(&t)),
             ] {

@@ -130,6 +130,15 @@ impl Simd for Neon {
         // SAFETY: the CPU has NEON, as `self` proves.
         std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }
+    // By comparison, as the instructions for it treat NaN and zeros otherwise.
+    #[inline(always)]
+    fn max(self, a: Four, b: Four) -> Four {
+        self.select_gt(a, b, a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: Four, b: Four) -> Four {
+        self.select_gt(b, a, a, b)
+    }
     #[inline(always)]
     fn select_gt(self, a: Four, b: Four, x: Four, y: Four) -> Four {
         // SAFETY: the CPU has NEON, as `self` proves.

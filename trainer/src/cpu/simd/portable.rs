@@ -87,6 +87,14 @@ impl Simd for Portable {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
     #[inline(always)]
+    fn max(self, a: Lanes, b: Lanes) -> Lanes {
+        map2(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: Lanes, b: Lanes) -> Lanes {
+        map2(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
     fn select_gt(self, a: Lanes, b: Lanes, x: Lanes, y: Lanes) -> Lanes {
         std::array::from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }
