@@ -64,10 +64,13 @@ impl Group {
     }
 }
 
-/// What a thread needs for one group at a time.
+/// Groups that go through the fully connected layers together, so that each weight is loaded once for both.
+pub(super) const TOGETHER: usize = 2;
+
+/// What a group's way back needs of its way forward.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Scratch {
+struct Activations {
     /// `(SIDE, SIDE, 1, LANES)`
     image: [[[Lanes; 1]; SIDE]; SIDE],
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
@@ -81,6 +84,13 @@ pub(super) struct Scratch {
     fc2: [Lanes; FC2.next_multiple_of(LANES)],
     logits: [Lanes; CLASSES],
     grad_pool2: [Lanes; FLAT],
+}
+
+/// What a thread needs for a few groups at a time.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    groups: [Activations; TOGETHER],
     // One image after the other:
     grad_pool2_images: [Panel; C2],
     winner2_images: [[[u8; WINDOWS]; LANES]; C2],
@@ -94,36 +104,56 @@ pub(super) struct Scratch {
 }
 
 /// From a layer's output, whose gradient `kept` has, back through its weight and the sigmoid before it. Keeps the layer's
-/// `input`, which may be padded, for the update.
-fn linear_back<const PANELS: usize, const IN: usize, const OUT: usize>(
+/// input, which may be padded, for the update. Of each group: the input, what is kept, the gradient by the input.
+fn linear_back<const G: usize, const PANELS: usize, const IN: usize, const OUT: usize>(
     isa: Isa,
-    input: &[Lanes],
     weight: &[[f32; IN]; OUT],
-    kept: &mut Kept<PANELS, OUT>,
-    grad_input: &mut [Lanes; IN],
+    mut groups: [(&[Lanes], &mut Kept<PANELS, OUT>, &mut [Lanes; IN]); G],
 ) {
-    isa.run(Panels {
-        input,
-        out: &mut kept.panels,
-    });
+    for (input, kept, _) in &mut groups {
+        isa.run(Panels {
+            input,
+            out: &mut kept.panels,
+        });
+    }
     isa.run(GradInput {
         weight,
-        grad_out: &kept.grad_out,
-        grad_input,
+        groups: groups
+            .each_mut()
+            .map(|(_, kept, grad_input)| (&kept.grad_out, &mut **grad_input)),
     });
-    isa.run(SigmoidGrad {
-        out: &input[..IN],
-        grad: grad_input,
-    });
+    for (input, _, grad_input) in groups {
+        isa.run(SigmoidGrad {
+            out: &input[..IN],
+            grad: grad_input,
+        });
+    }
 }
 
-/// The images of a group.
+/// The images of the groups that go together.
 pub(super) struct Images<'a> {
     pub train: &'a Split,
     /// How they are changed before they are seen, if they are.
     pub augment: Option<&'a Augment>,
-    /// Up to sixteen.
+    /// Sixteen for each group, fewer for the last.
     pub indices: &'a [usize],
+}
+
+impl Images<'_> {
+    /// Gives `work` the pixels of up to sixteen of the images; places without an image repeat the last.
+    fn with(&self, indices: &[usize], work: impl FnOnce([&Pixels; LANES])) {
+        let last = indices.len() - 1;
+        let stored: [&Pixels; LANES] =
+            std::array::from_fn(|n| &self.train.images()[indices[n.min(last)]]);
+        match self.augment {
+            None => work(stored),
+            Some(augment) => {
+                let augmented: [Pixels; LANES] =
+                    std::array::from_fn(|n| augment.apply(indices[n.min(last)], stored[n]));
+                work(augmented.each_ref());
+            }
+        }
+    }
 }
 
 /// The network that a group runs through.
@@ -135,8 +165,8 @@ pub(super) struct Network<'a> {
 }
 
 impl Network<'_> {
-    /// The forward pass: leaves all activations in `scratch`.
-    fn forward(&self, images: [&Pixels; LANES], scratch: &mut Scratch, clock: &mut Clock) {
+    /// Through the convolutions.
+    fn convolve(&self, images: [&Pixels; LANES], act: &mut Activations, clock: &mut Clock) {
         let Self {
             isa,
             params,
@@ -144,149 +174,185 @@ impl Network<'_> {
         } = *self;
         isa.run(Interleave {
             images,
-            out: &mut scratch.image,
+            out: &mut act.image,
         });
         clock.lap(Phase::Data);
         isa.run(ConvPoolSigmoid {
-            input: &scratch.image,
+            input: &act.image,
             weight: &prepared.conv1,
             bias: &params.conv1_bias,
-            out: bytemuck::must_cast_mut::<_, [Lanes; POOL1]>(&mut scratch.pool1),
-            winner: &mut scratch.winner1,
+            out: bytemuck::must_cast_mut::<_, [Lanes; POOL1]>(&mut act.pool1),
+            winner: &mut act.winner1,
             channels_first: false,
         });
         clock.lap(Phase::Conv1);
         isa.run(ConvPoolSigmoid {
-            input: &scratch.pool1,
+            input: &act.pool1,
             weight: &prepared.conv2,
             bias: &params.conv2_bias,
-            out: &mut scratch.pool2,
-            winner: &mut scratch.winner2,
+            out: &mut act.pool2,
+            winner: &mut act.winner2,
             channels_first: true,
         });
         clock.lap(Phase::Conv2);
-        let fc1: &mut [Lanes; FC1] = scratch.fc1.first_chunk_mut().expect("padded");
+    }
+
+    /// Through the fully connected layers.
+    fn connect<const G: usize>(&self, mut groups: [&mut Activations; G], clock: &mut Clock) {
+        let Self { isa, params, .. } = *self;
         isa.run(Linear {
-            input: &scratch.pool2,
             weight: &params.fc1_weight,
             bias: &params.fc1_bias,
-            out: fc1,
+            groups: groups
+                .each_mut()
+                .map(|act| (&act.pool2, act.fc1.first_chunk_mut().expect("padded"))),
         });
-        isa.run(Sigmoid(fc1));
-        let fc2: &mut [Lanes; FC2] = scratch.fc2.first_chunk_mut().expect("padded");
+        for act in &mut groups {
+            isa.run(Sigmoid(&mut act.fc1[..FC1]));
+        }
         isa.run(Linear {
-            input: fc1,
             weight: &params.fc2_weight,
             bias: &params.fc2_bias,
-            out: fc2,
+            groups: groups.each_mut().map(|act| {
+                let fc1: &[Lanes; FC1] = act.fc1.first_chunk().expect("padded");
+                (fc1, act.fc2.first_chunk_mut().expect("padded"))
+            }),
         });
-        isa.run(Sigmoid(fc2));
+        for act in &mut groups {
+            isa.run(Sigmoid(&mut act.fc2[..FC2]));
+        }
         isa.run(Linear {
-            input: fc2,
             weight: &params.fc3_weight,
             bias: &params.fc3_bias,
-            out: &mut scratch.logits,
+            groups: groups.each_mut().map(|act| {
+                let fc2: &[Lanes; FC2] = act.fc2.first_chunk().expect("padded");
+                (fc2, &mut act.logits)
+            }),
         });
         clock.lap(Phase::Linear);
     }
 
-    /// The logits of up to sixteen images.
+    /// The logits of up to as many images as go together.
     pub(super) fn logits(&self, images: &[Pixels], out: &mut [Logits], scratch: &mut Scratch) {
-        let last = images.len() - 1;
-        let sixteen = std::array::from_fn(|n| &images[n.min(last)]);
-        self.forward(sixteen, scratch, &mut Clock::stopped());
+        let clock = &mut Clock::stopped();
+        let chunks = images.chunks(LANES);
+        for (images, act) in chunks.zip(&mut scratch.groups) {
+            let last = images.len() - 1;
+            self.convolve(std::array::from_fn(|n| &images[n.min(last)]), act, clock);
+        }
+        match &mut scratch.groups {
+            [first, _] if images.len() <= LANES => self.connect([first], clock),
+            groups => self.connect(groups.each_mut(), clock),
+        }
         for (n, out) in out.iter_mut().enumerate() {
-            *out = scratch.logits.map(|lanes| lanes[n]);
+            *out = scratch.groups[n / LANES]
+                .logits
+                .map(|lanes| lanes[n % LANES]);
         }
     }
 
-    /// Up to sixteen images forward and back: leaves in `group` what the update needs. `scale` as for the reference.
+    /// The images of up to as many groups as go together forward and back: leaves in `groups` what the update needs.
+    /// `scale` as for the reference.
     pub(super) fn gradient(
         &self,
         images: &Images<'_>,
         scale: f32,
+        groups: &mut [Group],
+        scratch: &mut Scratch,
+        clock: &mut Clock,
+    ) {
+        clock.start();
+        let chunks = images.indices.chunks(LANES);
+        for (indices, act) in chunks.clone().zip(&mut scratch.groups) {
+            images.with(indices, |images| self.convolve(images, act, clock));
+        }
+        match (&mut scratch.groups, &mut *groups) {
+            ([act, _], [group]) => self.there_and_back(images, scale, [(act, group)], clock),
+            ([act0, act1], [group0, group1]) => {
+                let groups = [(act0, group0), (act1, group1)];
+                self.there_and_back(images, scale, groups, clock);
+            }
+            _ => unreachable!("one group or two"),
+        }
+        for (g, (indices, group)) in chunks.zip(groups).enumerate() {
+            self.convolve_back(g, indices.len(), group, scratch, clock);
+        }
+    }
+
+    /// Forward through the fully connected layers, and back from the loss to pool2.
+    fn there_and_back<const G: usize>(
+        &self,
+        images: &Images<'_>,
+        scale: f32,
+        mut groups: [(&mut Activations, &mut Group); G],
+        clock: &mut Clock,
+    ) {
+        let Self { isa, params, .. } = *self;
+        self.connect(groups.each_mut().map(|(act, _)| &mut **act), clock);
+        for (indices, (act, group)) in images.indices.chunks(LANES).zip(&mut groups) {
+            let mut labels = [0; LANES];
+            for (label, &index) in labels.iter_mut().zip(indices) {
+                *label = images.train.labels()[index];
+            }
+            let labels = &labels[..indices.len()];
+            group.losses = isa.run(CrossEntropy {
+                logits: &act.logits,
+                labels,
+                scale,
+                grad_logits: &mut group.fc3.grad_out,
+            });
+            for (n, (correct, &label)) in group.correct.iter_mut().zip(labels).enumerate() {
+                let class = argmax(&act.logits.map(|lanes| lanes[n]));
+                *correct = u32::from(class == usize::from(label));
+            }
+        }
+        let fc3 = groups.each_mut().map(|(act, group)| {
+            let fc2 = group.fc2.grad_out.first_chunk_mut().expect("all outputs");
+            (&act.fc2[..], &mut group.fc3, fc2)
+        });
+        linear_back(isa, &params.fc3_weight, fc3);
+        let fc2 = groups.each_mut().map(|(act, group)| {
+            let fc1 = group.fc1.grad_out.first_chunk_mut().expect("all outputs");
+            (&act.fc1[..], &mut group.fc2, fc1)
+        });
+        linear_back(isa, &params.fc2_weight, fc2);
+        let fc1 = groups
+            .each_mut()
+            .map(|(act, group)| (&act.pool2[..], &mut group.fc1, &mut act.grad_pool2));
+        linear_back(isa, &params.fc1_weight, fc1);
+        clock.lap(Phase::LinearGradInput);
+    }
+
+    /// Back through the convolutions, for so many images of the group `g` of those that go together.
+    fn convolve_back(
+        &self,
+        g: usize,
+        images: usize,
         group: &mut Group,
         scratch: &mut Scratch,
         clock: &mut Clock,
     ) {
-        let Self {
-            isa,
-            params,
-            prepared,
-        } = *self;
-        let &Images {
-            train,
-            augment,
-            indices,
-        } = images;
-        clock.start();
-        let mut labels = [0; LANES];
-        for (label, &index) in labels.iter_mut().zip(indices) {
-            *label = train.labels()[index];
-        }
-        let labels = &labels[..indices.len()];
-        let last = indices.len() - 1;
-        let stored: [&Pixels; LANES] =
-            std::array::from_fn(|n| &train.images()[indices[n.min(last)]]);
-        let augmented: [Pixels; LANES];
-        let images = match augment {
-            None => stored,
-            Some(augment) => {
-                augmented = std::array::from_fn(|n| augment.apply(indices[n.min(last)], stored[n]));
-                augmented.each_ref()
-            }
-        };
-        self.forward(images, scratch, clock);
-
-        group.losses = isa.run(CrossEntropy {
-            logits: &scratch.logits,
-            labels,
-            scale,
-            grad_logits: &mut group.fc3.grad_out,
-        });
-        for (n, (correct, &label)) in group.correct.iter_mut().zip(labels).enumerate() {
-            let class = argmax(&scratch.logits.map(|lanes| lanes[n]));
-            *correct = u32::from(class == usize::from(label));
-        }
-
-        let (fc1, fc2, fc3) = (&mut group.fc1, &mut group.fc2, &mut group.fc3);
-        linear_back(
-            isa,
-            &scratch.fc2,
-            &params.fc3_weight,
-            fc3,
-            &mut fc2.grad_out,
-        );
-        linear_back(
-            isa,
-            &scratch.fc1,
-            &params.fc2_weight,
-            fc2,
-            &mut fc1.grad_out,
-        );
-        let grad_pool2 = &mut scratch.grad_pool2;
-        linear_back(isa, &scratch.pool2, &params.fc1_weight, fc1, grad_pool2);
-        clock.lap(Phase::LinearGradInput);
-
+        let Self { isa, prepared, .. } = *self;
+        let act = &scratch.groups[g];
         let sums = &mut group.convolutions;
         *sums = Sums::zeroed();
         isa.run(Conv2GradBias {
-            grad: &scratch.grad_pool2,
+            grad: &act.grad_pool2,
             sums: &mut sums.conv2_bias,
         });
         isa.run(Sort {
-            grad: &scratch.grad_pool2,
-            winner: &scratch.winner2,
+            grad: &act.grad_pool2,
+            winner: &act.winner2,
             entries: &mut scratch.entries2,
             grad_images: &mut scratch.grad_pool2_images,
             winner_images: &mut scratch.winner2_images,
         });
         isa.run(Turn {
-            pool1: bytemuck::must_cast_ref(&scratch.pool1),
+            pool1: bytemuck::must_cast_ref(&act.pool1),
             out: &mut scratch.pool1_images,
         });
         clock.lap(Phase::Turn);
-        for (n, pool1) in scratch.pool1_images[..indices.len()].iter().enumerate() {
+        for (n, pool1) in scratch.pool1_images[..images].iter().enumerate() {
             isa.run(Conv2GradWeight {
                 pool1,
                 grad: &scratch.grad_pool2_images,
@@ -297,11 +363,11 @@ impl Network<'_> {
             });
         }
         clock.lap(Phase::Conv2GradWeight);
-        let (grad_pool1, rest) = scratch.grad_pool1_images.split_at_mut(indices.len());
+        let (grad_pool1, rest) = scratch.grad_pool1_images.split_at_mut(images);
         rest.fill(Rows::zeroed());
         isa.run(Conv2GradInput {
             table: &prepared.table,
-            entries: &scratch.entries2[..indices.len()],
+            entries: &scratch.entries2[..images],
             grad_input: grad_pool1,
         });
         isa.run(TurnBack {
@@ -309,14 +375,14 @@ impl Network<'_> {
             out: &mut scratch.grad_pool1,
         });
         isa.run(SigmoidGrad {
-            out: bytemuck::must_cast_ref::<_, [Lanes; POOL1]>(&scratch.pool1),
+            out: bytemuck::must_cast_ref::<_, [Lanes; POOL1]>(&act.pool1),
             grad: &mut scratch.grad_pool1,
         });
         clock.lap(Phase::Conv2GradInput);
         isa.run(Conv1GradParams {
-            image: &scratch.image,
+            image: &act.image,
             grad: &scratch.grad_pool1,
-            winner: &scratch.winner1,
+            winner: &act.winner1,
             sums,
         });
         clock.lap(Phase::Conv1GradParams);

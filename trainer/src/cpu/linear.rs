@@ -29,43 +29,69 @@ impl Kernel for Panels<'_> {
     }
 }
 
-/// `out[o] = bias[o] + Σ input[i] · weight[o][i]`, summed upward in `i`, fused.
-pub(super) struct Linear<'a, const IN: usize, const OUT: usize> {
-    /// `(IN, LANES)`
-    pub input: &'a [Lanes; IN],
+/// `out[o] = bias[o] + Σ input[i] · weight[o][i]`, summed upward in `i`, fused; for `G` groups of images at once, so that
+/// each weight is loaded once for all of them.
+pub(super) struct Linear<'a, const G: usize, const IN: usize, const OUT: usize> {
     /// `(OUT, IN)`
     pub weight: &'a [[f32; IN]; OUT],
     /// `(OUT)`
     pub bias: &'a [f32; OUT],
-    /// `(OUT, LANES)`; overwritten.
-    pub out: &'a mut [Lanes; OUT],
+    /// Of each group the input, `(IN, LANES)`, and the output, `(OUT, LANES)`, which is overwritten.
+    pub groups: [(&'a [Lanes; IN], &'a mut [Lanes; OUT]); G],
 }
 
-impl<const IN: usize, const OUT: usize> Linear<'_, IN, OUT> {
+impl<const G: usize, const IN: usize, const OUT: usize> Linear<'_, G, IN, OUT> {
     #[inline(always)]
-    fn tiled<S: Simd, const T: usize>(self, s: S) {
-        let tiles = self
-            .weight
-            .as_chunks::<T>()
-            .0
-            .iter()
-            .zip(self.bias.as_chunks::<T>().0);
-        for ((weight, bias), out) in tiles.zip(self.out.as_chunks_mut::<T>().0) {
-            let mut sums: [S::V; T] = std::array::from_fn(|t| s.splat(bias[t]));
-            for (i, input) in self.input.iter().enumerate() {
-                let input = s.load(input);
-                for t in 0..T {
-                    sums[t] = s.mul_add(input, s.splat(weight[t][i]), sums[t]);
+    fn tiled<S: Simd, const T: usize>(mut self, s: S) {
+        let weights = self.weight.as_chunks::<T>().0.iter();
+        for (tile, (weight, bias)) in weights.zip(self.bias.as_chunks::<T>().0).enumerate() {
+            if S::WIDE {
+                outputs(s, weight, bias, &mut self.groups, tile);
+            } else {
+                for group in &mut self.groups {
+                    outputs(s, weight, bias, std::array::from_mut(group), tile);
                 }
-            }
-            for (sum, out) in sums.into_iter().zip(out) {
-                s.store(sum, out);
             }
         }
     }
 }
 
-impl<const IN: usize, const OUT: usize> Kernel for Linear<'_, IN, OUT> {
+/// A tile of `T` outputs of some groups.
+#[inline(always)]
+fn outputs<S: Simd, const T: usize, const G: usize, const IN: usize, const OUT: usize>(
+    s: S,
+    weight: &[[f32; IN]; T],
+    bias: &[f32; T],
+    groups: &mut [(&[Lanes; IN], &mut [Lanes; OUT]); G],
+    tile: usize,
+) {
+    let mut sums = [[s.splat(0.0); T]; G];
+    for sums in &mut sums {
+        for t in 0..T {
+            sums[t] = s.splat(bias[t]);
+        }
+    }
+    for i in 0..IN {
+        let mut input = [s.splat(0.0); G];
+        for g in 0..G {
+            input[g] = s.load(&groups[g].0[i]);
+        }
+        for t in 0..T {
+            let weight = s.splat(weight[t][i]);
+            for g in 0..G {
+                sums[g][t] = s.mul_add(input[g], weight, sums[g][t]);
+            }
+        }
+    }
+    for g in 0..G {
+        let out = &mut groups[g].1.as_chunks_mut::<T>().0[tile];
+        for t in 0..T {
+            s.store(sums[g][t], &mut out[t]);
+        }
+    }
+}
+
+impl<const G: usize, const IN: usize, const OUT: usize> Kernel for Linear<'_, G, IN, OUT> {
     type Output = ();
 
     #[inline(always)]
@@ -85,55 +111,74 @@ impl<const IN: usize, const OUT: usize> Kernel for Linear<'_, IN, OUT> {
     }
 }
 
-/// `grad_input[i] = Σ grad_out[o] · weight[o][i]`, summed upward in `o`, fused.
-pub(super) struct GradInput<'a, const IN: usize, const OUT: usize> {
+/// `grad_input[i] = Σ grad_out[o] · weight[o][i]`, summed upward in `o`, fused; for `G` groups of images at once.
+pub(super) struct GradInput<'a, const G: usize, const IN: usize, const OUT: usize> {
     /// `(OUT, IN)`
     pub weight: &'a [[f32; IN]; OUT],
-    /// `(OUT, LANES)`
-    pub grad_out: &'a [Lanes; OUT],
-    /// `(IN, LANES)`; overwritten.
-    pub grad_input: &'a mut [Lanes; IN],
+    /// Of each group the gradient by the output, `(OUT, LANES)`, and by the input, `(IN, LANES)`, which is overwritten.
+    pub groups: [(&'a [Lanes; OUT], &'a mut [Lanes; IN]); G],
 }
 
-impl<const IN: usize, const OUT: usize> GradInput<'_, IN, OUT> {
+impl<const G: usize, const IN: usize, const OUT: usize> GradInput<'_, G, IN, OUT> {
     #[inline(always)]
-    fn tiled<S: Simd, const T: usize>(self, s: S) {
-        for (tile, out) in self
-            .grad_input
-            .as_chunks_mut::<T>()
-            .0
-            .iter_mut()
-            .enumerate()
-        {
-            let mut sums = [s.splat(0.0); T];
-            for (grad, weight) in self.grad_out.iter().zip(self.weight) {
-                let grad = s.load(grad);
-                let weight = &weight.as_chunks::<T>().0[tile];
-                for t in 0..T {
-                    sums[t] = s.mul_add(grad, s.splat(weight[t]), sums[t]);
+    fn tiled<S: Simd, const T: usize>(mut self, s: S) {
+        for tile in 0..IN / T {
+            if S::WIDE {
+                inputs::<S, T, G, IN, OUT>(s, self.weight, &mut self.groups, tile);
+            } else {
+                for group in &mut self.groups {
+                    let group = std::array::from_mut(group);
+                    inputs::<S, T, 1, IN, OUT>(s, self.weight, group, tile);
                 }
-            }
-            for (sum, out) in sums.into_iter().zip(out) {
-                s.store(sum, out);
             }
         }
     }
 }
 
-impl<const IN: usize, const OUT: usize> Kernel for GradInput<'_, IN, OUT> {
+/// A tile of `T` inputs of some groups.
+#[inline(always)]
+fn inputs<S: Simd, const T: usize, const G: usize, const IN: usize, const OUT: usize>(
+    s: S,
+    weight: &[[f32; IN]; OUT],
+    groups: &mut [(&[Lanes; OUT], &mut [Lanes; IN]); G],
+    tile: usize,
+) {
+    let mut sums = [[s.splat(0.0); T]; G];
+    for (o, weight) in weight.iter().enumerate() {
+        let weight = &weight.as_chunks::<T>().0[tile];
+        let mut grad = [s.splat(0.0); G];
+        for g in 0..G {
+            grad[g] = s.load(&groups[g].0[o]);
+        }
+        for t in 0..T {
+            let weight = s.splat(weight[t]);
+            for g in 0..G {
+                sums[g][t] = s.mul_add(grad[g], weight, sums[g][t]);
+            }
+        }
+    }
+    for g in 0..G {
+        let out = &mut groups[g].1.as_chunks_mut::<T>().0[tile];
+        for t in 0..T {
+            s.store(sums[g][t], &mut out[t]);
+        }
+    }
+}
+
+impl<const G: usize, const IN: usize, const OUT: usize> Kernel for GradInput<'_, G, IN, OUT> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         const {
             assert!(
-                IN.is_multiple_of(12) || IN.is_multiple_of(16),
-                "inputs of a layer must be a multiple of 12 or of 16"
+                IN.is_multiple_of(12) || IN.is_multiple_of(8),
+                "inputs of a layer must be a multiple of 12 or of 8"
             );
         }
         match (S::WIDE, IN.is_multiple_of(12)) {
             (true, true) => self.tiled::<S, 12>(s),
-            (true, false) => self.tiled::<S, 16>(s),
+            (true, false) => self.tiled::<S, 8>(s),
             (false, true) => self.tiled::<S, 6>(s),
             (false, false) => self.tiled::<S, 4>(s),
         }

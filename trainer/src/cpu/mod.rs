@@ -41,7 +41,7 @@ use crate::dataset::Split;
 use crate::error::Error;
 use crate::reference::StepSums;
 use bytemuck::{Zeroable, zeroed_box};
-use group::{Group, Images, Network, Prepared, Scratch};
+use group::{Group, Images, Network, Prepared, Scratch, TOGETHER};
 use lenet_core::arch::{Logits, Pixels};
 use profile::Clock;
 use rayon::prelude::*;
@@ -173,15 +173,18 @@ impl<'a> Cpu<'a> {
             params: &state.params,
             prepared,
         };
+        // A few groups together do the fully connected layers faster, unless threads would then have nothing to do.
+        let together = (used / workers.len()).clamp(1, TOGETHER);
         groups
-            .par_iter_mut()
+            .par_chunks_mut(together)
             .enumerate()
             .with_max_len(1)
-            .for_each(|(g, group)| {
-                let (start, len) = (start + g * LANES, LANES.min(images - g * LANES));
-                let mut indices = [0; LANES];
+            .for_each(|(chunk, groups)| {
+                let first = chunk * together * LANES;
+                let len = (groups.len() * LANES).min(images - first);
+                let mut indices = [0; TOGETHER * LANES];
                 for (n, index) in indices[..len].iter_mut().enumerate() {
-                    *index = batches.order.index(start + n);
+                    *index = batches.order.index(start + first + n);
                 }
                 let Worker { scratch, clock } = &mut *worker(workers);
                 let images = Images {
@@ -189,7 +192,7 @@ impl<'a> Cpu<'a> {
                     augment: batches.augment.as_ref(),
                     indices: &indices[..len],
                 };
-                network.gradient(&images, scale, group, scratch, clock);
+                network.gradient(&images, scale, groups, scratch, clock);
             });
         update(isa, adam, state, groups, prepared, workers);
         let mut sums = StepSums::default();
@@ -247,8 +250,8 @@ impl Backend for Cpu<'_> {
         };
         threads.install(|| {
             images
-                .par_chunks(LANES)
-                .zip(out.par_chunks_mut(LANES))
+                .par_chunks(TOGETHER * LANES)
+                .zip(out.par_chunks_mut(TOGETHER * LANES))
                 .for_each(|(images, out)| {
                     network.logits(images, out, &mut worker(workers).scratch);
                 });
