@@ -270,7 +270,8 @@ pub(super) struct Table {
 const _: () = {
     assert!((FOOTPRINT - 2) * FOOTPRINT_ROW == MIDDLE * LANES);
     // Corners, and places in the table, are kept in eight bits.
-    assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize && 4 * C2 <= u8::MAX as usize);
+    assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize);
+    assert!(4 * C2 <= u8::MAX as usize);
 };
 
 /// Writes the table; what no kernel covers must be zero already.
