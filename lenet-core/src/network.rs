@@ -82,6 +82,7 @@ impl Default for Activations {
 ///
 /// # Numerics
 /// The same bits on every target; each kernel states its order of sums.
+#[cfg_attr(not(target_arch = "arm"), inline(always))]
 pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
     conv_pool_sigmoid(
         image,

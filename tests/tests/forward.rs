@@ -1,11 +1,13 @@
-//! The forward pass, built from the fused kernel and the blocked linear layer, against the plain kernels in turn.
+//! The forward pass, built from the fused kernel and the blocked linear layer, against the plain kernels in turn; and the
+//! trainer's, which is the same code with the vectors of this CPU.
 
 use lenet_core::arch::{
     C1, C2, CONV1_SIDE, CONV2_SIDE, FLAT, Image, NUM_PARAMS, Params, Pixels, SIDE, image,
 };
-use lenet_core::network::{Activations, forward};
+use lenet_core::network::{self, Activations};
 use lenet_core::ops::{conv2d, max_pool2d, sigmoid_in_place};
 use lenet_core::self_test;
+use trainer::forward;
 
 /// The definition of the linear layer: from the bias, upward in the inputs.
 fn linear<const IN: usize, const OUT: usize>(
@@ -90,9 +92,14 @@ fn forward_equals_the_plain_kernels_bit_for_bit() {
             shirt(seed as usize),
             [[[0.0; SIDE]; SIDE]; 1],
         ] {
+            let expected = bits(&plain(&params, &image));
             let mut act = Activations::new();
-            forward(&params, &image, &mut act);
-            assert_eq!(bits(&act), bits(&plain(&params, &image)), "seed {seed}");
+            network::forward(&params, &image, &mut act);
+            assert_eq!(bits(&act), expected, "seed {seed}");
+
+            let mut act = Activations::new();
+            forward::forward(&params, &image, &mut act);
+            assert_eq!(bits(&act), expected, "the trainer's, seed {seed}");
         }
     }
 }

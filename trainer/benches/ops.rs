@@ -186,6 +186,16 @@ fn core_forward(bencher: Bencher) {
     bencher.bench_local(|| *forward(&params, black_box(&image), &mut act));
 }
 
+#[divan::bench]
+fn core_forward_with_this_cpu(bencher: Bencher) {
+    let Core {
+        params,
+        image,
+        mut act,
+    } = Core::new();
+    bencher.bench_local(|| *trainer::forward::forward(&params, black_box(&image), &mut act));
+}
+
 #[divan::bench(args = Isa::available(), sample_count = 30)]
 fn step_of_256_one_thread(bencher: Bencher, isa: Isa) {
     let data = data();

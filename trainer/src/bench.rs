@@ -10,9 +10,10 @@ use crate::cpu::{Cpu, Phase, peak_multiply_adds};
 use crate::dataset::{Dataset, Order};
 use crate::error::Error;
 use crate::evaluate::Confusion;
+use crate::forward::forward;
 use crate::init::initial_params;
 use lenet_core::arch::{CLASSES, image};
-use lenet_core::network::{Activations, forward};
+use lenet_core::network::Activations;
 use serde::Serialize;
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -62,7 +63,7 @@ pub struct Report {
     pub evaluation_images: usize,
     /// Time to evaluate them, in milliseconds.
     pub evaluation_ms: f64,
-    /// Time of `lenet_core::forward` for one image on one thread, in microseconds.
+    /// Time of [`forward`] for one image on one thread, in microseconds.
     pub forward_us: f64,
 }
 

@@ -1,7 +1,8 @@
 //! Accuracy and confusion from logits; the logits of many images by `lenet_core::network::forward` itself.
 
+use crate::forward::forward;
 use lenet_core::arch::{CLASSES, Logits, Params, Pixels, image};
-use lenet_core::network::{Activations, argmax, forward};
+use lenet_core::network::{Activations, argmax};
 use ndarray::Array2;
 use rayon::prelude::*;
 

@@ -13,6 +13,7 @@
 //! | [`train`] | the epoch loop over a backend |
 //! | [`mod@bench`] | how fast it is here, and what the machine could do |
 //! | [`checkpoint`] | what a training needs to go on |
+//! | [`mod@forward`] | the forward pass of `lenet_core` with the vectors of this CPU |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`report`] | pictures of a run, and a page with all of them |
@@ -36,6 +37,7 @@ pub mod dataset;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod forward;
 pub mod init;
 pub mod loss;
 pub mod onnx;

@@ -2,18 +2,19 @@
 //!
 //! The sigmoid is monotone, so pooling first gives the same bits and a quarter of the exponentials.
 //!
-//! Method: register blocking. A tile is two maps of the output by one row by a few columns; its sums stay in registers while
-//! `c`, `i`, `j` run as in the plain kernel. Every loaded input serves both maps and, as the window slides, several
-//! columns; every weight serves all the tile; no convolution output is stored. What is left over at an edge is done in
-//! tiles of one map or one column.
+//! Method: register blocking. A tile is a few maps of the output by one row by a few columns; its sums stay in registers
+//! while `c`, `i`, `j` run as in the plain kernel. Every loaded input serves all maps and, as the window slides, several
+//! columns; every weight serves all the tile. What is left over at an edge is done in tiles of one map or one column.
 //!
-//! Two columns, before the pool two rows by four columns, make sixteen sums, which fill the 32 registers of a Cortex-M FPU
-//! with eight inputs and the weights. Elsewhere the compiler makes vectors of four, and four columns let a weight that was
-//! spread over a vector serve four of them: a fifth less time for the whole forward pass on x86-64.
+//! Two maps by two columns, before the pool two rows by four columns, make sixteen sums, which fill the 32 registers of a
+//! Cortex-M FPU with eight inputs and the weights; pooled there, no convolution output is stored. Hosts take three maps by
+//! four columns: six sums of AVX2's eight lanes, or twelve of four, which is what their registers hold. They store the
+//! convolution and then pool it in one loop, because that way both loops become vectors: pooled in registers, the compiler
+//! sorts the sums by columns in the first.
 
 use super::max_pool2d::first_max;
 use super::sigmoid;
-use core::array::{from_fn, from_mut, from_ref};
+use core::array::{from_mut, from_ref};
 
 /// `sigmoid(max_pool2d(conv2d(input, weight, bias)))`, bit for bit.
 ///
@@ -29,6 +30,7 @@ use core::array::{from_fn, from_mut, from_ref};
 /// # Cost
 /// The multiply-adds of the convolution, one sigmoid per output; no scratch memory. Instructions on a Cortex-M4F: conv1
 /// with its pool 173,566, conv2 with its pool 240,542; how measured: [`network::forward`](crate::network::forward).
+#[cfg_attr(not(target_arch = "arm"), inline(always))]
 pub fn conv_pool_sigmoid<
     const C_IN: usize,
     const C_OUT: usize,
@@ -49,22 +51,23 @@ pub fn conv_pool_sigmoid<
             "out must be ((H-K+1)/2, (W-K+1)/2)"
         )
     }
-    // Two maps at a time; an odd last one alone.
-    let (out_pairs, out_last) = out.as_chunks_mut::<2>();
-    let (weight_pairs, weight_last) = weight.as_chunks::<2>();
-    let (bias_pairs, bias_last) = bias.as_chunks::<2>();
-    for ((out, weight), bias) in out_pairs.iter_mut().zip(weight_pairs).zip(bias_pairs) {
+    let (out_groups, out_rest) = out.as_chunks_mut::<MAPS>();
+    let (weight_groups, weight_rest) = weight.as_chunks::<MAPS>();
+    let (bias_groups, bias_rest) = bias.as_chunks::<MAPS>();
+    for ((out, weight), bias) in out_groups.iter_mut().zip(weight_groups).zip(bias_groups) {
         maps(input, weight, bias, out);
     }
-    for ((out, weight), bias) in out_last.iter_mut().zip(weight_last).zip(bias_last) {
+    for ((out, weight), bias) in out_rest.iter_mut().zip(weight_rest).zip(bias_rest) {
         maps(input, from_ref(weight), from_ref(bias), from_mut(out));
     }
 }
 
-/// Columns of a tile; the result does not depend on it.
+/// Maps and columns of a tile; the result does not depend on them.
+const MAPS: usize = if cfg!(target_arch = "arm") { 2 } else { 3 };
 const COLUMNS: usize = if cfg!(target_arch = "arm") { 2 } else { 4 };
 
-/// `M` maps of the output, tile by tile.
+/// `M` maps of the output: each tile is pooled in registers.
+#[cfg(target_arch = "arm")]
 #[inline(always)]
 fn maps<
     const C_IN: usize,
@@ -80,23 +83,18 @@ fn maps<
     bias: &[f32; M],
     out: &mut [[[f32; PW]; PH]; M],
 ) {
-    for y in 0..PH {
-        for n in 0..PW / COLUMNS {
-            tile::<COLUMNS, _, _, _, _, _, _, _>(input, weight, bias, out, 2 * y, 2 * COLUMNS * n);
+    tiles::<_, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, [top, bottom]| {
+        let out = out[m][y].iter_mut().skip(x);
+        for ((out, &top), &bottom) in out.zip(top).zip(bottom) {
+            *out = pool_sigmoid(top, bottom);
         }
-        for x in PW - PW % COLUMNS..PW {
-            tile::<1, _, _, _, _, _, _, _>(input, weight, bias, out, 2 * y, 2 * x);
-        }
-    }
+    });
 }
 
-/// The tile of `M` maps by `P` columns of `out` whose windows start at row `y`, column `x` of the convolution.
-///
-/// The order of the loops inside `j` has no effect on the result, only on how well the compiler keeps the tile in
-/// registers; this one was the best of those tried.
+/// `M` maps of the output: the convolution is stored, upper and lower rows of the windows apart, then pooled.
+#[cfg(not(target_arch = "arm"))]
 #[inline(always)]
-fn tile<
-    const P: usize,
+fn maps<
     const C_IN: usize,
     const M: usize,
     const H: usize,
@@ -109,8 +107,74 @@ fn tile<
     weight: &[[[[f32; K]; K]; C_IN]; M],
     bias: &[f32; M],
     out: &mut [[[f32; PW]; PH]; M],
+) {
+    let mut rows = [[[[[0.0; 2]; PW]; PH]; M]; 2];
+    tiles::<_, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
+        for (rows, tile) in rows.iter_mut().zip(tile) {
+            for (to, &from) in rows[m][y].iter_mut().skip(x).zip(tile) {
+                *to = from;
+            }
+        }
+    });
+    let [tops, bottoms] = &rows;
+    let [tops, bottoms] = [tops, bottoms].map(|rows| rows.as_flattened().as_flattened());
+    let out = out.as_flattened_mut().as_flattened_mut();
+    for ((out, &top), &bottom) in out.iter_mut().zip(tops).zip(bottoms) {
+        *out = pool_sigmoid(top, bottom);
+    }
+}
+
+/// The output of a window.
+#[inline(always)]
+fn pool_sigmoid(top: [f32; 2], bottom: [f32; 2]) -> f32 {
+    sigmoid(first_max([top[0], top[1], bottom[0], bottom[1]]))
+}
+
+/// The convolution of `M` maps, tile by tile: `take` gets each map's part with the indices `(m, y, x)` of its first output.
+#[inline(always)]
+fn tiles<
+    const C_IN: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    input: &[[[f32; W]; H]; C_IN],
+    weight: &[[[[f32; K]; K]; C_IN]; M],
+    bias: &[f32; M],
+    mut take: impl FnMut(usize, usize, usize, [&[[f32; 2]]; 2]),
+) {
+    for y in 0..PH {
+        for n in 0..PW / COLUMNS {
+            tile::<COLUMNS, _, _, _, _, _>(input, weight, bias, y, COLUMNS * n, &mut take);
+        }
+        for x in PW - PW % COLUMNS..PW {
+            tile::<1, _, _, _, _, _>(input, weight, bias, y, x, &mut take);
+        }
+    }
+}
+
+/// The tile of `M` maps by `P` columns from row `y`, column `x` of the output.
+///
+/// The order of the loops inside `j` has no effect on the result, only on how well the compiler keeps the tile in
+/// registers; this one was the best of those tried.
+#[inline(always)]
+fn tile<
+    const P: usize,
+    const C_IN: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+>(
+    input: &[[[f32; W]; H]; C_IN],
+    weight: &[[[[f32; K]; K]; C_IN]; M],
+    bias: &[f32; M],
     y: usize,
     x: usize,
+    take: &mut impl FnMut(usize, usize, usize, [&[[f32; 2]]; 2]),
 ) {
     let mut sums = bias.map(|bias| [[[bias; 2]; P]; 2]);
     for c in 0..C_IN {
@@ -119,7 +183,7 @@ fn tile<
                 for dy in 0..2 {
                     for p in 0..P {
                         for q in 0..2 {
-                            let input = input[c][y + dy + i][x + 2 * p + q + j];
+                            let input = input[c][2 * y + dy + i][2 * (x + p) + q + j];
                             for m in 0..M {
                                 sums[m][dy][p][q] += input * weight[m][c][i][j];
                             }
@@ -129,35 +193,16 @@ fn tile<
             }
         }
     }
-    for (out, sums) in out.iter_mut().zip(&sums) {
-        let pooled = pool_sigmoid(sums);
-        for p in 0..P {
-            out[y / 2][x / 2 + p] = pooled[p];
-        }
+    for (m, [top, bottom]) in sums.iter().enumerate() {
+        take(m, y, x, [top, bottom]);
     }
-}
-
-/// The outputs of a tile in one map, from its sums.
-///
-/// A call on hosts, for the sake of the loop before it: inlined, the compiler sorts the sums by columns in there, with four
-/// shuffles for sixteen multiply-adds, and then pools by branches that nobody can predict.
-#[cfg_attr(target_arch = "arm", inline(always))]
-#[cfg_attr(not(target_arch = "arm"), inline(never))]
-fn pool_sigmoid<const P: usize>([top, bottom]: &[[[f32; 2]; P]; 2]) -> [f32; P] {
-    from_fn(|p| {
-        sigmoid(first_max([
-            top[p][0],
-            top[p][1],
-            bottom[p][0],
-            bottom[p][1],
-        ]))
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{conv2d, max_pool2d, sigmoid_in_place};
     use super::*;
+    use core::array::from_fn;
 
     /// Compares with the three kernels in turn, bit for bit, on values drawn from `next`.
     fn compare<

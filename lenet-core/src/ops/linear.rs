@@ -1,8 +1,11 @@
 //! Fully connected layer.
 //!
-//! Method: sixteen inputs at a time are held in registers and added, in their order, to the sum of every output in turn;
-//! the sums wait in `out`. One row of the weight after another is read, so one pointer does, and the rows stay in the
-//! order they were exported; on a superscalar host, several outputs are under way at once.
+//! Method on a Cortex-M: sixteen inputs at a time are held in registers and added, in their order, to the sum of every
+//! output in turn; the sums wait in `out`. One row of the weight after another is read, so one pointer does, and the rows
+//! stay in the order they were exported. On hosts: eight outputs at a time are the lanes of vectors, and blocks of eight
+//! rows by eight inputs are turned in registers.
+
+use core::array::{from_mut, from_ref};
 
 /// `out[o] = bias[o] + Σ input[i] · weight[o][i]`.
 ///
@@ -22,6 +25,7 @@
 ///
 /// # Source
 /// Same definition as `torch.nn.Linear`.
+#[cfg_attr(not(target_arch = "arm"), inline(always))]
 pub fn linear<const IN: usize, const OUT: usize>(
     input: &[f32; IN],
     weight: &[[f32; IN]; OUT],
@@ -29,11 +33,22 @@ pub fn linear<const IN: usize, const OUT: usize>(
     out: &mut [f32; OUT],
 ) {
     *out = *bias;
-    let (chunks, rest) = input.as_chunks::<16>();
-    for (n, chunk) in chunks.iter().enumerate() {
-        add_products(chunk, 16 * n, weight, out);
+    if cfg!(target_arch = "arm") {
+        let (chunks, rest) = input.as_chunks::<16>();
+        for (n, chunk) in chunks.iter().enumerate() {
+            add_products(chunk, 16 * n, weight, out);
+        }
+        add_products(rest, IN - rest.len(), weight, out);
+    } else {
+        let (out_groups, out_rest) = out.as_chunks_mut::<8>();
+        let (weight_groups, weight_rest) = weight.as_chunks::<8>();
+        for (out, weight) in out_groups.iter_mut().zip(weight_groups) {
+            add_all_products(input, weight, out);
+        }
+        for (out, weight) in out_rest.iter_mut().zip(weight_rest) {
+            add_all_products(input, from_ref(weight), from_mut(out));
+        }
     }
-    add_products(rest, IN - rest.len(), weight, out);
 }
 
 /// Adds the terms of `input`, which starts at index `start` of the whole.
@@ -49,6 +64,30 @@ fn add_products<const IN: usize, const OUT: usize>(
             *out += input * weight;
         }
     }
+}
+
+/// Adds the terms of all inputs to `M` outputs at once.
+#[inline(always)]
+fn add_all_products<const IN: usize, const M: usize>(
+    input: &[f32; IN],
+    weight: &[[f32; IN]; M],
+    out: &mut [f32; M],
+) {
+    let mut sums = *out;
+    let mut add = |i: usize| {
+        for (sum, weight) in sums.iter_mut().zip(weight) {
+            *sum += input[i] * weight[i];
+        }
+    };
+    for n in 0..IN / 8 {
+        for i in 8 * n..8 * n + 8 {
+            add(i);
+        }
+    }
+    for i in IN - IN % 8..IN {
+        add(i);
+    }
+    *out = sums;
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! Sizes are const generics, checked when compiled. Arguments: inputs, parameters, then `out`, the one thing written.
 //! Every sum starts from the bias and takes its terms in a stated order, each product rounded before it is added.
+//!
+//! On hosts they are inlined, so that a caller compiled for more than the least CPU has them compiled for that too.
 
 mod conv2d;
 mod conv_pool_sigmoid;

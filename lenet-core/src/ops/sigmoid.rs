@@ -6,7 +6,7 @@
 /// Checked over all 2³² floats against f64 (`tests/tests/sigmoid.rs`): monotone, in 0..=1, NaN stays NaN; the error is at
 /// most 9·10⁻⁸, and at most 2.5 units in the last place where the exact value is a normal number (x > -87.3). Below
 /// that the result is subnormal, and 0 once `exp(-x)` overflows (x < -88.7).
-#[cfg_attr(not(target_arch = "arm"), inline)]
+#[cfg_attr(not(target_arch = "arm"), inline(always))]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -20,7 +20,7 @@ use libm::expf as exp;
 /// Method: `exp(t) = 2ᵏ·exp(r)` with `k = t / ln 2` rounded, so that `|r| ≤ ln 2 / 2`, and for `exp(r)` the rational
 /// function of FreeBSD's `e_expf.c`, which is libm's, with its constants.
 #[cfg(not(target_arch = "arm"))]
-#[inline]
+#[inline(always)]
 fn exp(t: f32) -> f32 {
     use core::f32::consts::LOG2_E;
     // ln 2 in two parts; k times the first is exact.
@@ -59,6 +59,7 @@ fn exp(t: f32) -> f32 {
 }
 
 /// [`sigmoid`] of each element.
+#[cfg_attr(not(target_arch = "arm"), inline(always))]
 pub fn sigmoid_in_place(values: &mut [f32]) {
     for value in values {
         *value = sigmoid(*value);

@@ -4,11 +4,12 @@ use super::DataArgs;
 use crate::dataset::Dataset;
 use crate::device::ulps;
 use crate::error::Error;
+use crate::forward::forward;
 use crate::safetensors;
 use crate::weights_file::WeightsFile;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use lenet_core::arch::{CLASSES, Pixels, TENSORS, image};
-use lenet_core::network::{Activations, LAYERS_KEPT, argmax, forward};
+use lenet_core::network::{Activations, LAYERS_KEPT, argmax};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 

@@ -9,12 +9,13 @@ use crate::device::{
 };
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
+use crate::forward::forward;
 use crate::weights_file::WeightsFile;
 use clap::Subcommand;
 use indicatif::ProgressIterator;
 use lenet_core::arch::{Image, Logits, Pixels, image};
 use lenet_core::link::Unit;
-use lenet_core::network::{Activations, forward};
+use lenet_core::network::Activations;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
