@@ -8,15 +8,15 @@ export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
-# need COMMAND PACKAGE: installs the Debian package if the command is missing.
+# need COMMAND PACKAGE...: installs the Debian packages if the command is missing.
 need() {
     command -v "$1" >/dev/null && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         [ -n "${apt_updated:-}" ] || apt-get update -q >/dev/null
         apt_updated=1
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$2" >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${@:2}" >/dev/null
     else
-        echo "ci.sh needs $1 (Debian: apt install $2)" >&2
+        echo "ci.sh needs $1 (Debian: apt install ${*:2})" >&2
         exit 1
     fi
 }
@@ -34,31 +34,42 @@ cargo fmt --all --check
 rustfmt --check --edition 2024 firmware/boards/*/board.rs
 cargo clippy -q --workspace --exclude firmware --all-targets --all-features -- -D warnings
 cargo clippy -q -p trainer --no-default-features -- -D warnings
+cargo clippy -q -p trainer --no-default-features --features program -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude firmware --exclude fuzz --all-features
 
+# Tests of the host are chosen by `--test` alone: with `-p` the dependencies get other features, and are built again.
 step "tests"
-cargo test -q --workspace --exclude firmware --exclude fuzz
+cargo test -q
 cargo test -q -p lenet-core --all-features
 
 step "a full disk: a small file system is mounted, by root or by a namespace's root"
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(unshare --map-root-user --mount)
-"${as_root[@]}" cargo test -q -p trainer --test resume -- --ignored
+"${as_root[@]}" cargo test -q --test resume -- --ignored
 
 step "the sigmoid on every float"
-cargo test -q -p lenet-tests --test sigmoid -- --ignored
+cargo test -q --test sigmoid -- --ignored
 
-step "fuzzing: the weights file, the IDX reader and the link, 20 s each"
+step "fuzzing: the weights file, the IDX reader and the link, 30 s side by side"
 # As cargo-fuzz builds them, without installing it: fuzz/.cargo/config.toml has the flags.
 (cd fuzz && cargo build -q --release)
+fuzz() {
+    local out
+    out=$(mktemp -d)
+    mkdir "$out/corpus"
+    fuzz/target/*/release/"$1" -max_total_time=30 -print_final_stats=1 "$out/corpus" "fuzz/seeds/$1" >"$out/log" 2>&1 ||
+        { cat "$out/log"; return 1; }
+    grep -E '^(stat::number|DONE|Done)|DONE' "$out/log" | sed "s/^/$1: /"
+    rm -r "$out"
+}
+running=()
 for target in weights idx link; do
-    corpus=$(mktemp -d)
-    fuzz/target/*/release/"$target" -max_total_time=20 -print_final_stats=1 \
-        "$corpus" "fuzz/seeds/$target" 2>&1 | tee "$corpus.log" | grep -E '^(stat::number|DONE|Done)|DONE'
-    rm -r "$corpus"
+    fuzz "$target" &
+    running+=($!)
 done
+for process in "${running[@]}"; do wait "$process"; done
 
 step "one real epoch: PyTorch gives test accuracy 0.584 +- 0.011 over 12 seeds"
 run=$(mktemp -d)
@@ -88,19 +99,19 @@ python3 -c 'import ensurepip' 2>/dev/null || need python3-venv python3-venv
 nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
 (
     export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
-    cargo test -q -p lenet-tests --test cuda ptx:: -- --include-ignored
-    cargo test -q -p lenet-tests --test cuda -- --ignored host:: driver::
+    cargo test -q --test cuda ptx:: -- --include-ignored
+    cargo test -q --test cuda -- --ignored host:: driver::
     if command -v nvidia-smi >/dev/null; then
-        cargo test -q -p trainer --test cli -- --ignored cuda:: --skip no_library
-        cargo test -q -p lenet-tests --test cuda gpu:: -- --ignored --nocapture
+        cargo test -q --test cli -- --ignored cuda:: --skip no_library
+        cargo test -q --test cuda gpu:: -- --ignored --nocapture
         cargo run -q --release -p trainer -- bench --device cuda
         if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
-            cargo test -q -p lenet-tests --test cuda gpus:: -- --ignored --nocapture
+            cargo test -q --test cuda gpus:: -- --ignored --nocapture
         else
             echo "one GPU here: the test on two has not run"
         fi
     else
-        cargo test -q -p trainer --test cli cuda:: -- --ignored
+        cargo test -q --test cli cuda:: -- --ignored
         echo "no GPU here: the tests on one have not run"
     fi
 )
@@ -118,37 +129,48 @@ tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
 echo "$tree"
 if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; fi
 
-# Bare metal: from here on `bare cargo ...` builds for boards. Rustup's targets if its server answers, else Debian's
-# compiler with the library's source.
-targets="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
-if command -v rustup >/dev/null && timeout 120 rustup target add $targets >/dev/null 2>&1; then
-    echo "bare metal: targets by rustup"
-    bare() { "$@"; }
+# Other targets: from here on `cross cargo ...` builds for them. Rustup's if its server answers, else Debian's compiler
+# with the library's source: `core`, or the crates that `library` names.
+boards="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+arm64=aarch64-unknown-linux-gnu
+if command -v rustup >/dev/null && timeout 120 rustup target add $boards $arm64 >/dev/null 2>&1; then
+    echo "other targets: by rustup"
+    cross() { "$@"; }
 else
-    echo "bare metal: Debian's rustc-web, core built from source"
-    need /usr/lib/cargo-web/bin/cargo cargo-web
+    echo "other targets: Debian's rustc-web, the library built from source"
+    dpkg -s cargo-web rust-web-src >/dev/null 2>&1 || need cargo-web cargo-web rust-web-src
     need ld.lld lld
-    [ -d /usr/share/doc/rust-web-src ] || need rust-web-src rust-web-src
-    bare() {
-        env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=core \
+    cross() {
+        env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD="${library:-core}" \
             CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld \
             CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld "$@"
     }
 fi
 
+step "NEON, emulated: the library's tests, and the parameters' hash"
+need qemu-aarch64 qemu-user
+need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+(
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+    # Without the program, which is most of the build, and with two threads: NEON does not change how they share.
+    library=std,panic_unwind,test cross cargo test -q -p trainer -p lenet-tests --no-default-features \
+        --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
+)
+
 step "lenet-core for Cortex-M0, M4F and M33"
-for target in $targets; do
-    bare cargo build -q -p lenet-core --release --all-features --target "$target"
+for target in $boards; do
+    cross cargo build -q -p lenet-core --release --all-features --target "$target"
 done
 
 step "firmware: lints"
-(cd firmware && bare cargo clippy -q --release -- -D warnings)
-(cd firmware && bare cargo clippy -q --release --config boards/mps2-an386/config.toml -- -D warnings)
+(cd firmware && cross cargo clippy -q --release -- -D warnings)
+(cd firmware && cross cargo clippy -q --release --config boards/mps2-an386/config.toml -- -D warnings)
 
 step "firmware for every board, and the emulated ones against the host"
-bare firmware/build-all.sh
-cargo test -q -p lenet-tests --test firmware -- --ignored
-cargo test -q -p lenet-tests --test device -- --ignored --test-threads 1
+cross firmware/build-all.sh
+cargo test -q --test firmware -- --ignored
+cargo test -q --test device -- --ignored --test-threads 1
 
 step "trainer device, as the README shows it"
 device() { cargo run -q --release -p trainer -- device "$@"; }

@@ -129,6 +129,7 @@ pub enum Error {
     #[error("{0}")]
     Backend(String),
     /// A board could not be asked.
+    #[cfg(feature = "program")]
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
     /// Two computations of the same thing give other values: board and host, or what `compare` was given.
@@ -151,6 +152,7 @@ impl Error {
         match self {
             Self::Settings(_) => 2.into(),
             Self::Mismatch(_) => 3.into(),
+            #[cfg(feature = "program")]
             Self::Device(error) if error.is_mismatch() => 3.into(),
             Self::Stopped { .. } => 130.into(),
             _ => 1.into(),

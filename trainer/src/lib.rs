@@ -28,12 +28,15 @@ pub mod adam;
 pub mod backend;
 pub mod bench;
 pub mod c_header;
+#[cfg(feature = "program")]
 pub mod checkpoint;
+#[cfg(feature = "program")]
 pub mod commands;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dataset;
+#[cfg(feature = "program")]
 pub mod device;
 pub mod error;
 pub mod evaluate;
@@ -43,7 +46,9 @@ pub mod loss;
 pub mod onnx;
 pub mod output;
 pub mod reference;
+#[cfg(feature = "program")]
 pub mod report;
+#[cfg(feature = "program")]
 pub mod run;
 pub mod safetensors;
 pub mod train;

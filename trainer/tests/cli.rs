@@ -2,6 +2,8 @@
 //!
 //! It stands here and not in `tests/`, because Cargo hands a binary only to the tests of its own package.
 
+#![cfg(feature = "program")]
+
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 #[path = "cli/cuda.rs"]
 mod cuda;

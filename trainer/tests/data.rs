@@ -1,5 +1,7 @@
 //! One's own data: class folders of PNG and JPEG files, `trainer data` and `trainer predict`, and what they refuse.
 
+#![cfg(feature = "program")]
+
 mod place;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb};

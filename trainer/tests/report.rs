@@ -1,5 +1,7 @@
 //! `trainer report`: what a run's folder shows, and that the page needs nothing but itself.
 
+#![cfg(feature = "program")]
+
 mod place;
 
 use place::{Place, TRAIN};

@@ -1,5 +1,7 @@
 //! Stopped, killed and out of space: a run that goes on ends with the bytes of one that never stopped.
 
+#![cfg(feature = "program")]
+
 mod place;
 
 use place::Place;

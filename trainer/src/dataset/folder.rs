@@ -3,8 +3,7 @@
 //! Either `train/NAME/*` and `test/NAME/*`, or `NAME/*` alone, of which a share is set aside for the test. Classes are
 //! numbered by the order of their names, images ordered by theirs.
 
-use super::image::{ImageOptions, read_image};
-use super::{MAX_CLASS_NAME, Order, Split};
+use super::{ImageOptions, MAX_CLASS_NAME, Order, Split, read_image};
 use crate::error::Error;
 use lenet_core::arch::{CLASSES, Pixels};
 use rayon::prelude::*;

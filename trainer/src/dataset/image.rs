@@ -3,21 +3,11 @@
 //! Colour becomes grey (Rec. 709), sixteen bits become eight, transparent is black. Another size is an error unless
 //! scaling was asked for. Decoding and scaling are the `image` crate's.
 
+use super::ImageOptions;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader};
 use lenet_core::arch::{Pixels, SIDE};
 use std::io::Cursor;
-
-/// What may be done to an image file so that it fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct ImageOptions {
-    /// Scale PNG and JPEG files of other sizes to 28x28: they keep their proportions, and the rest is black
-    #[arg(long)]
-    pub resize: bool,
-    /// Turn PNG and JPEG files from dark on white into bright on black, as Fashion-MNIST is
-    #[arg(long)]
-    pub invert: bool,
-}
 
 /// Sides above this are refused before any memory is asked for.
 const MAX_SIDE: u32 = 8192;

@@ -5,18 +5,26 @@ mod augment;
 pub mod check;
 mod folder;
 mod idx;
+#[cfg(feature = "program")]
 mod image;
 mod order;
 mod source;
 
-pub use self::image::{ImageOptions, read_image};
+#[cfg(feature = "program")]
+pub use self::image::read_image;
 pub use augment::Augment;
 pub use idx::{read_images, read_labels};
 pub use order::{Order, Permutation, ROUNDS, generator};
-pub use source::{Dataset, FASHION_MNIST_CLASSES, ReadOptions, find, hex, open};
+pub use source::{Dataset, FASHION_MNIST_CLASSES, ImageOptions, ReadOptions, find, hex, open};
 
 use lenet_core::arch::{CLASSES, Pixels, SIDE};
 use ndarray::{Array1, Array3};
+
+/// In this build every image file is an error.
+#[cfg(not(feature = "program"))]
+pub fn read_image(_bytes: &[u8], _options: ImageOptions) -> Result<Pixels, String> {
+    Err("this build reads no PNG and JPEG files; build it with the feature `program`".to_owned())
+}
 
 /// Longest name of a class in bytes: short enough for a board's display and for the file.
 const MAX_CLASS_NAME: usize = 32;

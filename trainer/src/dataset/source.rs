@@ -2,7 +2,6 @@
 
 use super::folder::{self, Folder};
 use super::idx::{self, Idx, read_images, read_labels};
-use super::image::ImageOptions;
 use super::{MAX_CLASS_NAME, Split};
 use crate::error::Error;
 use lenet_core::arch::{CLASSES, Pixels};
@@ -47,6 +46,18 @@ const FILES: [(&str, &str); 4] = [
 const FASHION_MNIST: &str = "fashion-mnist";
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
+
+/// What may be done to an image file so that it fits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "program", derive(clap::Args))]
+pub struct ImageOptions {
+    /// Scale PNG and JPEG files of other sizes to 28x28: they keep their proportions, and the rest is black
+    #[cfg_attr(feature = "program", arg(long))]
+    pub resize: bool,
+    /// Turn PNG and JPEG files from dark on white into bright on black, as Fashion-MNIST is
+    #[cfg_attr(feature = "program", arg(long))]
+    pub invert: bool,
+}
 
 /// How the files of a data set become images.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
