@@ -7,6 +7,8 @@
 mod cuda;
 mod place;
 
+use crc::{CRC_32_ISO_HDLC, Crc};
+use lenet_core::weights::PARAMS_OFFSET;
 use place::{FILES, Place, TRAIN, idx, images, labels};
 use trainer::weights_file::WeightsFile;
 
@@ -214,6 +216,22 @@ fn quiet_prints_nothing_and_json_an_object_a_line() {
     let (correct, accuracy) = (&objects[3]["correct"], &objects[3]["test_acc"]);
     assert_eq!(correct.as_f64().unwrap() / 30.0, accuracy.as_f64().unwrap());
     assert_eq!(objects[3]["weights"], "run/lenet.weights");
+}
+
+#[test]
+fn a_network_that_has_learnt_nothing_is_told_of() {
+    let place = Place::new();
+    let said = "\nstill at chance: train acc 0.";
+    let helps = ": what helps is more --epochs, a smaller --batch-size, and a larger --patience if there is one\nweights ";
+    let out = place.good(&format!("{TRAIN} --out run"));
+    assert!(out.contains(said) && out.contains(helps), "{out}");
+    let learnt = "--data letters --batch-size 8 --lr 0.003 --epochs 20";
+    let out = place.good(&format!("{learnt} --out learnt"));
+    assert!(!out.contains("at chance"), "{out}");
+    for (options, at_chance) in [(TRAIN, "true"), (learnt, "false")] {
+        let out = place.good(&format!("{options} --log-format json --out {at_chance}"));
+        assert!(out.contains(&format!("\"at_chance\":{at_chance}")), "{out}");
+    }
 }
 
 #[test]
@@ -715,6 +733,13 @@ fn bad_weights_are_refused_by_name() {
     };
     let mut longer = good.clone();
     longer.push(0);
+    // With a checksum that is right.
+    let mut not_a_number = good.clone();
+    not_a_number[PARAMS_OFFSET + 3 * 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let (covered, checksum) = not_a_number.split_last_chunk_mut().unwrap();
+    *checksum = Crc::<u32>::new(&CRC_32_ISO_HDLC)
+        .checksum(covered)
+        .to_le_bytes();
     let again = "; copy it again from where it came";
     for (bytes, problem) in [
         (vec![], format!("truncated: ends after 0 bytes{again}")),
@@ -731,7 +756,16 @@ fn bad_weights_are_refused_by_name() {
             "file format 0, this program reads 1; use the release of the program that wrote it, or train again"
                 .to_owned(),
         ),
+        (
+            [&good[..5], &[0; 8], &good[13..]].concat(),
+            format!(
+                "trained for another architecture (0000000000000000, this program is {:016x}); it belongs to another \
+                 build of this program",
+                lenet_core::arch::FINGERPRINT
+            ),
+        ),
         (good[..1000].to_vec(), format!("truncated: ends after 1000 bytes{again}")),
+        (not_a_number, "conv1_weight[3] is NaN or infinite".to_owned()),
         (longer, format!("1 bytes follow the end of the file{again}")),
     ] {
         place.write("bad", &bytes);
