@@ -81,7 +81,8 @@ pub struct Args {
     /// The test images are then looked at once, at the end
     #[arg(long, value_name = "F", value_parser = super::share)]
     val_split: Option<f64>,
-    /// End after N epochs in a row that were no better than the best before on the images held out
+    /// End after N epochs in a row that were no better than the best before on the images held out; epochs at chance at the
+    /// start do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     patience: Option<u32>,
     /// Print nothing but warnings and errors
@@ -389,8 +390,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if at_chance {
         console.line(format_args!(
             "still at chance: train acc {:.3} is no more than always naming the largest class gives. A net of sigmoids \
-             starts flat, often for more than a hundred steps: what helps is more --epochs, a smaller --batch-size, and a \
-             larger --patience if there is one",
+             starts flat, often for more than a hundred steps: what helps is more --epochs or a smaller --batch-size",
             last.train_acc
         ));
     }
