@@ -4,7 +4,7 @@
 //! was stopped and goes on does, bit for bit, what one that was never stopped does.
 
 use crate::backend::{Backend, Batches, State, StepStats};
-use crate::dataset::{Augment, Dataset, Order};
+use crate::dataset::{Augment, Dataset, Order, Split};
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
 use lenet_core::arch::{CLASSES, Logits, Params};
@@ -32,7 +32,8 @@ pub struct Plan {
     pub augment: bool,
     /// The result is the mean of the parameters after each of so many last epochs, not those after the last.
     pub average: Option<u32>,
-    /// Ends the training when so many epochs in a row were no better on the validation split than the best before.
+    /// Ends the training when so many epochs in a row were no better on the validation split than the best before. Epochs
+    /// at the start in which nothing is learnt, see [`Split::is_chance`], do not count.
     pub patience: Option<u32>,
 }
 
@@ -125,10 +126,16 @@ impl Progress {
             })
     }
 
-    /// Whether so many epochs in a row were no better than the best before.
-    fn is_exhausted(&self, patience: Option<u32>) -> bool {
+    /// Whether so many epochs in a row were no better than the best before, not counting those at the start in which
+    /// nothing was learnt of `train` yet.
+    fn is_exhausted(&self, patience: Option<u32>, train: &Split) -> bool {
+        let Some(patience) = patience else {
+            return false;
+        };
         let best = self.best_epoch().map_or(0, |best| best.epoch);
-        patience.is_some_and(|patience| self.epochs.len() as u32 >= best + patience)
+        let at_chance = |epoch: &&Epoch| train.is_chance(epoch.train_acc);
+        let flat = self.epochs.iter().take_while(at_chance).count() as u32;
+        self.epochs.len() as u32 >= best.max(flat) + patience
     }
 
     /// The mean with the parameters of up to `count - 1` epochs before: summed in f64 from the oldest on, rounded once.
@@ -190,7 +197,7 @@ pub fn train(
     let (all_steps, per_epoch) = (plan.steps(images), plan.steps_per_epoch(images));
     // A training may have been stopped between the last step of an epoch and its test.
     let done = progress.losses.len() as u64;
-    if progress.is_exhausted(plan.patience) && progress.partial.steps == 0 {
+    if progress.is_exhausted(plan.patience, &data.train) && progress.partial.steps == 0 {
         return Err(Error::Settings(format!(
             "ended after {} epochs by --patience; go on with a larger one",
             progress.epochs.len()
@@ -269,7 +276,7 @@ pub fn train(
             .epochs
             .push(progress.partial.epoch(epoch, held_out_acc));
         progress.partial = Partial::default();
-        let is_last = state.step >= all_steps || progress.is_exhausted(plan.patience);
+        let is_last = state.step >= all_steps || progress.is_exhausted(plan.patience, &data.train);
         let params = progress.best.as_deref().unwrap_or(params);
         let tested = is_last.then(|| core_logits(params, data.test.images()));
         let _ = on_event(Event::Epoch {

@@ -9,7 +9,9 @@
 mod cuda;
 mod place;
 
-use place::{FILES, Place, TRAIN, idx, images, labels};
+use crc::{CRC_32_ISO_HDLC, Crc};
+use lenet_core::weights::PARAMS_OFFSET;
+use place::{FILES, LEARNT, Place, TRAIN, idx, images, labels};
 use trainer::weights_file::WeightsFile;
 
 #[test]
@@ -148,8 +150,10 @@ fn max_steps_counts_over_epochs_whatever_computes_in_whatever_order() {
 #[test]
 fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
     let place = Place::new();
-    // Nothing is learned in such small steps, so that the first epoch stays the best.
-    let options = "--data letters --batch-size 32 --val-split 0.25 --lr 1e-12";
+    place.good(&format!("{LEARNT} --out learnt"));
+    // Nothing more is learnt in such small steps, so that the first epoch stays the best.
+    let options =
+        "--data letters --batch-size 32 --val-split 0.25 --lr 1e-12 --init learnt/lenet.weights";
     let out = place.good(&format!("{options} --epochs 50 --patience 3 --out run"));
     assert!(
         out.contains("\ndata letters: 72 training images, 24 validation images, 30 test images\n"),
@@ -187,6 +191,17 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
 }
 
 #[test]
+fn patience_does_not_count_what_comes_before_learning() {
+    let place = Place::new();
+    let flat = "--data letters --batch-size 32 --val-split 0.25 --lr 1e-12 --epochs 9 --patience 2";
+    let out = place.good(&format!("{flat} --out flat"));
+    assert!(
+        out.contains("\nepoch 9, ") && out.contains("\nstill at chance: "),
+        "{out}"
+    );
+}
+
+#[test]
 fn quiet_prints_nothing_and_json_an_object_a_line() {
     let place = Place::new();
     assert_eq!(place.good(&format!("{TRAIN} --quiet --out quiet")), "");
@@ -216,6 +231,21 @@ fn quiet_prints_nothing_and_json_an_object_a_line() {
     let (correct, accuracy) = (&objects[3]["correct"], &objects[3]["test_acc"]);
     assert_eq!(correct.as_f64().unwrap() / 30.0, accuracy.as_f64().unwrap());
     assert_eq!(objects[3]["weights"], "run/lenet.weights");
+}
+
+#[test]
+fn a_network_that_has_learnt_nothing_is_told_of() {
+    let place = Place::new();
+    let said = "\nstill at chance: train acc 0.";
+    let helps = ": what helps is more --epochs or a smaller --batch-size\nweights ";
+    let out = place.good(&format!("{TRAIN} --out run"));
+    assert!(out.contains(said) && out.contains(helps), "{out}");
+    let out = place.good(&format!("{LEARNT} --out learnt"));
+    assert!(!out.contains("at chance"), "{out}");
+    for (options, at_chance) in [(TRAIN, "true"), (LEARNT, "false")] {
+        let out = place.good(&format!("{options} --log-format json --out {at_chance}"));
+        assert!(out.contains(&format!("\"at_chance\":{at_chance}")), "{out}");
+    }
 }
 
 #[test]
@@ -717,6 +747,13 @@ fn bad_weights_are_refused_by_name() {
     };
     let mut longer = good.clone();
     longer.push(0);
+    // With a checksum that is right.
+    let mut not_a_number = good.clone();
+    not_a_number[PARAMS_OFFSET + 3 * 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let (covered, checksum) = not_a_number.split_last_chunk_mut().unwrap();
+    *checksum = Crc::<u32>::new(&CRC_32_ISO_HDLC)
+        .checksum(covered)
+        .to_le_bytes();
     let again = "; copy it again from where it came";
     for (bytes, problem) in [
         (vec![], format!("truncated: ends after 0 bytes{again}")),
@@ -733,7 +770,16 @@ fn bad_weights_are_refused_by_name() {
             "file format 0, this program reads 1; use the release of the program that wrote it, or train again"
                 .to_owned(),
         ),
+        (
+            [&good[..5], &[0; 8], &good[13..]].concat(),
+            format!(
+                "trained for another architecture (0000000000000000, this program is {:016x}); it belongs to another \
+                 build of this program",
+                lenet_core::arch::FINGERPRINT
+            ),
+        ),
         (good[..1000].to_vec(), format!("truncated: ends after 1000 bytes{again}")),
+        (not_a_number, "conv1_weight[3] is NaN or infinite".to_owned()),
         (longer, format!("1 bytes follow the end of the file{again}")),
     ] {
         place.write("bad", &bytes);

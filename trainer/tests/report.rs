@@ -95,6 +95,36 @@ fn the_report_is_made_again_to_the_byte() {
     }
 }
 
+/// Where a picture or the page cannot be written, the weights are there, and the report can be made later.
+#[test]
+fn a_report_that_fails_loses_no_weights() {
+    let place = Place::new();
+    let options = "--data letters --batch-size 32";
+    place.good(&format!("{options} --epochs 2 --out whole"));
+    place.good(&format!("{options} --epochs 1 --out run"));
+    let before = place.read("run/lenet.weights");
+    for name in OUTPUTS {
+        let path = place.path("run").join(name);
+        std::fs::remove_file(&path).unwrap();
+        // No file can take the place of a folder with something in it.
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("something"), []).unwrap();
+        std::fs::copy(place.path("run/last.checkpoint"), place.path("checkpoint")).unwrap();
+        let (code, out, err) = place.run("--resume run --epochs 2");
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("\nweights run/lenet.weights\n") && !out.contains("\nreport "));
+        let start = format!("warning: no report: run/{name}: cannot be written: ");
+        let end = ". The weights are written; make the report again with: trainer report run\n";
+        assert!(err.starts_with(&start) && err.ends_with(end), "{err}");
+        assert!(place.read("run/lenet.weights") == place.read("whole/lenet.weights"));
+        std::fs::remove_dir_all(&path).unwrap();
+        assert_eq!(place.good("report run"), "report run/report.html\n");
+        // Once more from the first epoch on.
+        std::fs::rename(place.path("checkpoint"), place.path("run/last.checkpoint")).unwrap();
+        place.write("run/lenet.weights", &before);
+    }
+}
+
 #[test]
 fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
     let place = Place::new();

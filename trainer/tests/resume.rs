@@ -4,7 +4,7 @@
 
 mod place;
 
-use place::Place;
+use place::{LEARNT, Place};
 use rand_chacha::rand_core::Rng;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
@@ -19,6 +19,7 @@ use trainer::dataset::{self, ReadOptions, generator};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
 use trainer::train::{Event, Plan, Progress, train};
+use trainer::weights_file::WeightsFile;
 
 /// An epoch without its time.
 fn row(epoch: &trainer::train::Epoch) -> (u32, [u64; 3]) {
@@ -116,9 +117,12 @@ fn any_step_is_a_place_to_stop() {
         schedule: Schedule::Cosine { steps: 9 },
         ..Adam::default()
     };
-    // Nothing is learned in such small steps: the first epoch stays the best, the third is the last.
+    // Nothing more is learnt in such small steps: the first epoch stays the best, the third is the last.
+    place.good(&format!("{LEARNT} --out learnt"));
+    let learnt = WeightsFile::load(&place.path("learnt/lenet.weights")).unwrap();
     let patient = Plan {
         epochs: 50,
+        augment: false,
         patience: Some(2),
         ..variants
     };
@@ -129,10 +133,11 @@ fn any_step_is_a_place_to_stop() {
     type Make<'a> = &'a dyn Fn(State, Adam) -> Box<dyn Backend + 'a>;
     let cpu: Make<'_> = &|state, adam| Box::new(Cpu::new(&data.train, state, adam, 2).unwrap());
     let reference: Make<'_> = &|state, adam| Box::new(Reference::new(&data.train, state, adam));
-    for (backend, plan, adam) in [
-        (cpu, variants, adam),
-        (reference, variants, adam),
-        (cpu, patient, slow),
+    let (fresh, learnt) = (initial_params(1), Box::new(*learnt.weights().params));
+    for (backend, plan, adam, params) in [
+        (cpu, variants, adam, &fresh),
+        (reference, variants, adam, &fresh),
+        (cpu, patient, slow, &learnt),
     ] {
         let run = |state: State, mut progress: Progress, stop_at: Option<usize>| {
             let mut backend = backend(state, adam);
@@ -149,7 +154,7 @@ fn any_step_is_a_place_to_stop() {
             assert_eq!(end.unwrap().is_break(), stop_at.is_some());
             (backend.state().unwrap(), progress)
         };
-        let start = || State::new(initial_params(1));
+        let start = || State::new(params.clone());
         let (expected, expected_progress) = run(start(), Progress::default(), None);
         assert_eq!(expected.step, 9);
         for stop_at in 1..=9 {

@@ -73,14 +73,16 @@ pub struct Args {
     /// Train on images shifted by up to two pixels and half of the time mirrored, anew in each epoch
     #[arg(long)]
     augment: bool,
-    /// The result is the mean of the weights after each of the last N epochs
+    /// The result is the mean of the weights after each of the last N epochs: of epochs, not steps, since the weights
+    /// leave the device, a GPU too, only when an epoch ends
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     average: Option<u32>,
     /// Hold a share of the training images out; the result, also best.weights, is of the epoch that does best on them.
     /// The test images are then looked at once, at the end
     #[arg(long, value_name = "F", value_parser = super::share)]
     val_split: Option<f64>,
-    /// End after N epochs in a row that were no better than the best before on the images held out
+    /// End after N epochs in a row that were no better than the best before on the images held out; epochs at chance at the
+    /// start do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     patience: Option<u32>,
     /// Print nothing but warnings and errors
@@ -383,6 +385,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
         confusion.correct(),
         confusion.total()
     ));
+    let last = progress.epochs.last().expect("one is done");
+    let at_chance = data.train.is_chance(last.train_acc);
+    if at_chance {
+        console.line(format_args!(
+            "still at chance: train acc {:.3} is no more than always naming the largest class gives. A net of sigmoids \
+             starts flat, often for more than a hundred steps: what helps is more --epochs or a smaller --batch-size",
+            last.train_acc
+        ));
+    }
     console.line(format_args!("weights {}", path.display()));
     let sha256 = hex(&file.weights().metadata.provenance.params_sha256);
     console.line(format_args!("sha256 of the parameters {sha256}"));
@@ -390,13 +401,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let page = report::write(folder.path(), &data, &logits);
     match &page {
         Ok(page) => console.line(format_args!("report {}", page.display())),
-        Err(error) => eprintln!("warning: no report: {error}"),
+        Err(error) => eprintln!(
+            "warning: no report: {error}. The weights are written; make the report again with: trainer report {}",
+            folder.path().display()
+        ),
     }
     console.object(&serde_json::json!({
         "event": "end",
         "test_acc": confusion.accuracy(),
         "correct": confusion.correct(),
         "total": confusion.total(),
+        "at_chance": at_chance,
         "weights": path,
         "params_sha256": sha256,
         "report": page.ok(),

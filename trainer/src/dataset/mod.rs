@@ -76,6 +76,19 @@ impl Split {
         self.labels.as_slice().expect("made in standard layout")
     }
 
+    /// Whether an accuracy on these images is within noise, three standard deviations, of what always naming the largest
+    /// class gives.
+    pub fn is_chance(&self, accuracy: f64) -> bool {
+        let mut counts = [0_u32; CLASSES];
+        for &label in self.labels() {
+            counts[usize::from(label)] += 1;
+        }
+        let largest = counts.into_iter().max().expect("ten classes");
+        let images = self.len() as f64;
+        let chance = f64::from(largest) / images;
+        accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
+    }
+
     /// Splits a share off for validation, drawn by the seed; both parts keep the order of the file.
     pub fn split(&self, share: f64, seed: u64) -> (Self, Self) {
         let len = self.len();
@@ -105,6 +118,17 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chance_is_the_share_of_the_largest_class_and_its_noise() {
+        // Three in four are of class 7; a standard deviation is 0.0217.
+        let labels = (0..400).map(|i| if i % 4 == 0 { 2 } else { 7 }).collect();
+        let split = Split::new(vec![0; 400 * SIDE * SIDE], labels);
+        assert_eq!(
+            [0.25, 0.75, 0.81, 0.82, 1.0].map(|accuracy| split.is_chance(accuracy)),
+            [true, true, true, false, false]
+        );
+    }
 
     #[test]
     fn a_split_shares_the_images_out_by_the_seed() {

@@ -17,6 +17,9 @@ pub const FILES: [&str; 4] = [
 /// Three steps an epoch, the work of some milliseconds.
 pub const TRAIN: &str = "--data letters --batch-size 32 --epochs 2";
 
+/// Enough for every class to be learnt.
+pub const LEARNT: &str = "--data letters --batch-size 8 --lr 0.003 --epochs 20";
+
 pub fn idx(header: &[u32], bytes: impl IntoIterator<Item = u8>) -> Vec<u8> {
     let mut file: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
     file.extend(bytes);
