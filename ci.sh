@@ -139,11 +139,12 @@ if command -v rustup >/dev/null && timeout 120 rustup target add $boards $arm64 
 else
     echo "other targets: Debian's rustc-web, the library built from source"
     dpkg -s cargo-web rust-web-src >/dev/null 2>&1 || need cargo-web cargo-web rust-web-src
-    need ld.lld lld
+    # Debian's default, 14, lays sections over each other.
+    need ld.lld-19 lld-19
     cross() {
         env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD="${library:-core}" \
-            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld \
-            CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld "$@"
+            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld-19 \
+            CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld-19 "$@"
     }
 fi
 
