@@ -143,7 +143,7 @@ else
     need ld.lld-19 lld-19
     cross() {
         env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD="${library:-core}" \
-            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld-19 \
+            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld-19 CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld-19 \
             CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld-19 "$@"
     }
 fi
