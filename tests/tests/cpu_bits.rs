@@ -1,9 +1,8 @@
 //! The CPU backend against itself: every instruction set this machine has and several numbers of threads give the same
 //! parameter bytes; and against the reference, tensor by tensor and over ten steps, for odd batches.
 //!
-//! The bytes are pinned by a hash, so that machines are compared too: so far portable and AVX2 have run, and NEON under
-//! qemu-aarch64, where CI runs it. AVX-512 has not. What a machine lacks is not compared there, and the output names what
-//! was.
+//! The bytes are pinned by a hash, so that machines are compared too: portable, AVX2 and AVX-512 have run, and NEON under
+//! qemu-aarch64, where CI runs it. What a machine lacks is not compared there, and the output names what was.
 
 use lenet_core::arch::{Logits, TENSORS};
 use lenet_tests::fixtures::FASHION_MNIST;

@@ -8,7 +8,7 @@
 //!     bytes -> (28, 28, 16)                                           pixels.rs
 //!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs
 //!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
-//!     for each image: gradients of the convolutions                   conv2d.rs
+//!     gradients of the convolutions                                   conv2d.rs
 //! for each block of rows of the weights, shared over the threads:
 //!     gradient summed over all images in order, then Adam at once     linear.rs, adam.rs
 //! ```
