@@ -29,8 +29,8 @@ cargo build --release -p trainer >&2
 firmware/build-all.sh mps2-an386 >&2
 
 say '# Five journeys'
-say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of a first-generation AMD
-EPYC, beside other work. `trainer` stands for `cargo run --release -p trainer --`.'
+say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of a
+Xeon with AVX-512, beside other work. `trainer` stands for `cargo run --release -p trainer --`.'
 
 say '## A student with the course open'
 see 'trainer --out runs/student'
