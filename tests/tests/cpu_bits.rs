@@ -49,7 +49,7 @@ fn hash(state: &State) -> u64 {
 }
 
 /// Of all machines. A change here means that a seed no longer gives the weights it gave before.
-const HASH: u64 = 0xc40650b3ae5d4058;
+const HASH: u64 = 0xff54f83c5b76c95e;
 
 fn assert_hash(isa: Isa, threads: usize) {
     let train = &FASHION_MNIST.train;

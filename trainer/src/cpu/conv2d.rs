@@ -15,6 +15,7 @@
 
 use super::linear::Panel;
 use super::pixels::transpose_bytes;
+use super::sigmoid::sigmoid_grad;
 use super::simd::{Kernel, LANES, Lanes, Simd};
 use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, SIDE};
 
@@ -52,9 +53,12 @@ impl Kernel for Turn<'_> {
     }
 }
 
-/// Turns pool1, or its gradient, from one image after the other to sixteen interleaved.
+/// Turns pool1's gradient from one image after the other to sixteen interleaved, and takes it back through the sigmoid.
 pub(super) struct TurnBack<'a> {
+    /// By pool1.
     pub images: &'a [Rows; LANES],
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
+    pub pool1: &'a [Lanes; POOL1],
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`; overwritten.
     pub out: &'a mut [Lanes; POOL1],
 }
@@ -64,11 +68,15 @@ impl Kernel for TurnBack<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (k, block) in self.out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let blocks = self.out.as_chunks_mut::<LANES>().0.iter_mut();
+        for (k, (grads, pool1)) in blocks.zip(self.pool1.as_chunks::<LANES>().0).enumerate() {
             s.transpose(
                 self.images.each_ref().map(|image| &image[k]),
-                block.each_mut(),
+                grads.each_mut(),
             );
+            for (grad, pool1) in grads.iter_mut().zip(pool1) {
+                s.store(sigmoid_grad(s, s.load(pool1), s.load(grad)), grad);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sixteen images through the network and back: the order of the kernels, and the memory between them.
 
-use super::conv_pool_sigmoid::{ConvPoolSigmoid, kernel_rows};
+use super::conv_pool_sigmoid::{Conv1PoolSigmoid, kernel_rows};
 use super::conv2d::{
     Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries, KernelRows, POOL1,
     Rows, Sort, Sums, Table, Turn, TurnBack, WINDOWS, write_table,
@@ -11,6 +11,7 @@ use super::pixels::Interleave;
 use super::profile::{Clock, Phase};
 use super::sigmoid::{Sigmoid, SigmoidGrad};
 use super::simd::{Isa, LANES, Lanes};
+use super::winograd::{self, Conv2PoolSigmoid, transform_kernels};
 use crate::dataset::{Augment, Split};
 use crate::reference::StepSums;
 use bytemuck::Zeroable;
@@ -24,7 +25,7 @@ use lenet_core::network::argmax;
 #[repr(C, align(64))]
 pub(super) struct Prepared {
     table: Table,
-    conv2: [[[f32; K * C1]; C2]; K],
+    conv2: winograd::Kernels,
     conv1: [[[f32; K]; C1]; K],
 }
 
@@ -36,7 +37,7 @@ impl Prepared {
         conv2_weight: &[[[[f32; K]; K]; C1]; C2],
     ) {
         kernel_rows(conv1_weight, &mut self.conv1);
-        kernel_rows(conv2_weight, &mut self.conv2);
+        transform_kernels(conv2_weight, &mut self.conv2);
         write_table(conv2_weight, &mut self.table);
     }
 }
@@ -75,7 +76,8 @@ struct Activations {
     image: [[[Lanes; 1]; SIDE]; SIDE],
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
     pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
-    winner1: [[u8; LANES]; POOL1],
+    /// As `pool1`.
+    winner1: [[[[u8; LANES]; C1]; POOL1_SIDE]; POOL1_SIDE],
     /// `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`
     pool2: [Lanes; FLAT],
     winner2: [[u8; LANES]; FLAT],
@@ -91,6 +93,7 @@ struct Activations {
 #[repr(C, align(64))]
 pub(super) struct Scratch {
     groups: [Activations; TOGETHER],
+    conv2: winograd::Scratch,
     // One image after the other:
     grad_pool2_images: [Panel; C2],
     winner2_images: [[[u8; WINDOWS]; LANES]; C2],
@@ -166,7 +169,13 @@ pub(super) struct Network<'a> {
 
 impl Network<'_> {
     /// Through the convolutions.
-    fn convolve(&self, images: [&Pixels; LANES], act: &mut Activations, clock: &mut Clock) {
+    fn convolve(
+        &self,
+        images: [&Pixels; LANES],
+        act: &mut Activations,
+        conv2: &mut winograd::Scratch,
+        clock: &mut Clock,
+    ) {
         let Self {
             isa,
             params,
@@ -177,22 +186,21 @@ impl Network<'_> {
             out: &mut act.image,
         });
         clock.lap(Phase::Data);
-        isa.run(ConvPoolSigmoid {
+        isa.run(Conv1PoolSigmoid {
             input: &act.image,
             weight: &prepared.conv1,
             bias: &params.conv1_bias,
-            out: bytemuck::must_cast_mut::<_, [Lanes; POOL1]>(&mut act.pool1),
+            out: &mut act.pool1,
             winner: &mut act.winner1,
-            channels_first: false,
         });
         clock.lap(Phase::Conv1);
-        isa.run(ConvPoolSigmoid {
+        isa.run(Conv2PoolSigmoid {
             input: &act.pool1,
-            weight: &prepared.conv2,
+            kernels: &prepared.conv2,
             bias: &params.conv2_bias,
             out: &mut act.pool2,
             winner: &mut act.winner2,
-            channels_first: true,
+            scratch: conv2,
         });
         clock.lap(Phase::Conv2);
     }
@@ -238,7 +246,8 @@ impl Network<'_> {
         let chunks = images.chunks(LANES);
         for (images, act) in chunks.zip(&mut scratch.groups) {
             let last = images.len() - 1;
-            self.convolve(std::array::from_fn(|n| &images[n.min(last)]), act, clock);
+            let images = std::array::from_fn(|n| &images[n.min(last)]);
+            self.convolve(images, act, &mut scratch.conv2, clock);
         }
         match &mut scratch.groups {
             [first, _] if images.len() <= LANES => self.connect([first], clock),
@@ -264,7 +273,9 @@ impl Network<'_> {
         clock.start();
         let chunks = images.indices.chunks(LANES);
         for (indices, act) in chunks.clone().zip(&mut scratch.groups) {
-            images.with(indices, |images| self.convolve(images, act, clock));
+            images.with(indices, |images| {
+                self.convolve(images, act, &mut scratch.conv2, clock)
+            });
         }
         match (&mut scratch.groups, &mut *groups) {
             ([act, _], [group]) => self.there_and_back(images, scale, [(act, group)], clock),
@@ -372,17 +383,14 @@ impl Network<'_> {
         });
         isa.run(TurnBack {
             images: &scratch.grad_pool1_images,
+            pool1: bytemuck::must_cast_ref(&act.pool1),
             out: &mut scratch.grad_pool1,
-        });
-        isa.run(SigmoidGrad {
-            out: bytemuck::must_cast_ref::<_, [Lanes; POOL1]>(&act.pool1),
-            grad: &mut scratch.grad_pool1,
         });
         clock.lap(Phase::Conv2GradInput);
         isa.run(Conv1GradParams {
             image: &act.image,
             grad: &scratch.grad_pool1,
-            winner: &act.winner1,
+            winner: bytemuck::must_cast_ref(&act.winner1),
             sums,
         });
         clock.lap(Phase::Conv1GradParams);

@@ -206,11 +206,11 @@ pub(super) struct Slots<'a, T> {
 ///
 /// # Numerics
 /// Summed over the images in order; fused. Biases: lane by lane over the groups, then the lanes by halves.
-pub(super) struct Update<'a, G, const IN: usize, const PANELS: usize, const OUT: usize> {
+pub(super) struct Update<'a, G, F, const IN: usize, const PANELS: usize, const OUT: usize> {
     /// The batch's groups, in order.
     pub groups: &'a [G],
     /// The layer's part of a group.
-    pub kept: fn(&G) -> &Kept<PANELS, OUT>,
+    pub kept: F,
     /// The index of the first row.
     pub first: usize,
     pub adam: &'a Coefficients,
@@ -221,7 +221,10 @@ pub(super) struct Update<'a, G, const IN: usize, const PANELS: usize, const OUT:
 /// Rows that are updated together.
 pub(super) const UPDATE_ROWS: usize = 12;
 
-impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, IN, PANELS, OUT> {
+impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, F, IN, PANELS, OUT>
+where
+    F: Fn(&G) -> &Kept<PANELS, OUT>,
+{
     #[inline(always)]
     fn tiled<S: Simd, const T: usize, const P: usize>(self, s: S) {
         const {
@@ -299,8 +302,10 @@ impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, IN
     }
 }
 
-impl<G, const IN: usize, const PANELS: usize, const OUT: usize> Kernel
-    for Update<'_, G, IN, PANELS, OUT>
+impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Kernel
+    for Update<'_, G, F, IN, PANELS, OUT>
+where
+    F: Fn(&G) -> &Kept<PANELS, OUT>,
 {
     type Output = ();
 

@@ -6,7 +6,7 @@
 //! ```text
 //! for each group of sixteen images, shared over the threads:         (group.rs)
 //!     bytes -> (28, 28, 16)                                           pixels.rs
-//!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs
+//!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs, winograd.rs
 //!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
 //!     gradients of the convolutions                                   conv2d.rs
 //! for each block of rows of the weights, shared over the threads:
@@ -30,6 +30,7 @@ mod profile;
 mod sigmoid;
 pub mod simd;
 mod update;
+mod winograd;
 
 pub use peak::peak_multiply_adds;
 pub use profile::{Phase, Times};

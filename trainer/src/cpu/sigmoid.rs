@@ -56,6 +56,12 @@ impl Kernel for Sigmoid<'_> {
     }
 }
 
+/// `grad * (out * (1 - out))`
+#[inline(always)]
+pub(super) fn sigmoid_grad<S: Simd>(s: S, out: S::V, grad: S::V) -> S::V {
+    s.mul(grad, s.mul(out, s.sub(s.splat(1.0), out)))
+}
+
 /// `grad *= out * (1 - out)`: turns the gradient by the sigmoid's output into that by its input.
 pub(super) struct SigmoidGrad<'a> {
     /// What the sigmoid gave.
@@ -70,9 +76,7 @@ impl Kernel for SigmoidGrad<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (out, grad) in self.out.iter().zip(self.grad) {
-            let y = s.load(out);
-            let slope = s.mul(y, s.sub(s.splat(1.0), y));
-            s.store(s.mul(s.load(grad), slope), grad);
+            s.store(sigmoid_grad(s, s.load(out), s.load(grad)), grad);
         }
     }
 }

@@ -118,7 +118,7 @@ impl Batch<'_> {
     /// Shares a fully connected layer out by rows. Parameters, first and second moments.
     fn update_layer<const IN: usize, const PANELS: usize, const OUT: usize>(
         &self,
-        kept: fn(&Group) -> &Kept<PANELS, OUT>,
+        kept: impl Fn(&Group) -> &Kept<PANELS, OUT> + Copy + Sync,
         weight: [&mut [[f32; IN]; OUT]; 3],
         bias: [&mut [f32; OUT]; 3],
     ) {

@@ -70,27 +70,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {
-        self.splat_halves(x, x)
-    }
-    #[inline(always)]
-    fn splat_halves(self, low: f32, high: f32) -> Pair {
         // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe { Pair(_mm256_set1_ps(low), _mm256_set1_ps(high)) }
+        unsafe { Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
     }
     #[inline(always)]
     fn load(self, from: &Lanes) -> Pair {
         let (low, high) = from.split_at(8);
         // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the load needs no alignment.
-        unsafe {
-            Pair(
-                _mm256_loadu_ps(low.as_ptr()),
-                _mm256_loadu_ps(high.as_ptr()),
-            )
-        }
-    }
-    #[inline(always)]
-    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves; both have eight floats, and the load needs no alignment.
         unsafe {
             Pair(
                 _mm256_loadu_ps(low.as_ptr()),
@@ -113,14 +99,6 @@ impl Simd for Avx2 {
     fn store(self, v: Pair, to: &mut Lanes) {
         let (low, high) = to.split_at_mut(8);
         // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the store needs no alignment.
-        unsafe {
-            _mm256_storeu_ps(low.as_mut_ptr(), v.0);
-            _mm256_storeu_ps(high.as_mut_ptr(), v.1);
-        }
-    }
-    #[inline(always)]
-    fn store_halves(self, v: Pair, low: &mut [f32; 8], high: &mut [f32; 8]) {
-        // SAFETY: the CPU has AVX, as `self` proves; both have room for eight floats, and the store needs no alignment.
         unsafe {
             _mm256_storeu_ps(low.as_mut_ptr(), v.0);
             _mm256_storeu_ps(high.as_mut_ptr(), v.1);

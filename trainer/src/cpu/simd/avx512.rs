@@ -19,18 +19,6 @@ fn run<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-/// Two halves as one register.
-#[inline(always)]
-fn join(_: Avx512, low: __m256, high: __m256) -> __m512 {
-    // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
-    unsafe {
-        _mm512_castpd_ps(_mm512_insertf64x4::<1>(
-            _mm512_castps_pd(_mm512_castps256_ps512(low)),
-            _mm256_castps_pd(high),
-        ))
-    }
-}
-
 /// The same quarter of four rows.
 ///
 /// Filled on the way from memory, which shuffles nothing: a 512-bit shuffle runs on one port only.
@@ -79,25 +67,9 @@ impl Simd for Avx512 {
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
-    fn splat_halves(self, low: f32, high: f32) -> __m512 {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; the mask takes `high` for lanes 8 to 15.
-        unsafe { _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high)) }
-    }
-    #[inline(always)]
     fn load(self, from: &Lanes) -> __m512 {
         // SAFETY: the CPU has AVX-512F, as `self` proves; there are sixteen floats, and the load needs no alignment.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
-    }
-    #[inline(always)]
-    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> __m512 {
-        // SAFETY: AVX-512F implies AVX, and `self` proves it; both have eight floats, and the load needs no alignment.
-        unsafe {
-            join(
-                self,
-                _mm256_loadu_ps(low.as_ptr()),
-                _mm256_loadu_ps(high.as_ptr()),
-            )
-        }
     }
     #[inline(always)]
     fn load_bytes(self, from: &[u8; LANES]) -> __m512 {
@@ -108,15 +80,6 @@ impl Simd for Avx512 {
     fn store(self, v: __m512, to: &mut Lanes) {
         // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for sixteen floats, without alignment.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
-    }
-    #[inline(always)]
-    fn store_halves(self, v: __m512, low: &mut [f32; 8], high: &mut [f32; 8]) {
-        // SAFETY: AVX-512F implies AVX, and `self` proves it; both have room for eight floats, without alignment.
-        unsafe {
-            _mm256_storeu_ps(low.as_mut_ptr(), _mm512_castps512_ps256(v));
-            let v = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
-            _mm256_storeu_ps(high.as_mut_ptr(), _mm256_castpd_ps(v));
-        }
     }
     #[inline(always)]
     fn store_bytes(self, v: __m512, to: &mut [u8; LANES]) {

@@ -39,18 +39,12 @@ pub trait Simd: Copy {
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
-    /// `low` in lanes 0 to 7, `high` in lanes 8 to 15.
-    fn splat_halves(self, low: f32, high: f32) -> Self::V;
     /// The lanes in memory.
     fn load(self, from: &Lanes) -> Self::V;
-    /// `low` in lanes 0 to 7, `high` in lanes 8 to 15.
-    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Self::V;
     /// Bytes as numbers, exactly.
     fn load_bytes(self, from: &[u8; LANES]) -> Self::V;
     /// Writes the lanes.
     fn store(self, v: Self::V, to: &mut Lanes);
-    /// Writes lanes 0 to 7 to `low`, 8 to 15 to `high`.
-    fn store_halves(self, v: Self::V, low: &mut [f32; 8], high: &mut [f32; 8]);
     /// Writes whole numbers in 0..=255 as bytes.
     fn store_bytes(self, v: Self::V, to: &mut [u8; LANES]);
 
@@ -232,15 +226,11 @@ mod tests {
             let c: Lanes = std::array::from_fn(|i| i as f32 * 0.37 - 2.0);
             let bytes: [u8; LANES] = std::array::from_fn(|i| (i * 17) as u8);
             let (va, vb, vc) = (s.load(&a), s.load(&b), s.load(&c));
-            let low: [f32; 8] = std::array::from_fn(|i| i as f32);
-            let high: [f32; 8] = std::array::from_fn(|i| -(i as f32));
             // 1.5 * 2^23 plus small integers: what `scale_exponent` is for.
             let t: Lanes = std::array::from_fn(|i| 12_582_912.0 + (i as f32 - 8.0));
             let mut out = Vec::new();
             for v in [
                 s.splat(0.1),
-                s.splat_halves(1.0, 2.0),
-                s.load_halves(&low, &high),
                 s.load_bytes(&bytes),
                 s.add(va, vb),
                 s.sub(va, vb),
@@ -268,13 +258,6 @@ mod tests {
             let mut stored = [0; LANES];
             s.store_bytes(s.load_bytes(&bytes), &mut stored);
             assert_eq!(stored, bytes);
-            let (mut stored_low, mut stored_high) = ([0.0; 8], [0.0; 8]);
-            s.store_halves(
-                s.load_halves(&low, &high),
-                &mut stored_low,
-                &mut stored_high,
-            );
-            assert_eq!((stored_low, stored_high), (low, high));
             let block: [Lanes; LANES] =
                 std::array::from_fn(|i| std::array::from_fn(|j| (i * LANES + j) as f32));
             let mut transposed = [[0.0; LANES]; LANES];

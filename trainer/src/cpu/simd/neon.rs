@@ -44,23 +44,13 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn splat(self, x: f32) -> Four {
-        self.splat_halves(x, x)
-    }
-    #[inline(always)]
-    fn splat_halves(self, low: f32, high: f32) -> Four {
         // SAFETY: the CPU has NEON, as `self` proves.
-        let (low, high) = unsafe { (vdupq_n_f32(low), vdupq_n_f32(high)) };
-        [low, low, high, high]
+        [unsafe { vdupq_n_f32(x) }; 4]
     }
     #[inline(always)]
     fn load(self, from: &Lanes) -> Four {
         let quarters = from.as_chunks::<4>().0;
         std::array::from_fn(|i| self.load4(&quarters[i]))
-    }
-    #[inline(always)]
-    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Four {
-        let (low, high) = (low.as_chunks::<4>().0, high.as_chunks::<4>().0);
-        std::array::from_fn(|i| self.load4(if i < 2 { &low[i] } else { &high[i - 2] }))
     }
     #[inline(always)]
     fn load_bytes(self, from: &[u8; LANES]) -> Four {
@@ -79,18 +69,6 @@ impl Simd for Neon {
     #[inline(always)]
     fn store(self, v: Four, to: &mut Lanes) {
         for (v, to) in v.into_iter().zip(to.as_chunks_mut::<4>().0) {
-            // SAFETY: the CPU has NEON, as `self` proves; there is room for four floats.
-            unsafe { vst1q_f32(to.as_mut_ptr(), v) }
-        }
-    }
-    #[inline(always)]
-    fn store_halves(self, v: Four, low: &mut [f32; 8], high: &mut [f32; 8]) {
-        let quarters = low
-            .as_chunks_mut::<4>()
-            .0
-            .iter_mut()
-            .chain(high.as_chunks_mut::<4>().0);
-        for (v, to) in v.into_iter().zip(quarters) {
             // SAFETY: the CPU has NEON, as `self` proves; there is room for four floats.
             unsafe { vst1q_f32(to.as_mut_ptr(), v) }
         }

@@ -37,16 +37,8 @@ impl Simd for Portable {
         [x; LANES]
     }
     #[inline(always)]
-    fn splat_halves(self, low: f32, high: f32) -> Lanes {
-        std::array::from_fn(|i| if i < 8 { low } else { high })
-    }
-    #[inline(always)]
     fn load(self, from: &Lanes) -> Lanes {
         *from
-    }
-    #[inline(always)]
-    fn load_halves(self, low: &[f32; 8], high: &[f32; 8]) -> Lanes {
-        std::array::from_fn(|i| if i < 8 { low[i] } else { high[i - 8] })
     }
     #[inline(always)]
     fn load_bytes(self, from: &[u8; LANES]) -> Lanes {
@@ -55,11 +47,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn store(self, v: Lanes, to: &mut Lanes) {
         *to = v;
-    }
-    #[inline(always)]
-    fn store_halves(self, v: Lanes, low: &mut [f32; 8], high: &mut [f32; 8]) {
-        low.copy_from_slice(&v[..8]);
-        high.copy_from_slice(&v[8..]);
     }
     #[inline(always)]
     fn store_bytes(self, v: Lanes, to: &mut [u8; LANES]) {
