@@ -38,10 +38,11 @@ fn hundred_steps(backend: &mut dyn Backend) -> State {
     state
 }
 
-/// 64-bit FNV-1a over parameters and moments.
+/// 64-bit FNV-1a over parameters, moments and, if there is one, mean.
 fn hash(state: &State) -> u64 {
     let parts = [&state.params, &state.moment1, &state.moment2];
-    let values = parts.iter().flat_map(|part| part.as_flat());
+    let parts = parts.into_iter().chain(&state.mean);
+    let values = parts.flat_map(|part| part.as_flat());
     let bytes = values.flat_map(|value| value.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -50,12 +51,23 @@ fn hash(state: &State) -> u64 {
 
 /// Of all machines. A change here means that a seed no longer gives the weights it gave before.
 const HASH: u64 = 0xff54f83c5b76c95e;
+/// With a mean over about the last 30 steps, which changes nothing else.
+const MEAN_HASH: u64 = 0x69217ccfa270fc54;
 
 fn assert_hash(isa: Isa, threads: usize) {
     let train = &FASHION_MNIST.train;
-    let mut cpu = Cpu::with_isa(train, start(), Adam::default(), threads, isa).unwrap();
-    let found = hash(&hundred_steps(&mut cpu));
-    assert_eq!(found, HASH, "{}: {found:#018x}", cpu.describe());
+    for (average, expected) in [(None, HASH), (Some(30), MEAN_HASH)] {
+        let adam = Adam {
+            average,
+            ..Adam::default()
+        };
+        let mut cpu = Cpu::with_isa(train, start(), adam, threads, isa).unwrap();
+        let mut state = hundred_steps(&mut cpu);
+        let found = hash(&state);
+        assert_eq!(found, expected, "{}: {found:#018x}", cpu.describe());
+        state.mean = None;
+        assert_eq!(hash(&state), HASH, "{}: but for the mean", cpu.describe());
+    }
 }
 
 #[test]
@@ -83,7 +95,7 @@ fn every_instruction_set_gives_the_same_bytes() {
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
     for isa in Isa::available() {
-        for threads in [1, 7] {
+        for threads in [1, 2, 7] {
             assert_hash(isa, threads);
         }
     }
@@ -157,14 +169,15 @@ fn ten_steps_and_logits_are_the_references() {
     }
 }
 
-/// With weight decay, a falling learning rate and changed images: the same bytes on every instruction set and for any
-/// number of threads, and the reference's weights.
+/// With weight decay, a falling learning rate, changed images and a mean: the same bytes on every instruction set and for
+/// any number of threads, and the reference's weights and mean; the logits are those of the mean.
 #[test]
 fn variants_are_the_references_and_the_same_bytes_everywhere() {
     let data = &FASHION_MNIST.train;
     let adam = Adam {
         weight_decay: 0.1,
         schedule: Schedule::Cosine { steps: 10 },
+        average: Some(4),
         ..Adam::default()
     };
     let ten_steps = |backend: &mut dyn Backend| {
@@ -178,29 +191,40 @@ fn variants_are_the_references_and_the_same_bytes_everywhere() {
         backend.state().unwrap()
     };
     let reference = ten_steps(&mut Reference::new(data, start(), adam));
+    let images = &FASHION_MNIST.test.images()[..37];
     let mut hashes = Vec::new();
     for isa in Isa::available() {
         for threads in [1, 3] {
             let mut cpu = Cpu::with_isa(data, start(), adam, threads, isa).unwrap();
             let state = ten_steps(&mut cpu);
             hashes.push(hash(&state));
-            let pairs = state
-                .params
-                .as_flat()
-                .iter()
-                .zip(reference.params.as_flat());
-            for (found, expected) in pairs {
-                assert!(
-                    f64::from((found - expected).abs()) <= WEIGHTS,
-                    "{isa:?}: {found} {expected}"
-                );
+            for (found, expected) in [
+                (&*state.params, &*reference.params),
+                (state.result(), reference.result()),
+            ] {
+                for (found, expected) in found.as_flat().iter().zip(expected.as_flat()) {
+                    assert!(
+                        f64::from((found - expected).abs()) <= WEIGHTS,
+                        "{isa:?}: {found} {expected}"
+                    );
+                }
             }
+            let mean = State::new(state.mean.unwrap());
+            let mut of_mean = Cpu::with_isa(data, mean, Adam::default(), threads, isa).unwrap();
+            let mut logits = [[Logits::default(); 37]; 2];
+            cpu.logits(images, &mut logits[0]).unwrap();
+            of_mean.logits(images, &mut logits[1]).unwrap();
+            assert_eq!(logits[0], logits[1], "{isa:?}");
         }
     }
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:x?}");
     // Each of the three makes a difference.
     let plain = {
-        let mut cpu = Cpu::new(data, start(), Adam::default(), 1).unwrap();
+        let adam = Adam {
+            average: adam.average,
+            ..Adam::default()
+        };
+        let mut cpu = Cpu::new(data, start(), adam, 1).unwrap();
         train(&mut cpu, 330, 33, 10);
         hash(&cpu.state().unwrap())
     };

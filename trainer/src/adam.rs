@@ -1,8 +1,10 @@
-//! Adam, over flat slices; no notion of a layer. With weight decay it is AdamW.
+//! Adam, over flat slices; no notion of a layer. With weight decay it is AdamW. Beside it, if asked for, the running mean
+//! of the parameters that it leads through.
 //!
 //! Kingma and Ba: Adam: a method for stochastic optimization, 2015; in the order of operations of `torch.optim.Adam`;
 //! Loshchilov and Hutter: Decoupled weight decay regularization, 2019; SGDR: stochastic gradient descent with warm
-//! restarts, 2017 (the cosine, without restarts).
+//! restarts, 2017 (the cosine, without restarts); Polyak and Juditsky: Acceleration of stochastic approximation by
+//! averaging, 1992 (the mean).
 
 /// The settings of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +21,9 @@ pub struct Adam {
     pub weight_decay: f64,
     /// How the learning rate goes on from `lr`.
     pub schedule: Schedule,
+    /// About how many of the last steps the mean of the parameters reaches over, if there is to be one: it is the plain
+    /// mean of the first so many steps, then each further step has a share of one in so many.
+    pub average: Option<u64>,
 }
 
 /// The learning rate over the steps.
@@ -42,6 +47,7 @@ impl Default for Adam {
             eps: 1e-8,
             weight_decay: 0.0,
             schedule: Schedule::Constant,
+            average: None,
         }
     }
 }
@@ -52,6 +58,7 @@ impl Default for Adam {
 /// m += (g - m) * keep1
 /// v  = v * beta2 + g * g * keep2
 /// p  = p * kept - step_size * m / (sqrt(v) * scale2 + eps)
+/// mean += (p - mean) * keep_mean      if there is one
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
@@ -69,6 +76,8 @@ pub struct Coefficients {
     pub eps: f32,
     /// `1 - lr * weight_decay`: 1 for Adam, with whose bits the product is then no product.
     pub kept: f32,
+    /// `1 / min(step, average)`; 1 without, which nothing uses.
+    pub keep_mean: f32,
 }
 
 impl Adam {
@@ -96,6 +105,7 @@ impl Adam {
             scale2: (1.0 / corrected(self.beta2).sqrt()) as f32,
             eps: self.eps as f32,
             kept: (1.0 - lr * self.weight_decay) as f32,
+            keep_mean: (1.0 / step.min(self.average.unwrap_or(1)) as f64) as f32,
         }
     }
 }
@@ -121,9 +131,39 @@ pub fn update(
     }
 }
 
+/// Takes the parameters after a step into their mean. Both slices have one length.
+#[inline(always)]
+pub fn average(c: &Coefficients, params: &[f32], mean: &mut [f32]) {
+    assert!(params.len() == mean.len());
+    for (mean, &p) in mean.iter_mut().zip(params) {
+        *mean += (p - *mean) * c.keep_mean;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever the mean was before the first step.
+    #[test]
+    fn the_mean_is_the_plain_one_then_a_moving_one() {
+        let adam = Adam {
+            average: Some(4),
+            ..Adam::default()
+        };
+        let mut mean = [64.0];
+        for (step, (p, expected)) in (1..).zip([
+            (8.0, 8.0),
+            (4.0, 6.0),
+            (12.0, 8.0),
+            (0.0, 6.0),
+            (10.0, 7.0),
+            (-1.0, 5.0),
+        ]) {
+            average(&adam.coefficients(step), &[p], &mut mean);
+            assert!((mean[0] - expected).abs() < 1e-6, "{step}: {mean:?}");
+        }
+    }
 
     #[test]
     fn the_first_step_is_lr_against_the_sign_of_the_gradient() {

@@ -4,6 +4,7 @@
 //! number, order of images and update follow from the state and the [`Batches`] alone, so that every backend does the
 //! same work, and one may run many steps before it reports (a GPU runs an epoch as one graph).
 
+use crate::adam::Adam;
 use crate::dataset::{Augment, Order};
 use crate::error::Error;
 use bytemuck::zeroed_box;
@@ -21,6 +22,8 @@ pub struct State {
     pub moment2: Box<Params>,
     /// Steps done.
     pub step: u64,
+    /// The running mean of the parameters after each step, where [`Adam::average`] asks for one.
+    pub mean: Option<Box<Params>>,
 }
 
 impl State {
@@ -31,7 +34,19 @@ impl State {
             moment1: zeroed_box(),
             moment2: zeroed_box(),
             step: 0,
+            mean: None,
         }
+    }
+
+    /// As a training by `adam` goes on from it: with a mean, begun at the parameters if there was none, or without.
+    pub fn for_training(mut self, adam: &Adam) -> Self {
+        self.mean = adam.average.map(|_| Box::new(*self.result()));
+        self
+    }
+
+    /// The parameters that the training gives if it ends here: their mean, where there is one.
+    pub fn result(&self) -> &Params {
+        self.mean.as_deref().unwrap_or(&self.params)
     }
 }
 
@@ -96,7 +111,7 @@ pub trait Backend {
         on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error>;
 
-    /// The logits of images by the present parameters. `out` has the length of `images`.
+    /// The logits of images by the present [`State::result`]. `out` has the length of `images`.
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error>;
 
     /// A copy of the state.

@@ -172,6 +172,7 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
             moment1: params(message.moment1)?,
             moment2: params(message.moment2)?,
             step: message.step,
+            mean: None,
         },
         progress: Progress {
             epochs: message.epochs,
@@ -244,6 +245,7 @@ mod tests {
                 moment1: initial_params(2),
                 moment2: initial_params(3),
                 step: 4,
+                mean: None,
             },
             progress: Progress {
                 epochs: vec![epoch],

@@ -97,6 +97,7 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
             moment1: read(moment1),
             moment2: read(moment2),
             step: 1,
+            mean: None,
         },
         gradients,
         update,

@@ -24,6 +24,7 @@ const GRADIENT_ONLY: Coefficients = Coefficients {
     scale2: 1.0,
     eps: 1.0,
     kept: 1.0,
+    keep_mean: 1.0,
 };
 
 /// A step on a batch.
@@ -128,6 +129,7 @@ impl Case {
             moment1: params(),
             moment2: params(),
             step: 0,
+            mean: None,
         };
         Outcome {
             logits: logits.as_chunks().0.to_vec(),

@@ -14,7 +14,7 @@ use super::simd::{Isa, LANES, Lanes};
 use super::winograd::{self, Conv2PoolSigmoid, transform_kernels};
 use crate::dataset::{Augment, Split};
 use crate::reference::StepSums;
-use bytemuck::Zeroable;
+use bytemuck::{Zeroable, zeroed_box};
 use lenet_core::arch::{
     C1, C2, CLASSES, FC1, FC2, FLAT, K, Logits, POOL1_SIDE, Params, Pixels, SIDE,
 };
@@ -30,6 +30,13 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Of parameters.
+    pub(super) fn new(params: &Params) -> Box<Self> {
+        let mut prepared: Box<Self> = zeroed_box();
+        prepared.update(&params.conv1_weight, &params.conv2_weight);
+        prepared
+    }
+
     /// Lays out the weights of `params`.
     pub(super) fn update(
         &mut self,

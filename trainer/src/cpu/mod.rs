@@ -11,6 +11,7 @@
 //!     gradients of the convolutions                                   conv2d.rs
 //! for each block of rows of the weights, shared over the threads:
 //!     gradient summed over all images in order, then Adam at once     linear.rs, adam.rs
+//! with a mean: the parameters into it                                 adam.rs
 //! ```
 //!
 //! **The same bits everywhere.** Every sum has one order: within an image by the loops of its kernel, then over the
@@ -102,8 +103,8 @@ impl<'a> Cpu<'a> {
             .num_threads(threads)
             .build()
             .map_err(|error| Error::Backend(format!("cannot start {threads} threads: {error}")))?;
-        let mut prepared: Box<Prepared> = zeroed_box();
-        prepared.update(&state.params.conv1_weight, &state.params.conv2_weight);
+        let state = state.for_training(&adam);
+        let prepared = Prepared::new(&state.params);
         let workers = (0..threads.current_num_threads())
             .map(|_| {
                 Mutex::new(Worker {
@@ -244,10 +245,11 @@ impl Backend for Cpu<'_> {
             prepared,
             ..
         } = self;
+        let mean = state.mean.as_deref().map(Prepared::new);
         let network = Network {
             isa: *isa,
-            params: &state.params,
-            prepared,
+            params: state.result(),
+            prepared: mean.as_ref().unwrap_or(prepared),
         };
         threads.install(|| {
             images

@@ -30,6 +30,7 @@ pub(super) fn update(
         moment1,
         moment2,
         step,
+        mean,
     } = state;
     *step += 1;
     let adam = &adam.coefficients(*step);
@@ -103,6 +104,12 @@ pub(super) fn update(
         worker.clock.lap(Phase::Update);
     };
     rayon::join(fc1, || rayon::join(fc2, || rayon::join(fc3, convolutions)));
+    if let Some(mean) = mean {
+        let mut worker = worker(workers);
+        worker.clock.start();
+        adam::average(adam, params.as_flat(), mean.as_flat_mut());
+        worker.clock.lap(Phase::Update);
+    }
 }
 
 /// What every update of a layer needs.

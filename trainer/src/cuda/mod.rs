@@ -258,6 +258,7 @@ impl Backend for Cuda {
             moment1: read(&replica.moment1)?,
             moment2: read(&replica.moment2)?,
             step: self.step,
+            mean: None,
         })
     }
 }

@@ -164,6 +164,7 @@ pub struct Reference<'a> {
 impl<'a> Reference<'a> {
     /// Goes on from `state` with the images of `train`.
     pub fn new(train: &'a Split, state: State, adam: Adam) -> Self {
+        let state = state.for_training(&adam);
         Self { train, state, adam }
     }
 
@@ -209,15 +210,20 @@ impl Backend for Reference<'_> {
                 moment1,
                 moment2,
                 step,
+                mean,
             } = &mut self.state;
             *step += 1;
+            let c = &self.adam.coefficients(*step);
             adam::update(
-                &self.adam.coefficients(*step),
+                c,
                 params.as_flat_mut(),
                 grads.as_flat(),
                 moment1.as_flat_mut(),
                 moment2.as_flat_mut(),
             );
+            if let Some(mean) = mean {
+                adam::average(c, params.as_flat(), mean.as_flat_mut());
+            }
             if on_step(stats).is_break() {
                 break;
             }
@@ -228,7 +234,7 @@ impl Backend for Reference<'_> {
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error> {
         let mut act = Activations::new();
         for (pixels, out) in images.iter().zip(out) {
-            *out = *forward(&self.state.params, &image(pixels), &mut act);
+            *out = *forward(self.state.result(), &image(pixels), &mut act);
         }
         Ok(())
     }
