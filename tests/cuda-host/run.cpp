@@ -27,6 +27,7 @@ int main(int, char **args) {
     const auto coefficients = read<Coefficients>(input, 1);
     const float scale = 1.0f / count;
     auto params = read<float>(input, NUM_PARAMS), moment1 = read<float>(input, NUM_PARAMS), moment2 = read<float>(input, NUM_PARAMS);
+    auto mean = read<float>(input, NUM_PARAMS);
     const auto pixels = read<uint8_t>(input, images * SIDE * SIDE), labels = read<uint8_t>(input, images);
 
     std::vector<float> all_logits(images * CLASSES, NAN), loss(images, NAN);
@@ -41,15 +42,20 @@ int main(int, char **args) {
         gradients(pixels.data(), labels.data(), order.data(), start, count, scale, params.data(), loss.data(), correct.data(), traces.data(), conv_grads);
     });
     // By the kernels for a shared batch first, on copies.
-    auto shared_params = params, shared_moment1 = moment1, shared_moment2 = moment2;
+    auto shared_params = params, shared_moment1 = moment1, shared_moment2 = moment2, shared_mean = mean;
     std::vector<float> grads(NUM_PARAMS, NAN);
     host::launch(UPDATE_BLOCKS, THREADS, [&] { sum_gradients(traces.data(), count, conv_grads, groups, grads.data()); });
     host::launch((NUM_PARAMS + THREADS - 1) / THREADS, THREADS, [&] {
         adam(grads.data(), coefficients.data(), 0, shared_params.data(), shared_moment1.data(), shared_moment2.data());
     });
+    auto take_into = [&](std::vector<float> &mean, const std::vector<float> &params) {
+        host::launch((NUM_PARAMS + THREADS - 1) / THREADS, THREADS, [&] { average(params.data(), coefficients.data(), 0, mean.data()); });
+    };
+    take_into(shared_mean, shared_params);
     host::launch(UPDATE_BLOCKS, THREADS, [&] {
         update(traces.data(), count, conv_grads, groups, coefficients.data(), 0, params.data(), moment1.data(), moment2.data());
     });
+    take_into(mean, params);
 
     write(output, all_logits);
     write(output, loss);
@@ -57,10 +63,12 @@ int main(int, char **args) {
     write(output, params);
     write(output, moment1);
     write(output, moment2);
+    write(output, mean);
     write(output, grads);
     write(output, shared_params);
     write(output, shared_moment1);
     write(output, shared_moment2);
+    write(output, shared_mean);
     fclose(input);
     return fclose(output) == 0 ? 0 : 2;
 }

@@ -241,6 +241,57 @@ fn ten_steps_are_those_of_the_cpu() {
     assert_eq!(standin.allocations(), 0);
 }
 
+/// Ten steps with a mean over about three, on one device and on two: a launch more a step and device, the CPU's mean, the
+/// same bits in two parts, and logits of the mean.
+#[test]
+#[ignore = "needs g++"]
+fn the_mean_is_that_of_the_cpu() {
+    for devices in [1, 2] {
+        let standin = Standin::with_devices(devices);
+        let split = dataset().train.truncated(10 * 64);
+        let adam = Adam {
+            average: Some(3),
+            ..Adam::default()
+        };
+        let state = State::new(initial_params(0));
+        let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 64);
+        let part = |range| Batches {
+            range,
+            ..batches.clone()
+        };
+        let mut cpu = Cpu::new(&split, state.clone(), adam, 1).unwrap();
+        train(&mut cpu, &batches).unwrap();
+        {
+            let new = |state| Cuda::new(&split, state, adam, devices).unwrap();
+            let mut cuda = new(&state);
+            let before = standin.calls("cuLaunchKernel");
+            train(&mut cuda, &batches).unwrap();
+            let launches = standin.calls("cuLaunchKernel") - before;
+            assert_eq!(launches, [30, 80][devices - 1]);
+            let (cuda_state, cpu_state) = (cuda.state().unwrap(), cpu.state().unwrap());
+            let apart = distance(cuda_state.result(), cpu_state.result());
+            println!("{devices} devices: means {apart:e} apart");
+            assert!(apart <= tolerance::WEIGHTS, "{apart}");
+            assert!(distance(&cuda_state.params, cuda_state.result()) > 10.0 * tolerance::WEIGHTS);
+
+            let mut first = new(&state);
+            train(&mut first, &part(0..4)).unwrap();
+            let mut second = new(&first.state().unwrap());
+            train(&mut second, &part(4..10)).unwrap();
+            assert_eq!(second.state().unwrap(), cuda_state);
+
+            let mean = State::new(cuda_state.mean.unwrap());
+            let mut of_mean = Cuda::new(&split, &mean, Adam::default(), devices).unwrap();
+            let images = &split.images()[..7];
+            let mut logits = [[[0.0; 10]; 7]; 2];
+            cuda.logits(images, &mut logits[0]).unwrap();
+            of_mean.logits(images, &mut logits[1]).unwrap();
+            assert_eq!(logits[0], logits[1]);
+        }
+        assert_eq!(standin.allocations(), 0);
+    }
+}
+
 /// An epoch, in which accuracy rises, against the CPU; the graph of the first serves the second.
 #[test]
 #[ignore = "needs g++, and a minute"]
@@ -295,10 +346,14 @@ const ENTRIES: [(&str, &str); 19] = [
     ("cuInit", ""),
 ];
 
-/// An epoch, an evaluation, a copy.
+/// An epoch with a mean, an evaluation, a copy.
 fn attempt(split: &Split, devices: usize) -> Result<(), Error> {
     let state = State::new(initial_params(0));
-    let mut cuda = Cuda::new(split, &state, Adam::default(), devices)?;
+    let adam = Adam {
+        average: Some(2),
+        ..Adam::default()
+    };
+    let mut cuda = Cuda::new(split, &state, adam, devices)?;
     let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 4);
     train(&mut cuda, &batches)?;
     cuda.logits(&split.images()[..3], &mut [[0.0; 10]; 3])?;

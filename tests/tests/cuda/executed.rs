@@ -6,7 +6,7 @@ use lenet_core::network::{Activations, forward};
 use lenet_tests::tolerance;
 use trainer::adam::{self, Adam, Coefficients};
 use trainer::backend::{Batches, State};
-use trainer::cuda::{PTX, THREADS, UPDATE_BLOCKS, definitions};
+use trainer::cuda::{PTX, THREADS, UPDATE_BLOCKS, coefficient_words, definitions};
 use trainer::dataset::{Dataset, Order, Permutation, Split};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
@@ -40,7 +40,6 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
         panic!("shuffled");
     };
     let words = [&[*len, *half_bits][..], keys].concat();
-    let coefficients = [c.keep1, c.beta2, c.keep2, c.step_size, c.scale2, c.eps];
     let blocks = count.div_ceil(defined("GROUP"));
     let conv_params = TENSORS[4].offset;
     let mut memory = Memory::default();
@@ -49,7 +48,7 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
     let order = memory.buffer(bytemuck::cast_slice(&words));
     let [params, moment1, moment2] = [&state.params, &state.moment1, &state.moment2]
         .map(|p| memory.buffer(bytemuck::cast_slice(p.as_flat())));
-    let coefficients = memory.buffer(bytemuck::cast_slice(&coefficients));
+    let coefficients = memory.buffer(bytemuck::cast_slice(&coefficient_words(c)));
     let loss = memory.buffer(&vec![0xff; 4 * count]);
     let correct = memory.buffer(&vec![0xff; count]);
     let traces = memory.buffer(&vec![0xff; defined("TRACE_BYTES") * count]);
@@ -162,6 +161,27 @@ fn ptx_computes_what_the_reference_does() {
     );
     for (a, b) in params.as_flat().iter().zip(step.state.params.as_flat()) {
         assert!(f64::from(a - b).abs() <= tolerance::WEIGHTS, "{a} {b}");
+    }
+
+    // A mean, far from them.
+    let mut mean = initial_params(4);
+    let mut memory = Memory::default();
+    let adam = Adam {
+        average: Some(3),
+        ..Adam::default()
+    };
+    let c = adam.coefficients(9);
+    let coefficients = memory.buffer(bytemuck::cast_slice(&coefficient_words(&c)));
+    let [from, out] = [&params, &mean].map(|p| memory.buffer(bytemuck::cast_slice(p.as_flat())));
+    Kernel::new(PTX, "average", &[from, coefficients, 0, out]).launch(
+        NUM_PARAMS.div_ceil(THREADS),
+        THREADS,
+        &mut memory,
+    );
+    adam::average(&c, params.as_flat(), mean.as_flat_mut());
+    for (found, expected) in memory.floats(out, NUM_PARAMS).iter().zip(mean.as_flat()) {
+        let error = f64::from(found - expected).abs();
+        assert!(error <= tolerance::WEIGHTS, "{found} {expected}");
     }
 
     let test = dataset().test.truncated(5);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use trainer::adam::{self, Adam, Coefficients};
 use trainer::backend::{Batches, State};
+use trainer::cuda::coefficient_words;
 use trainer::dataset::{Order, Permutation, Split};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
@@ -67,7 +68,10 @@ impl Case {
             start,
             count,
             coefficients: GRADIENT_ONLY,
-            state: State::new(initial_params(3)),
+            state: State {
+                mean: Some(initial_params(4)),
+                ..State::new(initial_params(3))
+            },
         }
     }
 
@@ -80,7 +84,6 @@ impl Case {
         else {
             panic!("cases are shuffled");
         };
-        let c = &self.coefficients;
         let words = [
             self.split.len() as u32,
             self.start as u32,
@@ -88,17 +91,18 @@ impl Case {
             len,
             half_bits,
         ];
-        let coefficients = [c.keep1, c.beta2, c.keep2, c.step_size, c.scale2, c.eps];
         let State {
             params,
             moment1,
             moment2,
+            mean,
             ..
         } = &self.state;
+        let mean = mean.as_ref().expect("cases have one");
         let mut input = bytemuck::cast_slice(&words).to_vec();
         input.extend_from_slice(bytemuck::cast_slice(&keys));
-        input.extend_from_slice(bytemuck::cast_slice(&coefficients));
-        for params in [params, moment1, moment2] {
+        input.extend_from_slice(bytemuck::cast_slice(&coefficient_words(&self.coefficients)));
+        for params in [params, moment1, moment2, mean] {
             input.extend_from_slice(bytemuck::cast_slice(params.as_flat()));
         }
         input.extend_from_slice(self.split.images().as_flattened().as_flattened());
@@ -129,7 +133,7 @@ impl Case {
             moment1: params(),
             moment2: params(),
             step: 0,
-            mean: None,
+            mean: Some(params()),
         };
         Outcome {
             logits: logits.as_chunks().0.to_vec(),
@@ -304,7 +308,11 @@ fn kernels_compute_what_the_reference_does() {
             .as_flat_mut()
             .iter_mut()
             .for_each(|v| *v = v.abs());
-        let coefficients = Adam::default().coefficients(7);
+        let adam = Adam {
+            average: Some(5),
+            ..Adam::default()
+        };
+        let coefficients = adam.coefficients(7);
         let case = Case {
             coefficients,
             state: state.clone(),
@@ -315,10 +323,15 @@ fn kernels_compute_what_the_reference_does() {
             params,
             moment1,
             moment2,
+            mean: Some(mean),
             ..
-        } = &mut state;
+        } = &mut state
+        else {
+            panic!("cases have a mean");
+        };
         let [params, moment1, moment2] = [params, moment1, moment2].map(|p| p.as_flat_mut());
         adam::update(&coefficients, params, gradient.as_flat(), moment1, moment2);
+        adam::average(&coefficients, params, mean.as_flat_mut());
         assert_eq!(outcome.state, state);
         assert_eq!(outcome.shared, state);
     }

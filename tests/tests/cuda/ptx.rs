@@ -66,7 +66,7 @@ fn kernels_fit_without_spills() {
         let report = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{report}");
         let kernels: Vec<&str> = report.split("Compiling entry function '").skip(1).collect();
-        assert_eq!(kernels.len(), 5, "{report}");
+        assert_eq!(kernels.len(), 6, "{report}");
         for kernel in kernels {
             let (name, _) = kernel.split_once('\'').unwrap();
             // What ptxas does not mention is none.

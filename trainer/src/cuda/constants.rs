@@ -21,6 +21,8 @@ const CONV_TILE: usize = 32;
 
 /// Parameters of the convolutions, the first of all.
 pub const CONV_PARAMS: usize = TENSORS[4].offset;
+/// Values of `adam::Coefficients` that the kernels take.
+pub const COEFFICIENTS: usize = 7;
 /// Blocks of the update.
 pub const UPDATE_BLOCKS: usize =
     tiles(FC1, FLAT) + tiles(FC2, FC1) + tiles(CLASSES, FC2) + CONV_PARAMS.div_ceil(CONV_TILE);
@@ -64,6 +66,7 @@ pub fn definitions() -> Vec<String> {
         ("TRACE_BYTES", size_of::<Trace>()),
         ("NUM_PARAMS", NUM_PARAMS),
         ("UPDATE_BLOCKS", UPDATE_BLOCKS),
+        ("COEFFICIENTS", COEFFICIENTS),
     ];
     let offsets = TENSORS.map(|tensor| {
         (

@@ -3,8 +3,9 @@
 //! Lengths are asserted before each launch. A failure says what was tried, with the kernel or the bytes.
 
 use super::PTX;
-use super::constants::{CONV_PARAMS, GROUP, THREADS, Trace, UPDATE_BLOCKS};
+use super::constants::{COEFFICIENTS, CONV_PARAMS, GROUP, THREADS, Trace, UPDATE_BLOCKS};
 use super::driver::failed;
+use crate::adam::Coefficients;
 use crate::dataset::{Order, ROUNDS};
 use crate::error::Error;
 use cudarc::driver::sys::CUevent_flags;
@@ -27,6 +28,7 @@ pub struct Device {
     update: CudaFunction,
     sum_gradients: CudaFunction,
     adam: CudaFunction,
+    average: CudaFunction,
 }
 
 impl Device {
@@ -52,6 +54,7 @@ impl Device {
             update: load("update")?,
             sum_gradients: load("sum_gradients")?,
             adam: load("adam")?,
+            average: load("average")?,
         })
     }
 
@@ -162,7 +165,8 @@ impl Device {
     ) -> Result<(), Error> {
         let groups = count.div_ceil(GROUP);
         assert!(traces.num_bytes() >= count * size_of::<Trace>());
-        assert!(conv_grads.len() >= groups * CONV_PARAMS && coefficients.len() >= 6 * (step + 1));
+        assert!(conv_grads.len() >= groups * CONV_PARAMS);
+        assert!(coefficients.len() >= COEFFICIENTS * (step + 1));
         assert!([&*params, moment1, moment2].map(|p| p.len()) == [NUM_PARAMS; 3]);
         let (count, groups, step) = (count as u32, groups as u32, step as u32);
         let mut launch = self.stream.launch_builder(&self.update);
@@ -203,7 +207,7 @@ impl Device {
         (coefficients, step): (&CudaSlice<f32>, usize),
         [params, moment1, moment2]: [&mut CudaSlice<f32>; 3],
     ) -> Result<(), Error> {
-        assert!(coefficients.len() >= 6 * (step + 1));
+        assert!(coefficients.len() >= COEFFICIENTS * (step + 1));
         assert!([grads, params, moment1, moment2].map(|p| p.len()) == [NUM_PARAMS; 4]);
         let step = step as u32;
         let mut launch = self.stream.launch_builder(&self.adam);
@@ -215,6 +219,25 @@ impl Device {
             .map_err(failed("launch the kernel adam"))?;
         Ok(())
     }
+
+    /// The parameters into their mean with the coefficients of `step`; `average` of step.cu.
+    pub fn average(
+        &self,
+        params: &CudaSlice<f32>,
+        (coefficients, step): (&CudaSlice<f32>, usize),
+        mean: &mut CudaSlice<f32>,
+    ) -> Result<(), Error> {
+        assert!(coefficients.len() >= COEFFICIENTS * (step + 1));
+        assert!([params, mean].map(|p| p.len()) == [NUM_PARAMS; 2]);
+        let step = step as u32;
+        let mut launch = self.stream.launch_builder(&self.average);
+        launch.arg(params).arg(coefficients).arg(&step).arg(mean);
+        // SAFETY: the arguments are those of step.cu's `average`. It reads the coefficients of `step` and NUM_PARAMS
+        // parameters, and changes as many values of the mean.
+        unsafe { launch.launch(blocks(NUM_PARAMS.div_ceil(THREADS))) }
+            .map_err(failed("launch the kernel average"))?;
+        Ok(())
+    }
 }
 
 /// So many blocks of the size all kernels have.
@@ -224,6 +247,19 @@ fn blocks(count: usize) -> LaunchConfig {
         block_dim: (THREADS as u32, 1, 1),
         shared_mem_bytes: 0,
     }
+}
+
+/// Coefficients as step.cu's `Coefficients`: all but `kept`, since there is no weight decay.
+pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
+    [
+        c.keep1,
+        c.beta2,
+        c.keep2,
+        c.step_size,
+        c.scale2,
+        c.eps,
+        c.keep_mean,
+    ]
 }
 
 /// An order as step.cu's `Order`.

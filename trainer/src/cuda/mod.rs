@@ -12,12 +12,13 @@
 //! | `mod.rs` | the backend: one graph an epoch |
 //!
 //! Data and parameters stay on the device. The order of an epoch is computed there, from its keys; an epoch is two
-//! kernels a step, captured once as a graph that is launched again for each epoch, and one synchronisation at its end,
-//! when the losses come back. Everything adds in a fixed order: two runs give the same bits.
+//! kernels a step, and one more for a mean of the parameters, captured once as a graph that is launched again for each
+//! epoch, and one synchronisation at its end, when the losses come back. Everything adds in a fixed order: two runs give
+//! the same bits.
 //!
 //! Several devices hold the same parameters and share each batch in equal runs of images. A step's second kernel then
 //! leaves the gradients, NCCL adds them up, within the graph, and a third kernel updates the parameters, with the same
-//! result on all. This has not run on hardware.
+//! result on all; so each keeps a mean of its own. This has not run on hardware.
 
 mod bench;
 mod constants;
@@ -29,6 +30,7 @@ mod replica;
 pub use bench::{Report, measure};
 pub use constants::{ARCH, THREADS, UPDATE_BLOCKS, definitions};
 pub use driver::{Driver, probe};
+pub use kernels::coefficient_words;
 pub use nccl::Nccl;
 
 use crate::adam::Adam;
@@ -77,8 +79,9 @@ impl Cuda {
             ),
             remedy: "nvidia-smi lists GPUs, CUDA_VISIBLE_DEVICES may hide some; or ask for fewer",
         })?;
+        let state = state.clone().for_training(&adam);
         let replicas = (0..devices)
-            .map(|ordinal| Replica::new(ordinal, train, state))
+            .map(|ordinal| Replica::new(ordinal, train, &state))
             .collect::<Result<Vec<_>, _>>()?;
         let all_reduce = match devices {
             1 => None,
@@ -123,18 +126,22 @@ impl Cuda {
             for (replica, share) in self.replicas.iter_mut().zip(shares.clone()) {
                 replica.gradients(&share, batch.len())?;
             }
-            let Some(all_reduce) = &mut self.all_reduce else {
-                self.replicas[0].update(batch.len(), step)?;
-                continue;
-            };
-            for ((replica, share), grads) in
-                self.replicas.iter().zip(shares).zip(&mut all_reduce.grads)
-            {
-                replica.sum_gradients(share.len(), grads)?;
+            match &mut self.all_reduce {
+                None => self.replicas[0].update(batch.len(), step)?,
+                Some(all_reduce) => {
+                    for ((replica, share), grads) in
+                        self.replicas.iter().zip(shares).zip(&mut all_reduce.grads)
+                    {
+                        replica.sum_gradients(share.len(), grads)?;
+                    }
+                    all_reduce.run()?;
+                    for (replica, grads) in self.replicas.iter_mut().zip(&all_reduce.grads) {
+                        replica.adam(grads, step)?;
+                    }
+                }
             }
-            all_reduce.run()?;
-            for (replica, grads) in self.replicas.iter_mut().zip(&all_reduce.grads) {
-                replica.adam(grads, step)?;
+            for replica in &mut self.replicas {
+                replica.average(step)?;
             }
         }
         Ok(())
@@ -187,10 +194,7 @@ impl Backend for Cuda {
 
         let order = order_words(order);
         let coefficients: Vec<f32> = (1..=range.len() as u64)
-            .flat_map(|step| {
-                let c = self.adam.coefficients(self.step + step);
-                [c.keep1, c.beta2, c.keep2, c.step_size, c.scale2, c.eps]
-            })
+            .flat_map(|step| coefficient_words(&self.adam.coefficients(self.step + step)))
             .collect();
         // A thread a device: a launch may wait for the device, which waits for the others to add up gradients.
         let (first, others) = self.replicas.split_first_mut().expect("at least one");
@@ -232,7 +236,8 @@ impl Backend for Cuda {
     }
 
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error> {
-        let Replica { device, params, .. } = &self.replicas[0];
+        let replica = &self.replicas[0];
+        let (device, params) = (&replica.device, replica.result());
         for (images, out) in images.chunks(EVALUATED).zip(out.chunks_mut(EVALUATED)) {
             let pixels = device.upload("test images", images.as_flattened().as_flattened())?;
             let mut logits = device.alloc("logits", images.len() * CLASSES)?;
@@ -258,7 +263,7 @@ impl Backend for Cuda {
             moment1: read(&replica.moment1)?,
             moment2: read(&replica.moment2)?,
             step: self.step,
-            mean: None,
+            mean: replica.mean.as_ref().map(read).transpose()?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What one device holds, and its part of a step: all images, the whole state, and the graph of an epoch over its share
 //! of each batch.
 
-use super::constants::{CONV_PARAMS, GROUP, Trace};
+use super::constants::{COEFFICIENTS, CONV_PARAMS, GROUP, Trace};
 use super::driver::failed;
 use super::kernels::Device;
 use crate::backend::State;
@@ -20,6 +20,7 @@ pub struct Replica {
     pub params: CudaSlice<f32>,
     pub moment1: CudaSlice<f32>,
     pub moment2: CudaSlice<f32>,
+    pub mean: Option<CudaSlice<f32>>,
     epoch: Option<Epoch>,
 }
 
@@ -29,7 +30,7 @@ struct Epoch {
     range: Range<usize>,
     /// `Order` of step.cu.
     order: CudaSlice<u32>,
-    /// `(steps, 6)`
+    /// `(steps, COEFFICIENTS)`
     coefficients: CudaSlice<f32>,
     /// `(images)`, by position in the epoch; zeros where another device writes.
     loss: CudaSlice<f32>,
@@ -63,6 +64,7 @@ impl Replica {
             params: flat(&state.params)?,
             moment1: flat(&state.moment1)?,
             moment2: flat(&state.moment2)?,
+            mean: state.mean.as_deref().map(flat).transpose()?,
             epoch: None,
             device,
         })
@@ -71,6 +73,11 @@ impl Replica {
     /// Images of the training split.
     pub fn images(&self) -> usize {
         self.labels.len()
+    }
+
+    /// As [`State::result`].
+    pub fn result(&self) -> &CudaSlice<f32> {
+        self.mean.as_ref().unwrap_or(&self.params)
     }
 
     /// Makes room for an epoch (or a part) of such a shape, of which this device has at most `share` images a batch.
@@ -92,7 +99,7 @@ impl Replica {
             batch_size,
             range: range.clone(),
             order: device.alloc("order", 2 + ROUNDS)?,
-            coefficients: device.alloc("coefficients", 6 * range.len())?,
+            coefficients: device.alloc("coefficients", COEFFICIENTS * range.len())?,
             loss: device.alloc("losses", images)?,
             correct: device.alloc("hits", images)?,
             traces: device.alloc("traces", share * size_of::<Trace>() / size_of::<f32>())?,
@@ -155,6 +162,16 @@ impl Replica {
             (&epoch.coefficients, step),
             [&mut self.params, &mut self.moment1, &mut self.moment2],
         )
+    }
+
+    /// Launches what takes the parameters into their mean, if there is one.
+    pub fn average(&mut self, step: usize) -> Result<(), Error> {
+        let epoch = self.epoch.as_ref().expect("prepared");
+        if let Some(mean) = &mut self.mean {
+            let coefficients = (&epoch.coefficients, step);
+            self.device.average(&self.params, coefficients, mean)?;
+        }
+        Ok(())
     }
 
     /// Starts the captured epoch.

@@ -11,6 +11,10 @@
 //   sum_gradients  as `update` up to Adam, over the device's images
 //   adam           Adam, a thread a parameter
 //
+// and where there is a mean of the parameters, one ends the step:
+//
+//   average        the parameters into it, a thread a parameter
+//
 // Every sum has a fixed order and there are no atomics, so that two runs give the same bits. Two kernels, because the
 // whole batch must be through the first before the second may change a parameter; what crosses is a Trace an image.
 //
@@ -42,8 +46,9 @@ struct Order {
 
 // adam::Coefficients of one step.
 struct Coefficients {
-    float keep1, beta2, keep2, step_size, scale2, eps;
+    float keep1, beta2, keep2, step_size, scale2, eps, keep_mean;
 };
+static_assert(sizeof(Coefficients) == COEFFICIENTS * sizeof(float), "as many as coefficient_words hands in");
 
 // What `update` needs of an image.
 struct __align__(16) Trace {
@@ -583,3 +588,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         state.update(i, grads[i], coefficients[step]);
 }
 KERNEL(adam)
+
+// After a step's update: as adam::average, both (NUM_PARAMS).
+extern "C" __global__ void __launch_bounds__(THREADS) average(const float *params, const Coefficients *coefficients, unsigned step, float *mean) {
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
+    if (i < NUM_PARAMS)
+        mean[i] += (params[i] - mean[i]) * coefficients[step].keep_mean;
+}
+KERNEL(average)
