@@ -19,7 +19,7 @@ variants=(
     "--lr-schedule cosine"
     "--weight-decay 0.01"
     "--augment"
-    "--average 5"
+    "--average 200"
     "--lr-schedule cosine --lr 0.003"
     "--lr-schedule cosine --lr 0.003 --augment"
 )

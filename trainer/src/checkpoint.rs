@@ -5,9 +5,9 @@
 //! ```text
 //! magic "LNCK", version, fingerprint of the network    13 bytes
 //! settings                                             the text of config.toml
-//! parameters, both moments                             177,704 bytes each
+//! parameters, both moments, with --average the mean    177,704 bytes each
 //! position, sums, epochs, losses
-//! the best parameters, those to average               177,704 bytes each
+//! with a validation split the best result              177,704 bytes
 //! CRC-32 of all before it, little-endian               4 bytes
 //! ```
 
@@ -25,7 +25,7 @@ use std::path::Path;
 pub const NAME: &str = "last.checkpoint";
 
 const MAGIC: [u8; 4] = *b"LNCK";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// All that a training needs to go on.
@@ -33,7 +33,7 @@ const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 pub struct Checkpoint {
     /// The settings that it was begun with.
     pub config: Config,
-    /// Parameters, moments, steps.
+    /// Parameters, moments, mean, steps.
     pub state: State,
     /// Position and measurements.
     pub progress: Progress,
@@ -50,14 +50,13 @@ struct Message<'a> {
     params: &'a [u8],
     moment1: &'a [u8],
     moment2: &'a [u8],
+    mean: Option<&'a [u8]>,
     step: u64,
     partial: Partial,
     epochs: Vec<Epoch>,
     /// As bytes of f32.
     losses: &'a [u8],
     best: Option<&'a [u8]>,
-    #[serde(borrow)]
-    last: Vec<&'a [u8]>,
 }
 
 impl Checkpoint {
@@ -97,16 +96,12 @@ fn encode(config: &Config, state: &State, progress: &Progress) -> Vec<u8> {
         params: bytemuck::bytes_of(&*state.params),
         moment1: bytemuck::bytes_of(&*state.moment1),
         moment2: bytemuck::bytes_of(&*state.moment2),
+        mean: state.mean.as_deref().map(bytemuck::bytes_of),
         step: state.step,
         partial: progress.partial,
         epochs: progress.epochs.clone(),
         losses: bytemuck::cast_slice(&progress.losses),
         best: progress.best.as_deref().map(bytemuck::bytes_of),
-        last: progress
-            .last
-            .iter()
-            .map(|params| bytemuck::bytes_of(&**params))
-            .collect(),
     };
     let mut bytes = postcard::to_stdvec(&message).expect("memory takes it");
     let crc = CRC.checksum(&bytes);
@@ -172,7 +167,7 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
             moment1: params(message.moment1)?,
             moment2: params(message.moment2)?,
             step: message.step,
-            mean: None,
+            mean: message.mean.map(params).transpose()?,
         },
         progress: Progress {
             epochs: message.epochs,
@@ -181,11 +176,6 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
                 .collect(),
             partial: message.partial,
             best: message.best.map(params).transpose()?,
-            last: message
-                .last
-                .into_iter()
-                .map(params)
-                .collect::<Result<_, _>>()?,
         },
         config,
     };
@@ -245,14 +235,13 @@ mod tests {
                 moment1: initial_params(2),
                 moment2: initial_params(3),
                 step: 4,
-                mean: None,
+                mean: Some(initial_params(4)),
             },
             progress: Progress {
                 epochs: vec![epoch],
                 losses: vec![2.5, 2.4, 2.3, 2.25],
                 partial,
-                best: Some(initial_params(4)),
-                last: [initial_params(5), initial_params(6)].into(),
+                best: Some(initial_params(5)),
             },
         }
     }
@@ -276,7 +265,7 @@ mod tests {
             decode(&bytes).unwrap_err()
         };
         assert!(changed(0).starts_with("not a checkpoint (starts with [4d, 4e, 43, 4b])"));
-        assert!(changed(4).starts_with("checkpoint format 0, this program reads 1"));
+        assert!(changed(4).starts_with("checkpoint format 3, this program reads 2"));
         assert!(changed(5).starts_with("of another network"));
         let mut rng = generator(0, 0);
         for _ in 0..200 {
@@ -314,7 +303,7 @@ mod tests {
             // In the settings, or behind the parameters.
             let at = match rng.next_u32() % 2 {
                 0 => 13 + rng.next_u32() as usize % (config_len + 5),
-                _ => len - 1 - 3 * (size_of::<Params>() + 3) - rng.next_u32() as usize % 90,
+                _ => len - 1 - (size_of::<Params>() + 3) - rng.next_u32() as usize % 90,
             };
             bytes[at] = rng.next_u32() as u8;
             let crc = CRC.checksum(&bytes[..len]).to_le_bytes();

@@ -38,8 +38,8 @@ pub struct Settings {
     pub weight_decay: f64,
     /// See [`Augment`](crate::dataset::Augment).
     pub augment: bool,
-    /// Epochs whose parameters are averaged, if they are.
-    pub average: Option<u32>,
+    /// See [`Adam::average`].
+    pub average: Option<u64>,
     /// Share of the training images held out for validation, if any are.
     pub val_split: Option<f64>,
     /// Epochs without progress on the validation split after which the training ends, if it does.

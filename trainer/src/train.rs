@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
 use lenet_core::arch::{CLASSES, Logits, Params};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -30,8 +29,6 @@ pub struct Plan {
     pub lr: f64,
     /// Whether each epoch sees the images changed by an [`Augment`] of its own.
     pub augment: bool,
-    /// The result is the mean of the parameters after each of so many last epochs, not those after the last.
-    pub average: Option<u32>,
     /// Ends the training when so many epochs in a row were no better on the validation split than the best before. Epochs
     /// at the start in which nothing is learnt, see [`Split::is_chance`], do not count.
     pub patience: Option<u32>,
@@ -59,8 +56,7 @@ pub struct Epoch {
     pub train_loss: f64,
     /// Share of training images classified correctly, counted during the epoch, before each step's update.
     pub train_acc: f64,
-    /// Share of [`Dataset::held_out`] classified correctly after the epoch: by the backend, with a mean of parameters
-    /// by [`core_logits`].
+    /// Share of [`Dataset::held_out`] classified correctly after the epoch, by the backend with [`State::result`].
     pub held_out_acc: f64,
     /// Of the training and the measurement.
     pub seconds: f64,
@@ -109,10 +105,8 @@ pub struct Progress {
     pub losses: Vec<f32>,
     /// The epoch after those done.
     pub partial: Partial,
-    /// The parameters that did best on the validation split, if there is one and an epoch is done.
+    /// The result of the epoch that did best on the validation split, if there is one and an epoch is done.
     pub best: Option<Box<Params>>,
-    /// The parameters after the last epochs, oldest first, of which the result is the mean; empty if it is not.
-    pub last: VecDeque<Box<Params>>,
 }
 
 impl Progress {
@@ -137,20 +131,6 @@ impl Progress {
         let flat = self.epochs.iter().take_while(at_chance).count() as u32;
         self.epochs.len() as u32 >= best.max(flat) + patience
     }
-
-    /// The mean with the parameters of up to `count - 1` epochs before: summed in f64 from the oldest on, rounded once.
-    fn average(&mut self, params: &Params, count: u32) -> Box<Params> {
-        self.last.push_back(Box::new(*params));
-        while self.last.len() > count as usize {
-            self.last.pop_front();
-        }
-        let mut mean: Box<Params> = bytemuck::zeroed_box();
-        for (i, mean) in mean.as_flat_mut().iter_mut().enumerate() {
-            let sum: f64 = self.last.iter().map(|p| f64::from(p.as_flat()[i])).sum();
-            *mean = (sum / self.last.len() as f64) as f32;
-        }
-        mean
-    }
 }
 
 /// What the loop tells as it goes.
@@ -171,8 +151,8 @@ pub enum Event<'a> {
         progress: &'a Progress,
         /// After its last step.
         state: &'a State,
-        /// The result if it were the last: the parameters after the epoch, the mean with those before, or with a
-        /// validation split those of `progress` that did best.
+        /// The training's result if the epoch were the last: that of `state`, or with a validation split the best of
+        /// `progress`.
         params: &'a Params,
         /// After the last epoch: of the test images by [`core_logits`] with `params`, the code which a board runs.
         tested: Option<&'a [Logits]>,
@@ -253,23 +233,13 @@ pub fn train(
         }
 
         let state = backend.state()?;
-        let mean = plan
-            .average
-            .map(|count| progress.average(&state.params, count));
-        let params = mean.as_deref().unwrap_or(&state.params);
         let held_out = data.held_out();
-        let logits = match &mean {
-            Some(mean) => core_logits(mean, held_out.images()),
-            None => {
-                let mut logits = vec![[0.0; CLASSES]; held_out.len()];
-                backend.logits(held_out.images(), &mut logits)?;
-                logits
-            }
-        };
+        let mut logits = vec![[0.0; CLASSES]; held_out.len()];
+        backend.logits(held_out.images(), &mut logits)?;
         let held_out_acc = Confusion::new(&logits, held_out.labels()).accuracy();
         let best = progress.best_epoch();
         if data.val.is_some() && best.is_none_or(|best| held_out_acc > best.held_out_acc) {
-            progress.best = Some(Box::new(*params));
+            progress.best = Some(Box::new(*state.result()));
         }
         progress.partial.seconds += start.elapsed().as_secs_f64();
         progress
@@ -277,7 +247,7 @@ pub fn train(
             .push(progress.partial.epoch(epoch, held_out_acc));
         progress.partial = Partial::default();
         let is_last = state.step >= all_steps || progress.is_exhausted(plan.patience, &data.train);
-        let params = progress.best.as_deref().unwrap_or(params);
+        let params = progress.best.as_deref().unwrap_or(state.result());
         let tested = is_last.then(|| core_logits(params, data.test.images()));
         let _ = on_event(Event::Epoch {
             progress,

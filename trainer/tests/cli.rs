@@ -259,7 +259,7 @@ fn variants_change_the_weights_and_are_told_in_the_file() {
         ),
         ("--weight-decay 0.5", ", weight decay 0.5"),
         ("--augment", ", shifted and mirrored images"),
-        ("--average 2", ", mean of the last 2 epochs"),
+        ("--average 2", ", mean over about the last 2 steps"),
     ] {
         place.good(&format!("{TRAIN} {option} --out run"));
         assert!(
@@ -546,7 +546,7 @@ fn settings_out_of_range_are_refused_with_the_range() {
         ),
         (
             "--average 0",
-            "invalid value '0' for '--average <N>': 0 is not in 1..=100",
+            "invalid value '0' for '--average <N>': 0 is not in 1..=100000",
         ),
         (
             "--lr-schedule step",

@@ -55,12 +55,11 @@ fn assert_same_progress(found: &Progress, expected: &Progress, run: &str) {
     assert_eq!(rows(found), rows(expected), "{run}");
     assert!(found.losses == expected.losses, "{run}: losses differ");
     assert!(found.best == expected.best, "{run}: the best differ");
-    assert!(found.last == expected.last, "{run}: the last differ");
 }
 
 /// Every variant whose learning rate does not depend on the number of epochs.
 const VARIANTS: &str =
-    "--weight-decay 0.1 --augment --average 2 --val-split 0.25 --patience 100000";
+    "--weight-decay 0.1 --augment --average 4 --val-split 0.25 --patience 100000";
 
 fn checkpoint(place: &Place, run: &str) -> Checkpoint {
     Checkpoint::load(&place.path(run).join("last.checkpoint")).unwrap()
@@ -71,7 +70,7 @@ fn five_epochs_are_two_and_three() {
     let place = Place::new();
     for (run, device) in [
         ("cpu", "cpu"),
-        ("reference", "reference"),
+        ("reference", "reference --average 4"),
         ("variants", &format!("cpu --threads 2 {VARIANTS}")),
     ] {
         let options = format!("--data letters --batch-size 32 --seed 3 --device {device}");
@@ -109,12 +108,12 @@ fn any_step_is_a_place_to_stop() {
         max_steps: None,
         lr: 1e-3,
         augment: true,
-        average: Some(2),
         patience: None,
     };
     let adam = Adam {
         weight_decay: 0.1,
         schedule: Schedule::Cosine { steps: 9 },
+        average: Some(4),
         ..Adam::default()
     };
     // Nothing more is learnt in such small steps: the first epoch stays the best, the third is the last.
@@ -344,9 +343,10 @@ fn a_run_goes_on_only_with_its_own_settings() {
     let before = place.read("run/last.checkpoint");
     place.refused(
         "--resume run --epochs 4 --lr 0.01 --seed 9 --order sequential --device reference --batch-size 16 \
-         --max-steps 100 --init some.weights",
+         --max-steps 100 --init some.weights --average 3",
         2,
         "run: a run goes on with the settings it was begun with:\
+         \n  average: none in the run, 3 here\
          \n  batch_size: 32 in the run, 16 here\
          \n  device: \"cpu\" in the run, \"reference\" here\
          \n  init: none in the run, \"some.weights\" here\
@@ -411,8 +411,8 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
                 .to_owned(),
         ),
         (
-            b"LNCK\x02",
-            "checkpoint format 2, this program reads 1; go on with the release that wrote it".to_owned(),
+            b"LNCK\x01",
+            "checkpoint format 1, this program reads 2; go on with the release that wrote it".to_owned(),
         ),
     ] {
         place.write("run/last.checkpoint", bytes);

@@ -73,10 +73,11 @@ pub struct Args {
     /// Train on images shifted by up to two pixels and half of the time mirrored, anew in each epoch
     #[arg(long)]
     augment: bool,
-    /// The result is the mean of the weights after each of the last N epochs: of epochs, not steps, since the weights
-    /// leave the device, a GPU too, only when an epoch ends
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    average: Option<u32>,
+    // In f32 a mean over many more steps would hardly move.
+    /// The result is a running mean of the weights after each step: over the first N steps the plain mean, then one that
+    /// reaches over about the last N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    average: Option<u64>,
     /// Hold a share of the training images out; the result, also best.weights, is of the epoch that does best on them.
     /// The test images are then looked at once, at the end
     #[arg(long, value_name = "F", value_parser = super::share)]
@@ -227,7 +228,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
         max_steps: settings.max_steps,
         lr: settings.lr,
         augment: settings.augment,
-        average: settings.average,
         patience: settings.patience,
     };
     let steps = plan.steps(images);
@@ -238,6 +238,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             true => Schedule::Cosine { steps },
             false => Schedule::Constant,
         },
+        average: settings.average,
         ..Adam::default()
     };
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
@@ -489,8 +490,8 @@ fn recipe(settings: &Settings, images: usize) -> String {
     if settings.augment {
         recipe += ", shifted and mirrored images";
     }
-    if let Some(epochs) = settings.average {
-        recipe += &format!(", mean of the last {epochs} epochs");
+    if let Some(steps) = settings.average {
+        recipe += &format!(", mean over about the last {steps} steps");
     }
     if let Some(share) = settings.val_split {
         recipe += &format!(", best epoch on {share} held out for validation");

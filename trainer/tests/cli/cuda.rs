@@ -220,13 +220,13 @@ fn a_run_on_the_device() {
     );
     std::fs::remove_dir_all(place.path("run")).unwrap();
 
-    // Five epochs are two and three.
+    // Five epochs are two and three, with a mean.
     let on_device = |arguments: &str| {
         let mut command = place.command(arguments);
         command.env("LD_LIBRARY_PATH", place.path("standin"));
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
-    let options = "--data letters --batch-size 32 --device cuda";
+    let options = "--data letters --batch-size 32 --device cuda --average 4";
     on_device(&format!("{options} --epochs 5 --out whole"));
     on_device(&format!("{options} --epochs 2 --out run"));
     let out = on_device("--resume run --epochs 5");
@@ -354,7 +354,7 @@ fn a_run_on_several_devices() {
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         out
     };
-    let options = "--data letters --batch-size 19";
+    let options = "--data letters --batch-size 19 --average 4";
     for devices in [2, 3] {
         let names = vec!["stand-in, sm_90"; devices].join("; ");
         let run = format!("run{devices}");
