@@ -1,8 +1,8 @@
 """Time the trainer, PyTorch and ONNX Runtime in turn, and print medians and ratios. By hand, on a quiet machine; see README.md.
 
-A round is one run of `trainer bench`, the same work by both of lenet.py's configurations, and ONNX Runtime's forward
-pass of one image, so that a change of the machine's speed meets all. A ratio is the median of the rounds' ratios. The load is printed, because a busy neighbour
-ruins figures of several threads first.
+A round is one run of `trainer bench`, the same work by both of lenet.py's configurations, with `--burn` by burn-flex too, and
+ONNX Runtime's forward pass of one image, so that a change of the machine's speed meets all. A ratio is the median of the rounds'
+ratios. The load is printed, because a busy neighbour ruins figures of several threads first.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 import numpy
@@ -20,6 +21,7 @@ import torch
 import lenet
 
 ROOT = Path(__file__).resolve().parents[3]
+BURN = ROOT / "trainer" / "benches" / "burn"
 
 
 def trainer(*arguments):
@@ -30,6 +32,19 @@ def trainer(*arguments):
 def ours(threads, batch_size):
     options = ["--threads", str(threads), "--batch-size", str(batch_size)]
     return json.loads(trainer("bench", "--json", "--epochs", "1", "--data", "data/fashion-mnist", *options))
+
+
+def burn_version():
+    """burn-flex's, once it is built."""
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--locked"], cwd=BURN, check=True)
+    packages = tomllib.loads((BURN / "Cargo.lock").read_text())["package"]
+    return next(package["version"] for package in packages if package["name"] == "burn-flex")
+
+
+def burn(threads, steps):
+    """burn-flex's times, its loss at the start and after 200 steps; an error if it has not learnt."""
+    command = ["target/release/burn-lenet", "--threads", str(threads), "--steps", str(steps)]
+    return json.loads(subprocess.run(command, cwd=BURN, check=True, stdout=subprocess.PIPE).stdout)
 
 
 class OnnxRuntime:
@@ -80,7 +95,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=20, help="PyTorch's timed steps a round")
+    parser.add_argument("--steps", type=int, default=20, help="PyTorch's and burn's timed steps a round")
+    parser.add_argument("--burn", action="store_true", help="build burn-flex's side and time it too")
     args = parser.parse_args()
 
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "trainer"], cwd=ROOT, check=True)
@@ -90,6 +106,8 @@ def main():
     onnx = OnnxRuntime()
     print(f"torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), onnxruntime {onnxruntime.__version__}, load {os.getloadavg()[0]:.2f}")
 
+    if args.burn:
+        print(f"burn-flex {burn_version()}")
     rounds = {threads: [] for threads in args.threads}
     for _ in range(args.rounds):
         for threads in args.threads:
@@ -97,6 +115,8 @@ def main():
             row = {"ours": ours(threads, 256), "small": ours(threads, 64)}
             for config, job in theirs.items():
                 row[config] = {"step_ms": job.steps(args.steps)}
+            if args.burn:
+                row["burn-flex"] = burn(threads, args.steps)
             row["onnx_us"] = onnx.forward_us()
             row["fastest"]["evaluation_ms"] = theirs["fastest"].evaluation_ms()
             rounds[threads].append(row)
@@ -111,9 +131,15 @@ def main():
         for config in theirs:
             line(f"PyTorch {config}, step of 256, ms", lambda row: row[config]["step_ms"])
             line(f"PyTorch {config} / ours", lambda row: row[config]["step_ms"] / row["ours"]["step_ms"])
+        if args.burn:
+            line("burn-flex, step of 256, ms", lambda row: row["burn-flex"]["step_ms"])
+            line("burn-flex / ours", lambda row: row["burn-flex"]["step_ms"] / row["ours"]["step_ms"])
         line("ours, evaluation of 10,000, ms", lambda row: row["ours"]["evaluation_ms"])
         line("PyTorch fastest, evaluation, ms", lambda row: row["fastest"]["evaluation_ms"])
         line("PyTorch fastest / ours, evaluation", lambda row: row["fastest"]["evaluation_ms"] / row["ours"]["evaluation_ms"])
+        if args.burn:
+            line("burn-flex, evaluation, ms", lambda row: row["burn-flex"]["evaluation_ms"])
+            line("burn-flex / ours, evaluation", lambda row: row["burn-flex"]["evaluation_ms"] / row["ours"]["evaluation_ms"])
         line("share of the FMA peak, %", lambda row: 100 * row["ours"]["share_of_peak"])
         line("batch 64 / batch 256, time an image", lambda row: 4 * row["small"]["step_ms"] / row["ours"]["step_ms"])
         line("lenet_core::forward, one image, us", lambda row: row["ours"]["forward_us"])
