@@ -147,7 +147,7 @@ pub enum Error {
 
 impl Error {
     /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: what was compared differs;
-    /// 130: it was told to stop.
+    /// 130: it was told to stop; 141: its output was closed, as for programs that the signal of that ends.
     pub fn exit_code(&self) -> std::process::ExitCode {
         match self {
             Self::Settings(_) => 2.into(),
@@ -155,8 +155,14 @@ impl Error {
             #[cfg(feature = "program")]
             Self::Device(error) if error.is_mismatch() => 3.into(),
             Self::Stopped { .. } => 130.into(),
+            error if error.is_closed_pipe() => 141.into(),
             _ => 1.into(),
         }
+    }
+
+    /// Whether nobody reads the output any more, such as `head`, which has seen enough.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
     /// For `map_err`: an [`Error::Io`] with its action and path.

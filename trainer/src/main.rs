@@ -1,6 +1,7 @@
 //! The command line of the trainer: arguments, and exit codes.
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 use trainer::commands::{Cli, run};
 
@@ -8,7 +9,10 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            if !error.is_closed_pipe() {
+                // Where nobody reads the error stream, the code is all that is left.
+                let _ = writeln!(std::io::stderr(), "error: {error}");
+            }
             error.exit_code()
         }
     }

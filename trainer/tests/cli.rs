@@ -353,6 +353,41 @@ fn summary_shows_the_network_and_what_the_file_says() {
     }
 }
 
+/// As other programs do in a pipe, of which `head` has read enough; but an output that is full is told of.
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_closed_ends_the_program_quietly() {
+    let place = Place::new();
+    place.good(&format!("{TRAIN} --max-steps 1 --out run"));
+    for arguments in [
+        "bench --data letters --batch-size 32 --epochs 1",
+        "compare run/lenet.weights run/lenet.weights --data letters",
+        "completions bash",
+        "data check --data letters",
+        "data show --data letters --out sheet.png",
+        "doctor --data letters",
+        "evaluate run/lenet.weights --data letters --confusion",
+        "export run/lenet.weights --format c --out lenet.h",
+        "import run/lenet.weights --out new.weights",
+        "man --out man1",
+        "predict run/lenet.weights --data letters --index 0",
+        "report run",
+        "summary",
+    ] {
+        let quiet = (Some(141), String::new());
+        assert_eq!(place.unread(arguments), quiet, "{arguments}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let run = place.process("summary").stdout(full).output().unwrap();
+        let said =
+            "error: standard output: cannot be written: No space left on device (os error 28)\n";
+        assert_eq!(run.status.code(), Some(1));
+        assert_eq!(String::from_utf8(run.stderr).unwrap(), said);
+    }
+}
+
 #[test]
 fn shells_and_man_know_every_command() {
     let place = Place::new();

@@ -176,10 +176,8 @@ fn any_step_is_a_place_to_stop() {
 
 /// A run that does not end by itself.
 fn endless(place: &Place, arguments: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .current_dir(place.path("."))
-        .env_remove("LENET_DATA")
-        .args(arguments.split_whitespace())
+    place
+        .process(arguments)
         .args(["--epochs", "100000"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -247,6 +245,25 @@ fn ctrl_c_saves_and_the_run_goes_on() {
     finish_and_compare(&place, "run", options);
 }
 
+/// As Ctrl-C does, after the first step; where nobody reads the errors either, only the code tells.
+#[cfg(unix)]
+#[test]
+fn a_training_whose_output_is_closed_saves_and_goes_on() {
+    let place = Place::new();
+    let options = "--data letters --batch-size 32";
+    let train = format!("{options} --epochs 2 --out run");
+    let said = "warning: standard output: cannot be written: Broken pipe (os error 32)\n\
+                error: stopped in epoch 1 after batch 1; go on with: trainer train --resume run\n";
+    assert_eq!(place.unread(&train), (Some(130), said.to_owned()));
+    let (_, output) = std::io::pipe().unwrap();
+    let errors = output.try_clone().unwrap();
+    let mut resume = place.process("--resume run --log-format json");
+    let status = resume.stdout(output).stderr(errors).status().unwrap();
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(checkpoint(&place, "run").state.step, 2);
+    finish_and_compare(&place, "run", options);
+}
+
 /// Killed again and again at random moments, also while files are written; after each the last good checkpoint is read.
 #[cfg(unix)]
 #[test]
@@ -261,7 +278,7 @@ fn a_killed_run_leaves_its_last_checkpoint() {
             0 => endless(&place, &format!("{options} --out run")),
             _ => endless(&place, "--resume run"),
         };
-        // Open until the end: a program that cannot print stops.
+        // Open until the end: a training that cannot print stops.
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Mostly while it trains and writes, an epoch of which takes some milliseconds; else while it starts.
         if kill == 0 || rng.next_u32() >> 29 > 0 {

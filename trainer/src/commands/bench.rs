@@ -1,5 +1,6 @@
 //! `trainer bench`: how fast training and testing are on this machine.
 
+use super::out::Out;
 use super::{DataArgs, check_batch_size};
 use crate::bench::{Plan, Report, measure, multiply_adds};
 use crate::dataset::Dataset;
@@ -58,11 +59,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Device::Cpu => {
             let report = measure(&data, &plan)?;
             let tables = || format!("{}\n{}", figures(&report), phases(&report));
-            print(args, &data, &report, &report.device, tables);
+            print(args, &data, &report, &report.device, tables)
         }
-        Device::Cuda => cuda(args, &data, &plan)?,
+        Device::Cuda => cuda(args, &data, &plan),
     }
-    Ok(())
 }
 
 /// The figures for scripts, or as tables for people.
@@ -72,12 +72,12 @@ fn print(
     report: &impl Serialize,
     device: &str,
     tables: impl Fn() -> String,
-) {
+) -> Result<(), Error> {
     if args.json {
         let json = serde_json::to_string(report).expect("numbers and strings");
-        println!("{json}");
+        writeln!(Out, "{json}")
     } else {
-        println!("{device}, medians; {}\n{}", data.name, tables());
+        writeln!(Out, "{device}, medians; {}\n{}", data.name, tables())
     }
 }
 
@@ -114,8 +114,7 @@ fn cuda(args: &Args, data: &Dataset, plan: &Plan) -> Result<(), Error> {
             1e3 * step_ms,
             report.gflops
         )
-    });
-    Ok(())
+    })
 }
 
 fn figures(report: &Report) -> Table {

@@ -1,6 +1,7 @@
 //! `trainer compare`: two sets of parameters, or parameters and a reference's outputs, element by element.
 
 use super::DataArgs;
+use super::out::Out;
 use crate::dataset::Dataset;
 use crate::device::ulps;
 use crate::error::Error;
@@ -211,20 +212,20 @@ pub fn run(args: &Args) -> Result<(), Error> {
             }
         }
     }
-    println!("{}", table(&lines));
+    writeln!(Out, "{}", table(&lines))?;
     if let Some(moved) = moved {
-        println!("{moved} of {count} images get another class");
+        writeln!(Out, "{moved} of {count} images get another class")?;
     }
     match lines
         .iter()
         .find(|line| !line.spread.passes(args.tolerance))
     {
         None if lines.iter().all(|line| line.spread.differing == 0) => {
-            println!("equal bit for bit");
+            writeln!(Out, "equal bit for bit")?;
             Ok(())
         }
         None => {
-            println!("within {}", args.tolerance);
+            writeln!(Out, "within {}", args.tolerance)?;
             Ok(())
         }
         Some(line) => Err(Error::Mismatch(format!(

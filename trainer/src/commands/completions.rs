@@ -1,6 +1,7 @@
 //! `trainer completions` and `trainer man`: the command line for shells and for `man`, made from its description.
 
 use super::Cli;
+use super::out::Out;
 use crate::error::Error;
 use crate::output;
 use clap::{Command, CommandFactory};
@@ -24,8 +25,9 @@ pub struct ManArgs {
 pub fn completions(args: &CompletionsArgs) -> Result<(), Error> {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
-    clap_complete::generate(args.shell, &mut command, name, &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    write!(Out, "{}", String::from_utf8_lossy(&script))
 }
 
 pub fn man(args: &ManArgs) -> Result<(), Error> {
@@ -38,7 +40,7 @@ pub fn man(args: &ManArgs) -> Result<(), Error> {
     for (name, page) in &pages {
         output::write_new(&folder.join(name), page)?;
     }
-    println!("wrote {} pages to {}", pages.len(), folder.display());
+    writeln!(Out, "wrote {} pages to {}", pages.len(), folder.display())?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What training prints: lines for people, objects for programs, or nothing. On a terminal also a progress bar, and at
 //! the end the curves.
 
+use super::out::{Out, warn};
 use crate::run::Settings;
 use crate::train::{Epoch, Partial};
 use clap::ValueEnum;
@@ -8,6 +9,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::Value;
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use textplots::{Chart, LabelBuilder, LabelFormat, Plot, Shape};
 
 /// The form of what is printed.
@@ -24,6 +26,7 @@ pub struct Console {
     /// Nothing if quiet.
     format: Option<LogFormat>,
     bar: ProgressBar,
+    closed: AtomicBool,
 }
 
 impl Console {
@@ -31,20 +34,34 @@ impl Console {
         Self {
             format: (!quiet).then_some(format),
             bar: ProgressBar::hidden(),
+            closed: AtomicBool::new(false),
         }
+    }
+
+    fn print(&self, text: impl std::fmt::Display) {
+        if let Err(error) = self.bar.suspend(|| writeln!(Out, "{text}"))
+            && !self.closed.swap(true, Ordering::Relaxed)
+        {
+            warn(error);
+        }
+    }
+
+    /// Whether the output takes nothing any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Prints a line for people.
     pub fn line(&self, line: impl std::fmt::Display) {
         if self.format == Some(LogFormat::Text) {
-            self.bar.suspend(|| println!("{line}"));
+            self.print(line);
         }
     }
 
     /// Prints an object for programs.
     pub fn object(&self, object: &Value) {
         if self.format == Some(LogFormat::Json) {
-            println!("{object}");
+            self.print(object);
         }
     }
 

@@ -1,6 +1,7 @@
 //! `trainer data`: what a data set holds, before training on it.
 
 use super::DataArgs;
+use super::out::Out;
 use crate::dataset::{Dataset, check, hex};
 use crate::error::Error;
 use crate::output;
@@ -70,15 +71,15 @@ fn check(data: &Dataset) -> Result<(), Error> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("data {} in {}", data.name, data.folder.display());
-    println!("{table}");
-    println!("sha256 {}", hex(&data.sha256));
+    writeln!(Out, "data {} in {}", data.name, data.folder.display())?;
+    writeln!(Out, "{table}")?;
+    writeln!(Out, "sha256 {}", hex(&data.sha256))?;
     let warnings = check::warnings(data);
     for warning in &warnings {
-        println!("warning: {warning}");
+        writeln!(Out, "warning: {warning}")?;
     }
     if warnings.is_empty() {
-        println!("nothing odd");
+        writeln!(Out, "nothing odd")?;
     }
     Ok(())
 }
@@ -110,6 +111,6 @@ fn show(args: &ShowArgs, data: &Dataset) -> Result<(), Error> {
         args.per_class.into(),
     );
     output::write_new(&args.out, &png)?;
-    println!("wrote {} ({} images)", args.out.display(), tiles.len());
+    writeln!(Out, "wrote {} ({} images)", args.out.display(), tiles.len())?;
     Ok(())
 }

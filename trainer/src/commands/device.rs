@@ -2,6 +2,7 @@
 
 use super::DataArgs;
 use super::evaluate::confusion_table;
+use super::out::Out;
 use crate::dataset::{Dataset, hex};
 use crate::device::{
     Classified, Client, DeviceError, Difference, Identity, MACHINES, Machine, Qemu, Serial, Tcp,
@@ -180,11 +181,9 @@ impl BoardArgs {
     }
 }
 
-fn print_json(report: &impl Serialize) {
-    println!(
-        "{}",
-        serde_json::to_string(report).expect("numbers and strings have a JSON form")
-    );
+fn print_json(report: &impl Serialize) -> Result<(), Error> {
+    let json = serde_json::to_string(report).expect("numbers and strings have a JSON form");
+    writeln!(Out, "{json}")
 }
 
 #[derive(Serialize)]
@@ -212,14 +211,15 @@ fn info(args: &BoardArgs) -> Result<(), Error> {
         fingerprint: format!("{:016x}", who.fingerprint),
     };
     if args.json {
-        print_json(&report);
+        print_json(&report)?;
     } else {
-        println!("{}", describe(&who));
-        println!(
+        writeln!(Out, "{}", describe(&who))?;
+        writeln!(
+            Out,
             "weights file {}, format {}, architecture {}",
             report.weights_crc, who.weights_version, report.fingerprint
-        );
-        println!("parameters {}", report.params_sha256);
+        )?;
+        writeln!(Out, "parameters {}", report.params_sha256)?;
     }
     Ok(())
 }
@@ -288,10 +288,10 @@ fn evaluate(args: &ImageArgs) -> Result<(), Error> {
         board: run.board,
     };
     if args.board.json {
-        print_json(&report);
+        print_json(&report)?;
     } else {
-        println!("{}", confusion_table(&confusion, &data.classes));
-        print_evaluation(&report);
+        writeln!(Out, "{}", confusion_table(&confusion, &data.classes))?;
+        print_evaluation(&report)?;
     }
     match report.differing.len() {
         0 => Ok(()),
@@ -302,16 +302,18 @@ fn evaluate(args: &ImageArgs) -> Result<(), Error> {
     }
 }
 
-fn print_evaluation(report: &EvaluateReport) {
-    println!(
+fn print_evaluation(report: &EvaluateReport) -> Result<(), Error> {
+    writeln!(
+        Out,
         "{}: accuracy {:.4}, here {:.4}",
         report.board, report.board_accuracy, report.host_accuracy
-    );
-    println!(
+    )?;
+    writeln!(
+        Out,
         "{} of {} logit vectors equal bit for bit",
         report.images - report.differing.len(),
         report.images
-    );
+    )?;
     if !report.differing.is_empty() {
         let first: Vec<String> = report
             .differing
@@ -324,21 +326,24 @@ fn print_evaluation(report: &EvaluateReport) {
         } else {
             ""
         };
-        println!("different: {}{more}", first.join(", "));
+        writeln!(Out, "different: {}{more}", first.join(", "))?;
     }
-    println!(
+    writeln!(
+        Out,
         "{:.2} ms an image, {}",
         report.wall_seconds_per_image * 1e3,
         report.over
-    );
+    )?;
     if let Some(seconds) = report.board_seconds_per_image {
-        println!(
+        writeln!(
+            Out,
             "{:.2} ms of them the forward pass by the board's clock",
             seconds * 1e3
-        );
+        )?;
     }
     if let Some(traffic) = &report.traffic {
-        println!(
+        writeln!(
+            Out,
             "{} questions, {} asked again: {} arrived damaged, {} answers did, {} got none; {} answers came twice or late",
             traffic.asked,
             traffic.retried,
@@ -346,8 +351,9 @@ fn print_evaluation(report: &EvaluateReport) {
             traffic.damaged_replies,
             traffic.unanswered,
             traffic.stale
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// The program `evaluate` reads all images from a file and writes all logits to another, by semihosting.
@@ -459,14 +465,13 @@ fn bench(args: &BoardArgs) -> Result<(), Error> {
         })?,
     };
     if args.json {
-        print_json(&report);
-        return Ok(());
+        return print_json(&report);
     }
-    println!("{}, {}", report.board, report.unit);
+    writeln!(Out, "{}, {}", report.board, report.unit)?;
     for (name, count) in &report.layers {
-        println!("{name:12} {count:>10}");
+        writeln!(Out, "{name:12} {count:>10}")?;
     }
-    println!("{:12} {:>10}", "forward", report.forward);
+    writeln!(Out, "{:12} {:>10}", "forward", report.forward)?;
     Ok(())
 }
 
@@ -541,12 +546,12 @@ fn compare(args: &ImageArgs) -> Result<(), Error> {
             images: count,
             difference: difference
                 .map(|(index, at)| (index, at.layer, at.element, at.host, at.board)),
-        });
+        })?;
     }
     match difference {
         None if args.board.json => Ok(()),
         None => {
-            println!("{board}: no difference in any layer of {count} images");
+            writeln!(Out, "{board}: no difference in any layer of {count} images")?;
             Ok(())
         }
         Some((

@@ -3,6 +3,7 @@
 //! Programs are asked for their version, as a user would; nothing is said to a board.
 
 use super::DataArgs;
+use super::out::Out;
 use crate::cpu::Isa;
 use crate::error::Error;
 use comfy_table::{Table, presets::NOTHING};
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Err((missing, remedy)) => table.add_row([what, "--", &missing, &remedy]),
         };
     }
-    println!("{}", table.trim_fmt());
+    writeln!(Out, "{}", table.trim_fmt())?;
     data.map(drop)
 }
 

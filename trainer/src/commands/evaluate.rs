@@ -1,5 +1,6 @@
 //! `trainer evaluate`: accuracy of weights on a data set.
 
+use super::out::Out;
 use super::{DataArgs, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
@@ -79,14 +80,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     let confusion = Confusion::new(&logits, split.labels());
     if args.confusion {
-        println!("{}", confusion_table(&confusion, &data.classes));
+        writeln!(Out, "{}", confusion_table(&confusion, &data.classes))?;
     }
-    println!(
+    writeln!(
+        Out,
         "{name} acc {:.4} ({} of {})",
         confusion.accuracy(),
         confusion.correct(),
         confusion.total()
-    );
+    )?;
     Ok(())
 }
 

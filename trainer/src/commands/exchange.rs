@@ -1,5 +1,6 @@
 //! `trainer export` and `trainer import`: parameters for and from other programs.
 
+use super::out::Out;
 use crate::error::Error;
 use crate::weights_file::WeightsFile;
 use crate::{c_header, onnx, output, safetensors};
@@ -47,17 +48,18 @@ pub fn export(args: &ExportArgs) -> Result<(), Error> {
         Format::C => c_header::write(&weights).into_bytes(),
     };
     output::write_new(&args.out, &bytes)?;
-    println!("wrote {} ({} bytes)", args.out.display(), bytes.len());
+    writeln!(Out, "wrote {} ({} bytes)", args.out.display(), bytes.len())?;
     Ok(())
 }
 
 pub fn import(args: &ImportArgs) -> Result<(), Error> {
     let file = WeightsFile::load(&args.file)?;
     file.save(&args.out)?;
-    println!(
+    writeln!(
+        Out,
         "wrote {} ({} bytes)",
         args.out.display(),
         file.bytes().len()
-    );
+    )?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod device;
 mod doctor;
 mod evaluate;
 mod exchange;
+mod out;
 mod predict;
 mod report;
 mod summary;
@@ -100,7 +101,7 @@ impl DataArgs {
         let data = self.read()?;
         if !data.published {
             for warning in dataset::check::warnings(&data) {
-                eprintln!("warning: {warning}");
+                out::warn(warning);
             }
         }
         Ok(data)

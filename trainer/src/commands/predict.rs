@@ -1,6 +1,7 @@
 //! `trainer predict`: what a network takes single images for.
 
 use super::DataArgs;
+use super::out::Out;
 use crate::dataset::read_image;
 use crate::error::Error;
 use crate::evaluate::core_logits;
@@ -97,10 +98,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     if args.json {
         let predictions: Vec<_> = images.iter().map(|(prediction, _)| prediction).collect();
-        println!(
+        writeln!(
+            Out,
             "{}",
             serde_json::to_string_pretty(&predictions).expect("texts and numbers")
-        );
+        )?;
         return Ok(());
     }
     for (
@@ -114,13 +116,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
     ) in &images
     {
         match (file, index, label) {
-            (Some(path), ..) => println!("{}", path.display()),
-            (_, Some(index), Some(label)) => println!("test image {index}, {label}"),
+            (Some(path), ..) => writeln!(Out, "{}", path.display())?,
+            (_, Some(index), Some(label)) => writeln!(Out, "test image {index}, {label}")?,
             _ => unreachable!("an image is a file or one of the test set"),
         }
-        print!("{}", characters(pixels));
+        write!(Out, "{}", characters(pixels))?;
         for Guess { class, confidence } in top {
-            println!("{:6.2} % {class}", confidence * 100.0);
+            writeln!(Out, "{:6.2} % {class}", confidence * 100.0)?;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! `trainer report`: the pictures and the page of a run, made again.
 
 use super::DataArgs;
+use super::out::Out;
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::evaluate::core_logits;
@@ -45,6 +46,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     let logits = core_logits(weights.params, data.test.images());
     let page = report::write(&args.run, &data, &logits)?;
-    println!("report {}", page.display());
+    writeln!(Out, "report {}", page.display())?;
     Ok(())
 }

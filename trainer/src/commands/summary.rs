@@ -1,5 +1,6 @@
 //! `trainer summary`: the network, and what a weights file says of itself.
 
+use super::out::Out;
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::report::layers;
@@ -14,32 +15,38 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    println!("{}", network_table());
+    writeln!(Out, "{}", network_table())?;
     let Some(path) = &args.weights else {
         return Ok(());
     };
     let file = WeightsFile::load(path)?;
     let weights = file.weights();
     let about = weights.metadata.provenance;
-    println!(
+    writeln!(
+        Out,
         "{}: {} bytes, checksum {:08x}, self-test passed",
         path.display(),
         file.bytes().len(),
         weights.crc
-    );
-    println!("  classes        {}", weights.metadata.classes.join(", "));
-    println!(
+    )?;
+    writeln!(
+        Out,
+        "  classes        {}",
+        weights.metadata.classes.join(", ")
+    )?;
+    writeln!(
+        Out,
         "  data set       {} (sha256 {})",
         about.dataset,
         hex(&about.dataset_sha256)
-    );
-    println!("  recipe         {}", about.recipe);
-    println!("  seed           {}", about.seed);
-    println!("  epochs         {}", about.epochs);
-    println!("  batch size     {}", about.batch_size);
-    println!("  learning rate  {}", about.learning_rate);
-    println!("  test accuracy  {:.4}", about.test_accuracy);
-    println!("  parameters     sha256 {}", hex(&about.params_sha256));
+    )?;
+    writeln!(Out, "  recipe         {}", about.recipe)?;
+    writeln!(Out, "  seed           {}", about.seed)?;
+    writeln!(Out, "  epochs         {}", about.epochs)?;
+    writeln!(Out, "  batch size     {}", about.batch_size)?;
+    writeln!(Out, "  learning rate  {}", about.learning_rate)?;
+    writeln!(Out, "  test accuracy  {:.4}", about.test_accuracy)?;
+    writeln!(Out, "  parameters     sha256 {}", hex(&about.params_sha256))?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `trainer train`: the main job.
 
 use super::console::{Console, LogFormat};
+use super::out::warn;
 use super::summary::network_table;
 use super::{DataArgs, check_batch_size, cuda};
 use crate::adam::{Adam, Schedule};
@@ -324,7 +325,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 partial,
             } => {
                 console.step(epoch, loss, partial);
-                if stop.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) || console.is_closed() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -402,10 +403,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let page = report::write(folder.path(), &data, &logits);
     match &page {
         Ok(page) => console.line(format_args!("report {}", page.display())),
-        Err(error) => eprintln!(
-            "warning: no report: {error}. The weights are written; make the report again with: trainer report {}",
+        Err(error) => warn(format_args!(
+            "no report: {error}. The weights are written; make the report again with: trainer report {}",
             folder.path().display()
-        ),
+        )),
     }
     console.object(&serde_json::json!({
         "event": "end",

@@ -82,8 +82,8 @@ impl Place {
         names
     }
 
-    pub fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+    pub fn process(&self, arguments: &str) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trainer"));
         command
             .current_dir(self.0.path())
             .env_remove("LENET_DATA")
@@ -93,12 +93,23 @@ impl Place {
         command
     }
 
+    pub fn command(&self, arguments: &str) -> Command {
+        Command::from_std(self.process(arguments))
+    }
+
     /// Runs the program; returns exit code, output and errors.
     pub fn run(&self, arguments: &str) -> (i32, String, String) {
         let output = self.command(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let code = output.status.code().expect("not killed");
         (code, text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs it with an output that nobody reads; returns exit code and errors.
+    pub fn unread(&self, arguments: &str) -> (Option<i32>, String) {
+        let (_, output) = std::io::pipe().unwrap();
+        let run = self.process(arguments).stdout(output).output().unwrap();
+        (run.status.code(), String::from_utf8(run.stderr).unwrap())
     }
 
     /// Runs it, which must go well, and returns the output.
