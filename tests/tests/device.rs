@@ -92,6 +92,7 @@ fn other_weights_are_named_by_both_hashes() {
             matches!(error, Error::Device(DeviceError::Weights { .. })),
             "{error}"
         );
+        assert_eq!(error.exit_code(), 3.into());
         for seed in [1, 2] {
             let file = weights(seed);
             let hash = file.weights().metadata.provenance.params_sha256;

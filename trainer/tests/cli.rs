@@ -7,6 +7,9 @@
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 #[path = "cli/cuda.rs"]
 mod cuda;
+#[cfg(target_os = "linux")]
+#[path = "cli/device.rs"]
+mod device;
 mod place;
 
 use crc::{CRC_32_ISO_HDLC, Crc};
@@ -783,12 +786,16 @@ fn bad_weights_are_refused_by_name() {
     let mut longer = good.clone();
     longer.push(0);
     // With a checksum that is right.
-    let mut not_a_number = good.clone();
-    not_a_number[PARAMS_OFFSET + 3 * 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let (covered, checksum) = not_a_number.split_last_chunk_mut().unwrap();
-    *checksum = Crc::<u32>::new(&CRC_32_ISO_HDLC)
-        .checksum(covered)
-        .to_le_bytes();
+    let with = |value: f32| {
+        let mut bytes = good.clone();
+        bytes[PARAMS_OFFSET + 3 * 4..][..4].copy_from_slice(&value.to_le_bytes());
+        let (covered, checksum) = bytes.split_last_chunk_mut().unwrap();
+        *checksum = Crc::<u32>::new(&CRC_32_ISO_HDLC)
+            .checksum(covered)
+            .to_le_bytes();
+        bytes
+    };
+    let not_finite = "conv1_weight[3] is NaN or infinite";
     let again = "; copy it again from where it came";
     for (bytes, problem) in [
         (vec![], format!("truncated: ends after 0 bytes{again}")),
@@ -814,7 +821,8 @@ fn bad_weights_are_refused_by_name() {
             ),
         ),
         (good[..1000].to_vec(), format!("truncated: ends after 1000 bytes{again}")),
-        (not_a_number, "conv1_weight[3] is NaN or infinite".to_owned()),
+        (with(f32::NAN), not_finite.to_owned()),
+        (with(f32::NEG_INFINITY), not_finite.to_owned()),
         (longer, format!("1 bytes follow the end of the file{again}")),
     ] {
         place.write("bad", &bytes);
@@ -948,16 +956,41 @@ fn foreign_tensors_are_compared_with_those_wanted() {
          \n  out.bias: not a tensor of this network",
     );
 
-    params.fc1_weight[0][3] = f32::NAN;
-    place.write(
-        "nan.safetensors",
-        &trainer::safetensors::write_params(&params),
-    );
+    let half = [0; 2 * 10];
+    let tensors = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| match name.as_str() {
+            "fc.4.bias" => (name, TensorView::new(Dtype::BF16, vec![10], &half).unwrap()),
+            _ => (name, view),
+        });
+    place.write("half.safetensors", &serialize(tensors, None).unwrap());
     place.refused(
-        "import nan.safetensors --out new.weights",
+        "import half.safetensors --out new.weights",
         1,
-        "nan.safetensors: fc1_weight[3] is NaN or infinite",
+        "half.safetensors: the tensors are not this network's:\
+         \n  fc.4.bias: found BF16 [10], wanted F32 [10]",
     );
+
+    for value in [f32::NAN, f32::INFINITY] {
+        params.fc1_weight[0][3] = value;
+        place.write(
+            "nan.safetensors",
+            &trainer::safetensors::write_params(&params),
+        );
+        place.refused(
+            "import nan.safetensors --out new.weights",
+            1,
+            "nan.safetensors: fc1_weight[3] is NaN or infinite",
+        );
+    }
+    // A subnormal number is finite, and as good as any: it goes in and out bit for bit, and passes the self-test.
+    params.fc1_weight[0][3] = -f32::from_bits(3);
+    let subnormal = trainer::safetensors::write_params(&params);
+    place.write("tiny.safetensors", &subnormal);
+    place.good("import tiny.safetensors --out tiny.weights");
+    place.good("export tiny.weights --format safetensors --out again.safetensors");
+    assert!(place.read("again.safetensors") == subnormal);
 
     place.write("broken.safetensors", &good[..good.len() - 1]);
     let err = place.failed("import broken.safetensors --out new.weights", 1);
@@ -971,7 +1004,6 @@ fn foreign_tensors_are_compared_with_those_wanted() {
 #[cfg(unix)]
 #[test]
 fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
-    use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     std::fs::create_dir(place.path("bin")).unwrap();
     for (program, says) in [
@@ -979,12 +1011,7 @@ fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
         ("probe-rs", "probe-rs 0.24"),
         ("rustc", "."), // Its folder of a target's libraries is the present one.
     ] {
-        place.write(
-            &format!("bin/{program}"),
-            format!("#!/bin/sh\necho {says}\n").as_bytes(),
-        );
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(place.path(&format!("bin/{program}")), executable).unwrap();
+        place.program(&format!("bin/{program}"), &format!("echo {says}"));
     }
     let doctor = |arguments: &str, path: &str| {
         let output = place
@@ -1048,7 +1075,7 @@ fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
         );
     }
 
-    place.write("bin/rustc", b"#!/bin/sh\necho nowhere\n");
+    place.program("bin/rustc", "echo nowhere");
     let (_, table, _) = doctor("doctor --data letters", "bin");
     let missing = row(&table, "Rust targets");
     assert_eq!(

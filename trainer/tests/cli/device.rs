@@ -1,0 +1,93 @@
+//! `trainer device` where no board answers: nothing is there, or QEMU is missing, fails or dies. Boards that answer are in
+//! `tests/tests/device.rs`.
+
+use crate::place::Place;
+use std::net::{Ipv4Addr, TcpListener};
+
+#[test]
+fn what_is_not_there_is_named_with_the_remedy() {
+    let place = Place::new();
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let build = |program, board| {
+        format!(
+            "none: no such image. Build it: cd firmware && cargo build --release --bin {program} \
+             --config boards/{board}/config.toml"
+        )
+    };
+    for (arguments, sentence) in [
+        (
+            format!("info --tcp {address}"),
+            format!("{address}: Connection refused (os error 111)"),
+        ),
+        (
+            "info --port none".to_owned(),
+            "none: No such file or directory; is the board plugged in?".to_owned(),
+        ),
+        (
+            "info --qemu --elf none".to_owned(),
+            build("serve", "mps2-an386"),
+        ),
+        (
+            "evaluate --data letters --qemu microbit --elf none".to_owned(),
+            build("evaluate", "microbit"),
+        ),
+        (
+            "bench --qemu mps2-an505 --elf none".to_owned(),
+            build("bench", "mps2-an505"),
+        ),
+    ] {
+        place.refused(&format!("device {arguments}"), 1, &sentence);
+    }
+    place.unusable(
+        "device info --qemu arduino",
+        "invalid value 'arduino' for '--qemu [<MACHINE>]': the firmware knows mps2-an386, mps2-an500, mps2-an505, \
+         netduinoplus2, microbit",
+    );
+    place.unusable(
+        "device info",
+        "the following required arguments were not provided:",
+    );
+    place.refused(
+        "device evaluate --data letters --qemu --images 31",
+        2,
+        "--images 31: the data set has 30 test images",
+    );
+}
+
+/// An emulator of the test's own says its last line and ends, on every way to it.
+#[test]
+fn an_emulator_that_is_missing_fails_or_dies_is_an_error() {
+    let place = Place::new();
+    place.write("elf", b"");
+    std::fs::create_dir(place.path("bin")).unwrap();
+    let missing = "qemu-system-arm not found (Debian: apt install qemu-system-arm)";
+    for (script, sentence) in [
+        (None, missing.to_owned()),
+        (
+            Some("echo unsupported machine type >&2; exit 1"),
+            "mps2-an386: failed with exit code 1; its last line: unsupported machine type"
+                .to_owned(),
+        ),
+        (
+            Some("echo hello"),
+            "mps2-an386: ended without `ok`; its last line: hello".to_owned(),
+        ),
+        (
+            Some("kill -KILL $$"),
+            "mps2-an386: QEMU died: signal: 9 (SIGKILL); its last line: nothing".to_owned(),
+        ),
+    ] {
+        if let Some(script) = script {
+            place.program("bin/qemu-system-arm", script);
+        }
+        for question in ["info", "bench", "evaluate --data letters --images 1"] {
+            let mut command = place.command(&format!("device {question} --qemu --elf elf"));
+            let output = command.env("PATH", place.path("bin")).output().unwrap();
+            let err = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{question}: {err}");
+            assert_eq!(err, format!("error: {sentence}\n"), "{question}");
+        }
+    }
+}
