@@ -77,7 +77,7 @@ trap 'rm -rf "$places" "$clone/mine"' EXIT
 see 1 'trainer data check --data mine'
 see 'rm mine/train/disc/too-large.png && trainer data check --data mine'
 see 'trainer --data mine --val-split 0.1 --epochs 60 --patience 10 --batch-size 32 --lr 0.003 --out runs/shapes --log-format json | tail -n 1'
-say 'A third is chance, as `at_chance` says. A net of sigmoids starts flat, here for more than a hundred epochs of 26 steps. Patience
+say 'A third is chance, as the warning says, and `at_chance`. A net of sigmoids starts flat, here for more than a hundred epochs of 26 steps. Patience
 does not count these, but 60 epochs are too few:'
 see 'trainer --data mine --val-split 0.1 --epochs 300 --batch-size 32 --lr 0.003 --out runs/longer --log-format json | tail -n 1'
 see 'trainer summary runs/longer/lenet.weights'

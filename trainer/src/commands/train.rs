@@ -56,7 +56,7 @@ pub struct Args {
     /// Go on with the run in a folder, up to --epochs, as if it had never stopped; other settings are the run's
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
     resume: Option<PathBuf>,
-    /// Start from the parameters in a weights file or a safetensors file
+    /// Start from the parameters in a weights file, or in a safetensors or ONNX file that `import` reads
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
     /// Order of the images [default: shuffled]
@@ -390,7 +390,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let last = progress.epochs.last().expect("one is done");
     let at_chance = data.train.is_chance(last.train_acc);
     if at_chance {
-        console.line(format_args!(
+        warn(format_args!(
             "still at chance: train acc {:.3} is no more than always naming the largest class gives. A net of sigmoids \
              starts flat, often for more than a hundred steps: what helps is more --epochs or a smaller --batch-size",
             last.train_acc

@@ -2,6 +2,7 @@
 //! runs on stand-ins for the driver and for NCCL (tests/cuda-host).
 
 use super::{Place, TRAIN, figures};
+use crate::place::outcome;
 use std::path::Path;
 use std::process::Command;
 
@@ -71,9 +72,7 @@ impl Place {
             .env("STANDIN_DEVICES", devices.to_string())
             .output()
             .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("not killed");
-        (code, text(output.stdout), text(output.stderr))
+        outcome(output)
     }
 
     /// Trains with the libraries of `folder`, and a setting for the stand-in; returns exit code, output and errors.
@@ -89,9 +88,7 @@ impl Place {
             .env(name, value)
             .output()
             .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("not killed");
-        (code, text(output.stdout), text(output.stderr))
+        outcome(output)
     }
 
     /// `cuda` fails with exactly `cause` and `remedy` and leaves nothing; `auto` trains on the CPU, and says only why.

@@ -39,6 +39,20 @@ pub fn labels(count: u32) -> Vec<u8> {
     idx(&[0x801, count], (0..count).map(|image| (image % 10) as u8))
 }
 
+/// Exit code, output and errors, without the warning that trainings as short as these end with.
+pub fn outcome(output: std::process::Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().expect("not killed");
+    let errors = text(output.stderr);
+    let told = errors
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with(AT_CHANCE));
+    (code, text(output.stdout), told.collect())
+}
+
+/// How the warning of a network that has learnt nothing begins.
+pub const AT_CHANCE: &str = "warning: still at chance: train acc 0.";
+
 /// A folder of its own for each test, which is also the program's working directory.
 pub struct Place(TempDir);
 
@@ -109,9 +123,7 @@ impl Place {
     /// Runs the program; returns exit code, output and errors.
     pub fn run(&self, arguments: &str) -> (i32, String, String) {
         let output = self.command(arguments).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("not killed");
-        (code, text(output.stdout), text(output.stderr))
+        outcome(output)
     }
 
     /// Runs it with an output that nobody reads; returns exit code and errors.
