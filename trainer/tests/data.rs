@@ -69,15 +69,19 @@ fn class_folders_are_trained_on_tested_and_shown() {
         out.contains("data my: 24 training images, 6 test images\n"),
         "{out}"
     );
+    // Of the ten classes, the three that there are; one that is never named has no precision.
+    let table = place.good("evaluate run/lenet.weights --data my --confusion");
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], " label \\ taken for  0  1  2  recall  precision");
+    assert_eq!(lines.len(), 1 + 3 + 1, "{table}");
     assert!(
-        place
-            .good("evaluate run/lenet.weights --data my")
-            .ends_with(" of 6)\n")
+        !table.contains("NaN") && table.ends_with(" of 6)\n"),
+        "{table}"
     );
     assert!(
         place
             .good("summary run/lenet.weights")
-            .contains("classes        ring, star, wave, ")
+            .contains("classes        ring, star, wave\n")
     );
     assert_eq!(place.good("report run"), "report run/report.html\n");
     // The matrix has the three classes that there are.
@@ -364,12 +368,21 @@ fn folders_that_are_no_classes_are_refused_by_name() {
     std::fs::create_dir_all(place.path("my/train/ring")).unwrap();
     std::fs::create_dir_all(place.path("my/test/ring")).unwrap();
     place.refused(CHECK, 1, "my: no image to train on");
-    let name = "x".repeat(33);
-    std::fs::create_dir(place.path(&format!("my/train/{name}"))).unwrap();
+    let long = "x".repeat(33);
+    for name in [&long, "two\nlines", "\u{1b}[31m"] {
+        let folder = format!("my/train/{name}");
+        std::fs::create_dir(place.path(&folder)).unwrap();
+        let rule =
+            "the name of a class has at most 32 bytes of UTF-8, none of them a control character";
+        place.refused(CHECK, 1, &format!("{folder}: {rule}"));
+        std::fs::remove_dir(place.path(&folder)).unwrap();
+    }
+    place.write("letters/classes.txt", b"a\tb");
     place.refused(
-        CHECK,
+        "data check --data letters",
         1,
-        &format!("my/train/{name}: the name of a class has at most 32 bytes of UTF-8"),
+        "letters/classes.txt: 1 names of up to 3 bytes; expected 1 to 10, one a line, of at most 32 bytes without control \
+         characters",
     );
 }
 

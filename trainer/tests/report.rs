@@ -74,6 +74,46 @@ fn the_page_holds_the_figures_and_no_reference_to_anything_outside() {
     );
 }
 
+/// As folders may be called, and as long as they may be.
+#[cfg(unix)]
+#[test]
+fn odd_names_of_classes_are_shown_as_they_are() {
+    let place = Place::new();
+    let names = [
+        "\"<b>&amp;'",
+        "naïve \u{6f22}\u{5b57} \u{1f600}",
+        &"w".repeat(32),
+    ];
+    for (split, count) in [("train", 2), ("test", 1)] {
+        for (class, name) in (0..).zip(names) {
+            let folder = place.path(&format!("odd/{split}/{name}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            for image in 0..count {
+                let shade = [100 * count + 10 * class + image];
+                let image = image::GrayImage::from_pixel(28, 28, shade.into());
+                image
+                    .save(folder.join(format!("{}.png", shade[0])))
+                    .unwrap();
+            }
+        }
+    }
+    let shown = ["&quot;&lt;b&gt;&amp;amp;'", names[1], names[2]];
+    let (code, _, _) = place.run("--data odd --batch-size 2 --epochs 1 --out run");
+    assert_eq!(code, 0);
+    let (page, svg) = (
+        place.text("run/report.html"),
+        place.text("run/confusion.svg"),
+    );
+    for (name, shown) in names.iter().zip(shown) {
+        assert!(page.contains(shown), "{name}");
+        assert!(place.good("summary run/lenet.weights").contains(name));
+    }
+    assert!(
+        svg.contains(">&quot;&lt;b&gt;&amp;amp;'<") && svg.contains(">wwwwwwwwwww…<"),
+        "{svg}"
+    );
+}
+
 #[test]
 fn the_report_is_made_again_to_the_byte() {
     let place = Place::new();
@@ -132,6 +172,14 @@ fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
         "report nowhere",
         1,
         "nowhere/lenet.weights: cannot be read: No such file or directory (os error 2)",
+    );
+    // As after a stop in the first epoch.
+    std::fs::create_dir(place.path("early")).unwrap();
+    place.write("early/last.checkpoint", b"");
+    place.refused(
+        "report early",
+        1,
+        "early: no epoch is done yet; go on with: trainer train --resume early",
     );
     place.good(&format!("{TRAIN} --out run"));
     place.write("run/metrics.csv", b"<html>");

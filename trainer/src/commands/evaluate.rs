@@ -8,6 +8,7 @@ use crate::cpu::Cpu;
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
 use crate::reference::Reference;
+use crate::report::shown_classes;
 use crate::weights_file::WeightsFile;
 use crate::{output, safetensors};
 use clap::ValueEnum;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors file with PyTorch's names
+    /// Weights file, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
     #[command(flatten)]
     data: DataArgs,
@@ -92,23 +93,29 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rows are labels, columns predictions; then each class's recall and precision.
-pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> Table {
+/// Rows are labels, columns predictions, of the classes that there are; then each class's recall and precision.
+pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
+    let shown = shown_classes(confusion, classes);
+    let share = |share: f64| match share.is_nan() {
+        true => "-".to_owned(),
+        false => format!("{share:.3}"),
+    };
     let mut header = vec!["label \\ taken for".to_owned()];
-    header.extend((0..CLASSES).map(|class| class.to_string()));
+    header.extend(shown.iter().map(usize::to_string));
     header.extend(["recall".to_owned(), "precision".to_owned()]);
     table.set_header(header);
-    for (class, name) in classes.iter().enumerate() {
-        let mut row = vec![format!("{class} {name}")];
-        row.extend(confusion.0.row(class).iter().map(u32::to_string));
-        row.push(format!("{:.3}", confusion.recall(class)));
-        row.push(format!("{:.3}", confusion.precision(class)));
+    for &class in &shown {
+        let mut row = vec![format!("{class} {}", classes[class])];
+        let counts = confusion.0.row(class);
+        row.extend(shown.iter().map(|&taken| counts[taken].to_string()));
+        row.push(share(confusion.recall(class)));
+        row.push(share(confusion.precision(class)));
         table.add_row(row);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    table.trim_fmt()
 }

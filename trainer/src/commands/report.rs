@@ -2,6 +2,7 @@
 
 use super::DataArgs;
 use super::out::Out;
+use crate::checkpoint;
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::evaluate::core_logits;
@@ -19,7 +20,17 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = WeightsFile::load(&args.run.join("lenet.weights"))?;
+    let path = args.run.join("lenet.weights");
+    if !path.exists() && args.run.join(checkpoint::NAME).exists() {
+        return Err(Error::Checkpoint {
+            problem: format!(
+                "no epoch is done yet; go on with: trainer train --resume {}",
+                args.run.display()
+            ),
+            path: args.run.clone(),
+        });
+    }
+    let file = WeightsFile::load(&path)?;
     let weights = file.weights();
     // Unless told otherwise, the data is where the run says, if it is still there, and read as it says.
     let settings = report::settings(&args.run)?;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors file with PyTorch's names
+    /// Weights file, or a safetensors or ONNX file that `import` reads
     weights: Option<PathBuf>,
 }
 
@@ -29,11 +29,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
         file.bytes().len(),
         weights.crc
     )?;
-    writeln!(
-        Out,
-        "  classes        {}",
-        weights.metadata.classes.join(", ")
-    )?;
+    let named = weights
+        .metadata
+        .classes
+        .into_iter()
+        .filter(|name| !name.is_empty());
+    let classes = named.collect::<Vec<_>>().join(", ");
+    writeln!(Out, "  classes        {classes}")?;
     writeln!(
         Out,
         "  data set       {} (sha256 {})",
@@ -51,7 +53,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 /// The layers, one a row.
-pub fn network_table() -> Table {
+pub fn network_table() -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(layers::HEADER);
@@ -59,5 +61,5 @@ pub fn network_table() -> Table {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    table.trim_fmt()
 }

@@ -3,7 +3,7 @@
 //! Either `train/NAME/*` and `test/NAME/*`, or `NAME/*` alone, of which a share is set aside for the test. Classes are
 //! numbered by the order of their names, images ordered by theirs.
 
-use super::{ImageOptions, MAX_CLASS_NAME, Order, Split, read_image};
+use super::{ImageOptions, MAX_CLASS_NAME, Order, Split, is_class_name, read_image};
 use crate::error::Error;
 use lenet_core::arch::{CLASSES, Pixels};
 use rayon::prelude::*;
@@ -110,7 +110,7 @@ fn class_names(root: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for path in entries(root)? {
         let name = path.file_name().unwrap_or_default().to_str();
-        match name.filter(|name| name.len() <= MAX_CLASS_NAME) {
+        match name.filter(|name| is_class_name(name)) {
             _ if !path.is_dir() => {
                 return Err(data(
                     &path,
@@ -120,7 +120,9 @@ fn class_names(root: &Path) -> Result<Vec<String>, Error> {
             None => {
                 return Err(data(
                     &path,
-                    format!("the name of a class has at most {MAX_CLASS_NAME} bytes of UTF-8"),
+                    format!(
+                        "the name of a class has at most {MAX_CLASS_NAME} bytes of UTF-8, none of them a control character"
+                    ),
                 ));
             }
             Some(name) => names.push(name.to_owned()),

@@ -29,6 +29,11 @@ pub fn read_image(_bytes: &[u8], _options: ImageOptions) -> Result<Pixels, Strin
 /// Longest name of a class in bytes: short enough for a board's display and for the file.
 const MAX_CLASS_NAME: usize = 32;
 
+/// Whether a class may be called so: on terminals, pictures and boards a name is a short line.
+fn is_class_name(name: &str) -> bool {
+    name.len() <= MAX_CLASS_NAME && !name.contains(char::is_control)
+}
+
 /// Images with their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {

@@ -2,7 +2,7 @@
 
 use super::folder::{self, Folder};
 use super::idx::{self, Idx, read_images, read_labels};
-use super::{MAX_CLASS_NAME, Split};
+use super::{MAX_CLASS_NAME, Split, is_class_name};
 use crate::error::Error;
 use lenet_core::arch::{CLASSES, Pixels};
 use sha2::{Digest, Sha256};
@@ -333,9 +333,10 @@ fn class_names(folder: &Path, is_published: bool) -> Result<[String; CLASSES], E
         .filter(|line| !line.is_empty())
         .collect();
     let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
-    if names.is_empty() || names.len() > CLASSES || longest > MAX_CLASS_NAME {
+    if !(1..=CLASSES).contains(&names.len()) || !names.iter().all(|name| is_class_name(name)) {
         let problem = format!(
-            "{} names of up to {longest} bytes; expected 1 to {CLASSES}, one a line, of at most {MAX_CLASS_NAME} bytes",
+            "{} names of up to {longest} bytes; expected 1 to {CLASSES}, one a line, of at most {MAX_CLASS_NAME} bytes \
+             without control characters",
             names.len()
         );
         return Err(Error::Data { path, problem });

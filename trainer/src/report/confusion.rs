@@ -7,8 +7,8 @@ use lenet_core::arch::CLASSES;
 use maud::html;
 
 const CELL: u32 = 38;
-const LEFT: u32 = 88;
-const TOP: u32 = 72;
+const LEFT: u32 = 104;
+const TOP: u32 = 82;
 
 /// Draws a cell for each pair of classes: right ones in one colour, wrong ones in another. The colour's strength is
 /// the square root of the share of the row, so that a few per cent can be seen.

@@ -137,7 +137,7 @@ fn mistakes_sheet(run: &Run<'_>) -> Vec<u8> {
 }
 
 /// The classes that have a name or an image.
-fn shown_classes(confusion: &Confusion, classes: &[String; CLASSES]) -> Vec<usize> {
+pub fn shown_classes(confusion: &Confusion, classes: &[String; CLASSES]) -> Vec<usize> {
     let counts = &confusion.0;
     (0..CLASSES)
         .filter(|&class| {
