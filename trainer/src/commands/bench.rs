@@ -117,7 +117,7 @@ fn cuda(args: &Args, data: &Dataset, plan: &Plan) -> Result<(), Error> {
     })
 }
 
-fn figures(report: &Report) -> Table {
+fn figures(report: &Report) -> String {
     let epoch_ms = 1e3 * report.epoch_s;
     rates([
         (
@@ -148,7 +148,7 @@ fn figures(report: &Report) -> Table {
 }
 
 /// A row for each: the work, its images, its time in milliseconds, and how to write it.
-fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> Table {
+fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(["work", "images", "time", "rate"]);
@@ -160,11 +160,11 @@ fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    table.trim_fmt()
 }
 
 /// Where a thread's time goes.
-fn phases(report: &Report) -> Table {
+fn phases(report: &Report) -> String {
     let waiting = report.waiting_us;
     let all = waiting + report.phases.iter().map(|phase| phase.us).sum::<f64>();
     let mut table = Table::new();
@@ -206,5 +206,5 @@ fn phases(report: &Report) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table
+    table.trim_fmt()
 }

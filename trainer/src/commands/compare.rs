@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors file or ONNX model that `import` reads
+    /// Weights file, or a safetensors or ONNX file that `import` reads
     a: PathBuf,
     /// Another; or a safetensors file of a reference's outputs for the test images: `logits` (N, 10), f32 or f64, and, if
     /// it has them, `pool1` (N, 6, 12, 12), `pool2` (N, 16, 4, 4), `fc1` (N, 120), `fc2` (N, 84)
@@ -212,7 +212,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             }
         }
     }
-    writeln!(Out, "{}", table(&lines))?;
+    writeln!(Out, "{}", table(&lines).trim_fmt())?;
     if let Some(moved) = moved {
         writeln!(Out, "{moved} of {count} images get another class")?;
     }

@@ -5,10 +5,10 @@ use super::out::{Out, warn};
 use crate::run::Settings;
 use crate::train::{Epoch, Partial};
 use clap::ValueEnum;
+use console::Term;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::Value;
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use textplots::{Chart, LabelBuilder, LabelFormat, Plot, Shape};
 
@@ -118,9 +118,10 @@ impl Console {
         self.bar.finish_and_clear();
     }
 
-    /// Draws the curves, if there are two epochs or more, where the output is a terminal.
+    /// Draws the curves, if there are two epochs or more, where the output is a terminal that is wide enough.
     pub fn curves(&self, epochs: &[Epoch], settings: &Settings) {
-        if epochs.len() > 1 && std::io::stdout().is_terminal() {
+        let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
+        if epochs.len() > 1 && columns >= Some(COLUMNS) {
             self.line(curves(epochs, settings.held_out()));
         }
     }
@@ -129,6 +130,9 @@ impl Console {
 /// Dots of a curve in Braille, two by four in a character.
 const WIDTH: u32 = 58;
 const HEIGHT: u32 = 27;
+
+/// Of the terminal, for both curves.
+const COLUMNS: u16 = 80;
 
 /// Loss and accuracy by epoch, side by side: 9 lines of up to 75 characters.
 fn curves(epochs: &[Epoch], held_out: &str) -> String {
@@ -200,7 +204,10 @@ mod tests {
         for values in [level, long.collect()] {
             let found = curves(&epochs(&values), "test");
             let widest = found.lines().map(|line| line.chars().count()).max();
-            assert!(found.lines().count() <= 12 && widest < Some(80), "{found}");
+            assert!(
+                found.lines().count() <= 12 && widest < Some(COLUMNS.into()),
+                "{found}"
+            );
         }
     }
 }

@@ -72,7 +72,7 @@ fn check(data: &Dataset) -> Result<(), Error> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     writeln!(Out, "data {} in {}", data.name, data.folder.display())?;
-    writeln!(Out, "{table}")?;
+    writeln!(Out, "{}", table.trim_fmt())?;
     writeln!(Out, "sha256 {}", hex(&data.sha256))?;
     let warnings = check::warnings(data);
     for warning in &warnings {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Weights file
+    /// Weights file, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
     /// Format to write
     #[arg(long)]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors file with PyTorch's names
+    /// Weights file, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
     /// PNG or JPEG files, 28x28, bright on black
     #[arg(required_unless_present = "index")]
