@@ -7,8 +7,8 @@ use std::collections::HashSet;
 /// The most that a class may have of another's images before it is worth a word.
 const LOPSIDED: usize = 10;
 
-/// A sentence for each oddity: dark on white, test images that are training images too, classes without images or
-/// with far fewer than others.
+/// A sentence for each oddity: dark on white, test images that are training images too, classes without images,
+/// with far fewer than others, or without a name.
 pub fn warnings(data: &Dataset) -> Vec<String> {
     let mut warnings = Vec::new();
     let border = border_mean(data.train.images());
@@ -39,6 +39,13 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
             if count == 0 {
                 warnings.push(format!("class {}: no {split} image", data.classes[class]));
             }
+        }
+    }
+    for class in (0..CLASSES).filter(|class| !named.contains(class)) {
+        if counts[class] != [0, 0] {
+            warnings.push(format!(
+                "class {class}: images but no name; predict does not name it"
+            ));
         }
     }
     let filled = || named.iter().filter(|&&class| counts[class][0] > 0);
@@ -133,6 +140,10 @@ mod tests {
         assert_eq!(
             warnings(&data(&many, &test)),
             ["class b: no training image"]
+        );
+        assert_eq!(
+            warnings(&data(&[(1, 0), (2, 1), (3, 2)], &test)),
+            ["class 2: images but no name; predict does not name it"]
         );
         many.push((20, 1));
         assert_eq!(
