@@ -79,7 +79,7 @@ awk -v a="$accuracy" 'BEGIN { exit !(a > 0.54 && a < 0.63) }'
 cargo run -q --release -p trainer -- evaluate "$run/run/lenet.weights" | tee "$run/evaluated"
 grep -q "^test acc $accuracy " "$run/evaluated"
 cargo run -q --release -p trainer -- evaluate data/lenet.weights --confusion | tee "$run/evaluated"
-grep -q '^test acc 0.8980 (8980 of 10000)$' "$run/evaluated"
+grep -q '^test acc 0.9041 (9041 of 10000)$' "$run/evaluated"
 cargo run -q --release -p trainer -- summary data/lenet.weights
 cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee "$run/predicted"
 grep -q '% shirt$' "$run/predicted"
@@ -123,6 +123,11 @@ cargo run -q --release -p trainer -- export data/lenet.weights --format onnx --o
 cargo run -q --release -p trainer -- evaluate data/lenet.weights --logits "$onnx/logits.safetensors"
 "$wheels/bin/python" tests/onnx_runtimes.py "$onnx/lenet.onnx" "$onnx/logits.safetensors"
 rm -r "$onnx"
+if python3 -c 'import numpy, safetensors, torch' 2>/dev/null; then
+    python3 docs/pytorch.py data/lenet.weights
+else
+    echo "no torch here: docs/pytorch.py has not run"
+fi
 
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)

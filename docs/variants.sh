@@ -20,8 +20,8 @@ variants=(
     "--weight-decay 0.01"
     "--augment"
     "--average 200"
-    "--lr-schedule cosine --lr 0.003"
-    "--lr-schedule cosine --lr 0.003 --augment"
+    "--lr-schedule cosine --lr 0.005"
+    "--lr-schedule cosine --lr 0.005 --augment"
 )
 cargo build -q --release -p trainer
 mkdir -p "$dir"
