@@ -38,11 +38,9 @@ impl Conv1PoolSigmoid<'_> {
             for (x, (out, winner)) in out.iter_mut().zip(winner).enumerate() {
                 let mut largest = [Largest::first(s, s.splat(0.0)); C1];
                 for first in (0..4).step_by(P) {
-                    let mut sums = [[s.splat(0.0); C1]; P];
-                    for sums in &mut sums {
-                        for c in 0..C1 {
-                            sums[c] = s.splat(self.bias[c]);
-                        }
+                    let mut sums = [[s.splat(0.0); P]; C1];
+                    for (sums, &bias) in sums.iter_mut().zip(self.bias) {
+                        *sums = [s.splat(bias); P];
                     }
                     for i in 0..K {
                         let input: [&[[Lanes; 1]; K]; P] = std::array::from_fn(|p| {
@@ -53,26 +51,25 @@ impl Conv1PoolSigmoid<'_> {
                         });
                         for j in 0..K {
                             let input: [S::V; P] = std::array::from_fn(|p| s.load(&input[p][j][0]));
-                            for c in 0..C1 {
-                                let weight = s.splat(self.weight[i][c][j]);
+                            for (sums, weight) in sums.iter_mut().zip(&self.weight[i]) {
+                                let weight = s.splat(weight[j]);
                                 for p in 0..P {
-                                    sums[p][c] = s.mul_add(input[p], weight, sums[p][c]);
+                                    sums[p] = s.mul_add(input[p], weight, sums[p]);
                                 }
                             }
                         }
                     }
-                    for (p, sums) in sums.into_iter().enumerate() {
-                        for c in 0..C1 {
-                            if first + p == 0 {
-                                largest[c] = Largest::first(s, sums[c]);
-                            } else {
-                                largest[c].take(s, sums[c], first + p);
+                    for (largest, sums) in largest.iter_mut().zip(sums) {
+                        for (position, sum) in (first..).zip(sums) {
+                            match position {
+                                0 => *largest = Largest::first(s, sum),
+                                _ => largest.take(s, sum, position),
                             }
                         }
                     }
                 }
-                for c in 0..C1 {
-                    largest[c].store(s, &mut out[c], &mut winner[c]);
+                for ((largest, out), winner) in largest.iter().zip(out).zip(winner) {
+                    largest.store(s, out, winner);
                 }
             }
         }
