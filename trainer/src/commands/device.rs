@@ -55,14 +55,15 @@ struct BoardArgs {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Image for QEMU [default: where cargo puts it]
-    #[arg(long, value_name = "FILE", requires = "qemu")]
+    #[arg(long, value_name = "FILE", requires = "qemu", conflicts_with_all = ["port", "tcp"])]
+    #[cfg_attr(feature = "probe", arg(conflicts_with = "probe"))]
     elf: Option<PathBuf>,
     /// Bits a second of --port
     #[arg(long, value_name = "N", default_value_t = 115_200)]
     baud: u32,
     /// Chip behind --probe, as `probe-rs chip list` names it [default: asked from the chip]
     #[cfg(feature = "probe")]
-    #[arg(long, value_name = "NAME", requires = "probe")]
+    #[arg(long, value_name = "NAME", requires = "probe", conflicts_with_all = ["qemu", "port", "tcp"])]
     chip: Option<String>,
     /// Print one JSON object
     #[arg(long)]

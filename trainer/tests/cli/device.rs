@@ -46,6 +46,10 @@ fn what_is_not_there_is_named_with_the_remedy() {
          netduinoplus2, microbit",
     );
     place.unusable(
+        "device info --port none --elf none",
+        "the argument '--port <PATH>' cannot be used with '--elf <FILE>'",
+    );
+    place.unusable(
         "device info",
         "the following required arguments were not provided:",
     );
