@@ -29,8 +29,8 @@ cargo build --release -p trainer >&2
 firmware/build-all.sh mps2-an386 >&2
 
 say '# Five journeys'
-say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of a
-Xeon with AVX-512, beside other work. `trainer` stands for `cargo run --release -p trainer --`.'
+say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of an
+AMD EPYC with AVX-512, beside other work. `trainer` stands for `cargo run --release -p trainer --`.'
 
 say '## A student with the course open'
 see 'trainer --out runs/student'
@@ -44,6 +44,8 @@ see 'trainer train --resume runs/student-1 --epochs 2 --log-format json'
 say '## A developer with a board'
 say 'Without one at hand, on an emulated Cortex-M4F; `cargo run --release` in the same folder flashes a micro:bit v2.'
 see 'cd firmware && cargo qemu'
+say 'The microseconds are those of the emulator on a busy machine and say nothing of a board; what can be counted without one is in
+[its results](../../firmware/RESULTS.md).'
 say 'Other weights: QEMU loads them at start, a real board has them built in, and says so where there are none.'
 see 'trainer device info --qemu --weights runs/student/lenet.weights'
 see 'cd firmware && LENET_WEIGHTS=../runs/student/lenet.weights cargo build --release --bin infer && ls ../target/firmware/microbit-v2/thumbv7em-none-eabihf/release/infer'
