@@ -9,15 +9,13 @@
 //!   copied out for each `(y, x)` so that it is aligned;
 //! * by conv2's input: `window += grad · table[c_out][winner]`, the kernel laid into the 6x6 inputs that a window of
 //!   four positions reads, so that the sum over channels stays in registers; then windows are added where they lie.
-//!
-//! Conv1's kernel is too small a run of memory for that. Its gradient is taken for sixteen images at once, each lane with
-//! the pixels that its own winner saw.
+//! * by conv1's weight, likewise: `sum[c][i] += grad · pixels[y+i][x..x+8]`, of whose eight columns a kernel has five.
 
 use super::linear::Panel;
-use super::pixels::transpose_bytes;
+use super::pixels::{grey, transpose_bytes};
 use super::sigmoid::sigmoid_grad;
-use super::simd::{Kernel, LANES, Lanes, Simd};
-use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, SIDE};
+use super::simd::{HALF, HalfLanes, Kernel, LANES, Lanes, Simd};
+use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, Pixels, SIDE};
 
 /// Windows of the second pool.
 pub(super) const WINDOWS: usize = POOL2_SIDE * POOL2_SIDE;
@@ -31,12 +29,16 @@ pub(super) type Rows = [Lanes; POOL1 / LANES + 1];
 /// Elements of a row of pool1.
 const ROW1: usize = POOL1_SIDE * C1;
 
-/// Turns pool1 from sixteen images interleaved to one after the other.
+/// Turns pool1 and its winners from sixteen images interleaved to one after the other.
 pub(super) struct Turn<'a> {
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
     pub pool1: &'a [Lanes; POOL1],
+    /// As `pool1`.
+    pub winner: &'a [[u8; LANES]; POOL1],
     /// Overwritten but for the padding.
-    pub out: &'a mut [Rows; LANES],
+    pub pool1_images: &'a mut [Rows; LANES],
+    /// Overwritten.
+    pub winner_images: &'a mut [[u8; POOL1]; LANES],
 }
 
 impl Kernel for Turn<'_> {
@@ -44,39 +46,18 @@ impl Kernel for Turn<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let winners = self.winner.as_chunks::<LANES>().0;
         for (k, block) in self.pool1.as_chunks::<LANES>().0.iter().enumerate() {
             s.transpose(
                 block.each_ref(),
-                self.out.each_mut().map(|image| &mut image[k]),
+                self.pool1_images.each_mut().map(|image| &mut image[k]),
             );
-        }
-    }
-}
-
-/// Turns pool1's gradient from one image after the other to sixteen interleaved, and takes it back through the sigmoid.
-pub(super) struct TurnBack<'a> {
-    /// By pool1.
-    pub images: &'a [Rows; LANES],
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
-    pub pool1: &'a [Lanes; POOL1],
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`; overwritten.
-    pub out: &'a mut [Lanes; POOL1],
-}
-
-impl Kernel for TurnBack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let blocks = self.out.as_chunks_mut::<LANES>().0.iter_mut();
-        for (k, (grads, pool1)) in blocks.zip(self.pool1.as_chunks::<LANES>().0).enumerate() {
-            s.transpose(
-                self.images.each_ref().map(|image| &image[k]),
-                grads.each_mut(),
+            transpose_bytes(
+                winners[k].each_ref(),
+                self.winner_images
+                    .each_mut()
+                    .map(|image| &mut image.as_chunks_mut().0[k]),
             );
-            for (grad, pool1) in grads.iter_mut().zip(pool1) {
-                s.store(sigmoid_grad(s, s.load(pool1), s.load(grad)), grad);
-            }
         }
     }
 }
@@ -89,6 +70,10 @@ const CORNERS: usize = POOL1_SIDE - K + 1;
 /// For each place of a kernel's corner the kernel's row of inputs from there: `(y, x, (K, C1))`.
 pub(super) type KernelRows = [[[Lanes; ROW]; CORNERS]; POOL1_SIDE];
 
+/// Vectors after which the channels of pool1 come round again.
+const BIASES: usize = 3;
+const _: () = assert!((BIASES * LANES).is_multiple_of(C1));
+
 /// The gradients by the parameters of the convolutions over one group of images, in the layouts of their sums.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
@@ -97,19 +82,20 @@ pub(super) struct Sums {
     pub conv2_weight: [[[Lanes; K]; ROW]; C2],
     /// `(C2, LANES)`
     pub conv2_bias: [Lanes; C2],
-    /// `(C1, K, K, LANES)`
-    pub conv1_weight: [[[Lanes; K]; K]; C1],
-    /// `(C1, LANES)`
-    pub conv1_bias: [Lanes; C1],
+    /// `(C1, K, HALF)`, of which a row has `K`.
+    pub conv1_weight: [[HalfLanes; K]; C1],
+    /// By channel, `C1` after `C1`.
+    pub conv1_bias: [Lanes; BIASES],
 }
 
 impl Sums {
     pub(super) fn conv1_weight(&self, c_out: usize, i: usize, j: usize) -> f32 {
-        super::linear::sum_lanes(self.conv1_weight[c_out][i][j])
+        self.conv1_weight[c_out][i][j]
     }
 
     pub(super) fn conv1_bias(&self, c_out: usize) -> f32 {
-        super::linear::sum_lanes(self.conv1_bias[c_out])
+        let sums = self.conv1_bias.as_flattened().as_chunks::<C1>().0;
+        sums.iter().map(|sums| sums[c_out]).sum()
     }
 
     pub(super) fn conv2_weight(&self, c_out: usize, c_in: usize, i: usize, j: usize) -> f32 {
@@ -526,125 +512,111 @@ fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[f32;
     }
 }
 
-/// A group's gradient by conv1's parameters.
+/// Floats from one row of an image to the next. After the row's 28 come those of its columns that a vector of eight would
+/// cross a cache line from, so that none does: from column 8 on, where the third line begins.
+const PITCH: usize = 3 * LANES;
+/// Where the columns from 8 on begin once more.
+const AGAIN: usize = 2 * LANES - 8;
+/// What a kernel reads from its corner on.
+const KERNEL: usize = (K - 1) * PITCH + HALF;
+
+/// Where the image has the corner of each of pool1's windows.
+const WINDOW_CORNERS: [u16; POOL1] = {
+    let mut corners = [0; POOL1];
+    let mut k = 0;
+    while k < POOL1 {
+        let (y, x) = (2 * (k / ROW1), 2 * (k % ROW1 / C1));
+        let column = if x >= 8 && x < LANES { x + AGAIN } else { x };
+        corners[k] = (y * PITCH + column) as u16;
+        k += 1;
+    }
+    corners
+};
+
+/// What the gradient by conv1's parameters keeps of one image on its way.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Conv1Scratch {
+    /// The image.
+    rows: [[f32; PITCH]; SIDE],
+    /// Of each element of pool1, where the kernel lay that won.
+    corners: [u16; POOL1],
+}
+
+/// Adds one image's gradient by conv1's parameters.
 ///
-/// Each lane has its own winner. Where a choice is cheap, a multiply-add takes for each lane the pixel that its winner
-/// saw; elsewhere the gradient is laid into the four positions of the window, zero where the lane's winner is not, with
-/// a multiply-add for each. The sums are the same, as zero times a pixel adds nothing.
+/// # Numerics
+/// Each image's sum is taken over the windows in row order, fused, and added to the sum over images.
 pub(super) struct Conv1GradParams<'a> {
-    /// `(SIDE, SIDE, 1, LANES)`
-    pub image: &'a [[[Lanes; 1]; SIDE]; SIDE],
-    /// By conv1's pooled output before the sigmoid, `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`.
-    pub grad: &'a [Lanes; POOL1],
-    /// As `grad`.
-    pub winner: &'a [[u8; LANES]; POOL1],
-    /// Overwritten, for conv1.
+    pub pixels: &'a Pixels,
+    pub pool1: &'a Rows,
+    /// `(POOL1_SIDE, POOL1_SIDE, C1)`: which position of its window won.
+    pub winner: &'a [u8; POOL1],
+    /// By pool1; left is the gradient by conv1's pooled output before the sigmoid.
+    pub grad: &'a mut Rows,
+    /// Overwritten.
+    pub scratch: &'a mut Conv1Scratch,
+    /// Added to.
     pub sums: &'a mut Sums,
-}
-
-impl Conv1GradParams<'_> {
-    /// Adds the windows of row `y` to the sums of `R` rows of a kernel from `first` on, by choice.
-    #[inline(always)]
-    fn choose<S: Simd, const R: usize>(&mut self, s: S, y: usize, channel: usize, first: usize) {
-        let sums: &mut [[Lanes; K]; R] = self.sums.conv1_weight[channel][first..]
-            .first_chunk_mut()
-            .expect("rows of a kernel");
-        let mut acc = [[s.splat(0.0); K]; R];
-        for i in 0..R {
-            for j in 0..K {
-                acc[i][j] = s.load(&sums[i][j]);
-            }
-        }
-        let (one, half) = (s.splat(1.0), s.splat(0.5));
-        for x in 0..POOL1_SIDE {
-            let at = (y * POOL1_SIDE + x) * C1 + channel;
-            let grad = s.load(&self.grad[at]);
-            // 0 or 1 in the upper row, 2 or 3 in the lower one.
-            let winner = s.load_bytes(&self.winner[at]);
-            let column = s.select_gt(winner, one, s.sub(winner, s.splat(2.0)), winner);
-            let mut upper = [grad; K];
-            for i in 0..=R {
-                let pixels: &[[Lanes; 1]; K + 1] = self.image[2 * y + first + i][2 * x..]
-                    .first_chunk()
-                    .expect("a row of the window");
-                for j in 0..K {
-                    let (left, right) = (s.load(&pixels[j][0]), s.load(&pixels[j + 1][0]));
-                    let lower = s.select_gt(column, half, right, left);
-                    if i > 0 {
-                        let pixel = s.select_gt(winner, one, lower, upper[j]);
-                        acc[i - 1][j] = s.mul_add(grad, pixel, acc[i - 1][j]);
-                    }
-                    upper[j] = lower;
-                }
-            }
-        }
-        for (acc, sums) in acc.into_iter().zip(sums) {
-            for (acc, sum) in acc.into_iter().zip(sums) {
-                s.store(acc, sum);
-            }
-        }
-    }
-}
-
-impl Conv1GradParams<'_> {
-    /// Adds the windows of row `y` to the sums of a kernel, position by position.
-    #[inline(always)]
-    fn lay_out<S: Simd>(&mut self, s: S, y: usize, channel: usize) {
-        let mut grads = [[[0.0; LANES]; 4]; POOL1_SIDE];
-        for (x, grads) in grads.iter_mut().enumerate() {
-            let at = (y * POOL1_SIDE + x) * C1 + channel;
-            let (grad, winner) = (s.load(&self.grad[at]), s.load_bytes(&self.winner[at]));
-            for (position, to) in grads.iter_mut().enumerate() {
-                let off = s.sub(winner, s.splat(position as f32));
-                let here = s.select_gt(s.splat(0.5), s.mul(off, off), grad, s.splat(0.0));
-                s.store(here, to);
-            }
-        }
-        for (i, sums) in self.sums.conv1_weight[channel].iter_mut().enumerate() {
-            let mut acc: [S::V; K] = std::array::from_fn(|j| s.load(&sums[j]));
-            for (x, grads) in grads.iter().enumerate() {
-                for (position, grad) in grads.iter().enumerate() {
-                    let (dy, dx) = (position / 2, position % 2);
-                    let pixels: &[[Lanes; 1]; K] = self.image[2 * y + i + dy][2 * x + dx..]
-                        .first_chunk()
-                        .expect("a row of the window");
-                    let grad = s.load(grad);
-                    for j in 0..K {
-                        acc[j] = s.mul_add(grad, s.load(&pixels[j][0]), acc[j]);
-                    }
-                }
-            }
-            for (acc, sum) in acc.into_iter().zip(sums) {
-                s.store(acc, sum);
-            }
-        }
-    }
 }
 
 impl Kernel for Conv1GradParams<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        self.sums.conv1_weight = bytemuck::Zeroable::zeroed();
-        for y in 0..POOL1_SIDE {
-            for channel in 0..C1 {
-                if S::WIDE {
-                    self.choose::<S, 3>(s, y, channel, 0);
-                    self.choose::<S, 2>(s, y, channel, 3);
-                } else {
-                    self.lay_out(s, y, channel);
-                }
+    fn run<S: Simd>(self, s: S) {
+        let Conv1Scratch { rows, corners } = self.scratch;
+        for (pixels, row) in self.pixels.iter().zip(&mut *rows) {
+            for (from, to) in [(0, 0), (SIDE - LANES, SIDE - LANES), (8, 8 + AGAIN)] {
+                let pixels = pixels[from..].first_chunk().expect("within a row");
+                let row = row[to..].first_chunk_mut().expect("within a row");
+                s.store(grey(s, pixels), row);
             }
         }
-        let mut bias = [s.splat(0.0); C1];
-        for grad in self.grad.as_chunks::<C1>().0 {
-            for (bias, grad) in bias.iter_mut().zip(grad) {
-                *bias = s.add(*bias, s.load(grad));
+        let windows = WINDOW_CORNERS.iter().zip(self.winner);
+        for (corner, (first, winner)) in corners.iter_mut().zip(windows) {
+            *corner = first + u16::from(winner >> 1) * PITCH as u16 + u16::from(winner & 1);
+        }
+
+        let mut bias = self.sums.conv1_bias.map(|bias| s.load(&bias));
+        let pool1 = self.pool1.as_chunks::<BIASES>().0;
+        for (grad, pool1) in self.grad.as_chunks_mut::<BIASES>().0.iter_mut().zip(pool1) {
+            for n in 0..BIASES {
+                let by_input = sigmoid_grad(s, s.load(&pool1[n]), s.load(&grad[n]));
+                s.store(by_input, &mut grad[n]);
+                bias[n] = s.add(bias[n], by_input);
             }
         }
         for (bias, sum) in bias.into_iter().zip(&mut self.sums.conv1_bias) {
             s.store(bias, sum);
+        }
+
+        /// Channels at a time: enough sums for the multiply-adds not to wait for each other.
+        const TILE: usize = 2;
+        let grads = self.grad.as_flattened().as_chunks::<TILE>().0;
+        let corners = corners.as_chunks::<TILE>().0;
+        let tiles = self.sums.conv1_weight.as_chunks_mut::<TILE>().0;
+        for (tile, sums) in tiles.iter_mut().enumerate() {
+            let mut acc = [[s.splat_half(0.0); K]; TILE];
+            for window in 0..POOL1 / C1 {
+                let at = window * (C1 / TILE) + tile;
+                for t in 0..TILE {
+                    let grad = s.splat_half(grads[at][t]);
+                    let kernel: &[f32; KERNEL] = rows.as_flattened()[usize::from(corners[at][t])..]
+                        .first_chunk()
+                        .expect("the kernel fits");
+                    for i in 0..K {
+                        let row = kernel[i * PITCH..].first_chunk().expect("within KERNEL");
+                        acc[t][i] = s.mul_add_half(grad, s.load_half(row), acc[t][i]);
+                    }
+                }
+            }
+            for t in 0..TILE {
+                for i in 0..K {
+                    let sum = s.load_half(&sums[t][i]);
+                    s.store_half(s.add_half(sum, acc[t][i]), &mut sums[t][i]);
+                }
+            }
         }
     }
 }

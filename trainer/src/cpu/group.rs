@@ -2,8 +2,8 @@
 
 use super::conv_pool_sigmoid::{Conv1PoolSigmoid, kernel_rows};
 use super::conv2d::{
-    Conv1GradParams, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries, KernelRows, POOL1,
-    Rows, Sort, Sums, Table, Turn, TurnBack, WINDOWS, write_table,
+    Conv1GradParams, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries,
+    KernelRows, POOL1, Rows, Sort, Sums, Table, Turn, WINDOWS, write_table,
 };
 use super::linear::{GradInput, Kept, Linear, Panel, Panels};
 use super::loss::CrossEntropy;
@@ -79,8 +79,7 @@ pub(super) const TOGETHER: usize = 2;
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Activations {
-    /// `(SIDE, SIDE, 1, LANES)`
-    image: [[[Lanes; 1]; SIDE]; SIDE],
+    pixels: [Pixels; LANES],
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
     pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
     /// As `pool1`.
@@ -95,22 +94,40 @@ struct Activations {
     grad_pool2: [Lanes; FLAT],
 }
 
+impl Activations {
+    /// Sets the pixels to those of so many images; places without an image repeat the last.
+    fn set_pixels(&mut self, images: usize, of: impl Fn(usize) -> Pixels) {
+        for (n, pixels) in self.pixels.iter_mut().enumerate() {
+            *pixels = of(n.min(images - 1));
+        }
+    }
+}
+
+/// What the convolutions of a group keep on their way forward only.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+struct Forward {
+    /// `(SIDE, SIDE, 1, LANES)`
+    image: [[[Lanes; 1]; SIDE]; SIDE],
+    conv2: winograd::Scratch,
+}
+
 /// What a thread needs for a few groups at a time.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Scratch {
     groups: [Activations; TOGETHER],
-    conv2: winograd::Scratch,
+    forward: Forward,
     // One image after the other:
     grad_pool2_images: [Panel; C2],
     winner2_images: [[[u8; WINDOWS]; LANES]; C2],
     entries2: [Entries; LANES],
     pool1_images: [Rows; LANES],
+    winner1_images: [[u8; POOL1]; LANES],
     grad_pool1_images: [Rows; LANES],
     // Of one image at a time:
     kernel_rows: KernelRows,
-    /// As `pool1`.
-    grad_pool1: [Lanes; POOL1],
+    conv1: Conv1Scratch,
 }
 
 /// From a layer's output, whose gradient `kept` has, back through its weight and the sigmoid before it. Keeps the layer's
@@ -150,18 +167,12 @@ pub(super) struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Gives `work` the pixels of up to sixteen of the images; places without an image repeat the last.
-    fn with(&self, indices: &[usize], work: impl FnOnce([&Pixels; LANES])) {
-        let last = indices.len() - 1;
-        let stored: [&Pixels; LANES] =
-            std::array::from_fn(|n| &self.train.images()[indices[n.min(last)]]);
+    /// The pixels of one of them.
+    fn pixels(&self, index: usize) -> Pixels {
+        let stored = &self.train.images()[index];
         match self.augment {
-            None => work(stored),
-            Some(augment) => {
-                let augmented: [Pixels; LANES] =
-                    std::array::from_fn(|n| augment.apply(indices[n.min(last)], stored[n]));
-                work(augmented.each_ref());
-            }
+            None => *stored,
+            Some(augment) => augment.apply(index, stored),
         }
     }
 }
@@ -175,26 +186,20 @@ pub(super) struct Network<'a> {
 }
 
 impl Network<'_> {
-    /// Through the convolutions.
-    fn convolve(
-        &self,
-        images: [&Pixels; LANES],
-        act: &mut Activations,
-        conv2: &mut winograd::Scratch,
-        clock: &mut Clock,
-    ) {
+    /// The pixels through the convolutions.
+    fn convolve(&self, act: &mut Activations, forward: &mut Forward, clock: &mut Clock) {
         let Self {
             isa,
             params,
             prepared,
         } = *self;
         isa.run(Interleave {
-            images,
-            out: &mut act.image,
+            images: &act.pixels,
+            out: &mut forward.image,
         });
         clock.lap(Phase::Data);
         isa.run(Conv1PoolSigmoid {
-            input: &act.image,
+            input: &forward.image,
             weight: &prepared.conv1,
             bias: &params.conv1_bias,
             out: &mut act.pool1,
@@ -207,7 +212,7 @@ impl Network<'_> {
             bias: &params.conv2_bias,
             out: &mut act.pool2,
             winner: &mut act.winner2,
-            scratch: conv2,
+            scratch: &mut forward.conv2,
         });
         clock.lap(Phase::Conv2);
     }
@@ -252,9 +257,8 @@ impl Network<'_> {
         let clock = &mut Clock::stopped();
         let chunks = images.chunks(LANES);
         for (images, act) in chunks.zip(&mut scratch.groups) {
-            let last = images.len() - 1;
-            let images = std::array::from_fn(|n| &images[n.min(last)]);
-            self.convolve(images, act, &mut scratch.conv2, clock);
+            act.set_pixels(images.len(), |n| images[n]);
+            self.convolve(act, &mut scratch.forward, clock);
         }
         match &mut scratch.groups {
             [first, _] if images.len() <= LANES => self.connect([first], clock),
@@ -280,9 +284,8 @@ impl Network<'_> {
         clock.start();
         let chunks = images.indices.chunks(LANES);
         for (indices, act) in chunks.clone().zip(&mut scratch.groups) {
-            images.with(indices, |images| {
-                self.convolve(images, act, &mut scratch.conv2, clock)
-            });
+            act.set_pixels(indices.len(), |n| images.pixels(indices[n]));
+            self.convolve(act, &mut scratch.forward, clock);
         }
         match (&mut scratch.groups, &mut *groups) {
             ([act, _], [group]) => self.there_and_back(images, scale, [(act, group)], clock),
@@ -367,7 +370,9 @@ impl Network<'_> {
         });
         isa.run(Turn {
             pool1: bytemuck::must_cast_ref(&act.pool1),
-            out: &mut scratch.pool1_images,
+            winner: bytemuck::must_cast_ref(&act.winner1),
+            pool1_images: &mut scratch.pool1_images,
+            winner_images: &mut scratch.winner1_images,
         });
         clock.lap(Phase::Turn);
         for (n, pool1) in scratch.pool1_images[..images].iter().enumerate() {
@@ -381,25 +386,22 @@ impl Network<'_> {
             });
         }
         clock.lap(Phase::Conv2GradWeight);
-        let (grad_pool1, rest) = scratch.grad_pool1_images.split_at_mut(images);
-        rest.fill(Rows::zeroed());
         isa.run(Conv2GradInput {
             table: &prepared.table,
             entries: &scratch.entries2[..images],
-            grad_input: grad_pool1,
-        });
-        isa.run(TurnBack {
-            images: &scratch.grad_pool1_images,
-            pool1: bytemuck::must_cast_ref(&act.pool1),
-            out: &mut scratch.grad_pool1,
+            grad_input: &mut scratch.grad_pool1_images[..images],
         });
         clock.lap(Phase::Conv2GradInput);
-        isa.run(Conv1GradParams {
-            image: &act.image,
-            grad: &scratch.grad_pool1,
-            winner: bytemuck::must_cast_ref(&act.winner1),
-            sums,
-        });
+        for n in 0..images {
+            isa.run(Conv1GradParams {
+                pixels: &act.pixels[n],
+                pool1: &scratch.pool1_images[n],
+                winner: &scratch.winner1_images[n],
+                grad: &mut scratch.grad_pool1_images[n],
+                scratch: &mut scratch.conv1,
+                sums,
+            });
+        }
         clock.lap(Phase::Conv1GradParams);
     }
 }

@@ -10,7 +10,7 @@ const _: () = assert!(PIXELS.is_multiple_of(LANES));
 /// `pixel / 255`, rounded once like the division in `lenet_core::arch::grey`: a product with the reciprocal, corrected
 /// by its remainder (Markstein: Computation of elementary functions on the IBM RISC System/6000 processor, 1990).
 #[inline(always)]
-fn grey<S: Simd>(s: S, pixels: &[u8; LANES]) -> S::V {
+pub(super) fn grey<S: Simd>(s: S, pixels: &[u8; LANES]) -> S::V {
     let reciprocal = s.splat(1.0 / 255.0);
     let x = s.load_bytes(pixels);
     let quotient = s.mul(x, reciprocal);
@@ -43,7 +43,7 @@ pub(super) fn transpose_bytes(from: [&[u8; LANES]; LANES], to: [&mut [u8; LANES]
 /// Interleaves sixteen images.
 pub(super) struct Interleave<'a> {
     /// The images; a place without an image may repeat another.
-    pub images: [&'a Pixels; LANES],
+    pub images: &'a [Pixels; LANES],
     /// `(SIDE, SIDE, 1, LANES)`; overwritten.
     pub out: &'a mut [[[Lanes; 1]; SIDE]; SIDE],
 }
@@ -58,6 +58,7 @@ impl Kernel for Interleave<'_> {
         for (k, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             transpose_bytes(
                 self.images
+                    .each_ref()
                     .map(|image| &image.as_flattened().as_chunks().0[k]),
                 block.each_mut(),
             );
@@ -85,7 +86,7 @@ mod tests {
         for isa in Isa::available() {
             let mut out = [[[[9.0; LANES]; 1]; SIDE]; SIDE];
             isa.run(Interleave {
-                images: images.each_ref(),
+                images: &images,
                 out: &mut out,
             });
             for y in 0..SIDE {

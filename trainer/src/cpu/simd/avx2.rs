@@ -1,6 +1,6 @@
 //! The vector type as two AVX registers of eight lanes, with AVX2 and fused multiply-add.
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
 use std::arch::x86_64::*;
 
 /// The AVX2 version. A value exists only if [`detect`](Self::detect) saw AVX2 and FMA: the safety of every call below.
@@ -61,6 +61,7 @@ fn transpose4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
 
 impl Simd for Avx2 {
     type V = Pair;
+    type Half = __m256;
     const WIDE: bool = false;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -199,5 +200,31 @@ impl Simd for Avx2 {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn splat_half(self, x: f32) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load_half(self, from: &HalfLanes) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves; there are eight floats, and the load needs no alignment.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_half(self, v: __m256, to: &mut HalfLanes) {
+        // SAFETY: the CPU has AVX, as `self` proves; there is room for eight floats, and the store needs no alignment.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn add_half(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add_half(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the CPU has FMA, as `self` proves.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
     }
 }

@@ -1,6 +1,6 @@
 //! The vector type as one AVX-512 register of sixteen lanes.
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
 use std::arch::x86_64::*;
 
 /// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F: the safety of every call below.
@@ -54,6 +54,7 @@ fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
 
 impl Simd for Avx512 {
     type V = __m512;
+    type Half = __m256;
     const WIDE: bool = true;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -154,5 +155,31 @@ impl Simd for Avx512 {
                 self.store(v, to);
             }
         }
+    }
+
+    #[inline(always)]
+    fn splat_half(self, x: f32) -> __m256 {
+        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load_half(self, from: &HalfLanes) -> __m256 {
+        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves; there are eight floats, and the load needs no alignment.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_half(self, v: __m256, to: &mut HalfLanes) {
+        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves; there is room for eight floats, and the store needs no alignment.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn add_half(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add_half(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the CPU has FMA, as `self` proves.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
     }
 }

@@ -26,10 +26,18 @@ pub const LANES: usize = 16;
 /// One value of each image of a group, in memory.
 pub type Lanes = [f32; LANES];
 
+/// Lanes of a half vector.
+pub const HALF: usize = LANES / 2;
+
+/// Half a vector in memory: for what is one image's, and too short for a whole one.
+pub type HalfLanes = [f32; HALF];
+
 /// A version of the vector type.
 pub trait Simd: Copy {
     /// Sixteen f32 in registers.
     type V: Copy;
+    /// Eight f32 in registers.
+    type Half: Copy;
 
     /// Whether 24 accumulators and their operands fit the registers at once; six always do.
     const WIDE: bool;
@@ -71,6 +79,17 @@ pub trait Simd: Copy {
 
     /// `to[j][i] = from[i][j]`
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]);
+
+    /// `x` in every lane.
+    fn splat_half(self, x: f32) -> Self::Half;
+    /// The lanes in memory.
+    fn load_half(self, from: &HalfLanes) -> Self::Half;
+    /// Writes the lanes.
+    fn store_half(self, v: Self::Half, to: &mut HalfLanes);
+    /// `a + b`
+    fn add_half(self, a: Self::Half, b: Self::Half) -> Self::Half;
+    /// `a * b + c`, rounded once.
+    fn mul_add_half(self, a: Self::Half, b: Self::Half, c: Self::Half) -> Self::Half;
 }
 
 /// Work written once for every version.
@@ -254,6 +273,12 @@ mod tests {
                         x.to_bits()
                     }
                 }));
+            }
+            let [a, b, c] = [a, b, c].map(|x| s.load_half(x.first_chunk().unwrap()));
+            for v in [s.splat_half(0.1), s.add_half(a, b), s.mul_add_half(a, b, c)] {
+                let mut lanes = [0.0; HALF];
+                s.store_half(v, &mut lanes);
+                out.extend(lanes.map(f32::to_bits));
             }
             let mut stored = [0; LANES];
             s.store_bytes(s.load_bytes(&bytes), &mut stored);

@@ -1,6 +1,6 @@
 //! The vector type as four NEON registers of four lanes.
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
 use std::arch::aarch64::*;
 
 /// The NEON version. A value exists only if [`detect`](Self::detect) saw NEON: the safety of every call below.
@@ -35,6 +35,7 @@ fn run<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
 
 impl Simd for Neon {
     type V = Four;
+    type Half = [float32x4_t; 2];
     const WIDE: bool = false;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -137,5 +138,38 @@ impl Simd for Neon {
         for (j, to) in to.into_iter().enumerate() {
             *to = std::array::from_fn(|i| from[i][j]);
         }
+    }
+
+    #[inline(always)]
+    fn splat_half(self, x: f32) -> [float32x4_t; 2] {
+        // SAFETY: the CPU has NEON, as `self` proves.
+        [unsafe { vdupq_n_f32(x) }; 2]
+    }
+    #[inline(always)]
+    fn load_half(self, from: &HalfLanes) -> [float32x4_t; 2] {
+        let quarters = from.as_chunks::<4>().0;
+        std::array::from_fn(|i| self.load4(&quarters[i]))
+    }
+    #[inline(always)]
+    fn store_half(self, v: [float32x4_t; 2], to: &mut HalfLanes) {
+        for (v, to) in v.into_iter().zip(to.as_chunks_mut::<4>().0) {
+            // SAFETY: the CPU has NEON, as `self` proves; there is room for four floats.
+            unsafe { vst1q_f32(to.as_mut_ptr(), v) }
+        }
+    }
+    #[inline(always)]
+    fn add_half(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
+        // SAFETY: the CPU has NEON, as `self` proves.
+        std::array::from_fn(|i| unsafe { vaddq_f32(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn mul_add_half(
+        self,
+        a: [float32x4_t; 2],
+        b: [float32x4_t; 2],
+        c: [float32x4_t; 2],
+    ) -> [float32x4_t; 2] {
+        // SAFETY: the CPU has NEON, as `self` proves.
+        std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }
 }

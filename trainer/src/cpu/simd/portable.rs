@@ -1,6 +1,6 @@
 //! The vector type as a plain array: runs everywhere, and is what the other versions must equal.
 
-use super::{Kernel, LANES, Lanes, Simd};
+use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Simd};
 
 /// The portable version.
 #[derive(Clone, Copy)]
@@ -21,6 +21,7 @@ fn run_with_fma<K: Kernel>(kernel: K) -> K::Output {
 
 impl Simd for Portable {
     type V = Lanes;
+    type Half = HalfLanes;
     const WIDE: bool = false;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -96,5 +97,26 @@ impl Simd for Portable {
         for (j, to) in to.into_iter().enumerate() {
             *to = std::array::from_fn(|i| from[i][j]);
         }
+    }
+
+    #[inline(always)]
+    fn splat_half(self, x: f32) -> HalfLanes {
+        [x; HALF]
+    }
+    #[inline(always)]
+    fn load_half(self, from: &HalfLanes) -> HalfLanes {
+        *from
+    }
+    #[inline(always)]
+    fn store_half(self, v: HalfLanes, to: &mut HalfLanes) {
+        *to = v;
+    }
+    #[inline(always)]
+    fn add_half(self, a: HalfLanes, b: HalfLanes) -> HalfLanes {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn mul_add_half(self, a: HalfLanes, b: HalfLanes, c: HalfLanes) -> HalfLanes {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
 }
