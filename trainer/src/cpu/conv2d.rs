@@ -248,24 +248,28 @@ fn add_kernels<S: Simd, const P: usize>(
 
 /// Side of what a pool's window reads.
 const FOOTPRINT: usize = K + 1;
-/// Elements of a row of a footprint, `(FOOTPRINT, C1)`.
-const FOOTPRINT_ROW: usize = FOOTPRINT * C1;
-/// Vectors that hold the rows of a footprint that every winner's kernel covers: all but the first and the last.
-const MIDDLE: usize = (FOOTPRINT - 2) * FOOTPRINT_ROW / LANES;
-/// Vectors that hold the first row of a footprint, or the last: a winner's kernel covers one of them.
-const EDGE: usize = FOOTPRINT_ROW.div_ceil(LANES);
+/// Half vectors that hold a row of a footprint, `(FOOTPRINT, C1)`.
+const HALVES: usize = (FOOTPRINT * C1).div_ceil(HALF);
+/// Floats of them.
+const FOOTPRINT_ROW: usize = HALVES * HALF;
+/// Rows of a footprint that every winner's kernel covers, all but the first and the last: by two, which whole vectors
+/// hold.
+const MIDDLES: usize = (FOOTPRINT - 2) / 2;
 
 /// Conv2's kernels laid into the footprint of a window, for each channel and winner.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Table {
-    middle: [[Lanes; MIDDLE]; 4 * C2],
+    /// Rows 1 and 2, 3 and 4.
+    middles: [[[Lanes; HALVES]; 4 * C2]; MIDDLES],
     /// The first row if the winner is in the upper row of the window, the last row if it is in the lower one.
-    edge: [[Lanes; EDGE]; 4 * C2],
+    edge: [[HalfLanes; HALVES]; 4 * C2],
 }
 
 const _: () = {
-    assert!((FOOTPRINT - 2) * FOOTPRINT_ROW == MIDDLE * LANES);
+    assert!(2 * MIDDLES == FOOTPRINT - 2);
+    // What a row has too much falls into the next one, and the last one's into the padding.
+    assert!(FOOTPRINT_ROW - FOOTPRINT * C1 <= LANES);
     // Corners, and places in the table, are kept in eight bits.
     assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize);
     assert!(4 * C2 <= u8::MAX as usize);
@@ -275,14 +279,15 @@ const _: () = {
 pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table) {
     for (c_out, weight) in weight.iter().enumerate() {
         for winner in 0..4 {
-            let (dy, dx) = (winner / 2, winner % 2);
-            let middle = table.middle[4 * c_out + winner].as_flattened_mut();
-            let edge = table.edge[4 * c_out + winner].as_flattened_mut();
+            let (dy, dx, kernel) = (winner / 2, winner % 2, 4 * c_out + winner);
             for (c_in, weight) in weight.iter().enumerate() {
                 for (i, weight) in weight.iter().enumerate() {
                     let row = match dy + i {
-                        0 | K => &mut edge[..],
-                        y => &mut middle[(y - 1) * FOOTPRINT_ROW..],
+                        0 | K => table.edge[kernel].as_flattened_mut(),
+                        y => {
+                            let rows = table.middles[(y - 1) / 2][kernel].as_flattened_mut();
+                            &mut rows[(y - 1) % 2 * FOOTPRINT_ROW..]
+                        }
                     };
                     for (j, &weight) in weight.iter().enumerate() {
                         row[(dx + j) * C1 + c_in] = weight;
@@ -393,9 +398,8 @@ pub(super) struct Conv2GradInput<'a> {
 impl Kernel for Conv2GradInput<'_> {
     type Output = ();
 
-    /// The middles of all images come first, then the edges, so that half of the table at a time stays in the fastest
-    /// cache. A window's sums are added where they lie only after the next window's, as what has just been stored
-    /// cannot be loaded at another alignment at once.
+    /// Two rows of the footprint for all images, then the next two, so that a small part of the table at a time stays in
+    /// the fastest cache. A row of pool1 gets the windows of one `y` each time.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self {
@@ -403,98 +407,80 @@ impl Kernel for Conv2GradInput<'_> {
             entries,
             grad_input,
         } = self;
-        for (entries, rows) in entries.iter().zip(grad_input.iter_mut()) {
-            *rows = bytemuck::Zeroable::zeroed();
-            let mut sums = [[[0.0; LANES]; MIDDLE]; 2];
-            for window in 0..=WINDOWS {
-                if window < WINDOWS {
-                    let sums = &mut sums[window % 2];
-                    if S::WIDE {
-                        middle::<S, MIDDLE>(s, &table.middle, entries, window, 0, sums);
-                    } else {
-                        middle::<S, 5>(s, &table.middle, entries, window, 0, sums);
-                        middle::<S, { MIDDLE - 5 }>(s, &table.middle, entries, window, 5, sums);
-                    }
-                }
-                if let Some(window) = window.checked_sub(1) {
-                    let sums = sums[window % 2].as_flattened().as_chunks().0;
-                    for (y, sums) in sums.iter().enumerate() {
-                        add_row(s, rows, window, 1 + y, sums);
-                    }
+        grad_input.fill(bytemuck::Zeroable::zeroed());
+        for (m, table) in table.middles.iter().enumerate() {
+            for (entries, rows) in entries.iter().zip(&mut *grad_input) {
+                if S::WIDE {
+                    middle::<S, 2>(s, table, entries, 1 + 2 * m, rows);
+                } else {
+                    middle::<S, 1>(s, table, entries, 1 + 2 * m, rows);
                 }
             }
         }
         for (entries, rows) in entries.iter().zip(grad_input) {
-            let mut sums = [[[[0.0; LANES]; EDGE]; 2]; 2];
-            for window in 0..=WINDOWS {
-                if window < WINDOWS {
-                    edges(s, &table.edge, entries, window, &mut sums[window % 2]);
-                }
-                if let Some(window) = window.checked_sub(1) {
-                    for (y, sums) in [0, FOOTPRINT - 1].into_iter().zip(&sums[window % 2]) {
-                        let sums = sums.as_flattened().first_chunk().expect("a row");
-                        add_row(s, rows, window, y, sums);
-                    }
+            edges(s, &table.edge, entries, rows);
+        }
+    }
+}
+
+/// Adds the rows `y` and `y + 1` of the footprints, summed over the channels: of `W` windows at a time, far enough apart
+/// not to share a row.
+#[inline(always)]
+fn middle<S: Simd, const W: usize>(
+    s: S,
+    table: &[[Lanes; HALVES]; 4 * C2],
+    entries: &Entries,
+    y: usize,
+    rows: &mut Rows,
+) {
+    for window in 0..WINDOWS / W {
+        let windows: [usize; W] = std::array::from_fn(|w| w * (WINDOWS / W) + window);
+        let mut acc = [[s.splat(0.0); HALVES]; W];
+        for channel in 0..C2 {
+            for w in 0..W {
+                let grad = s.splat(entries.grad[windows[w]][channel]);
+                let kernel = &table[usize::from(entries.kernel[windows[w]][channel])];
+                for v in 0..HALVES {
+                    acc[w][v] = s.mul_add(grad, s.load(&kernel[v]), acc[w][v]);
                 }
             }
         }
-    }
-}
-
-/// `N` vectors from `first` on of the middle of a window's footprint, summed over the channels.
-#[inline(always)]
-fn middle<S: Simd, const N: usize>(
-    s: S,
-    table: &[[Lanes; MIDDLE]; 4 * C2],
-    entries: &Entries,
-    window: usize,
-    first: usize,
-    sums: &mut [Lanes; MIDDLE],
-) {
-    let mut acc = [s.splat(0.0); N];
-    for (&grad, &kernel) in entries.grad[window].iter().zip(&entries.kernel[window]) {
-        let grad = s.splat(grad);
-        let kernel: &[Lanes; N] = table[usize::from(kernel)][first..]
-            .first_chunk()
-            .expect("N vectors");
-        for v in 0..N {
-            acc[v] = s.mul_add(grad, s.load(&kernel[v]), acc[v]);
+        for w in 0..W {
+            let mut halves = [s.splat_half(0.0); 2 * HALVES];
+            for v in 0..HALVES {
+                [halves[2 * v], halves[2 * v + 1]] = s.halves(acc[w][v]);
+            }
+            let (first, second) = halves.split_at(HALVES);
+            add_row(s, rows, windows[w], y, first);
+            add_row(s, rows, windows[w], y + 1, second);
         }
     }
-    for (acc, sum) in acc.into_iter().zip(&mut sums[first..]) {
-        s.store(acc, sum);
-    }
 }
 
-/// The first and the last row of a window's footprint, summed over the channels.
+/// Adds the first and the last row of the footprints, summed over the channels.
 #[inline(always)]
-fn edges<S: Simd>(
-    s: S,
-    table: &[[Lanes; EDGE]; 4 * C2],
-    entries: &Entries,
-    window: usize,
-    sums: &mut [[Lanes; EDGE]; 2],
-) {
-    let (mut first, mut last) = ([s.splat(0.0); EDGE], [s.splat(0.0); EDGE]);
-    for channel in 0..C2 {
-        let kernel = &table[usize::from(entries.kernel[window][channel])];
-        let upper = s.splat(entries.upper[window][channel]);
-        let lower = s.splat(entries.lower[window][channel]);
-        for v in 0..EDGE {
-            let kernel = s.load(&kernel[v]);
-            first[v] = s.mul_add(upper, kernel, first[v]);
-            last[v] = s.mul_add(lower, kernel, last[v]);
+fn edges<S: Simd>(s: S, table: &[[HalfLanes; HALVES]; 4 * C2], entries: &Entries, rows: &mut Rows) {
+    for window in 0..WINDOWS {
+        let mut first = [s.splat_half(0.0); HALVES];
+        let mut last = [s.splat_half(0.0); HALVES];
+        for channel in 0..C2 {
+            let kernel = &table[usize::from(entries.kernel[window][channel])];
+            let upper = s.splat_half(entries.upper[window][channel]);
+            let lower = s.splat_half(entries.lower[window][channel]);
+            for v in 0..HALVES {
+                let kernel = s.load_half(&kernel[v]);
+                first[v] = s.mul_add_half(upper, kernel, first[v]);
+                last[v] = s.mul_add_half(lower, kernel, last[v]);
+            }
         }
-    }
-    for v in 0..EDGE {
-        s.store(first[v], &mut sums[0][v]);
-        s.store(last[v], &mut sums[1][v]);
+        add_row(s, rows, window, 0, &first);
+        add_row(s, rows, window, FOOTPRINT - 1, &last);
     }
 }
 
-/// Adds the sums of row `y` of a window's footprint to the rows of pool1.
+/// Adds row `y` of a window's footprint to the rows of pool1.
 #[inline(always)]
-fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[f32; FOOTPRINT_ROW]) {
+fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[S::Half]) {
     let (y, x) = (
         2 * (window / POOL2_SIDE) + y,
         2 * (window % POOL2_SIDE) * C1,
@@ -502,13 +488,8 @@ fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[f32;
     let row: &mut [f32; FOOTPRINT_ROW] = rows.as_flattened_mut()[y * ROW1 + x..]
         .first_chunk_mut()
         .expect("the footprint fits");
-    let (sums, rest_sums) = sums.as_chunks::<LANES>();
-    let (row, rest) = row.as_chunks_mut::<LANES>();
-    for (to, sum) in row.iter_mut().zip(sums) {
-        s.store(s.add(s.load(to), s.load(sum)), to);
-    }
-    for (to, sum) in rest.iter_mut().zip(rest_sums) {
-        *to += sum;
+    for (to, &sum) in row.as_chunks_mut().0.iter_mut().zip(sums) {
+        s.store_half(s.add_half(s.load_half(to), sum), to);
     }
 }
 

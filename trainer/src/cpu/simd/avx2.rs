@@ -203,6 +203,10 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn halves(self, v: Pair) -> [__m256; 2] {
+        [v.0, v.1]
+    }
+    #[inline(always)]
     fn splat_half(self, x: f32) -> __m256 {
         // SAFETY: the CPU has AVX, as `self` proves.
         unsafe { _mm256_set1_ps(x) }

@@ -158,6 +158,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn halves(self, v: __m512) -> [__m256; 2] {
+        // SAFETY: the CPU has AVX-512F, as `self` proves.
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+            [_mm512_castps512_ps256(v), _mm256_castpd_ps(high)]
+        }
+    }
+    #[inline(always)]
     fn splat_half(self, x: f32) -> __m256 {
         // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves.
         unsafe { _mm256_set1_ps(x) }

@@ -80,6 +80,8 @@ pub trait Simd: Copy {
     /// `to[j][i] = from[i][j]`
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]);
 
+    /// The lower lanes and the upper ones.
+    fn halves(self, v: Self::V) -> [Self::Half; 2];
     /// `x` in every lane.
     fn splat_half(self, x: f32) -> Self::Half;
     /// The lanes in memory.

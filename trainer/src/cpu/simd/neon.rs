@@ -141,6 +141,10 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn halves(self, [a, b, c, d]: Four) -> [[float32x4_t; 2]; 2] {
+        [[a, b], [c, d]]
+    }
+    #[inline(always)]
     fn splat_half(self, x: f32) -> [float32x4_t; 2] {
         // SAFETY: the CPU has NEON, as `self` proves.
         [unsafe { vdupq_n_f32(x) }; 2]

@@ -100,6 +100,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn halves(self, v: Lanes) -> [HalfLanes; 2] {
+        [
+            std::array::from_fn(|i| v[i]),
+            std::array::from_fn(|i| v[HALF + i]),
+        ]
+    }
+    #[inline(always)]
     fn splat_half(self, x: f32) -> HalfLanes {
         [x; HALF]
     }
