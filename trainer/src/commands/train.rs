@@ -386,6 +386,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
     console.curves(&progress.epochs, settings);
     let (logits, path, file) = result.expect("the last epoch is tested");
     let confusion = Confusion::new(&logits, data.test.labels());
+    if let (Some(_), Some(best)) = (&data.val, progress.best_epoch()) {
+        console.line(format_args!(
+            "best epoch {}: val acc {:.4}",
+            best.epoch, best.held_out_acc
+        ));
+    }
     console.line(format_args!(
         "test acc {:.4} ({} of {}), by lenet-core's forward pass",
         confusion.accuracy(),
