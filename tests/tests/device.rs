@@ -18,6 +18,9 @@ use trainer::evaluate::core_logits;
 use trainer::init::initial_params;
 use trainer::weights_file::WeightsFile;
 
+/// For every wait: longer than a busy machine needs.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A weights file with the starting parameters of a seed.
 fn weights(seed: u64) -> WeightsFile {
     WeightsFile::encode(&initial_params(seed), &METADATA).expect("they fit")
@@ -251,7 +254,7 @@ fn five_hundred_images(wire: impl Wire, params: &Params) -> (Traffic, [u32; 3]) 
     let images = &data.test.images()[..500];
     let mut wire = Noisy::new(wire, 2026);
     // The client takes the wire by value; the count of what was done to it is wanted afterwards.
-    let mut client = Client::connect(Borrowed(&mut wire), "noisy").unwrap();
+    let mut client = Client::connect(Borrowed(&mut wire), "noisy", TIMEOUT).unwrap();
     let logits: Vec<_> = images
         .iter()
         .enumerate()
@@ -317,7 +320,7 @@ fn a_link_that_ends_is_lost_at_its_image() {
     }
 
     let wire = Failing(Direct::new(Box::leak(initial_params(1))), 6);
-    let mut client = Client::connect(wire, "failing").unwrap();
+    let mut client = Client::connect(wire, "failing", TIMEOUT).unwrap();
     let pixels = [[7; 28]; 28];
     let mut ask = |index| client.classify(&pixels, &format!("image {index}"));
     assert!((0..3).all(|index| ask(index).is_ok()));
@@ -328,7 +331,7 @@ fn a_link_that_ends_is_lost_at_its_image() {
 #[test]
 fn every_layer_arrives() {
     let params: &Params = Box::leak(initial_params(3));
-    let mut client = Client::connect(Direct::new(params), "direct").unwrap();
+    let mut client = Client::connect(Direct::new(params), "direct", TIMEOUT).unwrap();
     let pixels = std::array::from_fn(|y| std::array::from_fn(|x| (y * 9 + x) as u8));
     let image = client.classify(&pixels, "image 0").unwrap().image;
     let mut act = lenet_core::network::Activations::new();
@@ -379,6 +382,6 @@ fn a_bad_wire_to_qemu_costs_no_answer() {
     let file = weights(1);
     let machine = Machine::named("mps2-an386").unwrap();
     let image = machine.image("serve", None).unwrap();
-    let (_qemu, wire) = Qemu::serve(machine, &image, file.bytes()).unwrap();
+    let (_qemu, wire) = Qemu::serve(machine, &image, file.bytes(), TIMEOUT).unwrap();
     five_hundred_images(wire, file.weights().params);
 }

@@ -164,6 +164,7 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
     );
     let epochs = |word: &str| out.lines().filter(|line| line.contains(word)).count();
     assert_eq!((epochs(", val acc "), epochs("test acc ")), (4, 1), "{out}");
+    assert!(out.contains("\nbest epoch 1: val acc "), "{out}");
     assert!(out.contains("\nweights run/lenet.weights\n"), "{out}");
     let metrics = place.text("run/metrics.csv");
     assert!(metrics.starts_with("epoch,train_loss,train_acc,val_acc,seconds\n1,"));
@@ -502,7 +503,11 @@ fn nothing_is_overwritten() {
     let before = place.read(file);
     let listed = place.list("run");
     let taken = "exists already, and nothing is overwritten; choose another name or remove it";
-    place.refused(&format!("{TRAIN} --out run"), 1, &format!("run: {taken}"));
+    // Nothing is said of a training that is none.
+    assert_eq!(
+        place.run(&format!("{TRAIN} --out run")),
+        (1, String::new(), format!("error: run: {taken}\n"))
+    );
     for command in [
         format!("export {file} --format safetensors --out {file}"),
         format!("import {file} --out {file}"),

@@ -21,8 +21,10 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// An emulated program that does nothing for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a board may take to answer, unless --timeout says otherwise.
+const ANSWER: Duration = Duration::from_secs(15);
+/// An emulated program that does nothing for so long hangs, unless --timeout says otherwise.
+const PROGRESS: Duration = Duration::from_secs(60);
 /// `-icount shift=7`: an instruction takes 2⁷ ns of the emulated clock, which makes its ticks fine enough to count them.
 const ICOUNT_SHIFT: &str = "7";
 /// Differing images that are listed.
@@ -65,6 +67,10 @@ struct BoardArgs {
     #[cfg(feature = "probe")]
     #[arg(long, value_name = "NAME", requires = "probe", conflicts_with_all = ["qemu", "port", "tcp"])]
     chip: Option<String>,
+    /// Longest wait: for the first answer, for each try of a later one, and for a program in QEMU to get on
+    /// [default: 15, for QEMU 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -120,6 +126,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 impl BoardArgs {
+    fn timeout(&self, default: Duration) -> Duration {
+        self.timeout.map_or(default, Duration::from_secs)
+    }
+
     fn weights_path(&self) -> PathBuf {
         self.weights.clone().unwrap_or_else(|| {
             let here = Path::new("data/lenet.weights");
@@ -145,14 +155,16 @@ impl BoardArgs {
                         Some(weights) => weights,
                         None => &WeightsFile::load(&self.weights_path())?,
                     };
-                    let (qemu, tcp) = Qemu::serve(machine, &image, weights.bytes())?;
+                    let patience = self.timeout(PROGRESS);
+                    let (qemu, tcp) = Qemu::serve(machine, &image, weights.bytes(), patience)?;
                     (Some(qemu), Box::new(tcp), machine.name)
                 }
                 (_, Some(path), _) => (None, Box::new(Serial::open(path, self.baud)?), path),
                 (_, _, Some(address)) => (None, Box::new(Tcp::connect(address)?), address),
                 _ => (None, self.probe()?, "probe"),
             };
-        let answer = Client::connect(wire, name).and_then(|mut client| {
+        let timeout = self.timeout(ANSWER);
+        let answer = Client::connect(wire, name, timeout).and_then(|mut client| {
             if let Some(weights) = weights {
                 let host = weights.weights().metadata.provenance.params_sha256;
                 let board = client.identity().params_sha256;
@@ -376,7 +388,7 @@ fn in_bulk(
     let files: [(&str, &[u8]); 1] = [("images", &idx)];
     let mut qemu = Qemu::start(machine, &elf, weights.bytes(), &words, &files, &[])?;
     let path = qemu.path("logits");
-    qemu.wait(PATIENCE, || {
+    qemu.wait(args.timeout(PROGRESS), || {
         std::fs::metadata(&path).map_or(0, |file| file.len())
     })?;
     let wall = start.elapsed();
@@ -490,7 +502,7 @@ fn counted_instructions(args: &BoardArgs, machine: Machine) -> Result<BenchRepor
         &[],
         &["-icount", &icount],
     )?;
-    let lines = qemu.wait(PATIENCE, || 0)?;
+    let lines = qemu.wait(args.timeout(PROGRESS), || 0)?;
     let mut layers: Vec<(String, u32)> = lines
         .iter()
         .filter_map(|line| {

@@ -243,16 +243,18 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ..Adam::default()
     };
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
+    // Said once the run's folder is there: an error before that stands alone.
+    let mut not_on_gpu = None;
     let mut backend: Box<dyn Backend> = match (device, lacking_on_cuda(&settings)) {
         (Device::Auto, None) => match cuda(&data.train, &state, adam, devices) {
             Err(Error::Cuda { cause, .. }) => {
-                console.line(format_args!("not on a GPU: {cause}"));
+                not_on_gpu = Some(cause);
                 Box::new(cpu(state)?)
             }
             backend => backend?,
         },
         (Device::Auto, Some(lacking)) => {
-            console.line(format_args!("not on a GPU: {lacking}"));
+            not_on_gpu = Some(lacking);
             Box::new(cpu(state)?)
         }
         (Device::Cpu, _) => Box::new(cpu(state)?),
@@ -291,6 +293,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
     };
     let stop = stop_on_signal()?;
 
+    if let Some(cause) = not_on_gpu {
+        console.line(format_args!("not on a GPU: {cause}"));
+    }
     console.line(network_table());
     let validation = data.val.as_ref().map(Split::len);
     console.line(format_args!(
@@ -381,6 +386,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
     console.curves(&progress.epochs, settings);
     let (logits, path, file) = result.expect("the last epoch is tested");
     let confusion = Confusion::new(&logits, data.test.labels());
+    if let (Some(_), Some(best)) = (&data.val, progress.best_epoch()) {
+        console.line(format_args!(
+            "best epoch {}: val acc {:.4}",
+            best.epoch, best.held_out_acc
+        ));
+    }
     console.line(format_args!(
         "test acc {:.4} ({} of {}), by lenet-core's forward pass",
         confusion.accuracy(),

@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// A question is asked again so often.
 const RETRIES: u32 = 3;
-/// How long a board may take to start.
-const START: Duration = Duration::from_secs(15);
 /// The first try waits for an answer at least so long.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -72,7 +70,10 @@ pub struct Client<W> {
     receiver: Receiver,
     identity: Identity,
     sequence: u32,
+    /// The first try waits so long.
     patience: Duration,
+    /// No try waits longer.
+    timeout: Duration,
     traffic: Traffic,
 }
 
@@ -83,13 +84,14 @@ enum Try {
 }
 
 impl<W: Wire> Client<W> {
-    /// Asks who is there until somebody answers; `name` is the wire's, for messages.
+    /// Asks who is there until somebody answers; `name` is the wire's, for messages. `timeout` is how long a board may take
+    /// to start, and later to answer one try of a question.
     ///
     /// # Errors
-    /// * `Silent`: nobody does
+    /// * `Silent`: nobody does in this time
     /// * `Version`: somebody who speaks another version
     /// * `Wire`: the wire broke
-    pub fn connect(wire: W, name: &str) -> Result<Self, DeviceError> {
+    pub fn connect(wire: W, name: &str, timeout: Duration) -> Result<Self, DeviceError> {
         let mut client = Self {
             wire,
             receiver: Receiver::new(),
@@ -104,28 +106,32 @@ impl<W: Wire> Client<W> {
             },
             sequence: UNKNOWN,
             patience: SHORTEST_PATIENCE,
+            timeout,
             traffic: Traffic::default(),
         };
         let start = Instant::now();
         let identity = loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(DeviceError::Silent {
+                    wire: name.to_owned(),
+                    waited: timeout,
+                });
+            }
+            // All tries together, each twice as long as the one before it, take no longer than what is left.
+            client.patience = SHORTEST_PATIENCE.min(left / ((2 << RETRIES) - 1));
             match client.ask(&Request::Info, "the first question", identity) {
                 Ok(identity) => break identity?,
-                Err(DeviceError::Lost { .. }) if start.elapsed() < START => {}
-                Err(DeviceError::Lost { .. }) => {
-                    return Err(DeviceError::Silent {
-                        wire: name.to_owned(),
-                        waited: start.elapsed(),
-                    });
-                }
+                Err(DeviceError::Lost { .. }) => {}
                 Err(error) => return Err(error),
             }
         };
         client.identity = identity;
         // A slow board takes longer than the shortest patience; the first image shows how long.
-        client.patience = START;
+        client.patience = timeout;
         let asked = Instant::now();
         client.ask(&Request::SelfTest, "the self-test", logits)?;
-        client.patience = SHORTEST_PATIENCE.max(asked.elapsed() * 10).min(START);
+        client.patience = SHORTEST_PATIENCE.max(asked.elapsed() * 10).min(timeout);
         // What went wrong before the board was ready is of no interest.
         client.traffic = Traffic::default();
         Ok(client)
@@ -209,7 +215,7 @@ impl<W: Wire> Client<W> {
             self.traffic.retried += u32::from(tried > 0);
             self.wire.send(frame).map_err(|error| self.broken(error))?;
             // A busy wire or emulator is given more time with each try.
-            match self.hear(at, (self.patience * (1 << tried)).min(START), &read)? {
+            match self.hear(at, (self.patience * (1 << tried)).min(self.timeout), &read)? {
                 Ok(answer) => return Ok(answer),
                 Err(Try::Damaged) => {}
                 Err(Try::Silence) => self.traffic.unanswered += 1,

@@ -42,7 +42,8 @@ pub enum DeviceError {
     },
     /// Nobody answers.
     #[error(
-        "{wire}: no answer in {} s. Does the board run `serve`, and does nobody else use the wire?",
+        "{wire}: no answer in {} s. Does the board run `serve`, and does nobody else use the wire? \
+         If it is slow, give it longer with --timeout",
         waited.as_secs()
     )]
     Silent {

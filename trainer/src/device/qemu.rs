@@ -190,14 +190,15 @@ impl Qemu {
         self.folder.join(name)
     }
 
-    /// Starts `serve` and connects to its UART.
+    /// Starts `serve` and connects to its UART, for which QEMU has `patience`.
     ///
     /// # Errors
-    /// As [`start`](Self::start); `Qemu` if it ends at once.
+    /// As [`start`](Self::start); `Qemu` if it ends at once, or hangs.
     pub fn serve(
         machine: Machine,
         image: &Path,
         weights: &[u8],
+        patience: Duration,
     ) -> Result<(Self, Tcp), DeviceError> {
         let here = |source| DeviceError::Wire {
             wire: "a local TCP port".to_owned(),
@@ -216,7 +217,7 @@ impl Qemu {
             &[],
             &["-serial", &serial],
         )?;
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let start = Instant::now();
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
@@ -229,8 +230,8 @@ impl Qemu {
             if let Some(status) = qemu.ended().map_err(here)? {
                 return Err(qemu.failed(ending(status)));
             }
-            if Instant::now() > deadline {
-                return Err(qemu.failed("does not open its serial port".to_owned()));
+            if start.elapsed() > patience {
+                return Err(qemu.hangs("serial port", patience));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -257,7 +258,7 @@ impl Qemu {
             if now != last.0 {
                 last = (now, Instant::now());
             } else if last.1.elapsed() > patience {
-                return Err(self.failed(format!("hangs: nothing for {} s", patience.as_secs())));
+                return Err(self.hangs("result", patience));
             }
             std::thread::sleep(Duration::from_millis(20));
         };
@@ -293,6 +294,13 @@ impl Qemu {
             .expect("there until this is dropped")
             .child
             .try_wait()
+    }
+
+    fn hangs(&self, missing: &str, patience: Duration) -> DeviceError {
+        let seconds = patience.as_secs();
+        self.failed(format!(
+            "no {missing} in {seconds} s: it hangs, or needs longer (--timeout)"
+        ))
     }
 
     fn failed(&self, problem: String) -> DeviceError {

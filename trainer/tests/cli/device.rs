@@ -1,7 +1,8 @@
-//! `trainer device` where no board answers: nothing is there, or QEMU is missing, fails or dies. Boards that answer are in
-//! `tests/tests/device.rs`.
+//! `trainer device` where no board answers: nothing is there, or is silent, or QEMU is missing, fails, dies or hangs.
+//! Boards that answer are in `tests/tests/device.rs`.
 
-use crate::place::Place;
+use crate::place::{Place, outcome};
+use serialport::{SerialPort, TTYPort};
 use std::net::{Ipv4Addr, TcpListener};
 
 #[test]
@@ -50,6 +51,10 @@ fn what_is_not_there_is_named_with_the_remedy() {
         "the argument '--port <PATH>' cannot be used with '--elf <FILE>'",
     );
     place.unusable(
+        "device info --port none --timeout 0",
+        "invalid value '0' for '--timeout <SECONDS>': 0 is not in 1..=3600",
+    );
+    place.unusable(
         "device info",
         "the following required arguments were not provided:",
     );
@@ -92,6 +97,67 @@ fn an_emulator_that_is_missing_fails_or_dies_is_an_error() {
             let err = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(1), "{question}: {err}");
             assert_eq!(err, format!("error: {sentence}\n"), "{question}");
+        }
+    }
+}
+
+/// It stops before it does anything, and so for good.
+#[test]
+fn an_emulator_that_hangs_is_ended_when_its_time_is_over() {
+    let place = Place::new();
+    place.write("elf", b"");
+    std::fs::create_dir(place.path("bin")).unwrap();
+    place.program("bin/qemu-system-arm", "kill -STOP $$");
+    for (question, missing) in [
+        ("info", "serial port"),
+        ("bench", "result"),
+        ("evaluate --data letters --images 1", "result"),
+    ] {
+        let mut command = place.command(&format!("device {question} --qemu --elf elf --timeout 1"));
+        let output = command.env("PATH", place.path("bin")).output().unwrap();
+        let (code, out, err) = outcome(output);
+        assert_eq!(
+            err,
+            format!(
+                "error: mps2-an386: no {missing} in 1 s: it hangs, or needs longer (--timeout); its last line: nothing\n"
+            )
+        );
+        assert_eq!((code, out.as_str()), (1, ""), "{question}");
+        // The image's path is one of its arguments.
+        let elf = place.path("elf").canonicalize().unwrap();
+        assert_eq!(processes_with(elf.to_str().unwrap()), [""; 0], "{question}");
+    }
+}
+
+/// The command lines that contain a word.
+fn processes_with(word: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    processes
+        // Whatever is no process, or ends just now, has none.
+        .filter_map(|entry| std::fs::read(entry.unwrap().path().join("cmdline")).ok())
+        .map(|words| String::from_utf8_lossy(&words).replace('\0', " "))
+        .filter(|line| line.contains(word))
+        .collect()
+}
+
+/// The connection stands, but nobody reads what comes by it.
+#[test]
+fn a_wire_on_which_nobody_answers_is_given_up_when_its_time_is_over() {
+    let place = Place::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (_board, port) = TTYPort::pair().unwrap();
+    let port = port.name().unwrap();
+    for (option, wire) in [("--tcp", address), ("--port", port)] {
+        for question in ["info", "bench"] {
+            place.refused(
+                &format!("device {question} {option} {wire} --timeout 1"),
+                1,
+                &format!(
+                    "{wire}: no answer in 1 s. Does the board run `serve`, and does nobody else use the wire? \
+                     If it is slow, give it longer with --timeout"
+                ),
+            );
         }
     }
 }
