@@ -559,7 +559,7 @@ impl Kernel for Conv1GradParams<'_> {
             *corner = first + u16::from(winner >> 1) * PITCH as u16 + u16::from(winner & 1);
         }
 
-        let mut bias = self.sums.conv1_bias.map(|bias| s.load(&bias));
+        let mut bias = [s.splat(0.0); BIASES];
         let pool1 = self.pool1.as_chunks::<BIASES>().0;
         for (grad, pool1) in self.grad.as_chunks_mut::<BIASES>().0.iter_mut().zip(pool1) {
             for n in 0..BIASES {
@@ -569,7 +569,7 @@ impl Kernel for Conv1GradParams<'_> {
             }
         }
         for (bias, sum) in bias.into_iter().zip(&mut self.sums.conv1_bias) {
-            s.store(bias, sum);
+            s.store(s.add(s.load(sum), bias), sum);
         }
 
         /// Channels at a time: enough sums for the multiply-adds not to wait for each other.

@@ -3,18 +3,22 @@
 use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
 use std::arch::x86_64::*;
 
-/// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F: the safety of every call below.
+/// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F, and AVX and FMA for half vectors:
+/// the safety of every call below.
 #[derive(Clone, Copy)]
 pub struct Avx512(());
 
 impl Avx512 {
     /// The version, if the CPU can run it.
     pub fn detect() -> Option<Self> {
-        std::arch::is_x86_feature_detected!("avx512f").then_some(Self(()))
+        (std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx")
+            && std::arch::is_x86_feature_detected!("fma"))
+        .then_some(Self(()))
     }
 }
 
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx,fma")]
 fn run<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
@@ -58,7 +62,7 @@ impl Simd for Avx512 {
     const WIDE: bool = true;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the CPU has the feature, as `self` proves.
+        // SAFETY: the CPU has the features, as `self` proves.
         unsafe { run(self, kernel) }
     }
 
@@ -167,22 +171,22 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn splat_half(self, x: f32) -> __m256 {
-        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves.
+        // SAFETY: the CPU has AVX, as `self` proves.
         unsafe { _mm256_set1_ps(x) }
     }
     #[inline(always)]
     fn load_half(self, from: &HalfLanes) -> __m256 {
-        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves; there are eight floats, and the load needs no alignment.
+        // SAFETY: the CPU has AVX, as `self` proves; there are eight floats, and the load needs no alignment.
         unsafe { _mm256_loadu_ps(from.as_ptr()) }
     }
     #[inline(always)]
     fn store_half(self, v: __m256, to: &mut HalfLanes) {
-        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves; there is room for eight floats, and the store needs no alignment.
+        // SAFETY: the CPU has AVX, as `self` proves; there is room for eight floats, and the store needs no alignment.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
     fn add_half(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the CPU has AVX, which AVX-512F includes, as `self` proves.
+        // SAFETY: the CPU has AVX, as `self` proves.
         unsafe { _mm256_add_ps(a, b) }
     }
     #[inline(always)]
