@@ -28,19 +28,19 @@ const POINTS: usize = K + 1;
 /// The kernels at each point, `(POINTS, C2, (K, C1))`: made by [`transform_kernels`].
 pub(super) type Kernels = [[[f32; K * C1]; C2]; POINTS];
 
-/// Of a row of pool1, at each point, for each pair of columns: `(POINTS, C1, POOL2_SIDE, LANES)`.
-type Row = [[[Lanes; POOL2_SIDE]; C1]; POINTS];
+/// Pairs of columns that are done together: what a point needs of them stays in the fastest cache for all channels.
+const PAIRS: usize = 2;
 
-/// Channels of the output that are summed before they are pooled.
-const TILE: usize = 4;
+/// Of a row of pool1, at each point, for some pairs of columns: `(POINTS, C1, PAIRS, LANES)`.
+type Row = [[[Lanes; PAIRS]; C1]; POINTS];
 
 /// What the kernel keeps on its way.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Scratch {
-    rows: [Row; POOL1_SIDE],
+    rows: [[Row; POOL1_SIDE]; POOL2_SIDE / PAIRS],
     /// Of the two rows of some windows.
-    products: [[[[Lanes; POOL2_SIDE]; TILE]; POINTS]; 2],
+    products: [[[[Lanes; PAIRS]; C2]; POINTS]; 2],
 }
 
 /// The forward pass.
@@ -68,40 +68,40 @@ impl Kernel for Conv2PoolSigmoid<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Scratch { rows, products } = self.scratch;
-        for (input, row) in self.input.iter().zip(&mut *rows) {
+        for (y, input) in self.input.iter().enumerate() {
             for x in 0..POOL2_SIDE {
                 for c in 0..C1 {
                     let values = transform(s, std::array::from_fn(|j| &input[2 * x + j][c]));
-                    for (value, row) in values.into_iter().zip(&mut *row) {
-                        s.store(value, &mut row[c][x]);
+                    let row = &mut rows[x / PAIRS][y];
+                    for (value, row) in values.into_iter().zip(row) {
+                        s.store(value, &mut row[c][x % PAIRS]);
                     }
                 }
             }
         }
-        for y in 0..POOL2_SIDE {
-            for first in (0..C2).step_by(TILE) {
-                for (dy, products) in products.iter_mut().enumerate() {
-                    let rows = rows[2 * y + dy..].first_chunk().expect("K rows");
-                    for (p, (kernels, products)) in self.kernels.iter().zip(products).enumerate() {
-                        let kernels = kernels[first..].first_chunk().expect("a tile");
+        for (part, rows) in rows.iter().enumerate() {
+            for y in 0..POOL2_SIDE {
+                for (p, kernels) in self.kernels.iter().enumerate() {
+                    for (dy, products) in products.iter_mut().enumerate() {
+                        let rows = rows[2 * y + dy..].first_chunk().expect("K rows");
                         if S::WIDE {
-                            multiply::<S, 4, 4>(s, kernels, rows, p, products);
+                            multiply::<S, 8, 2>(s, kernels, rows, p, &mut products[p]);
                         } else {
-                            multiply::<S, 2, 2>(s, kernels, rows, p, products);
+                            multiply::<S, 2, 2>(s, kernels, rows, p, &mut products[p]);
                         }
                     }
                 }
-                for t in 0..TILE {
-                    let bias = s.splat(self.bias[first + t]);
-                    for x in 0..POOL2_SIDE {
+                for o in 0..C2 {
+                    let bias = s.splat(self.bias[o]);
+                    for x in 0..PAIRS {
                         let [upper, lower] = products.each_ref();
-                        let [a, b] = outputs(s, upper.each_ref().map(|m| &m[t][x]), bias);
-                        let [c, d] = outputs(s, lower.each_ref().map(|m| &m[t][x]), bias);
+                        let [a, b] = outputs(s, upper.each_ref().map(|m| &m[o][x]), bias);
+                        let [c, d] = outputs(s, lower.each_ref().map(|m| &m[o][x]), bias);
                         let mut largest = Largest::first(s, a);
                         for (value, position) in [b, c, d].into_iter().zip(1..) {
                             largest.take(s, value, position);
                         }
-                        let at = ((first + t) * POOL2_SIDE + y) * POOL2_SIDE + x;
+                        let at = (o * POOL2_SIDE + y) * POOL2_SIDE + part * PAIRS + x;
                         largest.store(s, &mut self.out[at], &mut self.winner[at]);
                     }
                 }
@@ -114,10 +114,10 @@ impl Kernel for Conv2PoolSigmoid<'_> {
 #[inline(always)]
 fn multiply<S: Simd, const T: usize, const X: usize>(
     s: S,
-    kernels: &[[f32; K * C1]; TILE],
+    kernels: &[[f32; K * C1]; C2],
     rows: &[Row; K],
     p: usize,
-    products: &mut [[Lanes; POOL2_SIDE]; TILE],
+    products: &mut [[Lanes; PAIRS]; C2],
 ) {
     for (kernels, products) in kernels
         .as_chunks::<T>()
@@ -125,7 +125,7 @@ fn multiply<S: Simd, const T: usize, const X: usize>(
         .iter()
         .zip(products.as_chunks_mut::<T>().0)
     {
-        for x in 0..POOL2_SIDE / X {
+        for x in 0..PAIRS / X {
             let mut sums = [[s.splat(0.0); X]; T];
             for i in 0..K {
                 for c in 0..C1 {
