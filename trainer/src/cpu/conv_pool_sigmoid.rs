@@ -10,12 +10,12 @@ use super::sigmoid::sigmoid;
 use super::simd::{Kernel, LANES, Lanes, Simd};
 use lenet_core::arch::{C1, K, POOL1_SIDE, SIDE};
 
-/// The forward pass of conv1 with its pool.
+/// The forward pass of conv1 with its pool; with `WINNER` it tells who won each window, as the way back needs.
 ///
 /// # Numerics
 /// Each sum starts from the bias and takes its terms by row and column of the kernel, fused. Of equal values in a window
 /// the first in row order wins.
-pub(super) struct Conv1PoolSigmoid<'a> {
+pub(super) struct Conv1PoolSigmoid<'a, const WINNER: bool> {
     /// `(SIDE, SIDE, 1, LANES)`
     pub input: &'a [[[Lanes; 1]; SIDE]; SIDE],
     /// `(K, C1, K)`, rows of the kernels outermost: made by [`kernel_rows`].
@@ -24,11 +24,11 @@ pub(super) struct Conv1PoolSigmoid<'a> {
     pub bias: &'a [f32; C1],
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`; overwritten.
     pub out: &'a mut [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
-    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten.
+    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten with `WINNER`, else left.
     pub winner: &'a mut [[[[u8; LANES]; C1]; POOL1_SIDE]; POOL1_SIDE],
 }
 
-impl Conv1PoolSigmoid<'_> {
+impl<const WINNER: bool> Conv1PoolSigmoid<'_, WINNER> {
     /// All windows, `P` positions at a time.
     #[inline(always)]
     fn tiled<S: Simd, const P: usize>(self, s: S) {
@@ -36,7 +36,7 @@ impl Conv1PoolSigmoid<'_> {
         let rows = self.out.iter_mut().zip(self.winner);
         for (y, (out, winner)) in rows.enumerate() {
             for (x, (out, winner)) in out.iter_mut().zip(winner).enumerate() {
-                let mut largest = [Largest::first(s, s.splat(0.0)); C1];
+                let mut largest = [Largest::<_, WINNER>::first(s, s.splat(0.0)); C1];
                 for first in (0..4).step_by(P) {
                     let mut sums = [[s.splat(0.0); P]; C1];
                     for (sums, &bias) in sums.iter_mut().zip(self.bias) {
@@ -76,7 +76,7 @@ impl Conv1PoolSigmoid<'_> {
     }
 }
 
-impl Kernel for Conv1PoolSigmoid<'_> {
+impl<const WINNER: bool> Kernel for Conv1PoolSigmoid<'_, WINNER> {
     type Output = ();
 
     #[inline(always)]
@@ -88,14 +88,14 @@ impl Kernel for Conv1PoolSigmoid<'_> {
     }
 }
 
-/// The largest of the values of a pool's window so far; of equal ones the first.
+/// The largest of the values of a pool's window so far; of equal ones the first. With `WINNER` it knows its position.
 #[derive(Clone, Copy)]
-pub(super) struct Largest<V> {
+pub(super) struct Largest<V, const WINNER: bool> {
     value: V,
     position: V,
 }
 
-impl<V: Copy> Largest<V> {
+impl<V: Copy, const WINNER: bool> Largest<V, WINNER> {
     /// Of the value at position 0.
     #[inline(always)]
     pub(super) fn first<S: Simd<V = V>>(s: S, value: V) -> Self {
@@ -108,16 +108,20 @@ impl<V: Copy> Largest<V> {
     /// Of the value at `position` too, which is beyond those before it.
     #[inline(always)]
     pub(super) fn take<S: Simd<V = V>>(&mut self, s: S, value: V, position: usize) {
-        let position = s.splat(position as f32);
-        self.position = s.select_gt(value, self.value, position, self.position);
+        if WINNER {
+            let position = s.splat(position as f32);
+            self.position = s.select_gt(value, self.value, position, self.position);
+        }
         self.value = s.max(value, self.value);
     }
 
-    /// Writes its sigmoid and its position.
+    /// Writes its sigmoid and, if known, its position.
     #[inline(always)]
     pub(super) fn store<S: Simd<V = V>>(self, s: S, out: &mut Lanes, winner: &mut [u8; LANES]) {
         s.store(sigmoid(s, self.value), out);
-        s.store_bytes(self.position, winner);
+        if WINNER {
+            s.store_bytes(self.position, winner);
+        }
     }
 }
 

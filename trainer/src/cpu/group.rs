@@ -186,8 +186,13 @@ pub(super) struct Network<'a> {
 }
 
 impl Network<'_> {
-    /// The pixels through the convolutions.
-    fn convolve(&self, act: &mut Activations, forward: &mut Forward, clock: &mut Clock) {
+    /// The pixels through the convolutions. `WINNER`: for the way back too.
+    fn convolve<const WINNER: bool>(
+        &self,
+        act: &mut Activations,
+        forward: &mut Forward,
+        clock: &mut Clock,
+    ) {
         let Self {
             isa,
             params,
@@ -198,7 +203,7 @@ impl Network<'_> {
             out: &mut forward.image,
         });
         clock.lap(Phase::Data);
-        isa.run(Conv1PoolSigmoid {
+        isa.run(Conv1PoolSigmoid::<WINNER> {
             input: &forward.image,
             weight: &prepared.conv1,
             bias: &params.conv1_bias,
@@ -206,7 +211,7 @@ impl Network<'_> {
             winner: &mut act.winner1,
         });
         clock.lap(Phase::Conv1);
-        isa.run(Conv2PoolSigmoid {
+        isa.run(Conv2PoolSigmoid::<WINNER> {
             input: &act.pool1,
             kernels: &prepared.conv2,
             bias: &params.conv2_bias,
@@ -258,7 +263,7 @@ impl Network<'_> {
         let chunks = images.chunks(LANES);
         for (images, act) in chunks.zip(&mut scratch.groups) {
             act.set_pixels(images.len(), |n| images[n]);
-            self.convolve(act, &mut scratch.forward, clock);
+            self.convolve::<false>(act, &mut scratch.forward, clock);
         }
         match &mut scratch.groups {
             [first, _] if images.len() <= LANES => self.connect([first], clock),
@@ -285,7 +290,7 @@ impl Network<'_> {
         let chunks = images.indices.chunks(LANES);
         for (indices, act) in chunks.clone().zip(&mut scratch.groups) {
             act.set_pixels(indices.len(), |n| images.pixels(indices[n]));
-            self.convolve(act, &mut scratch.forward, clock);
+            self.convolve::<true>(act, &mut scratch.forward, clock);
         }
         match (&mut scratch.groups, &mut *groups) {
             ([act, _], [group]) => self.there_and_back(images, scale, [(act, group)], clock),

@@ -43,12 +43,12 @@ pub(super) struct Scratch {
     products: [[[[Lanes; PAIRS]; C2]; POINTS]; 2],
 }
 
-/// The forward pass.
+/// The forward pass; with `WINNER` it tells who won each window, as the way back needs.
 ///
 /// # Numerics
 /// Each sum takes its terms by row and channel of the kernel, fused; the bias is added to m0 and m5. Of equal values in
 /// a window the first in row order wins.
-pub(super) struct Conv2PoolSigmoid<'a> {
+pub(super) struct Conv2PoolSigmoid<'a, const WINNER: bool> {
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
     pub input: &'a [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
     pub kernels: &'a Kernels,
@@ -56,13 +56,13 @@ pub(super) struct Conv2PoolSigmoid<'a> {
     pub bias: &'a [f32; C2],
     /// `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`; overwritten.
     pub out: &'a mut [Lanes; FLAT],
-    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten.
+    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten with `WINNER`, else left.
     pub winner: &'a mut [[u8; LANES]; FLAT],
     /// Overwritten.
     pub scratch: &'a mut Scratch,
 }
 
-impl Kernel for Conv2PoolSigmoid<'_> {
+impl<const WINNER: bool> Kernel for Conv2PoolSigmoid<'_, WINNER> {
     type Output = ();
 
     #[inline(always)]
@@ -97,7 +97,7 @@ impl Kernel for Conv2PoolSigmoid<'_> {
                         let [upper, lower] = products.each_ref();
                         let [a, b] = outputs(s, upper.each_ref().map(|m| &m[o][x]), bias);
                         let [c, d] = outputs(s, lower.each_ref().map(|m| &m[o][x]), bias);
-                        let mut largest = Largest::first(s, a);
+                        let mut largest = Largest::<_, WINNER>::first(s, a);
                         for (value, position) in [b, c, d].into_iter().zip(1..) {
                             largest.take(s, value, position);
                         }
@@ -224,7 +224,7 @@ mod tests {
         transform_kernels(&params.conv2_weight, &mut kernels);
         let mut scratch: Box<Scratch> = bytemuck::zeroed_box();
         let (mut out, mut winner) = ([[0.0; LANES]; FLAT], [[0; LANES]; FLAT]);
-        isa.run(Conv2PoolSigmoid {
+        isa.run(Conv2PoolSigmoid::<true> {
             input,
             kernels: &kernels,
             bias: &params.conv2_bias,
