@@ -1,15 +1,15 @@
 //! Gradients of the two convolutions, through the winners of the pools.
 //!
 //! Of the four positions of a pool's window only the winner passes a gradient on, so that three quarters of the dense
-//! products are with zero. Sixteen interleaved images have sixteen different winners; one image's have one. So conv2's
-//! gradients are taken image by image: a vector is a run of one image's memory, a pool's output (an "entry": a gradient
-//! and a winner) is a broadcast factor:
+//! products are with zero. Sixteen interleaved images have sixteen different winners; one image has one. So the gradients
+//! are taken image by image: a vector is a run of one image's memory, a pool's output (an "entry": a gradient and a
+//! winner) is a broadcast factor:
 //!
 //! * by conv2's weight: `sum[i] += grad · input[y+i][x..x+K]`, a row of the kernel being a run of `(K, C1)` values,
 //!   copied out for each `(y, x)` so that it is aligned;
 //! * by conv2's input: `window += grad · table[c_out][winner]`, the kernel laid into the 6x6 inputs that a window of
-//!   four positions reads, so that the sum over channels stays in registers; then windows are added where they lie.
-//! * by conv1's weight, likewise: `sum[c][i] += grad · pixels[y+i][x..x+8]`, of whose eight columns a kernel has five.
+//!   four positions reads, so that the sum over channels stays in registers; then windows are added where they lie;
+//! * by conv1's weight: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
 
 use super::linear::Panel;
 use super::pixels::{grey, transpose_bytes};
