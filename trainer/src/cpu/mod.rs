@@ -266,3 +266,36 @@ impl Backend for Cpu<'_> {
         Ok(self.state.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Order;
+    use crate::init::initial_params;
+
+    /// The tiles of AVX-512 differ from those of the others; that their bits do not is seen here on any CPU.
+    #[test]
+    fn tiles_do_not_change_a_bit() {
+        const IMAGES: usize = 3 * 72;
+        let pixels =
+            (0..IMAGES * size_of::<Pixels>()).map(|i| (i as u32).wrapping_mul(2_654_435_761) >> 24);
+        let data = Split::new(
+            pixels.map(|pixel| pixel as u8).collect(),
+            (0..IMAGES).map(|i| (i % 10) as u8).collect(),
+        );
+        let results = [Isa::portable_wide(), "portable".parse().unwrap()].map(|isa| {
+            let state = State::new(initial_params(0));
+            let mut cpu = Cpu::with_isa(&data, state, Adam::default(), 1, isa).unwrap();
+            let batches = Batches::epoch(Order::Sequential, IMAGES, 72);
+            cpu.train(&batches, &mut |_| ControlFlow::Continue(()))
+                .unwrap();
+            let mut logits = [Logits::default(); 37];
+            cpu.logits(&data.images()[..37], &mut logits).unwrap();
+            (cpu.state, logits)
+        });
+        let [(wide, wide_logits), (state, logits)] = results;
+        assert_eq!(state.step, 3);
+        assert!(wide.params.as_flat() == state.params.as_flat());
+        assert_eq!(wide_logits, logits);
+    }
+}

@@ -111,7 +111,9 @@ pub struct Isa(Version);
 
 #[derive(Clone, Copy)]
 enum Version {
-    Portable(Portable),
+    Portable(Portable<false>),
+    #[cfg(test)]
+    PortableWide(Portable<true>),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -124,7 +126,7 @@ impl Isa {
     /// The versions that this CPU can run, slowest first: `portable` at least.
     pub fn available() -> Vec<Self> {
         let versions = [
-            Some(Version::Portable(Portable)),
+            Some(Version::Portable(Portable::<false>)),
             #[cfg(target_arch = "x86_64")]
             avx2::Avx2::detect().map(Version::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -133,6 +135,12 @@ impl Isa {
             neon::Neon::detect().map(Version::Neon),
         ];
         versions.into_iter().flatten().map(Self).collect()
+    }
+
+    /// The portable version with the tiles of the version with the most registers: what AVX-512 computes, on any CPU.
+    #[cfg(test)]
+    pub(super) fn portable_wide() -> Self {
+        Self(Version::PortableWide(Portable))
     }
 
     /// The fastest version that this CPU can run.
@@ -146,6 +154,8 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self.0 {
             Version::Portable(_) => "portable",
+            #[cfg(test)]
+            Version::PortableWide(_) => "portable, wide",
             #[cfg(target_arch = "x86_64")]
             Version::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -159,6 +169,8 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Version::Portable(simd) => simd.run(kernel),
+            #[cfg(test)]
+            Version::PortableWide(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Version::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -298,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_version_gives_the_bits_of_the_portable_one() {
-        let expected = Portable.run(EveryOperation);
+        let expected = Portable::<false>.run(EveryOperation);
         assert_eq!(expected[0], 0.1f32.to_bits());
         for isa in Isa::available() {
             println!("compared: {}", isa.name());

@@ -2,9 +2,9 @@
 
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Simd};
 
-/// The portable version.
+/// The portable version; `WIDE` as in [`Simd`], which only tests set here.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub struct Portable<const WIDE: bool>;
 
 #[inline(always)]
 fn map2(a: Lanes, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
@@ -15,20 +15,20 @@ fn map2(a: Lanes, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
 /// for it elsewhere, a hundred times sooner.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "fma")]
-fn run_with_fma<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Portable)
+fn run_with_fma<K: Kernel, const WIDE: bool>(kernel: K) -> K::Output {
+    kernel.run(Portable::<WIDE>)
 }
 
-impl Simd for Portable {
+impl<const WIDE: bool> Simd for Portable<WIDE> {
     type V = Lanes;
     type Half = HalfLanes;
-    const WIDE: bool = false;
+    const WIDE: bool = WIDE;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("fma") {
             // SAFETY: the CPU has the feature, as the line above has seen.
-            return unsafe { run_with_fma(kernel) };
+            return unsafe { run_with_fma::<K, WIDE>(kernel) };
         }
         kernel.run(self)
     }
