@@ -1,24 +1,24 @@
-//! The vector type as one AVX-512 register of sixteen lanes.
+//! The vector type as one AVX-512 register of sixteen lanes; half vectors are those of AVX2.
 
+use super::avx2::Avx2;
 use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
 use std::arch::x86_64::*;
 
-/// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F, and AVX and FMA for half vectors:
-/// the safety of every call below.
+/// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F: the safety of every call below.
 #[derive(Clone, Copy)]
-pub struct Avx512(());
+pub struct Avx512(Avx2);
 
 impl Avx512 {
     /// The version, if the CPU can run it.
     pub fn detect() -> Option<Self> {
-        (std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx")
-            && std::arch::is_x86_feature_detected!("fma"))
-        .then_some(Self(()))
+        if !std::arch::is_x86_feature_detected!("avx512f") {
+            return None;
+        }
+        Avx2::detect().map(Self)
     }
 }
 
-#[target_feature(enable = "avx512f,avx,fma")]
+#[target_feature(enable = "avx512f,avx2,fma")]
 fn run<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
@@ -171,27 +171,22 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn splat_half(self, x: f32) -> __m256 {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe { _mm256_set1_ps(x) }
+        self.0.splat_half(x)
     }
     #[inline(always)]
     fn load_half(self, from: &HalfLanes) -> __m256 {
-        // SAFETY: the CPU has AVX, as `self` proves; there are eight floats, and the load needs no alignment.
-        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+        self.0.load_half(from)
     }
     #[inline(always)]
     fn store_half(self, v: __m256, to: &mut HalfLanes) {
-        // SAFETY: the CPU has AVX, as `self` proves; there is room for eight floats, and the store needs no alignment.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+        self.0.store_half(v, to);
     }
     #[inline(always)]
     fn add_half(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe { _mm256_add_ps(a, b) }
+        self.0.add_half(a, b)
     }
     #[inline(always)]
     fn mul_add_half(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        // SAFETY: the CPU has FMA, as `self` proves.
-        unsafe { _mm256_fmadd_ps(a, b, c) }
+        self.0.mul_add_half(a, b, c)
     }
 }
