@@ -232,6 +232,8 @@ fn quiet_prints_nothing_and_json_an_object_a_line() {
     assert_eq!(objects[0]["config"]["data"]["train"], 72);
     assert_eq!(objects[2]["epoch"], 2);
     assert!(objects[2]["val_acc"].is_number() && objects[2]["test_acc"].is_null());
+    let [first, second] = [1, 2].map(|epoch| objects[epoch]["val_acc"].as_f64().unwrap());
+    assert_eq!(objects[3]["best_epoch"], if second > first { 2 } else { 1 });
     let (correct, accuracy) = (&objects[3]["correct"], &objects[3]["test_acc"]);
     assert_eq!(correct.as_f64().unwrap() / 30.0, accuracy.as_f64().unwrap());
     assert_eq!(objects[3]["weights"], "run/lenet.weights");
@@ -850,6 +852,8 @@ fn bad_weights_are_refused_by_name() {
     let err = place.failed("summary bad", 1);
     assert!(err.starts_with("error: bad: damaged: checksum "), "{err}");
     assert!(err.ends_with(&format!("{again}\n")), "{err}");
+    let (_, out, _) = place.run("summary bad");
+    assert_eq!(out, "");
     place.refused(
         "summary none",
         1,

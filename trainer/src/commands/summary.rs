@@ -15,11 +15,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
+    let file = args.weights.as_deref().map(WeightsFile::load).transpose()?;
     writeln!(Out, "{}", network_table())?;
-    let Some(path) = &args.weights else {
+    let (Some(path), Some(file)) = (&args.weights, &file) else {
         return Ok(());
     };
-    let file = WeightsFile::load(path)?;
     let weights = file.weights();
     let about = weights.metadata.provenance;
     writeln!(

@@ -386,7 +386,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     console.curves(&progress.epochs, settings);
     let (logits, path, file) = result.expect("the last epoch is tested");
     let confusion = Confusion::new(&logits, data.test.labels());
-    if let (Some(_), Some(best)) = (&data.val, progress.best_epoch()) {
+    let best = data.val.as_ref().and_then(|_| progress.best_epoch());
+    if let Some(best) = best {
         console.line(format_args!(
             "best epoch {}: val acc {:.4}",
             best.epoch, best.held_out_acc
@@ -425,6 +426,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         "correct": confusion.correct(),
         "total": confusion.total(),
         "at_chance": at_chance,
+        "best_epoch": best.map(|best| best.epoch),
         "weights": path,
         "params_sha256": sha256,
         "report": page.ok(),
