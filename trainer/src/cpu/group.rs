@@ -5,7 +5,7 @@ use super::conv2d::{
     Conv1GradParams, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries,
     KernelRows, POOL1, Rows, Sort, Sums, Table, Turn, WINDOWS, write_table,
 };
-use super::linear::{GradInput, Kept, Linear, Panel, Panels};
+use super::linear::{Kept, Linear, Panel, Panels, turn};
 use super::loss::CrossEntropy;
 use super::pixels::Interleave;
 use super::profile::{Clock, Phase};
@@ -23,21 +23,14 @@ use lenet_core::network::argmax;
 /// The weights of the convolutions in the layouts of their kernels.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Prepared {
+pub(super) struct Convolutions {
     table: Table,
     conv2: winograd::Kernels,
     conv1: [[[f32; K]; C1]; K],
 }
 
-impl Prepared {
-    /// Of parameters.
-    pub(super) fn new(params: &Params) -> Box<Self> {
-        let mut prepared: Box<Self> = zeroed_box();
-        prepared.update(&params.conv1_weight, &params.conv2_weight);
-        prepared
-    }
-
-    /// Lays out the weights of `params`.
+impl Convolutions {
+    /// Lays out the weights.
     pub(super) fn update(
         &mut self,
         conv1_weight: &[[[[f32; K]; K]; 1]; C1],
@@ -46,6 +39,31 @@ impl Prepared {
         kernel_rows(conv1_weight, &mut self.conv1);
         transform_kernels(conv2_weight, &mut self.conv2);
         write_table(conv2_weight, &mut self.table);
+    }
+}
+
+/// The weights once more, as the kernels read them.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Prepared {
+    pub convolutions: Convolutions,
+    // Turned, for the way back:
+    pub fc1: [[f32; FC1]; FLAT],
+    pub fc2: [[f32; FC2]; FC1],
+    pub fc3: [[f32; CLASSES]; FC2],
+}
+
+impl Prepared {
+    /// Of parameters.
+    pub(super) fn new(isa: Isa, params: &Params) -> Box<Self> {
+        let mut prepared: Box<Self> = zeroed_box();
+        prepared
+            .convolutions
+            .update(&params.conv1_weight, &params.conv2_weight);
+        turn(isa, &params.fc1_weight, &mut prepared.fc1);
+        turn(isa, &params.fc2_weight, &mut prepared.fc2);
+        turn(isa, &params.fc3_weight, &mut prepared.fc3);
+        prepared
     }
 }
 
@@ -130,11 +148,11 @@ pub(super) struct Scratch {
     conv1: Conv1Scratch,
 }
 
-/// From a layer's output, whose gradient `kept` has, back through its weight and the sigmoid before it. Keeps the layer's
-/// input, which may be padded, for the update. Of each group: the input, what is kept, the gradient by the input.
+/// From a layer's output, whose gradient `kept` has, back through its turned weight and the sigmoid before it. Keeps the
+/// layer's input, which may be padded, for the update. Of each group: the input, what is kept, the gradient by the input.
 fn linear_back<const G: usize, const PANELS: usize, const IN: usize, const OUT: usize>(
     isa: Isa,
-    weight: &[[f32; IN]; OUT],
+    weight: &[[f32; OUT]; IN],
     mut groups: [(&[Lanes], &mut Kept<PANELS, OUT>, &mut [Lanes; IN]); G],
 ) {
     for (input, kept, _) in &mut groups {
@@ -143,8 +161,9 @@ fn linear_back<const G: usize, const PANELS: usize, const IN: usize, const OUT: 
             out: &mut kept.panels,
         });
     }
-    isa.run(GradInput {
+    isa.run(Linear {
         weight,
+        bias: &[0.0; IN],
         groups: groups
             .each_mut()
             .map(|(_, kept, grad_input)| (&kept.grad_out, &mut **grad_input)),
@@ -205,7 +224,7 @@ impl Network<'_> {
         clock.lap(Phase::Data);
         isa.run(Conv1PoolSigmoid::<WINNER> {
             input: &forward.image,
-            weight: &prepared.conv1,
+            weight: &prepared.convolutions.conv1,
             bias: &params.conv1_bias,
             out: &mut act.pool1,
             winner: &mut act.winner1,
@@ -213,7 +232,7 @@ impl Network<'_> {
         clock.lap(Phase::Conv1);
         isa.run(Conv2PoolSigmoid::<WINNER> {
             input: &act.pool1,
-            kernels: &prepared.conv2,
+            kernels: &prepared.convolutions.conv2,
             bias: &params.conv2_bias,
             out: &mut act.pool2,
             winner: &mut act.winner2,
@@ -313,7 +332,7 @@ impl Network<'_> {
         mut groups: [(&mut Activations, &mut Group); G],
         clock: &mut Clock,
     ) {
-        let Self { isa, params, .. } = *self;
+        let Self { isa, prepared, .. } = *self;
         self.connect(groups.each_mut().map(|(act, _)| &mut **act), clock);
         for (indices, (act, group)) in images.indices.chunks(LANES).zip(&mut groups) {
             let mut labels = [0; LANES];
@@ -336,16 +355,16 @@ impl Network<'_> {
             let fc2 = group.fc2.grad_out.first_chunk_mut().expect("all outputs");
             (&act.fc2[..], &mut group.fc3, fc2)
         });
-        linear_back(isa, &params.fc3_weight, fc3);
+        linear_back(isa, &prepared.fc3, fc3);
         let fc2 = groups.each_mut().map(|(act, group)| {
             let fc1 = group.fc1.grad_out.first_chunk_mut().expect("all outputs");
             (&act.fc1[..], &mut group.fc2, fc1)
         });
-        linear_back(isa, &params.fc2_weight, fc2);
+        linear_back(isa, &prepared.fc2, fc2);
         let fc1 = groups
             .each_mut()
             .map(|(act, group)| (&act.pool2[..], &mut group.fc1, &mut act.grad_pool2));
-        linear_back(isa, &params.fc1_weight, fc1);
+        linear_back(isa, &prepared.fc1, fc1);
         clock.lap(Phase::LinearGradInput);
     }
 
@@ -392,7 +411,7 @@ impl Network<'_> {
         }
         clock.lap(Phase::Conv2GradWeight);
         isa.run(Conv2GradInput {
-            table: &prepared.table,
+            table: &prepared.convolutions.table,
             entries: &scratch.entries2[..images],
             grad_input: &mut scratch.grad_pool1_images[..images],
         });

@@ -1,10 +1,10 @@
 //! The fully connected layer over sixteen images, forward and back.
 //!
-//! Forward and the gradient by the input are products with one vector of images for each feature. The gradient by the
-//! weights is summed over images instead, so there the vector is sixteen inputs of one image: the inputs are kept a
+//! Forward and the gradient by the input are products with one vector of images for each feature: the same kernel, with
+//! the weight as it lies or turned. The gradient by the weights is summed over images instead, so there the vector is sixteen inputs of one image: the inputs are kept a
 //! second time, turned into panels.
 
-use super::simd::{Kernel, LANES, Lanes, Simd};
+use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
 use crate::adam::{self, Coefficients};
 
 /// Sixteen features of each of sixteen images, `(image, feature)`.
@@ -98,89 +98,66 @@ impl<const G: usize, const IN: usize, const OUT: usize> Kernel for Linear<'_, G,
     fn run<S: Simd>(self, s: S) {
         const {
             assert!(
-                OUT.is_multiple_of(12) || OUT.is_multiple_of(10),
-                "outputs of a layer must be a multiple of 12 or of 10"
+                OUT.is_multiple_of(12) || OUT.is_multiple_of(10) || OUT.is_multiple_of(8),
+                "outputs of a layer must be a multiple of 12, 10 or 8"
             );
         }
-        match (S::WIDE, OUT.is_multiple_of(12)) {
-            (true, true) => self.tiled::<S, 12>(s),
-            (true, false) => self.tiled::<S, 10>(s),
-            (false, true) => self.tiled::<S, 6>(s),
-            (false, false) => self.tiled::<S, 5>(s),
+        match (S::WIDE, OUT.is_multiple_of(12), OUT.is_multiple_of(10)) {
+            (true, true, _) => self.tiled::<S, 12>(s),
+            (true, _, true) => self.tiled::<S, 10>(s),
+            (true, ..) => self.tiled::<S, 8>(s),
+            (false, true, _) => self.tiled::<S, 6>(s),
+            (false, _, true) => self.tiled::<S, 5>(s),
+            (false, ..) => self.tiled::<S, 4>(s),
         }
     }
 }
 
-/// `grad_input[i] = Σ grad_out[o] · weight[o][i]`, summed upward in `o`, fused; for `G` groups of images at once.
-pub(super) struct GradInput<'a, const G: usize, const IN: usize, const OUT: usize> {
-    /// `(OUT, IN)`
-    pub weight: &'a [[f32; IN]; OUT],
-    /// Of each group the gradient by the output, `(OUT, LANES)`, and by the input, `(IN, LANES)`, which is overwritten.
-    pub groups: [(&'a [Lanes; OUT], &'a mut [Lanes; IN]); G],
-}
-
-impl<const G: usize, const IN: usize, const OUT: usize> GradInput<'_, G, IN, OUT> {
-    #[inline(always)]
-    fn tiled<S: Simd, const T: usize>(mut self, s: S) {
-        for tile in 0..IN / T {
-            if S::WIDE {
-                inputs::<S, T, G, IN, OUT>(s, self.weight, &mut self.groups, tile);
-            } else {
-                for group in &mut self.groups {
-                    let group = std::array::from_mut(group);
-                    inputs::<S, T, 1, IN, OUT>(s, self.weight, group, tile);
-                }
-            }
-        }
-    }
-}
-
-/// A tile of `T` inputs of some groups.
-#[inline(always)]
-fn inputs<S: Simd, const T: usize, const G: usize, const IN: usize, const OUT: usize>(
-    s: S,
+/// Turns a weight from `(OUT, IN)` to `(IN, OUT)`, so that [`Linear`] takes the gradient by the layer's output back to that
+/// by its input.
+///
+/// Read as it lies, a tile of inputs would have a short run of weights in each row, and rows of 1024 bytes all fall into
+/// the same few places of a cache.
+pub(super) fn turn<const IN: usize, const OUT: usize>(
+    isa: Isa,
     weight: &[[f32; IN]; OUT],
-    groups: &mut [(&[Lanes; OUT], &mut [Lanes; IN]); G],
-    tile: usize,
+    turned: &mut [[f32; OUT]; IN],
 ) {
-    let mut sums = [[s.splat(0.0); T]; G];
-    for (o, weight) in weight.iter().enumerate() {
-        let weight = &weight.as_chunks::<T>().0[tile];
-        let mut grad = [s.splat(0.0); G];
-        for g in 0..G {
-            grad[g] = s.load(&groups[g].0[o]);
-        }
-        for t in 0..T {
-            let weight = s.splat(weight[t]);
-            for g in 0..G {
-                sums[g][t] = s.mul_add(grad[g], weight, sums[g][t]);
-            }
-        }
-    }
-    for g in 0..G {
-        let out = &mut groups[g].1.as_chunks_mut::<T>().0[tile];
-        for t in 0..T {
-            s.store(sums[g][t], &mut out[t]);
-        }
-    }
+    isa.run(Turn { weight, turned });
 }
 
-impl<const G: usize, const IN: usize, const OUT: usize> Kernel for GradInput<'_, G, IN, OUT> {
+struct Turn<'a, const IN: usize, const OUT: usize> {
+    weight: &'a [[f32; IN]; OUT],
+    turned: &'a mut [[f32; OUT]; IN],
+}
+
+impl<const IN: usize, const OUT: usize> Kernel for Turn<'_, IN, OUT> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        const {
-            assert!(
-                IN.is_multiple_of(12) || IN.is_multiple_of(8),
-                "inputs of a layer must be a multiple of 12 or of 8"
-            );
+        const { assert!(IN >= LANES) }
+        if OUT < LANES {
+            for (i, turned) in self.turned.iter_mut().enumerate() {
+                *turned = std::array::from_fn(|o| self.weight[o][i]);
+            }
+            return;
         }
-        match (S::WIDE, IN.is_multiple_of(12)) {
-            (true, true) => self.tiled::<S, 12>(s),
-            (true, false) => self.tiled::<S, 8>(s),
-            (false, true) => self.tiled::<S, 6>(s),
-            (false, false) => self.tiled::<S, 4>(s),
+        // Blocks of sixteen by sixteen; the last of a row or column overlaps the one before.
+        for o in (0..OUT).step_by(LANES).map(|o| o.min(OUT - LANES)) {
+            for i in (0..IN).step_by(LANES).map(|i| i.min(IN - LANES)) {
+                let weight: &[[f32; IN]; LANES] = self.weight[o..].first_chunk().expect("a block");
+                let turned: &mut [[f32; OUT]; LANES] =
+                    self.turned[i..].first_chunk_mut().expect("a block");
+                s.transpose(
+                    weight
+                        .each_ref()
+                        .map(|row| row[i..].first_chunk().expect("a block")),
+                    turned
+                        .each_mut()
+                        .map(|row| row[o..].first_chunk_mut().expect("a block")),
+                );
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ impl<'a> Cpu<'a> {
             .build()
             .map_err(|error| Error::Backend(format!("cannot start {threads} threads: {error}")))?;
         let state = state.for_training(&adam);
-        let prepared = Prepared::new(&state.params);
+        let prepared = Prepared::new(isa, &state.params);
         let workers = (0..threads.current_num_threads())
             .map(|_| {
                 Mutex::new(Worker {
@@ -245,7 +245,7 @@ impl Backend for Cpu<'_> {
             prepared,
             ..
         } = self;
-        let mean = state.mean.as_deref().map(Prepared::new);
+        let mean = state.mean.as_deref().map(|mean| Prepared::new(*isa, mean));
         let network = Network {
             isa: *isa,
             params: state.result(),

@@ -5,7 +5,7 @@
 
 use super::conv2d::{AddSums, Sums};
 use super::group::{Group, Prepared};
-use super::linear::{Kept, Slots, UPDATE_ROWS, Update};
+use super::linear::{Kept, Slots, UPDATE_ROWS, Update, turn};
 use super::profile::Phase;
 use super::simd::Isa;
 use super::{Worker, worker};
@@ -45,16 +45,19 @@ pub(super) fn update(
         let weight = [&mut p.fc1_weight, &mut m.fc1_weight, &mut v.fc1_weight];
         let bias = [&mut p.fc1_bias, &mut m.fc1_bias, &mut v.fc1_bias];
         batch.update_layer(|group| &group.fc1, weight, bias);
+        batch.turn(&p.fc1_weight, &mut prepared.fc1);
     };
     let fc2 = || {
         let weight = [&mut p.fc2_weight, &mut m.fc2_weight, &mut v.fc2_weight];
         let bias = [&mut p.fc2_bias, &mut m.fc2_bias, &mut v.fc2_bias];
         batch.update_layer(|group| &group.fc2, weight, bias);
+        batch.turn(&p.fc2_weight, &mut prepared.fc2);
     };
     let fc3 = || {
         let weight = [&mut p.fc3_weight, &mut m.fc3_weight, &mut v.fc3_weight];
         let bias = [&mut p.fc3_bias, &mut m.fc3_bias, &mut v.fc3_bias];
         batch.update_layer(|group| &group.fc3, weight, bias);
+        batch.turn(&p.fc3_weight, &mut prepared.fc3);
     };
     let convolutions = || {
         let mut worker = worker(workers);
@@ -100,7 +103,9 @@ pub(super) fn update(
             [&mut p.conv2_bias, &mut m.conv2_bias, &mut v.conv2_bias],
             &grad,
         );
-        prepared.update(&p.conv1_weight, &p.conv2_weight);
+        prepared
+            .convolutions
+            .update(&p.conv1_weight, &p.conv2_weight);
         worker.clock.lap(Phase::Update);
     };
     rayon::join(fc1, || rayon::join(fc2, || rayon::join(fc3, convolutions)));
@@ -122,6 +127,18 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Turns the weight of a fully connected layer.
+    fn turn<const IN: usize, const OUT: usize>(
+        &self,
+        weight: &[[f32; IN]; OUT],
+        turned: &mut [[f32; OUT]; IN],
+    ) {
+        let mut worker = worker(self.workers);
+        worker.clock.start();
+        turn(self.isa, weight, turned);
+        worker.clock.lap(Phase::Update);
+    }
+
     /// Shares a fully connected layer out by rows. Parameters, first and second moments.
     fn update_layer<const IN: usize, const PANELS: usize, const OUT: usize>(
         &self,
