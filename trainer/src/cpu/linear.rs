@@ -1,8 +1,8 @@
 //! The fully connected layer over sixteen images, forward and back.
 //!
 //! Forward and the gradient by the input are products with one vector of images for each feature: the same kernel, with
-//! the weight as it lies or turned. The gradient by the weights is summed over images instead, so there the vector is sixteen inputs of one image: the inputs are kept a
-//! second time, turned into panels.
+//! the weight as it lies or turned. The gradient by the weights is summed over images instead, so there the vector is
+//! sixteen inputs of one image: the inputs are kept a second time, turned into panels.
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
 use crate::adam::{self, Coefficients};
