@@ -30,7 +30,7 @@ firmware/build-all.sh mps2-an386 >&2
 
 say '# Five journeys'
 say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of an
-AMD EPYC with AVX2, beside other work. `trainer` stands for `cargo run --release -p trainer --`.'
+AMD EPYC with AVX2. `trainer` stands for `cargo run --release -p trainer --`.'
 
 say '## A student with the course open'
 see 'trainer --out runs/student'
