@@ -493,11 +493,13 @@ fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[S::H
     }
 }
 
-/// Floats from one row of an image to the next. After the row's 28 come those of its columns that a vector of eight would
-/// cross a cache line from, so that none does: from column 8 on, where the third line begins.
+/// Floats from one row of an image to the next: its columns in two cache lines, and in a third those once more from which
+/// a half vector would cross from the first line into the second.
 const PITCH: usize = 3 * LANES;
-/// Where the columns from 8 on begin once more.
-const AGAIN: usize = 2 * LANES - 8;
+/// The first of the columns that are there twice.
+const TWICE: usize = LANES - HALF;
+/// How far their second place is from the first.
+const AGAIN: usize = 2 * LANES - TWICE;
 /// What a kernel reads from its corner on.
 const KERNEL: usize = (K - 1) * PITCH + HALF;
 
@@ -507,7 +509,11 @@ const WINDOW_CORNERS: [u16; POOL1] = {
     let mut k = 0;
     while k < POOL1 {
         let (y, x) = (2 * (k / ROW1), 2 * (k % ROW1 / C1));
-        let column = if x >= 8 && x < LANES { x + AGAIN } else { x };
+        let column = if x >= TWICE && x < LANES {
+            x + AGAIN
+        } else {
+            x
+        };
         corners[k] = (y * PITCH + column) as u16;
         k += 1;
     }
@@ -548,7 +554,7 @@ impl Kernel for Conv1GradParams<'_> {
     fn run<S: Simd>(self, s: S) {
         let Conv1Scratch { rows, corners } = self.scratch;
         for (pixels, row) in self.pixels.iter().zip(&mut *rows) {
-            for (from, to) in [(0, 0), (SIDE - LANES, SIDE - LANES), (8, 8 + AGAIN)] {
+            for (from, to) in [(0, 0), (SIDE - LANES, SIDE - LANES), (TWICE, TWICE + AGAIN)] {
                 let pixels = pixels[from..].first_chunk().expect("within a row");
                 let row = row[to..].first_chunk_mut().expect("within a row");
                 s.store(grey(s, pixels), row);

@@ -123,15 +123,15 @@ pub(super) fn turn<const IN: usize, const OUT: usize>(
     weight: &[[f32; IN]; OUT],
     turned: &mut [[f32; OUT]; IN],
 ) {
-    isa.run(Turn { weight, turned });
+    isa.run(TurnWeight { weight, turned });
 }
 
-struct Turn<'a, const IN: usize, const OUT: usize> {
+struct TurnWeight<'a, const IN: usize, const OUT: usize> {
     weight: &'a [[f32; IN]; OUT],
     turned: &'a mut [[f32; OUT]; IN],
 }
 
-impl<const IN: usize, const OUT: usize> Kernel for Turn<'_, IN, OUT> {
+impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
     type Output = ();
 
     #[inline(always)]

@@ -288,8 +288,15 @@ mod tests {
                     }
                 }));
             }
+            let [low, high] = s.halves(vc);
             let [a, b, c] = [a, b, c].map(|x| s.load_half(x.first_chunk().unwrap()));
-            for v in [s.splat_half(0.1), s.add_half(a, b), s.mul_add_half(a, b, c)] {
+            for v in [
+                low,
+                high,
+                s.splat_half(0.1),
+                s.add_half(a, b),
+                s.mul_add_half(a, b, c),
+            ] {
                 let mut lanes = [0.0; HALF];
                 s.store_half(v, &mut lanes);
                 out.extend(lanes.map(f32::to_bits));
