@@ -58,7 +58,7 @@ pub const WEIGHTS: f64 = 5e-5;
 
 /// A parameter after the hundred steps from PyTorch's start, absolutely: PyTorch in f32 against f64 is 1.1e-4 away. There
 /// conv1's second channel is on an edge: from step 50 on a difference in its bias doubles every eight steps, from 3e-6 to
-/// 1.5e-4, whoever rounds it. Sums in other orders end between 4.8e-5 and 1.8e-4.
+/// 1.5e-4, whoever rounds it. Sums in other orders end between 4.5e-5 and 1.8e-4.
 pub const WEIGHTS_AFTER_100: f64 = 3e-4;
 
 /// A logit, backends against each other and against PyTorch in f64, for trained parameters and logits below 10. The derived

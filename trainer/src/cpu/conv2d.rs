@@ -12,7 +12,7 @@
 //! * by conv1's weight: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
 
 use super::linear::Panel;
-use super::pixels::{grey, transpose_bytes};
+use super::pixels::{WHITE, transpose_bytes};
 use super::sigmoid::sigmoid_grad;
 use super::simd::{HALF, HalfLanes, Kernel, LANES, Lanes, Simd};
 use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, Pixels, SIDE};
@@ -82,7 +82,7 @@ pub(super) struct Sums {
     pub conv2_weight: [[[Lanes; K]; ROW]; C2],
     /// `(C2, LANES)`
     pub conv2_bias: [Lanes; C2],
-    /// `(C1, K, HALF)`, of which a row has `K`.
+    /// `(C1, K, HALF)`, of which a row has `K`; by stored pixels.
     pub conv1_weight: [[HalfLanes; K]; C1],
     /// By channel, `C1` after `C1`.
     pub conv1_bias: [Lanes; BIASES],
@@ -90,7 +90,7 @@ pub(super) struct Sums {
 
 impl Sums {
     pub(super) fn conv1_weight(&self, c_out: usize, i: usize, j: usize) -> f32 {
-        self.conv1_weight[c_out][i][j]
+        self.conv1_weight[c_out][i][j] / f32::from(WHITE)
     }
 
     pub(super) fn conv1_bias(&self, c_out: usize) -> f32 {
@@ -557,7 +557,7 @@ impl Kernel for Conv1GradParams<'_> {
             for (from, to) in [(0, 0), (SIDE - LANES, SIDE - LANES), (TWICE, TWICE + AGAIN)] {
                 let pixels = pixels[from..].first_chunk().expect("within a row");
                 let row = row[to..].first_chunk_mut().expect("within a row");
-                s.store(grey(s, pixels), row);
+                s.store(s.load_bytes(pixels), row);
             }
         }
         let windows = WINDOW_CORNERS.iter().zip(self.winner);

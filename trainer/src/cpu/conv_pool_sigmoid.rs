@@ -1,135 +1,383 @@
-//! Conv1, max-pool and sigmoid of sixteen images in one: no convolution output is stored.
+//! Convolution, max-pool and sigmoid of sixteen images in one, by [`winograd`]'s algorithm.
 //!
-//! A tile of accumulators holds some of the window's four positions times the channels. A step of the sum loads one
-//! vector of the input for each position and multiplies it by one broadcast weight for each channel. (With [`winograd`]'s
-//! fewer products it would be slower: the sums are short, and its values at the points have to be stored and loaded.)
-//!
-//! [`winograd`]: super::winograd
+//! Four outputs side by side are the upper or the lower halves of two of the pool's windows. Four columns are done from
+//! top to bottom before the next, and of them two rows at a time, so that all that is stored on the way stays in the
+//! fastest cache.
 
 use super::sigmoid::sigmoid;
 use super::simd::{Kernel, LANES, Lanes, Simd};
-use lenet_core::arch::{C1, K, POOL1_SIDE, SIDE};
+use super::winograd::{self, Kernels, OUTPUTS, POINTS};
+use bytemuck::Zeroable;
+use lenet_core::arch::{K, POOL};
 
-/// The forward pass of conv1 with its pool; with `WINNER` it tells who won each window, as the way back needs.
-///
-/// # Numerics
-/// Each sum starts from the bias and takes its terms by row and column of the kernel, fused. Of equal values in a window
-/// the first in row order wins.
-pub(super) struct Conv1PoolSigmoid<'a, const WINNER: bool> {
-    /// `(SIDE, SIDE, 1, LANES)`
-    pub input: &'a [[[Lanes; 1]; SIDE]; SIDE],
-    /// `(K, C1, K)`, rows of the kernels outermost: made by [`kernel_rows`].
-    pub weight: &'a [[[f32; K]; C1]; K],
-    /// `(C1)`
-    pub bias: &'a [f32; C1],
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`; overwritten.
-    pub out: &'a mut [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
-    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten with `WINNER`, else left.
-    pub winner: &'a mut [[[[u8; LANES]; C1]; POOL1_SIDE]; POOL1_SIDE],
+/// How an input of sixteen images is stored.
+pub(super) trait Stored {
+    /// Its lanes.
+    fn load<S: Simd>(&self, s: S) -> S::V;
 }
 
-impl<const WINNER: bool> Conv1PoolSigmoid<'_, WINNER> {
-    /// All windows, `P` positions at a time.
+impl Stored for Lanes {
     #[inline(always)]
-    fn tiled<S: Simd, const P: usize>(self, s: S) {
-        const { assert!(4 % P == 0) }
-        let rows = self.out.iter_mut().zip(self.winner);
-        for (y, (out, winner)) in rows.enumerate() {
-            for (x, (out, winner)) in out.iter_mut().zip(winner).enumerate() {
-                let mut largest = [Largest::<_, WINNER>::first(s, s.splat(0.0)); C1];
-                for first in (0..4).step_by(P) {
-                    let mut sums = [[s.splat(0.0); P]; C1];
-                    for (sums, &bias) in sums.iter_mut().zip(self.bias) {
-                        *sums = [s.splat(bias); P];
-                    }
-                    for i in 0..K {
-                        let input: [&[[Lanes; 1]; K]; P] = std::array::from_fn(|p| {
-                            let (dy, dx) = ((first + p) / 2, (first + p) % 2);
-                            self.input[2 * y + dy + i][2 * x + dx..]
-                                .first_chunk()
-                                .expect("a row of the kernel")
-                        });
-                        for j in 0..K {
-                            let input: [S::V; P] = std::array::from_fn(|p| s.load(&input[p][j][0]));
-                            for (sums, weight) in sums.iter_mut().zip(&self.weight[i]) {
-                                let weight = s.splat(weight[j]);
-                                for p in 0..P {
-                                    sums[p] = s.mul_add(input[p], weight, sums[p]);
-                                }
-                            }
-                        }
-                    }
-                    for (largest, sums) in largest.iter_mut().zip(sums) {
-                        for (position, sum) in (first..).zip(sums) {
-                            match position {
-                                0 => *largest = Largest::first(s, sum),
-                                _ => largest.take(s, sum, position),
-                            }
-                        }
+    fn load<S: Simd>(&self, s: S) -> S::V {
+        s.load(self)
+    }
+}
+
+impl Stored for [u8; LANES] {
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S) -> S::V {
+        s.load_bytes(self)
+    }
+}
+
+/// What a forward pass keeps on its way.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Scratch<const IN: usize, const OUT: usize, const SIDE: usize> {
+    /// Of the columns that four outputs read, the values at each point.
+    values: [[[Lanes; IN]; SIDE]; POINTS],
+    /// Of the upper and the lower row of two windows, the sums at each point.
+    sums: [[[Lanes; OUT]; POINTS]; POOL],
+    /// The outputs. (A compiler that keeps them all in registers runs out of these.)
+    outputs: [[[Lanes; OUTPUTS]; OUT]; POOL],
+}
+
+/// The forward pass: `IN` channels of `SIDE` a side to `OUT` of `POOLED` a side. With `WINNER` it tells who won each
+/// window, as the way back needs. Where there are registers enough, `TILE` channels are summed at a time.
+///
+/// # Numerics
+/// Each sum takes its terms by channel and row of the kernel, fused. Of equal values in a window the first in row order
+/// wins.
+pub(super) struct ConvPoolSigmoid<
+    'a,
+    I,
+    const WINNER: bool,
+    const TILE: usize,
+    const IN: usize,
+    const OUT: usize,
+    const SIDE: usize,
+    const POOLED: usize,
+> {
+    /// `(SIDE, SIDE, IN, LANES)`
+    pub input: &'a [[[I; IN]; SIDE]; SIDE],
+    /// Made by [`winograd::kernels`].
+    pub kernels: &'a Kernels<IN, OUT>,
+    /// `(OUT)`
+    pub bias: &'a [f32; OUT],
+    /// Overwritten.
+    pub out: &'a mut [Lanes],
+    /// Which position of its window won, 0 to 3 in row order; laid out as `out`; overwritten with `WINNER`, else left.
+    pub winner: &'a mut [[u8; LANES]],
+    /// How far it is in `out` from one channel to the next, one row and one column.
+    pub strides: [usize; 3],
+    /// Overwritten.
+    pub scratch: &'a mut Scratch<IN, OUT, SIDE>,
+}
+
+impl<
+    I: Stored,
+    const WINNER: bool,
+    const TILE: usize,
+    const IN: usize,
+    const OUT: usize,
+    const SIDE: usize,
+    const POOLED: usize,
+> Kernel for ConvPoolSigmoid<'_, I, WINNER, TILE, IN, OUT, SIDE, POOLED>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const {
+            assert!(POOL * POOLED + K - 1 == SIDE);
+            assert!((POOL * POOLED).is_multiple_of(OUTPUTS));
+        }
+        let Scratch {
+            values,
+            sums,
+            outputs,
+        } = self.scratch;
+        for first in (0..POOL * POOLED).step_by(OUTPUTS) {
+            for (y, row) in self.input.iter().enumerate() {
+                let columns = row[first..].first_chunk().expect("inside");
+                evaluate(s, columns, y, values);
+            }
+            for y in 0..POOLED {
+                for (p, (kernels, values)) in self.kernels.iter().zip(&*values).enumerate() {
+                    let rows = values[POOL * y..].first_chunk().expect("inside");
+                    let sums = sums.each_mut().map(|sums| &mut sums[p]);
+                    if S::WIDE {
+                        multiply::<S, TILE, IN, OUT>(s, kernels, rows, sums);
+                    } else {
+                        multiply::<S, 2, IN, OUT>(s, kernels, rows, sums);
                     }
                 }
-                for ((largest, out), winner) in largest.iter().zip(out).zip(winner) {
-                    largest.store(s, out, winner);
+                for (sums, outputs) in sums.iter().zip(&mut *outputs) {
+                    interpolate(s, sums, self.bias, outputs);
+                }
+                let [upper, lower] = &*outputs;
+                let [channel, row, column] = self.strides;
+                for o in 0..OUT {
+                    for x in 0..OUTPUTS / POOL {
+                        let [upper, lower] = [upper, lower].map(|row| &row[o].as_chunks().0[x]);
+                        let at = o * channel + y * row + (first / POOL + x) * column;
+                        let (out, winner) = (&mut self.out[at], &mut self.winner[at]);
+                        pool_sigmoid::<S, WINNER>(s, [upper, lower], out, winner);
+                    }
                 }
             }
         }
     }
 }
 
-impl<const WINNER: bool> Kernel for Conv1PoolSigmoid<'_, WINNER> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        match S::WIDE {
-            true => self.tiled::<S, 4>(s),
-            false => self.tiled::<S, 1>(s),
+/// The values at each point of row `y` of some columns.
+#[inline(always)]
+fn evaluate<S: Simd, I: Stored, const IN: usize, const SIDE: usize>(
+    s: S,
+    columns: &[[I; IN]; POINTS],
+    y: usize,
+    values: &mut [[[Lanes; IN]; SIDE]; POINTS],
+) {
+    for c in 0..IN {
+        let mut inputs = [s.splat(0.0); POINTS];
+        for (input, column) in inputs.iter_mut().zip(columns) {
+            *input = column[c].load(s);
+        }
+        for (value, values) in winograd::values(s, inputs).into_iter().zip(&mut *values) {
+            s.store(value, &mut values[y][c]);
         }
     }
 }
 
-/// The largest of the values of a pool's window so far; of equal ones the first. With `WINNER` it knows its position.
-#[derive(Clone, Copy)]
-pub(super) struct Largest<V, const WINNER: bool> {
-    value: V,
-    position: V,
-}
-
-impl<V: Copy, const WINNER: bool> Largest<V, WINNER> {
-    /// Of the value at position 0.
-    #[inline(always)]
-    pub(super) fn first<S: Simd<V = V>>(s: S, value: V) -> Self {
-        Self {
-            value,
-            position: s.splat(0.0),
+/// The sums over channels and rows at one point, of two rows of outputs, in tiles of `T` channels.
+#[inline(always)]
+fn multiply<S: Simd, const T: usize, const IN: usize, const OUT: usize>(
+    s: S,
+    kernels: &[[[f32; K]; IN]; OUT],
+    rows: &[[Lanes; IN]; K + POOL - 1],
+    [upper, lower]: [&mut [Lanes; OUT]; POOL],
+) {
+    const { assert!(OUT.is_multiple_of(T)) }
+    let sums = upper.as_chunks_mut::<T>().0.iter_mut();
+    let sums = sums.zip(lower.as_chunks_mut::<T>().0);
+    for (kernels, (upper, lower)) in kernels.as_chunks::<T>().0.iter().zip(sums) {
+        let mut acc = [[s.splat(0.0); POOL]; T];
+        for c in 0..IN {
+            // What the lower row reads, the upper row reads next.
+            let mut value = s.load(&rows[0][c]);
+            for i in 0..K {
+                let next = s.load(&rows[i + 1][c]);
+                for t in 0..T {
+                    let kernel = s.splat(kernels[t][c][i]);
+                    acc[t][0] = s.mul_add(value, kernel, acc[t][0]);
+                    acc[t][1] = s.mul_add(next, kernel, acc[t][1]);
+                }
+                value = next;
+            }
         }
-    }
-
-    /// Of the value at `position` too, which is beyond those before it.
-    #[inline(always)]
-    pub(super) fn take<S: Simd<V = V>>(&mut self, s: S, value: V, position: usize) {
-        if WINNER {
-            let position = s.splat(position as f32);
-            self.position = s.select_gt(value, self.value, position, self.position);
-        }
-        self.value = s.max(value, self.value);
-    }
-
-    /// Writes its sigmoid and, if known, its position.
-    #[inline(always)]
-    pub(super) fn store<S: Simd<V = V>>(self, s: S, out: &mut Lanes, winner: &mut [u8; LANES]) {
-        s.store(sigmoid(s, self.value), out);
-        if WINNER {
-            s.store_bytes(self.position, winner);
+        for t in 0..T {
+            s.store(acc[t][0], &mut upper[t]);
+            s.store(acc[t][1], &mut lower[t]);
         }
     }
 }
 
-/// Conv1's weight, `(C1, 1, K, K)`, as `(K, C1, K)`: each row of all kernels in one run.
-pub(super) fn kernel_rows(weight: &[[[[f32; K]; K]; 1]; C1], out: &mut [[[f32; K]; C1]; K]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        for (out, [weight]) in out.iter_mut().zip(weight) {
-            *out = weight[i];
+/// The outputs of one row from the sums at each point.
+#[inline(always)]
+fn interpolate<S: Simd, const OUT: usize>(
+    s: S,
+    sums: &[[Lanes; OUT]; POINTS],
+    bias: &[f32; OUT],
+    outputs: &mut [[Lanes; OUTPUTS]; OUT],
+) {
+    for o in 0..OUT {
+        let mut at = [s.splat(0.0); POINTS];
+        for (at, sums) in at.iter_mut().zip(sums) {
+            *at = s.load(&sums[o]);
+        }
+        let values = winograd::outputs(s, at, s.splat(bias[o]));
+        for (value, output) in values.into_iter().zip(&mut outputs[o]) {
+            s.store(value, output);
+        }
+    }
+}
+
+/// The sigmoid of the largest value of a window, and who that is.
+#[inline(always)]
+fn pool_sigmoid<S: Simd, const WINNER: bool>(
+    s: S,
+    [[a, b], [c, d]]: [&[Lanes; POOL]; POOL],
+    out: &mut Lanes,
+    winner: &mut [u8; LANES],
+) {
+    let [a, b, c, d] = [s.load(a), s.load(b), s.load(c), s.load(d)];
+    let [upper, lower] = [s.max(b, a), s.max(d, c)];
+    s.store(sigmoid(s, s.max(lower, upper)), out);
+    if WINNER {
+        let [zero, one] = [s.splat(0.0), s.splat(1.0)];
+        let in_upper = s.select_gt(b, a, one, zero);
+        let in_lower = s.add(s.splat(2.0), s.select_gt(d, c, one, zero));
+        s.store_bytes(s.select_gt(lower, upper, in_lower, in_upper), winner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pixels::WHITE;
+    use super::super::simd::Isa;
+    use super::*;
+    use crate::dataset::generator;
+    use crate::init::initial_params;
+    use bytemuck::zeroed_box;
+    use lenet_core::arch::{C1, C2, POOL1_SIDE, POOL2_SIDE, SIDE};
+    use rand_chacha::rand_core::Rng;
+
+    type Input<I, const IN: usize, const SIDE: usize> = [[[I; IN]; SIDE]; SIDE];
+
+    /// A layer with what its input is multiplied by.
+    struct Layer<const IN: usize, const OUT: usize> {
+        weight: [[[[f32; K]; K]; IN]; OUT],
+        bias: [f32; OUT],
+        scale: f64,
+    }
+
+    fn conv1() -> Layer<1, C1> {
+        let params = initial_params(0);
+        Layer {
+            weight: params.conv1_weight,
+            bias: params.conv1_bias,
+            scale: 1.0 / f64::from(WHITE),
+        }
+    }
+
+    fn conv2() -> Layer<C1, C2> {
+        let params = initial_params(0);
+        Layer {
+            weight: params.conv2_weight,
+            bias: params.conv2_bias,
+            scale: 1.0,
+        }
+    }
+
+    impl<const IN: usize, const OUT: usize> Layer<IN, OUT> {
+        /// Outputs and winners, `(OUT, POOLED, POOLED)`.
+        fn run<I: Stored, const SIDE: usize, const POOLED: usize>(
+            &self,
+            isa: Isa,
+            input: &Input<I, IN, SIDE>,
+        ) -> (Vec<Lanes>, Vec<[u8; LANES]>) {
+            let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box());
+            winograd::kernels(&self.weight, self.scale, &mut kernels);
+            let len = OUT * POOLED * POOLED;
+            let (mut out, mut winner) = (vec![[0.0; LANES]; len], vec![[9; LANES]; len]);
+            isa.run(ConvPoolSigmoid::<_, true, 2, IN, OUT, SIDE, POOLED> {
+                input,
+                kernels: &kernels,
+                bias: &self.bias,
+                out: &mut out,
+                winner: &mut winner,
+                strides: [POOLED * POOLED, POOLED, 1],
+                scratch: &mut scratch,
+            });
+            (out, winner)
+        }
+
+        /// The four values of a window by the definition, in f64; `at` gives a lane of an input.
+        fn window<I, const SIDE: usize>(
+            &self,
+            input: &Input<I, IN, SIDE>,
+            at: impl Fn(&I) -> f64,
+            [o, y, x]: [usize; 3],
+        ) -> [f64; 4] {
+            std::array::from_fn(|position| {
+                let (top, left) = (2 * y + position / 2, 2 * x + position % 2);
+                let mut sum = 0.0;
+                for (c, kernel) in self.weight[o].iter().enumerate() {
+                    for (i, row) in kernel.iter().enumerate() {
+                        for (j, &weight) in row.iter().enumerate() {
+                            sum += f64::from(weight) * at(&input[top + i][left + j][c]);
+                        }
+                    }
+                }
+                sum * self.scale + f64::from(self.bias[o])
+            })
+        }
+
+        /// On every version: each output, and that who won was the largest, or as good as.
+        fn is_its_definition<I: Stored, const SIDE: usize, const POOLED: usize>(
+            &self,
+            input: &Input<I, IN, SIDE>,
+            at: impl Fn(&I, usize) -> f64,
+        ) {
+            for isa in Isa::available() {
+                let (out, winner) = self.run::<_, SIDE, POOLED>(isa, input);
+                for (n, (out, winner)) in out.iter().zip(winner).enumerate() {
+                    let place = [n / (POOLED * POOLED), n / POOLED % POOLED, n % POOLED];
+                    let lane = n % LANES;
+                    let values = self.window(input, |input| at(input, lane), place);
+                    let largest = values.into_iter().fold(f64::NEG_INFINITY, f64::max);
+                    let error = f64::from(out[lane]) - 1.0 / (1.0 + (-largest).exp());
+                    assert!(error.abs() < 4e-7, "{isa:?}, {place:?}, {lane}: {error:e}");
+                    let chosen = values[usize::from(winner[lane])];
+                    assert!(largest - chosen < 2e-6, "{isa:?}, {place:?}: {values:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn conv1_is_its_definition() {
+        let mut rng = generator(0, 0);
+        let mut input: Input<[u8; LANES], 1, SIDE> = [[[[0; LANES]; 1]; SIDE]; SIDE];
+        for pixel in input
+            .as_flattened_mut()
+            .as_flattened_mut()
+            .as_flattened_mut()
+        {
+            *pixel = rng.next_u32() as u8;
+        }
+        conv1()
+            .is_its_definition::<_, SIDE, POOL1_SIDE>(&input, |input, lane| f64::from(input[lane]));
+    }
+
+    #[test]
+    fn conv2_is_its_definition() {
+        let mut rng = generator(0, 0);
+        let mut input: Input<Lanes, C1, POOL1_SIDE> =
+            [[[[0.0; LANES]; C1]; POOL1_SIDE]; POOL1_SIDE];
+        for value in input
+            .as_flattened_mut()
+            .as_flattened_mut()
+            .as_flattened_mut()
+        {
+            *value = rng.next_u32() as f32 / u32::MAX as f32;
+        }
+        conv2().is_its_definition::<_, POOL1_SIDE, POOL2_SIDE>(&input, |input, lane| {
+            f64::from(input[lane])
+        });
+    }
+
+    /// On flat pictures, and those that change along one side only, the first of equal values wins.
+    #[test]
+    fn ties_stay_ties() {
+        let pictures: [fn(usize, usize) -> f32; 3] = [
+            |_, _| 0.377,
+            |y, _| (y as f32 * 0.7).sin().abs(),
+            |_, x| (x as f32 * 0.7).sin().abs(),
+        ];
+        let may_win: [&[u8]; 3] = [&[0], &[0, 2], &[0, 1]];
+        for (picture, may_win) in pictures.into_iter().zip(may_win) {
+            let input: Input<Lanes, C1, POOL1_SIDE> =
+                std::array::from_fn(|y| std::array::from_fn(|x| [[picture(y, x); LANES]; C1]));
+            let pixels: Input<[u8; LANES], 1, SIDE> = std::array::from_fn(|y| {
+                std::array::from_fn(|x| [[(picture(y, x) * 255.0) as u8; LANES]])
+            });
+            for isa in Isa::available() {
+                let (_, winner1) = conv1().run::<_, SIDE, POOL1_SIDE>(isa, &pixels);
+                let (_, winner2) = conv2().run::<_, POOL1_SIDE, POOL2_SIDE>(isa, &input);
+                let mut winners = winner1.as_flattened().iter().chain(winner2.as_flattened());
+                assert!(winners.all(|winner| may_win.contains(winner)), "{isa:?}");
+            }
         }
     }
 }

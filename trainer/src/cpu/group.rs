@@ -1,22 +1,22 @@
 //! Sixteen images through the network and back: the order of the kernels, and the memory between them.
 
-use super::conv_pool_sigmoid::{Conv1PoolSigmoid, kernel_rows};
+use super::conv_pool_sigmoid::{self, ConvPoolSigmoid};
 use super::conv2d::{
     Conv1GradParams, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries,
     KernelRows, POOL1, Rows, Sort, Sums, Table, Turn, WINDOWS, write_table,
 };
 use super::linear::{Kept, Linear, Panel, Panels, turn};
 use super::loss::CrossEntropy;
-use super::pixels::Interleave;
+use super::pixels::{Interleave, WHITE};
 use super::profile::{Clock, Phase};
 use super::sigmoid::{Sigmoid, SigmoidGrad};
 use super::simd::{Isa, LANES, Lanes};
-use super::winograd::{self, Conv2PoolSigmoid, transform_kernels};
+use super::winograd::{self, Kernels};
 use crate::dataset::{Augment, Split};
 use crate::reference::StepSums;
 use bytemuck::{Zeroable, zeroed_box};
 use lenet_core::arch::{
-    C1, C2, CLASSES, FC1, FC2, FLAT, K, Logits, POOL1_SIDE, Params, Pixels, SIDE,
+    C1, C2, CLASSES, FC1, FC2, FLAT, K, Logits, POOL1_SIDE, POOL2_SIDE, Params, Pixels, SIDE,
 };
 use lenet_core::network::argmax;
 
@@ -25,8 +25,8 @@ use lenet_core::network::argmax;
 #[repr(C, align(64))]
 pub(super) struct Convolutions {
     table: Table,
-    conv2: winograd::Kernels,
-    conv1: [[[f32; K]; C1]; K],
+    conv2: Kernels<C1, C2>,
+    conv1: Kernels<1, C1>,
 }
 
 impl Convolutions {
@@ -36,8 +36,8 @@ impl Convolutions {
         conv1_weight: &[[[[f32; K]; K]; 1]; C1],
         conv2_weight: &[[[[f32; K]; K]; C1]; C2],
     ) {
-        kernel_rows(conv1_weight, &mut self.conv1);
-        transform_kernels(conv2_weight, &mut self.conv2);
+        winograd::kernels(conv1_weight, 1.0 / f64::from(WHITE), &mut self.conv1);
+        winograd::kernels(conv2_weight, 1.0, &mut self.conv2);
         write_table(conv2_weight, &mut self.table);
     }
 }
@@ -125,9 +125,10 @@ impl Activations {
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Forward {
-    /// `(SIDE, SIDE, 1, LANES)`
-    image: [[[Lanes; 1]; SIDE]; SIDE],
-    conv2: winograd::Scratch,
+    /// `(SIDE, SIDE, 1, LANES)`, as stored
+    image: [[[[u8; LANES]; 1]; SIDE]; SIDE],
+    conv1: conv_pool_sigmoid::Scratch<1, C1, SIDE>,
+    conv2: conv_pool_sigmoid::Scratch<C1, C2, POOL1_SIDE>,
 }
 
 /// What a thread needs for a few groups at a time.
@@ -222,22 +223,27 @@ impl Network<'_> {
             out: &mut forward.image,
         });
         clock.lap(Phase::Data);
-        isa.run(Conv1PoolSigmoid::<WINNER> {
+        isa.run(ConvPoolSigmoid::<_, WINNER, 6, 1, C1, SIDE, POOL1_SIDE> {
             input: &forward.image,
-            weight: &prepared.convolutions.conv1,
+            kernels: &prepared.convolutions.conv1,
             bias: &params.conv1_bias,
-            out: &mut act.pool1,
-            winner: &mut act.winner1,
+            out: act.pool1.as_flattened_mut().as_flattened_mut(),
+            winner: act.winner1.as_flattened_mut().as_flattened_mut(),
+            strides: [1, POOL1_SIDE * C1, C1],
+            scratch: &mut forward.conv1,
         });
         clock.lap(Phase::Conv1);
-        isa.run(Conv2PoolSigmoid::<WINNER> {
-            input: &act.pool1,
-            kernels: &prepared.convolutions.conv2,
-            bias: &params.conv2_bias,
-            out: &mut act.pool2,
-            winner: &mut act.winner2,
-            scratch: &mut forward.conv2,
-        });
+        isa.run(
+            ConvPoolSigmoid::<_, WINNER, 8, C1, C2, POOL1_SIDE, POOL2_SIDE> {
+                input: &act.pool1,
+                kernels: &prepared.convolutions.conv2,
+                bias: &params.conv2_bias,
+                out: &mut act.pool2,
+                winner: &mut act.winner2,
+                strides: [WINDOWS, POOL2_SIDE, 1],
+                scratch: &mut forward.conv2,
+            },
+        );
         clock.lap(Phase::Conv2);
     }
 
