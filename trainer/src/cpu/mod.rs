@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! for each group of sixteen images, shared over the threads:         (group.rs)
-//!     bytes -> (28, 28, 16)                                           pixels.rs
+//!     images -> bytes (28, 28, 16)                                    pixels.rs
 //!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs, winograd.rs
 //!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
 //!     gradients of the convolutions                                   conv2d.rs
