@@ -1,8 +1,7 @@
 //! Convolution, max-pool and sigmoid of sixteen images in one, by [`winograd`]'s algorithm.
 //!
 //! Four outputs side by side are the upper or the lower halves of two of the pool's windows. Four columns are done from
-//! top to bottom before the next, and of them two rows at a time, so that all that is stored on the way stays in the
-//! fastest cache.
+//! top to bottom before the next, and of them two rows of outputs at a time, so that little is stored on the way.
 
 use super::sigmoid::sigmoid;
 use super::simd::{Kernel, LANES, Lanes, Simd};
@@ -38,7 +37,7 @@ pub(super) struct Scratch<const IN: usize, const OUT: usize, const SIDE: usize> 
     values: [[[Lanes; IN]; SIDE]; POINTS],
     /// Of the upper and the lower row of two windows, the sums at each point.
     sums: [[[Lanes; OUT]; POINTS]; POOL],
-    /// The outputs. (A compiler that keeps them all in registers runs out of these.)
+    /// The outputs, which are more than there are registers.
     outputs: [[[Lanes; OUTPUTS]; OUT]; POOL],
 }
 
