@@ -206,5 +206,8 @@ fn phases(report: &Report) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.trim_fmt()
+    format!(
+        "{}\n(multiply-adds of the definition, through the winners of the pools; the convolutions forward execute 0.4 of theirs)",
+        table.trim_fmt()
+    )
 }

@@ -59,8 +59,8 @@ impl Phase {
         }
     }
 
-    /// Multiply-adds for one image that no implementation can do without, 0 where there are none to count: of a
-    /// convolution's gradient those of the pool's winners, a quarter of all.
+    /// Multiply-adds for one image by the definition, 0 where there are none to count: of a convolution's gradient those
+    /// of the pool's winners, a quarter of all. What skips or saves some of them is counted with all.
     pub fn multiply_adds(self) -> usize {
         let of = |names: &[&str]| -> usize {
             let layers = LAYERS.iter().filter(|layer| names.contains(&layer.name));
