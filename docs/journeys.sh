@@ -75,7 +75,8 @@ for name in ("disc", "ring", "square"):
 png(pathlib.Path(sys.argv[1], "train", "disc", "too-large.png"), lambda y, x: 0, 64)
 PYTHON
 cp -r "$places/mine" mine
-trap 'rm -rf "$places" "$clone/mine"' EXIT
+mine=$PWD/mine
+trap 'rm -rf "$places" "$mine"' EXIT
 see 1 'trainer data check --data mine'
 see 'rm mine/train/disc/too-large.png && trainer data check --data mine'
 see 'trainer --data mine --val-split 0.1 --epochs 60 --patience 10 --batch-size 32 --lr 0.003 --out runs/shapes --log-format json | tail -n 1'
@@ -94,7 +95,7 @@ see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5
 say '## A contributor who adds a layer'
 say '[Adding a layer](adding-a-layer.md) is the diary of one. The first step, a wider layer in a copy of the repository, and what says so:'
 git worktree add -q --detach "$places/wider"
-trap 'git worktree remove --force "$places/wider"; rm -rf "$places" "$clone/mine"' EXIT
+trap 'git worktree remove --force "$places/wider"; rm -rf "$places" "$mine"' EXIT
 cd "$places/wider"
 clone=$PWD
 see 'sed -i "s/^pub const FC2: usize = 84;/pub const FC2: usize = 96;/" lenet-core/src/arch.rs && git diff --stat'
