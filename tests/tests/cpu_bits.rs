@@ -50,9 +50,9 @@ fn hash(state: &State) -> u64 {
 }
 
 /// Of all machines. A change here means that a seed no longer gives the weights it gave before.
-const HASH: u64 = 0x855b68addd1ac65c;
+const HASH: u64 = 0x891c962e8f8a5cd7;
 /// With a mean over about the last 30 steps, which changes nothing else.
-const MEAN_HASH: u64 = 0x37a1f8d07697bb23;
+const MEAN_HASH: u64 = 0x84b117c4748822ac;
 
 fn assert_hash(isa: Isa, threads: usize) {
     let train = &FASHION_MNIST.train;

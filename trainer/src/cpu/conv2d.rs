@@ -2,20 +2,24 @@
 //!
 //! Of the four positions of a pool's window only the winner passes a gradient on, so that three quarters of the dense
 //! products are with zero. Sixteen interleaved images have sixteen different winners; one image has one. So the gradients
-//! are taken image by image: a vector is a run of one image's memory, a pool's output (an "entry": a gradient and a
-//! winner) is a broadcast factor:
+//! by the weights are taken image by image: a vector is a run of one image's memory, the gradient by a pool's output is a
+//! broadcast factor:
 //!
 //! * by conv2's weight: `sum[i] += grad · input[y+i][x..x+K]`, a row of the kernel being a run of `(K, C1)` values,
-//!   copied out for each `(y, x)` so that it is aligned;
-//! * by conv2's input: `window += grad · table[c_out][winner]`, the kernel laid into the 6x6 inputs that a window of
-//!   four positions reads, so that the sum over channels stays in registers; then windows are added where they lie;
+//!   copied out for each `(x, y)` so that it is aligned;
 //! * by conv1's weight: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
+//!
+//! The gradient by conv2's input is taken of sixteen images at once: [`winograd`]'s algorithm leaves of the dense products
+//! about as many as the winners would, and they need no order of their own.
 
 use super::linear::Panel;
 use super::pixels::{WHITE, transpose_bytes};
 use super::sigmoid::sigmoid_grad;
-use super::simd::{HALF, HalfLanes, Kernel, LANES, Lanes, Simd};
-use lenet_core::arch::{C1, C2, FLAT, K, POOL1_SIDE, POOL2_SIDE, Pixels, SIDE};
+use super::simd::{
+    HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, by_parts, part, part_mut,
+};
+use super::winograd::{self, Kernels, OUTPUTS, POINTS};
+use lenet_core::arch::{C1, C2, CONV2_SIDE, FLAT, K, POOL, POOL1_SIDE, POOL2_SIDE, Pixels, SIDE};
 
 /// Windows of the second pool.
 pub(super) const WINDOWS: usize = POOL2_SIDE * POOL2_SIDE;
@@ -29,16 +33,12 @@ pub(super) type Rows = [Lanes; POOL1 / LANES + 1];
 /// Elements of a row of pool1.
 const ROW1: usize = POOL1_SIDE * C1;
 
-/// Turns pool1 and its winners from sixteen images interleaved to one after the other.
+/// Turns values of pool1 from sixteen images interleaved to one after the other.
 pub(super) struct Turn<'a> {
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
-    pub pool1: &'a [Lanes; POOL1],
-    /// As `pool1`.
-    pub winner: &'a [[u8; LANES]; POOL1],
+    pub lanes: &'a [Lanes; POOL1],
     /// Overwritten but for the padding.
-    pub pool1_images: &'a mut [Rows; LANES],
-    /// Overwritten.
-    pub winner_images: &'a mut [[u8; POOL1]; LANES],
+    pub images: &'a mut [Rows; LANES],
 }
 
 impl Kernel for Turn<'_> {
@@ -46,17 +46,31 @@ impl Kernel for Turn<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let winners = self.winner.as_chunks::<LANES>().0;
-        for (k, block) in self.pool1.as_chunks::<LANES>().0.iter().enumerate() {
-            s.transpose(
-                block.each_ref(),
-                self.pool1_images.each_mut().map(|image| &mut image[k]),
-            );
+        for (k, block) in self.lanes.as_chunks::<LANES>().0.iter().enumerate() {
+            let images = self.images.each_mut();
+            s.transpose(block.each_ref(), images.map(|image| &mut image[k]));
+        }
+    }
+}
+
+/// Turns the winners of pool1 likewise.
+pub(super) struct TurnWinners<'a> {
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
+    pub lanes: &'a [[u8; LANES]; POOL1],
+    /// Overwritten.
+    pub images: &'a mut [[u8; POOL1]; LANES],
+}
+
+impl Kernel for TurnWinners<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (k, block) in self.lanes.as_chunks::<LANES>().0.iter().enumerate() {
+            let images = self.images.each_mut();
             transpose_bytes(
-                winners[k].each_ref(),
-                self.winner_images
-                    .each_mut()
-                    .map(|image| &mut image.as_chunks_mut().0[k]),
+                block.each_ref(),
+                images.map(|image| &mut image.as_chunks_mut().0[k]),
             );
         }
     }
@@ -67,12 +81,9 @@ const ROW: usize = (K * C1).div_ceil(LANES);
 /// Places of a kernel's corner in pool1, a side.
 const CORNERS: usize = POOL1_SIDE - K + 1;
 
-/// For each place of a kernel's corner the kernel's row of inputs from there: `(y, x, (K, C1))`.
-pub(super) type KernelRows = [[[Lanes; ROW]; CORNERS]; POOL1_SIDE];
-
-/// Vectors after which the channels of pool1 come round again.
-const BIASES: usize = 3;
-const _: () = assert!((BIASES * LANES).is_multiple_of(C1));
+/// For each place of a kernel's corner the kernel's row of inputs from there: `(x, y, (K, C1))`, so that a kernel's rows lie
+/// one after the other.
+pub(super) type KernelRows = [[[Lanes; ROW]; POOL1_SIDE]; CORNERS];
 
 /// The gradients by the parameters of the convolutions over one group of images, in the layouts of their sums.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -84,8 +95,8 @@ pub(super) struct Sums {
     pub conv2_bias: [Lanes; C2],
     /// `(C1, K, HALF)`, of which a row has `K`; by stored pixels.
     pub conv1_weight: [[HalfLanes; K]; C1],
-    /// By channel, `C1` after `C1`.
-    pub conv1_bias: [Lanes; BIASES],
+    /// `(C1, LANES)`
+    pub conv1_bias: [Lanes; C1],
 }
 
 impl Sums {
@@ -94,8 +105,7 @@ impl Sums {
     }
 
     pub(super) fn conv1_bias(&self, c_out: usize) -> f32 {
-        let sums = self.conv1_bias.as_flattened().as_chunks::<C1>().0;
-        sums.iter().map(|sums| sums[c_out]).sum()
+        super::linear::sum_lanes(self.conv1_bias[c_out])
     }
 
     pub(super) fn conv2_weight(&self, c_out: usize, c_in: usize, i: usize, j: usize) -> f32 {
@@ -152,14 +162,14 @@ impl Kernel for Conv2GradBias<'_> {
     }
 }
 
-/// Adds one image's gradient by conv2's weight.
+/// One image's gradient by conv2's weight.
 pub(super) struct Conv2GradWeight<'a> {
     pub pool1: &'a Rows,
     /// By conv2's pooled output before the sigmoid, `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`.
     pub grad: &'a [Panel; C2],
-    /// `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`
-    pub winner: &'a [[[u8; WINDOWS]; LANES]; C2],
-    /// The image's lane in `grad` and `winner`.
+    /// Where the kernel lay that won, as `grad`.
+    pub corners: &'a [[[u8; WINDOWS]; LANES]; C2],
+    /// Which image of the group it is.
     pub image: usize,
     /// Scratch; overwritten.
     pub rows: &'a mut KernelRows,
@@ -172,53 +182,45 @@ impl Kernel for Conv2GradWeight<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self {
-            pool1,
-            grad,
-            winner,
-            image,
-            rows,
-            sums,
-        } = self;
-        assert!(image < LANES);
-        let pool1 = pool1.as_flattened();
-        for (y, rows) in rows.iter_mut().enumerate() {
-            for (x, row) in rows.iter_mut().enumerate() {
-                let from: &[f32; ROW * LANES] = pool1[y * ROW1 + x * C1..]
-                    .first_chunk()
-                    .expect("pool1 is padded");
-                for (from, to) in from.as_chunks::<LANES>().0.iter().zip(row) {
-                    s.store(s.load(from), to);
-                }
-            }
-        }
-        let rows = rows.as_flattened();
-        let channels = grad.iter().zip(winner);
-        for ((grad, winner), sums) in channels.zip(&mut sums.conv2_weight) {
-            // Found before they are needed: addresses that depend on a load just made hold up the multiply-adds.
-            let mut corners = [0; WINDOWS];
-            for (window, (corner, winner)) in corners.iter_mut().zip(winner[image]).enumerate() {
-                let first = 2 * (window / POOL2_SIDE * CORNERS + window % POOL2_SIDE);
-                *corner = first as u8 + (winner >> 1) * CORNERS as u8 + (winner & 1);
-            }
+        copy_rows(s, self.pool1, self.rows);
+        let channels = self.grad.iter().zip(self.corners);
+        for ((grad, corners), sums) in channels.zip(&mut self.sums.conv2_weight) {
+            let (grad, corners) = (&grad[self.image], &corners[self.image]);
             match S::WIDE {
-                true => add_kernels::<S, ROW>(s, rows, &grad[image], &corners, sums),
-                false => add_kernels::<S, 1>(s, rows, &grad[image], &corners, sums),
+                true => add_kernels::<S, ROW>(s, self.rows, grad, corners, sums),
+                false => add_kernels::<S, 1>(s, self.rows, grad, corners, sums),
             }
         }
     }
 }
 
-/// Adds the inputs of a kernel at each of `corners`, times its factor, to one channel's sums: `P` vectors of each row at
-/// a time, as many as there are registers for.
+/// Copies out the kernel's rows of inputs.
+#[inline(always)]
+fn copy_rows<S: Simd>(s: S, pool1: &Rows, rows: &mut KernelRows) {
+    let pool1 = pool1.as_flattened();
+    for (x, rows) in rows.iter_mut().enumerate() {
+        for (y, row) in rows.iter_mut().enumerate() {
+            let from: &[f32; ROW * LANES] = pool1[y * ROW1 + x * C1..]
+                .first_chunk()
+                .expect("pool1 is padded");
+            for (from, to) in from.as_chunks::<LANES>().0.iter().zip(row) {
+                s.store(s.load(from), to);
+            }
+        }
+    }
+}
+
+/// Adds the inputs of a kernel at each of `corners`, times its factor, to one channel's sums: `P` vectors of each row at a
+/// time, as many as there are registers for.
 #[inline(always)]
 fn add_kernels<S: Simd, const P: usize>(
     s: S,
-    rows: &[[Lanes; ROW]],
+    rows: &KernelRows,
     factors: &[f32; WINDOWS],
     corners: &[u8; WINDOWS],
     sums: &mut [[Lanes; K]; ROW],
 ) {
+    let rows = rows.as_flattened();
     for (part, sums) in sums.as_chunks_mut::<P>().0.iter_mut().enumerate() {
         let mut acc = [[s.splat(0.0); K]; P];
         for p in 0..P {
@@ -226,13 +228,16 @@ fn add_kernels<S: Simd, const P: usize>(
                 acc[p][i] = s.load(&sums[p][i]);
             }
         }
-        for (&factor, &corner) in factors.iter().zip(corners) {
+        // One load for all corners, as loads are what limits this loop.
+        let mut corners = u128::from_le_bytes(*corners);
+        for &factor in factors {
             let factor = s.splat(factor);
-            let rows: &[[Lanes; ROW]; (K - 1) * CORNERS + 1] = rows[usize::from(corner)..]
+            let rows: &[[Lanes; ROW]; K] = rows[usize::from(corners as u8)..]
                 .first_chunk()
                 .expect("the kernel fits");
+            corners >>= 8;
             for i in 0..K {
-                let row = &rows[i * CORNERS].as_chunks::<P>().0[part];
+                let row = &rows[i].as_chunks::<P>().0[part];
                 for p in 0..P {
                     acc[p][i] = s.mul_add(factor, s.load(&row[p]), acc[p][i]);
                 }
@@ -246,84 +251,28 @@ fn add_kernels<S: Simd, const P: usize>(
     }
 }
 
-/// Side of what a pool's window reads.
-const FOOTPRINT: usize = K + 1;
-/// Half vectors that hold a row of a footprint, `(FOOTPRINT, C1)`.
-const HALVES: usize = (FOOTPRINT * C1).div_ceil(HALF);
-/// Floats of them.
-const FOOTPRINT_ROW: usize = HALVES * HALF;
-/// Rows of a footprint that every winner's kernel covers, all but the first and the last: by two, which whole vectors
-/// hold.
-const MIDDLES: usize = (FOOTPRINT - 2) / 2;
-
-/// Conv2's kernels laid into the footprint of a window, for each channel and winner.
-#[derive(Clone, Copy, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Table {
-    /// Rows 1 and 2, 3 and 4.
-    middles: [[[Lanes; HALVES]; 4 * C2]; MIDDLES],
-    /// The first row if the winner is in the upper row of the window, the last row if it is in the lower one.
-    edge: [[HalfLanes; HALVES]; 4 * C2],
-}
-
-const _: () = {
-    assert!(2 * MIDDLES == FOOTPRINT - 2);
-    // What a row has too much falls into the next one, and the last one's into the padding.
-    assert!(FOOTPRINT_ROW - FOOTPRINT * C1 <= LANES);
-    // Corners, and places in the table, are kept in eight bits.
-    assert!(POOL1_SIDE * CORNERS <= u8::MAX as usize);
-    assert!(4 * C2 <= u8::MAX as usize);
+/// Where conv2's [`KernelRows`] have the corner of each of the second pool's windows.
+const WINDOW_ROWS: [[u8; LANES]; WINDOWS] = {
+    let mut corners = [[0; LANES]; WINDOWS];
+    let mut window = 0;
+    while window < WINDOWS {
+        let (y, x) = (window / POOL2_SIDE, window % POOL2_SIDE);
+        corners[window] = [(POOL * (x * POOL1_SIDE + y)) as u8; LANES];
+        window += 1;
+    }
+    corners
 };
 
-/// Writes the table; what no kernel covers must be zero already.
-pub(super) fn write_table(weight: &[[[[f32; K]; K]; C1]; C2], table: &mut Table) {
-    for (c_out, weight) in weight.iter().enumerate() {
-        for winner in 0..4 {
-            let (dy, dx, kernel) = (winner / 2, winner % 2, 4 * c_out + winner);
-            for (c_in, weight) in weight.iter().enumerate() {
-                for (i, weight) in weight.iter().enumerate() {
-                    let row = match dy + i {
-                        0 | K => table.edge[kernel].as_flattened_mut(),
-                        y => {
-                            let rows = table.middles[(y - 1) / 2][kernel].as_flattened_mut();
-                            &mut rows[(y - 1) % 2 * FOOTPRINT_ROW..]
-                        }
-                    };
-                    for (j, &weight) in weight.iter().enumerate() {
-                        row[(dx + j) * C1 + c_in] = weight;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What passes back through the windows of the second pool of one image: `(POOL2_SIDE, POOL2_SIDE, C2)`.
-#[derive(Clone, Copy, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Entries {
-    /// The gradient by conv2's pooled output before the sigmoid.
-    grad: [[f32; C2]; WINDOWS],
-    /// The same where the winner is in the upper row of the window, zero elsewhere.
-    upper: [[f32; C2]; WINDOWS],
-    /// The same for the lower row.
-    lower: [[f32; C2]; WINDOWS],
-    /// The winner's kernel in the table.
-    kernel: [[u8; C2]; WINDOWS],
-}
-
-/// Sorts what passes back through the second pool by images.
+/// Sorts what passes back through the second pool by images, for conv2's weight.
 pub(super) struct Sort<'a> {
     /// By conv2's pooled output before the sigmoid, `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`.
     pub grad: &'a [Lanes; FLAT],
     /// As `grad`.
     pub winner: &'a [[u8; LANES]; FLAT],
-    /// Overwritten.
-    pub entries: &'a mut [Entries; LANES],
     /// `grad` as `(C2, LANES, (POOL2_SIDE, POOL2_SIDE))`; overwritten.
     pub grad_images: &'a mut [Panel; C2],
-    /// `winner` likewise; overwritten.
-    pub winner_images: &'a mut [[[u8; WINDOWS]; LANES]; C2],
+    /// Where in [`KernelRows`] the kernel lay that won, likewise; overwritten.
+    pub corners: &'a mut [[[u8; WINDOWS]; LANES]; C2],
 }
 
 impl Kernel for Sort<'_> {
@@ -331,166 +280,185 @@ impl Kernel for Sort<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self {
-            grad,
-            winner,
-            entries,
-            grad_images,
-            winner_images,
-        } = self;
         let (grads, winners) = (
-            grad.as_chunks::<WINDOWS>().0,
-            winner.as_chunks::<WINDOWS>().0,
+            self.grad.as_chunks::<WINDOWS>().0,
+            self.winner.as_chunks::<WINDOWS>().0,
         );
         for channel in 0..C2 {
-            s.transpose(grads[channel].each_ref(), grad_images[channel].each_mut());
-            transpose_bytes(
-                winners[channel].each_ref(),
-                winner_images[channel].each_mut(),
-            );
-        }
-        let (mut upper, mut lower) = ([[0.0; LANES]; C2], [[0.0; LANES]; C2]);
-        for window in 0..WINDOWS {
-            let grads: [&Lanes; C2] = std::array::from_fn(|channel| &grads[channel][window]);
-            let winners: [&[u8; LANES]; C2] =
-                std::array::from_fn(|channel| &winners[channel][window]);
-            for channel in 0..C2 {
-                let (zero, one) = (s.splat(0.0), s.splat(1.0));
-                let winner = s.load_bytes(winners[channel]);
-                let grad = s.load(grads[channel]);
-                s.store(s.select_gt(winner, one, zero, grad), &mut upper[channel]);
-                s.store(s.select_gt(winner, one, grad, zero), &mut lower[channel]);
+            let images = self.grad_images[channel].each_mut();
+            s.transpose(grads[channel].each_ref(), images);
+            let mut corners = [[0; LANES]; WINDOWS];
+            let winners = winners[channel]
+                .as_flattened()
+                .iter()
+                .zip(WINDOW_ROWS.as_flattened());
+            for (corner, (winner, first)) in corners.as_flattened_mut().iter_mut().zip(winners) {
+                *corner = first + (winner & 1) * POOL1_SIDE as u8 + (winner >> 1);
             }
-            s.transpose(
-                grads,
-                entries.each_mut().map(|image| &mut image.grad[window]),
-            );
-            s.transpose(
-                upper.each_ref(),
-                entries.each_mut().map(|image| &mut image.upper[window]),
-            );
-            s.transpose(
-                lower.each_ref(),
-                entries.each_mut().map(|image| &mut image.lower[window]),
-            );
-            transpose_bytes(
-                winners,
-                entries.each_mut().map(|image| &mut image.kernel[window]),
-            );
-            for image in entries.iter_mut() {
-                for (channel, kernel) in image.kernel[window].iter_mut().enumerate() {
-                    *kernel += 4 * channel as u8;
-                }
-            }
+            let images = self.corners[channel].each_mut();
+            transpose_bytes(corners.each_ref(), images);
         }
     }
 }
 
-/// A group's gradient by conv2's input.
+/// What the gradient by conv2's input keeps on its way: of the columns of four outputs, at each point.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Conv2GradScratch {
+    /// By the products. (A row too many, so that what is written together does not share a few places of the cache.)
+    products: [[[Lanes; C2]; CONV2_SIDE + 1]; POINTS],
+    /// By the values of the input.
+    values: [[[Lanes; C1]; POOL1_SIDE]; POINTS],
+}
+
+/// A group's gradient by conv2's input: its forward pass by [`winograd`]'s algorithm, backward.
+///
+/// # Numerics
+/// At each point a sum takes its terms by row of the kernel and channel of the output, fused.
 pub(super) struct Conv2GradInput<'a> {
-    pub table: &'a Table,
-    /// As many as there are images.
-    pub entries: &'a [Entries],
-    /// By pool1, as many; overwritten.
-    pub grad_input: &'a mut [Rows],
+    pub kernels: &'a Kernels<C1, C2>,
+    /// By conv2's pooled output before the sigmoid, `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`.
+    pub grad: &'a [Lanes; FLAT],
+    /// As `grad`.
+    pub winner: &'a [[u8; LANES]; FLAT],
+    /// What conv2 read.
+    pub pool1: &'a [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
+    /// By pool1 before the sigmoid; overwritten.
+    pub grad_pool1: &'a mut [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
+    /// By conv1's bias: the sum over windows; overwritten.
+    pub conv1_bias: &'a mut [Lanes; C1],
+    /// Overwritten.
+    pub scratch: &'a mut Conv2GradScratch,
 }
 
 impl Kernel for Conv2GradInput<'_> {
     type Output = ();
 
-    /// Two rows of the footprint for all images, then the next two, so that a small part of the table at a time stays in
-    /// the fastest cache. A row of pool1 gets the windows of one `y` each time.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self {
-            table,
-            entries,
-            grad_input,
-        } = self;
-        grad_input.fill(bytemuck::Zeroable::zeroed());
-        for (m, table) in table.middles.iter().enumerate() {
-            for (entries, rows) in entries.iter().zip(&mut *grad_input) {
-                if S::WIDE {
-                    middle::<S, 2>(s, table, entries, 1 + 2 * m, rows);
-                } else {
-                    middle::<S, 1>(s, table, entries, 1 + 2 * m, rows);
+        let Conv2GradScratch { products, values } = self.scratch;
+        let mut bias = [s.splat(0.0); C1];
+        for first in (0..CONV2_SIDE).step_by(OUTPUTS) {
+            for y in 0..POOL2_SIDE {
+                for o in 0..C2 {
+                    let at = (o * POOL2_SIDE + y) * POOL2_SIDE + first / POOL;
+                    let windows = [at, at + 1].map(|at| (&self.grad[at], &self.winner[at]));
+                    let mut products = products.each_mut().map(|rows| {
+                        let rows: &mut [_; POOL] =
+                            rows[POOL * y..].first_chunk_mut().expect("inside");
+                        rows.each_mut().map(|row| &mut row[o])
+                    });
+                    by_parts!(s, products_grad(windows, &mut products));
+                }
+            }
+            for ((products, kernels), values) in products.iter().zip(self.kernels).zip(&mut *values)
+            {
+                for (y, values) in values.iter_mut().enumerate() {
+                    let mut acc = [s.splat(0.0); C1];
+                    for i in 0..K {
+                        let outputs = &products[..CONV2_SIDE];
+                        let Some(row) = y.checked_sub(i).and_then(|row| outputs.get(row)) else {
+                            continue;
+                        };
+                        for (product, kernels) in row.iter().zip(kernels) {
+                            let product = s.load(product);
+                            for c in 0..C1 {
+                                acc[c] = s.mul_add(product, s.splat(kernels[c][i]), acc[c]);
+                            }
+                        }
+                    }
+                    for c in 0..C1 {
+                        s.store(acc[c], &mut values[c]);
+                    }
+                }
+            }
+            for (y, row) in self.grad_pool1.iter_mut().enumerate() {
+                for c in 0..C1 {
+                    let values = values.each_ref().map(|values| &values[y][c]);
+                    let columns: &mut [[Lanes; C1]; POINTS] =
+                        row[first..].first_chunk_mut().expect("inside");
+                    let mut inputs = columns.each_mut().map(|column| &mut column[c]);
+                    // Columns that the four outputs before read, too.
+                    let shared = if first > 0 { POINTS - OUTPUTS } else { 0 };
+                    by_parts!(s, add_inputs_grad(values, shared, &mut inputs));
                 }
             }
         }
-        for (entries, rows) in entries.iter().zip(grad_input) {
-            edges(s, &table.edge, entries, rows);
+        let outs = self.pool1.as_flattened().iter();
+        for (out, grad) in outs.zip(self.grad_pool1.as_flattened_mut()) {
+            for c in 0..C1 {
+                let by_sum = sigmoid_grad(s, s.load(&out[c]), s.load(&grad[c]));
+                bias[c] = s.add(bias[c], by_sum);
+                s.store(by_sum, &mut grad[c]);
+            }
+        }
+        for (bias, sum) in bias.into_iter().zip(self.conv1_bias) {
+            s.store(bias, sum);
         }
     }
 }
 
-/// Adds the rows `y` and `y + 1` of the footprints, summed over the channels: of `W` windows at a time, far enough apart
-/// not to share a row.
+/// The gradient by the products of two windows' rows at each point: part `n` of their lanes.
 #[inline(always)]
-fn middle<S: Simd, const W: usize>(
+fn products_grad<const N: usize, S: Lanewise<N>>(
     s: S,
-    table: &[[Lanes; HALVES]; 4 * C2],
-    entries: &Entries,
-    y: usize,
-    rows: &mut Rows,
+    n: usize,
+    windows: [(&Lanes, &[u8; LANES]); 2],
+    products: &mut [[&mut Lanes; POOL]; POINTS],
 ) {
-    for window in 0..WINDOWS / W {
-        let windows: [usize; W] = std::array::from_fn(|w| w * (WINDOWS / W) + window);
-        let mut acc = [[s.splat(0.0); HALVES]; W];
-        for channel in 0..C2 {
-            for w in 0..W {
-                let grad = s.splat(entries.grad[windows[w]][channel]);
-                let kernel = &table[usize::from(entries.kernel[windows[w]][channel])];
-                for v in 0..HALVES {
-                    acc[w][v] = s.mul_add(grad, s.load(&kernel[v]), acc[w][v]);
-                }
-            }
-        }
-        for w in 0..W {
-            let mut halves = [s.splat_half(0.0); 2 * HALVES];
-            for v in 0..HALVES {
-                [halves[2 * v], halves[2 * v + 1]] = s.halves(acc[w][v]);
-            }
-            let (first, second) = halves.split_at(HALVES);
-            add_row(s, rows, windows[w], y, first);
-            add_row(s, rows, windows[w], y + 1, second);
+    let [left, right] = windows;
+    let left = unpool(s, part(left.0, n), part(left.1, n));
+    let right = unpool(s, part(right.0, n), part(right.1, n));
+    for (y, ([a, b], [c, d])) in left.into_iter().zip(right).enumerate() {
+        let grads = winograd::products_grad(s, [a, b, c, d]);
+        for (grad, products) in grads.into_iter().zip(&mut *products) {
+            s.store(grad, part_mut(products[y], n));
         }
     }
 }
 
-/// Adds the first and the last row of the footprints, summed over the channels.
+/// The gradient by inputs in a row, added to that of the first `shared` of them: part `n` of their lanes.
 #[inline(always)]
-fn edges<S: Simd>(s: S, table: &[[HalfLanes; HALVES]; 4 * C2], entries: &Entries, rows: &mut Rows) {
-    for window in 0..WINDOWS {
-        let mut first = [s.splat_half(0.0); HALVES];
-        let mut last = [s.splat_half(0.0); HALVES];
-        for channel in 0..C2 {
-            let kernel = &table[usize::from(entries.kernel[window][channel])];
-            let upper = s.splat_half(entries.upper[window][channel]);
-            let lower = s.splat_half(entries.lower[window][channel]);
-            for v in 0..HALVES {
-                let kernel = s.load_half(&kernel[v]);
-                first[v] = s.mul_add_half(upper, kernel, first[v]);
-                last[v] = s.mul_add_half(lower, kernel, last[v]);
-            }
-        }
-        add_row(s, rows, window, 0, &first);
-        add_row(s, rows, window, FOOTPRINT - 1, &last);
+fn add_inputs_grad<const N: usize, S: Lanewise<N>>(
+    s: S,
+    n: usize,
+    values: [&Lanes; POINTS],
+    shared: usize,
+    inputs: &mut [&mut Lanes; POINTS],
+) {
+    let mut grads = [s.splat(0.0); POINTS];
+    for (grad, values) in grads.iter_mut().zip(values) {
+        *grad = s.load(part(values, n));
+    }
+    for (j, grad) in winograd::input_grad(s, grads).into_iter().enumerate() {
+        let to = part_mut(inputs[j], n);
+        let sum = if j < shared {
+            s.add(s.load(to), grad)
+        } else {
+            grad
+        };
+        s.store(sum, to);
     }
 }
 
-/// Adds row `y` of a window's footprint to the rows of pool1.
+/// The gradient by a window's four values, of which the winner's is not zero.
 #[inline(always)]
-fn add_row<S: Simd>(s: S, rows: &mut Rows, window: usize, y: usize, sums: &[S::Half]) {
-    let (y, x) = (
-        2 * (window / POOL2_SIDE) + y,
-        2 * (window % POOL2_SIDE) * C1,
-    );
-    let row: &mut [f32; FOOTPRINT_ROW] = rows.as_flattened_mut()[y * ROW1 + x..]
-        .first_chunk_mut()
-        .expect("the footprint fits");
-    for (to, &sum) in row.as_chunks_mut().0.iter_mut().zip(sums) {
-        s.store_half(s.add_half(s.load_half(to), sum), to);
-    }
+fn unpool<const N: usize, S: Lanewise<N>>(
+    s: S,
+    grad: &[f32; N],
+    winner: &[u8; N],
+) -> [[S::V; POOL]; POOL] {
+    let (grad, winner, zero) = (s.load(grad), s.load_bytes(winner), s.splat(0.0));
+    let lower = s.select_gt(winner, s.splat(1.0), grad, zero);
+    let upper = s.sub(grad, lower);
+    let right = [
+        s.select_gt(winner, zero, upper, zero),
+        s.select_gt(winner, s.splat(2.0), lower, zero),
+    ];
+    [
+        [s.sub(upper, right[0]), right[0]],
+        [s.sub(lower, right[1]), right[1]],
+    ]
 }
 
 /// Floats from one row of an image to the next: its columns in two cache lines, and in a third those once more from which
@@ -520,34 +488,33 @@ const WINDOW_CORNERS: [u16; POOL1] = {
     corners
 };
 
-/// What the gradient by conv1's parameters keeps of one image on its way.
+/// What the gradient by conv1's weight keeps of one image on its way.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Conv1Scratch {
     /// The image.
     rows: [[f32; PITCH]; SIDE],
-    /// Of each element of pool1, where the kernel lay that won.
+    /// Of each element of pool1, where the kernel lay that won; little-endian.
     corners: [u16; POOL1],
 }
 
-/// Adds one image's gradient by conv1's parameters.
+/// Adds one image's gradient by conv1's weight.
 ///
 /// # Numerics
 /// Each image's sum is taken over the windows in row order, fused, and added to the sum over images.
-pub(super) struct Conv1GradParams<'a> {
+pub(super) struct Conv1GradWeight<'a> {
     pub pixels: &'a Pixels,
-    pub pool1: &'a Rows,
     /// `(POOL1_SIDE, POOL1_SIDE, C1)`: which position of its window won.
     pub winner: &'a [u8; POOL1],
-    /// By pool1; left is the gradient by conv1's pooled output before the sigmoid.
-    pub grad: &'a mut Rows,
+    /// By conv1's pooled output before the sigmoid.
+    pub grad: &'a Rows,
     /// Overwritten.
     pub scratch: &'a mut Conv1Scratch,
     /// Added to.
     pub sums: &'a mut Sums,
 }
 
-impl Kernel for Conv1GradParams<'_> {
+impl Kernel for Conv1GradWeight<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -562,46 +529,40 @@ impl Kernel for Conv1GradParams<'_> {
         }
         let windows = WINDOW_CORNERS.iter().zip(self.winner);
         for (corner, (first, winner)) in corners.iter_mut().zip(windows) {
-            *corner = first + u16::from(winner >> 1) * PITCH as u16 + u16::from(winner & 1);
+            let corner_of_winner =
+                first + u16::from(winner >> 1) * PITCH as u16 + u16::from(winner & 1);
+            *corner = corner_of_winner.to_le();
         }
 
-        let mut bias = [s.splat(0.0); BIASES];
-        let pool1 = self.pool1.as_chunks::<BIASES>().0;
-        for (grad, pool1) in self.grad.as_chunks_mut::<BIASES>().0.iter_mut().zip(pool1) {
-            for n in 0..BIASES {
-                let by_input = sigmoid_grad(s, s.load(&pool1[n]), s.load(&grad[n]));
-                s.store(by_input, &mut grad[n]);
-                bias[n] = s.add(bias[n], by_input);
-            }
-        }
-        for (bias, sum) in bias.into_iter().zip(&mut self.sums.conv1_bias) {
-            s.store(s.add(s.load(sum), bias), sum);
-        }
-
+        let half = s.half();
         /// Channels at a time: enough sums for the multiply-adds not to wait for each other.
         const TILE: usize = 2;
         let grads = self.grad.as_flattened().as_chunks::<TILE>().0;
         let corners = corners.as_chunks::<TILE>().0;
         let tiles = self.sums.conv1_weight.as_chunks_mut::<TILE>().0;
         for (tile, sums) in tiles.iter_mut().enumerate() {
-            let mut acc = [[s.splat_half(0.0); K]; TILE];
+            let mut acc = [[half.splat(0.0); K]; TILE];
             for window in 0..POOL1 / C1 {
                 let at = window * (C1 / TILE) + tile;
+                // One load for both, as loads are what limits this loop.
+                let mut corners = u32::from_le(bytemuck::must_cast(corners[at]));
                 for t in 0..TILE {
-                    let grad = s.splat_half(grads[at][t]);
-                    let kernel: &[f32; KERNEL] = rows.as_flattened()[usize::from(corners[at][t])..]
+                    let grad = half.splat(grads[at][t]);
+                    let corner = usize::from(corners as u16);
+                    corners >>= 16;
+                    let kernel: &[f32; KERNEL] = rows.as_flattened()[corner..]
                         .first_chunk()
                         .expect("the kernel fits");
                     for i in 0..K {
                         let row = kernel[i * PITCH..].first_chunk().expect("within KERNEL");
-                        acc[t][i] = s.mul_add_half(grad, s.load_half(row), acc[t][i]);
+                        acc[t][i] = half.mul_add(grad, half.load(row), acc[t][i]);
                     }
                 }
             }
             for t in 0..TILE {
                 for i in 0..K {
-                    let sum = s.load_half(&sums[t][i]);
-                    s.store_half(s.add_half(sum, acc[t][i]), &mut sums[t][i]);
+                    let sum = half.load(&sums[t][i]);
+                    half.store(half.add(sum, acc[t][i]), &mut sums[t][i]);
                 }
             }
         }

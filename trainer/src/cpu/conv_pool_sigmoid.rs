@@ -1,31 +1,32 @@
 //! Convolution, max-pool and sigmoid of sixteen images in one, by [`winograd`]'s algorithm.
 //!
 //! Four outputs side by side are the upper or the lower halves of two of the pool's windows. Four columns are done from
-//! top to bottom before the next, and of them two rows of outputs at a time, so that little is stored on the way.
+//! top to bottom before the next, and of them two rows of outputs at a time, so that what is stored on the way stays in
+//! the fastest cache.
 
 use super::sigmoid::sigmoid;
-use super::simd::{Kernel, LANES, Lanes, Simd};
+use super::simd::{Kernel, LANES, Lanes, Lanewise, Simd, by_parts, part, part_mut};
 use super::winograd::{self, Kernels, OUTPUTS, POINTS};
 use bytemuck::Zeroable;
 use lenet_core::arch::{K, POOL};
 
 /// How an input of sixteen images is stored.
 pub(super) trait Stored {
-    /// Its lanes.
-    fn load<S: Simd>(&self, s: S) -> S::V;
+    /// A part of its lanes.
+    fn load<const N: usize, S: Lanewise<N>>(&self, s: S, n: usize) -> S::V;
 }
 
 impl Stored for Lanes {
     #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> S::V {
-        s.load(self)
+    fn load<const N: usize, S: Lanewise<N>>(&self, s: S, n: usize) -> S::V {
+        s.load(part(self, n))
     }
 }
 
 impl Stored for [u8; LANES] {
     #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> S::V {
-        s.load_bytes(self)
+    fn load<const N: usize, S: Lanewise<N>>(&self, s: S, n: usize) -> S::V {
+        s.load_bytes(part(self, n))
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) struct Scratch<const IN: usize, const OUT: usize, const SIDE: usize> 
     values: [[[Lanes; IN]; SIDE]; POINTS],
     /// Of the upper and the lower row of two windows, the sums at each point.
     sums: [[[Lanes; OUT]; POINTS]; POOL],
-    /// The outputs, which are more than there are registers.
+    /// The outputs.
     outputs: [[[Lanes; OUTPUTS]; OUT]; POOL],
 }
 
@@ -96,11 +97,17 @@ impl<
             sums,
             outputs,
         } = self.scratch;
+        let [channel, row, column] = self.strides;
         for first in (0..POOL * POOLED).step_by(OUTPUTS) {
-            for (y, row) in self.input.iter().enumerate() {
-                let columns = row[first..].first_chunk().expect("inside");
-                evaluate(s, columns, y, values);
+            for (y, inputs) in self.input.iter().enumerate() {
+                let inputs: &[[I; IN]; POINTS] = inputs[first..].first_chunk().expect("inside");
+                for c in 0..IN {
+                    let inputs = inputs.each_ref().map(|input| &input[c]);
+                    let mut values = values.each_mut().map(|values| &mut values[y][c]);
+                    by_parts!(s, evaluate(inputs, &mut values));
+                }
             }
+            let at = |o, y, x| o * channel + y * row + (first / POOL + x) * column;
             for y in 0..POOLED {
                 for (p, (kernels, values)) in self.kernels.iter().zip(&*values).enumerate() {
                     let rows = values[POOL * y..].first_chunk().expect("inside");
@@ -112,16 +119,27 @@ impl<
                     }
                 }
                 for (sums, outputs) in sums.iter().zip(&mut *outputs) {
-                    interpolate(s, sums, self.bias, outputs);
+                    for (o, outputs) in outputs.iter_mut().enumerate() {
+                        let sums = sums.each_ref().map(|sums| &sums[o]);
+                        by_parts!(s, interpolate(sums, self.bias[o], outputs));
+                    }
                 }
                 let [upper, lower] = &*outputs;
-                let [channel, row, column] = self.strides;
                 for o in 0..OUT {
                     for x in 0..OUTPUTS / POOL {
                         let [upper, lower] = [upper, lower].map(|row| &row[o].as_chunks().0[x]);
-                        let at = o * channel + y * row + (first / POOL + x) * column;
+                        let at = at(o, y, x);
                         let (out, winner) = (&mut self.out[at], &mut self.winner[at]);
-                        pool_sigmoid::<S, WINNER>(s, [upper, lower], out, winner);
+                        pool::<S, WINNER>(s, [upper, lower], out, winner);
+                    }
+                }
+            }
+            // Apart, as each is a long chain of operations, of which as many as possible must run side by side.
+            for y in 0..POOLED {
+                for x in 0..OUTPUTS / POOL {
+                    for o in 0..OUT {
+                        let out = &mut self.out[at(o, y, x)];
+                        s.store(sigmoid(s, s.load(out)), out);
                     }
                 }
             }
@@ -129,22 +147,20 @@ impl<
     }
 }
 
-/// The values at each point of row `y` of some columns.
+/// The values at each point of inputs in a row: part `n` of their lanes.
 #[inline(always)]
-fn evaluate<S: Simd, I: Stored, const IN: usize, const SIDE: usize>(
+fn evaluate<const N: usize, S: Lanewise<N>, I: Stored>(
     s: S,
-    columns: &[[I; IN]; POINTS],
-    y: usize,
-    values: &mut [[[Lanes; IN]; SIDE]; POINTS],
+    n: usize,
+    inputs: [&I; POINTS],
+    values: &mut [&mut Lanes; POINTS],
 ) {
-    for c in 0..IN {
-        let mut inputs = [s.splat(0.0); POINTS];
-        for (input, column) in inputs.iter_mut().zip(columns) {
-            *input = column[c].load(s);
-        }
-        for (value, values) in winograd::values(s, inputs).into_iter().zip(&mut *values) {
-            s.store(value, &mut values[y][c]);
-        }
+    let mut input = [s.splat(0.0); POINTS];
+    for (input, stored) in input.iter_mut().zip(inputs) {
+        *input = stored.load(s, n);
+    }
+    for (value, to) in winograd::values(s, input).into_iter().zip(values) {
+        s.store(value, part_mut(to, n));
     }
 }
 
@@ -181,29 +197,28 @@ fn multiply<S: Simd, const T: usize, const IN: usize, const OUT: usize>(
     }
 }
 
-/// The outputs of one row from the sums at each point.
+/// Outputs of one row from their sums at each point: part `n` of their lanes.
 #[inline(always)]
-fn interpolate<S: Simd, const OUT: usize>(
+fn interpolate<const N: usize, S: Lanewise<N>>(
     s: S,
-    sums: &[[Lanes; OUT]; POINTS],
-    bias: &[f32; OUT],
-    outputs: &mut [[Lanes; OUTPUTS]; OUT],
+    n: usize,
+    sums: [&Lanes; POINTS],
+    bias: f32,
+    outputs: &mut [Lanes; OUTPUTS],
 ) {
-    for o in 0..OUT {
-        let mut at = [s.splat(0.0); POINTS];
-        for (at, sums) in at.iter_mut().zip(sums) {
-            *at = s.load(&sums[o]);
-        }
-        let values = winograd::outputs(s, at, s.splat(bias[o]));
-        for (value, output) in values.into_iter().zip(&mut outputs[o]) {
-            s.store(value, output);
-        }
+    let mut at = [s.splat(0.0); POINTS];
+    for (at, sums) in at.iter_mut().zip(sums) {
+        *at = s.load(part(sums, n));
+    }
+    let values = winograd::outputs(s, at, s.splat(bias));
+    for (value, output) in values.into_iter().zip(outputs) {
+        s.store(value, part_mut(output, n));
     }
 }
 
-/// The sigmoid of the largest value of a window, and who that is.
+/// The largest value of a window, and who that is.
 #[inline(always)]
-fn pool_sigmoid<S: Simd, const WINNER: bool>(
+fn pool<S: Simd, const WINNER: bool>(
     s: S,
     [[a, b], [c, d]]: [&[Lanes; POOL]; POOL],
     out: &mut Lanes,
@@ -211,7 +226,7 @@ fn pool_sigmoid<S: Simd, const WINNER: bool>(
 ) {
     let [a, b, c, d] = [s.load(a), s.load(b), s.load(c), s.load(d)];
     let [upper, lower] = [s.max(b, a), s.max(d, c)];
-    s.store(sigmoid(s, s.max(lower, upper)), out);
+    s.store(s.max(lower, upper), out);
     if WINNER {
         let [zero, one] = [s.splat(0.0), s.splat(1.0)];
         let in_upper = s.select_gt(b, a, one, zero);

@@ -2,8 +2,8 @@
 
 use super::conv_pool_sigmoid::{self, ConvPoolSigmoid};
 use super::conv2d::{
-    Conv1GradParams, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradWeight, Entries,
-    KernelRows, POOL1, Rows, Sort, Sums, Table, Turn, WINDOWS, write_table,
+    Conv1GradWeight, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradScratch,
+    Conv2GradWeight, KernelRows, POOL1, Rows, Sort, Sums, Turn, TurnWinners, WINDOWS,
 };
 use super::linear::{Kept, Linear, Panel, Panels, turn};
 use super::loss::CrossEntropy;
@@ -24,7 +24,6 @@ use lenet_core::network::argmax;
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Convolutions {
-    table: Table,
     conv2: Kernels<C1, C2>,
     conv1: Kernels<1, C1>,
 }
@@ -38,7 +37,6 @@ impl Convolutions {
     ) {
         winograd::kernels(conv1_weight, 1.0 / f64::from(WHITE), &mut self.conv1);
         winograd::kernels(conv2_weight, 1.0, &mut self.conv2);
-        write_table(conv2_weight, &mut self.table);
     }
 }
 
@@ -137,10 +135,12 @@ struct Forward {
 pub(super) struct Scratch {
     groups: [Activations; TOGETHER],
     forward: Forward,
+    conv2_grad: Conv2GradScratch,
+    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
+    grad_pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
     // One image after the other:
     grad_pool2_images: [Panel; C2],
-    winner2_images: [[[u8; WINDOWS]; LANES]; C2],
-    entries2: [Entries; LANES],
+    corners2: [[[u8; WINDOWS]; LANES]; C2],
     pool1_images: [Rows; LANES],
     winner1_images: [[u8; POOL1]; LANES],
     grad_pool1_images: [Rows; LANES],
@@ -177,6 +177,9 @@ fn linear_back<const G: usize, const PANELS: usize, const IN: usize, const OUT: 
     }
 }
 
+/// Bytes that come from memory together.
+const CACHE_LINE: usize = 64;
+
 /// The images of the groups that go together.
 pub(super) struct Images<'a> {
     pub train: &'a Split,
@@ -187,6 +190,16 @@ pub(super) struct Images<'a> {
 }
 
 impl Images<'_> {
+    /// Reads a byte of each line of the cache that they fill, so that all are on their way before the first is used.
+    fn touch(&self) {
+        let images = self.train.images();
+        let lines = self
+            .indices
+            .iter()
+            .flat_map(|&index| images[index].as_flattened().iter().step_by(CACHE_LINE));
+        std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+    }
+
     /// The pixels of one of them.
     fn pixels(&self, index: usize) -> Pixels {
         let stored = &self.train.images()[index];
@@ -312,6 +325,7 @@ impl Network<'_> {
         clock: &mut Clock,
     ) {
         clock.start();
+        images.touch();
         let chunks = images.indices.chunks(LANES);
         for (indices, act) in chunks.clone().zip(&mut scratch.groups) {
             act.set_pixels(indices.len(), |n| images.pixels(indices[n]));
@@ -394,22 +408,19 @@ impl Network<'_> {
         isa.run(Sort {
             grad: &act.grad_pool2,
             winner: &act.winner2,
-            entries: &mut scratch.entries2,
             grad_images: &mut scratch.grad_pool2_images,
-            winner_images: &mut scratch.winner2_images,
+            corners: &mut scratch.corners2,
         });
         isa.run(Turn {
-            pool1: bytemuck::must_cast_ref(&act.pool1),
-            winner: bytemuck::must_cast_ref(&act.winner1),
-            pool1_images: &mut scratch.pool1_images,
-            winner_images: &mut scratch.winner1_images,
+            lanes: bytemuck::must_cast_ref(&act.pool1),
+            images: &mut scratch.pool1_images,
         });
         clock.lap(Phase::Turn);
         for (n, pool1) in scratch.pool1_images[..images].iter().enumerate() {
             isa.run(Conv2GradWeight {
                 pool1,
                 grad: &scratch.grad_pool2_images,
-                winner: &scratch.winner2_images,
+                corners: &scratch.corners2,
                 image: n,
                 rows: &mut scratch.kernel_rows,
                 sums,
@@ -417,17 +428,29 @@ impl Network<'_> {
         }
         clock.lap(Phase::Conv2GradWeight);
         isa.run(Conv2GradInput {
-            table: &prepared.convolutions.table,
-            entries: &scratch.entries2[..images],
-            grad_input: &mut scratch.grad_pool1_images[..images],
+            kernels: &prepared.convolutions.conv2,
+            grad: &act.grad_pool2,
+            winner: &act.winner2,
+            pool1: &act.pool1,
+            grad_pool1: &mut scratch.grad_pool1,
+            conv1_bias: &mut sums.conv1_bias,
+            scratch: &mut scratch.conv2_grad,
         });
         clock.lap(Phase::Conv2GradInput);
+        isa.run(Turn {
+            lanes: bytemuck::must_cast_ref(&scratch.grad_pool1),
+            images: &mut scratch.grad_pool1_images,
+        });
+        isa.run(TurnWinners {
+            lanes: bytemuck::must_cast_ref(&act.winner1),
+            images: &mut scratch.winner1_images,
+        });
+        clock.lap(Phase::Turn);
         for n in 0..images {
-            isa.run(Conv1GradParams {
+            isa.run(Conv1GradWeight {
                 pixels: &act.pixels[n],
-                pool1: &scratch.pool1_images[n],
                 winner: &scratch.winner1_images[n],
-                grad: &mut scratch.grad_pool1_images[n],
+                grad: &scratch.grad_pool1_images[n],
                 scratch: &mut scratch.conv1,
                 sums,
             });

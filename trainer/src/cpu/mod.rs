@@ -8,7 +8,7 @@
 //!     images -> bytes (28, 28, 16)                                    pixels.rs
 //!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs, winograd.rs
 //!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
-//!     gradients of the convolutions                                   conv2d.rs
+//!     gradients of the convolutions                                   conv2d.rs, winograd.rs
 //! for each block of rows of the weights, shared over the threads:
 //!     gradient summed over all images in order, then Adam at once     linear.rs, adam.rs
 //! with a mean: the parameters into it                                 adam.rs

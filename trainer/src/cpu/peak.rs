@@ -48,7 +48,7 @@ impl Chains {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(self, s: S) -> u64 {
         // Different values, unknown to the compiler, so that no chain is another's; they stay near 1.
-        let mut chains: [S::V; N] =
+        let mut chains: [_; N] =
             std::array::from_fn(|n| s.splat(black_box(1.0 + n as f32 / 100.0)));
         let (factor, term) = (s.splat(black_box(0.5)), s.splat(black_box(0.5)));
         for _ in 0..self.rounds {

@@ -4,7 +4,7 @@
 //! in the low bits, so that `2^n` is one integer addition to the exponent; `2^r` is a polynomial of degree five, fitted
 //! to the least relative error (1.1e-7) with its constant term held at 1, so that `exp(0)` is 1.
 
-use super::simd::{Kernel, Lanes, Simd};
+use super::simd::{Kernel, Lanes, Lanewise, Simd};
 
 /// `exp(-x)` is normal for `|x|` up to here, and beyond it a sigmoid no longer moves.
 const LIMIT: f32 = 87.0;
@@ -22,7 +22,7 @@ const POWERS: [f32; 5] = [
 /// `exp(-x)`, for `x` held to -87..=87; NaN stays NaN. Relative error at most 2e-7 where `|x| < 1`, and 4e-8 more for
 /// each 1 of `|x|`.
 #[inline(always)]
-pub(super) fn exp_neg<S: Simd>(s: S, x: S::V) -> S::V {
+pub(super) fn exp_neg<const N: usize, S: Lanewise<N>>(s: S, x: S::V) -> S::V {
     let round = s.splat(ROUND);
     let x = s.max(s.splat(-LIMIT), s.min(s.splat(LIMIT), x));
     let scale = s.splat(-std::f32::consts::LOG2_E);
@@ -37,7 +37,7 @@ pub(super) fn exp_neg<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// `1 / (1 + exp(-x))`
 #[inline(always)]
-pub(super) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+pub(super) fn sigmoid<const N: usize, S: Lanewise<N>>(s: S, x: S::V) -> S::V {
     let one = s.splat(1.0);
     s.div(one, s.add(one, exp_neg(s, x)))
 }
@@ -58,7 +58,7 @@ impl Kernel for Sigmoid<'_> {
 
 /// `grad * (out * (1 - out))`
 #[inline(always)]
-pub(super) fn sigmoid_grad<S: Simd>(s: S, out: S::V, grad: S::V) -> S::V {
+pub(super) fn sigmoid_grad<const N: usize, S: Lanewise<N>>(s: S, out: S::V, grad: S::V) -> S::V {
     s.mul(grad, s.mul(out, s.sub(s.splat(1.0), out)))
 }
 

@@ -1,26 +1,20 @@
 //! The vector type as two AVX registers of eight lanes, with AVX2 and fused multiply-add.
 
-use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
+use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, Twice};
 use std::arch::x86_64::*;
 
-/// The AVX2 version. A value exists only if [`detect`](Self::detect) saw AVX2 and FMA: the safety of every call below.
+/// One register. A value exists only if [`detect`](Avx2::detect) saw AVX2 and FMA: the safety of every call below.
 #[derive(Clone, Copy)]
-pub struct Avx2(());
+pub struct Avx2Half(());
 
-/// Lanes 0 to 7 and 8 to 15.
-#[derive(Clone, Copy)]
-pub struct Pair(__m256, __m256);
+/// The AVX2 version.
+pub type Avx2 = Twice<Avx2Half>;
 
 impl Avx2 {
     /// The version, if the CPU can run it.
     pub fn detect() -> Option<Self> {
         (std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"))
-            .then_some(Self(()))
-    }
-
-    #[inline(always)]
-    fn map2(self, a: Pair, b: Pair, f: impl Fn(__m256, __m256) -> __m256) -> Pair {
-        Pair(f(a.0, b.0), f(a.1, b.1))
+            .then_some(Twice(Avx2Half(())))
     }
 }
 
@@ -59,127 +53,106 @@ fn transpose4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     }
 }
 
+impl Lanewise<HALF> for Avx2Half {
+    type V = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &HalfLanes) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves; there are eight floats, and the load needs no alignment.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; HALF]) -> __m256 {
+        // SAFETY: the CPU has AVX2, as `self` proves; there are eight bytes, and the load needs no alignment.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, to: &mut HalfLanes) {
+        // SAFETY: the CPU has AVX, as `self` proves; there is room for eight floats, and the store needs no alignment.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: __m256, to: &mut [u8; HALF]) {
+        // SAFETY: the CPU has AVX2, as `self` proves; there is room for eight bytes, and the store needs no alignment.
+        unsafe {
+            let v = _mm256_cvttps_epi32(v);
+            let words =
+                _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_packus_epi16(words, words));
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the CPU has FMA, as `self` proves.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn select_gt(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn scale_exponent(self, x: __m256, t: __m256) -> __m256 {
+        // SAFETY: the CPU has AVX2, as `self` proves.
+        unsafe {
+            _mm256_castsi256_ps(_mm256_add_epi32(
+                _mm256_castps_si256(x),
+                _mm256_slli_epi32::<23>(_mm256_castps_si256(t)),
+            ))
+        }
+    }
+}
+
 impl Simd for Avx2 {
-    type V = Pair;
-    type Half = __m256;
+    type Half = Avx2Half;
     const WIDE: bool = false;
+
+    #[inline(always)]
+    fn half(self) -> Avx2Half {
+        self.0
+    }
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: the CPU has both features, as `self` proves.
         unsafe { run(self, kernel) }
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe { Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
-    }
-    #[inline(always)]
-    fn load(self, from: &Lanes) -> Pair {
-        let (low, high) = from.split_at(8);
-        // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the load needs no alignment.
-        unsafe {
-            Pair(
-                _mm256_loadu_ps(low.as_ptr()),
-                _mm256_loadu_ps(high.as_ptr()),
-            )
-        }
-    }
-    #[inline(always)]
-    fn load_bytes(self, from: &[u8; LANES]) -> Pair {
-        // SAFETY: the CPU has AVX2, as `self` proves; there are sixteen bytes, and the load needs no alignment.
-        unsafe {
-            let bytes = _mm_loadu_si128(from.as_ptr().cast());
-            Pair(
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))),
-            )
-        }
-    }
-    #[inline(always)]
-    fn store(self, v: Pair, to: &mut Lanes) {
-        let (low, high) = to.split_at_mut(8);
-        // SAFETY: the CPU has AVX, as `self` proves; each half has eight floats, and the store needs no alignment.
-        unsafe {
-            _mm256_storeu_ps(low.as_mut_ptr(), v.0);
-            _mm256_storeu_ps(high.as_mut_ptr(), v.1);
-        }
-    }
-    #[inline(always)]
-    fn store_bytes(self, v: Pair, to: &mut [u8; LANES]) {
-        // SAFETY: the CPU has AVX2, as `self` proves; there is room for sixteen bytes, and the store needs no alignment.
-        unsafe {
-            // Packing works in halves of a register: lanes 0-3, 8-11, 4-7, 12-15, put in order before the last pack.
-            let packed = _mm256_packs_epi32(_mm256_cvttps_epi32(v.0), _mm256_cvttps_epi32(v.1));
-            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
-            let (low, high) = (
-                _mm256_castsi256_si128(ordered),
-                _mm256_extracti128_si256::<1>(ordered),
-            );
-            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_packus_epi16(low, high));
-        }
-    }
-
-    #[inline(always)]
-    fn add(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        self.map2(a, b, |a, b| unsafe { _mm256_add_ps(a, b) })
-    }
-    #[inline(always)]
-    fn sub(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        self.map2(a, b, |a, b| unsafe { _mm256_sub_ps(a, b) })
-    }
-    #[inline(always)]
-    fn mul(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        self.map2(a, b, |a, b| unsafe { _mm256_mul_ps(a, b) })
-    }
-    #[inline(always)]
-    fn div(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        self.map2(a, b, |a, b| unsafe { _mm256_div_ps(a, b) })
-    }
-    #[inline(always)]
-    fn mul_add(self, a: Pair, b: Pair, c: Pair) -> Pair {
-        // SAFETY: the CPU has FMA, as `self` proves.
-        unsafe {
-            Pair(
-                _mm256_fmadd_ps(a.0, b.0, c.0),
-                _mm256_fmadd_ps(a.1, b.1, c.1),
-            )
-        }
-    }
-    #[inline(always)]
-    fn max(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        self.map2(a, b, |a, b| unsafe { _mm256_max_ps(a, b) })
-    }
-    #[inline(always)]
-    fn min(self, a: Pair, b: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        self.map2(a, b, |a, b| unsafe { _mm256_min_ps(a, b) })
-    }
-    #[inline(always)]
-    fn select_gt(self, a: Pair, b: Pair, x: Pair, y: Pair) -> Pair {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe {
-            Pair(
-                _mm256_blendv_ps(y.0, x.0, _mm256_cmp_ps::<_CMP_GT_OQ>(a.0, b.0)),
-                _mm256_blendv_ps(y.1, x.1, _mm256_cmp_ps::<_CMP_GT_OQ>(a.1, b.1)),
-            )
-        }
-    }
-    #[inline(always)]
-    fn scale_exponent(self, x: Pair, t: Pair) -> Pair {
-        // SAFETY: the CPU has AVX2, as `self` proves.
-        self.map2(x, t, |x, t| unsafe {
-            _mm256_castsi256_ps(_mm256_add_epi32(
-                _mm256_castps_si256(x),
-                _mm256_slli_epi32::<23>(_mm256_castps_si256(t)),
-            ))
-        })
-    }
     #[inline(always)]
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
         // The halves of a register are filled from rows four apart, so that nothing has to cross from one half to the
@@ -200,35 +173,5 @@ impl Simd for Avx2 {
                 }
             }
         }
-    }
-
-    #[inline(always)]
-    fn halves(self, v: Pair) -> [__m256; 2] {
-        [v.0, v.1]
-    }
-    #[inline(always)]
-    fn splat_half(self, x: f32) -> __m256 {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe { _mm256_set1_ps(x) }
-    }
-    #[inline(always)]
-    fn load_half(self, from: &HalfLanes) -> __m256 {
-        // SAFETY: the CPU has AVX, as `self` proves; there are eight floats, and the load needs no alignment.
-        unsafe { _mm256_loadu_ps(from.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store_half(self, v: __m256, to: &mut HalfLanes) {
-        // SAFETY: the CPU has AVX, as `self` proves; there is room for eight floats, and the store needs no alignment.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
-    }
-    #[inline(always)]
-    fn add_half(self, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: the CPU has AVX, as `self` proves.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add_half(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        // SAFETY: the CPU has FMA, as `self` proves.
-        unsafe { _mm256_fmadd_ps(a, b, c) }
     }
 }

@@ -1,12 +1,12 @@
 //! The vector type as one AVX-512 register of sixteen lanes; half vectors are those of AVX2.
 
-use super::avx2::Avx2;
-use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
+use super::avx2::{Avx2, Avx2Half};
+use super::{Kernel, LANES, Lanes, Lanewise, Simd};
 use std::arch::x86_64::*;
 
 /// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F: the safety of every call below.
 #[derive(Clone, Copy)]
-pub struct Avx512(Avx2);
+pub struct Avx512(Avx2Half);
 
 impl Avx512 {
     /// The version, if the CPU can run it.
@@ -14,7 +14,7 @@ impl Avx512 {
         if !std::arch::is_x86_feature_detected!("avx512f") {
             return None;
         }
-        Avx2::detect().map(Self)
+        Avx2::detect().map(|avx2| Self(avx2.half()))
     }
 }
 
@@ -56,15 +56,8 @@ fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
     }
 }
 
-impl Simd for Avx512 {
+impl Lanewise<LANES> for Avx512 {
     type V = __m512;
-    type Half = __m256;
-    const WIDE: bool = true;
-
-    fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the CPU has the features, as `self` proves.
-        unsafe { run(self, kernel) }
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -145,6 +138,22 @@ impl Simd for Avx512 {
             ))
         }
     }
+}
+
+impl Simd for Avx512 {
+    type Half = Avx2Half;
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn half(self) -> Avx2Half {
+        self.0
+    }
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the CPU has the features, as `self` proves.
+        unsafe { run(self, kernel) }
+    }
+
     #[inline(always)]
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
         let mut to = to.into_iter();
@@ -159,34 +168,5 @@ impl Simd for Avx512 {
                 self.store(v, to);
             }
         }
-    }
-
-    #[inline(always)]
-    fn halves(self, v: __m512) -> [__m256; 2] {
-        // SAFETY: the CPU has AVX-512F, as `self` proves.
-        unsafe {
-            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
-            [_mm512_castps512_ps256(v), _mm256_castpd_ps(high)]
-        }
-    }
-    #[inline(always)]
-    fn splat_half(self, x: f32) -> __m256 {
-        self.0.splat_half(x)
-    }
-    #[inline(always)]
-    fn load_half(self, from: &HalfLanes) -> __m256 {
-        self.0.load_half(from)
-    }
-    #[inline(always)]
-    fn store_half(self, v: __m256, to: &mut HalfLanes) {
-        self.0.store_half(v, to);
-    }
-    #[inline(always)]
-    fn add_half(self, a: __m256, b: __m256) -> __m256 {
-        self.0.add_half(a, b)
-    }
-    #[inline(always)]
-    fn mul_add_half(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        self.0.mul_add_half(a, b, c)
     }
 }

@@ -29,32 +29,50 @@ pub type Lanes = [f32; LANES];
 /// Lanes of a half vector.
 pub const HALF: usize = LANES / 2;
 
-/// Half a vector in memory: for what is one image's, and too short for a whole one.
+/// Half a vector in memory.
 pub type HalfLanes = [f32; HALF];
 
-/// A version of the vector type.
-pub trait Simd: Copy {
-    /// Sixteen f32 in registers.
+/// Part `n` of sixteen lanes: all of them, or a half.
+#[inline(always)]
+pub(super) fn part<T, const N: usize>(lanes: &[T; LANES], n: usize) -> &[T; N] {
+    &lanes.as_chunks().0[n]
+}
+
+/// As [`part`].
+#[inline(always)]
+pub(super) fn part_mut<T, const N: usize>(lanes: &mut [T; LANES], n: usize) -> &mut [T; N] {
+    &mut lanes.as_chunks_mut().0[n]
+}
+
+/// Calls a function of a [`Lanewise`], a part's number and what follows: for all lanes at once where their registers
+/// suffice, else for one half and then the other. The first argument is a [`Simd`] of type `S`.
+macro_rules! by_parts {
+    ($simd:ident, $function:ident($($argument:expr),*)) => {
+        if S::WIDE {
+            $function($simd, 0, $($argument),*);
+        } else {
+            $function($simd.half(), 0, $($argument),*);
+            $function($simd.half(), 1, $($argument),*);
+        }
+    };
+}
+pub(super) use by_parts;
+
+/// Arithmetic on vectors of `N` lanes.
+pub trait Lanewise<const N: usize>: Copy {
+    /// The lanes in registers.
     type V: Copy;
-    /// Eight f32 in registers.
-    type Half: Copy;
-
-    /// Whether 24 accumulators and their operands fit the registers at once; six always do.
-    const WIDE: bool;
-
-    /// Runs a kernel compiled for this version.
-    fn run<K: Kernel>(self, kernel: K) -> K::Output;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
     /// The lanes in memory.
-    fn load(self, from: &Lanes) -> Self::V;
+    fn load(self, from: &[f32; N]) -> Self::V;
     /// Bytes as numbers, exactly.
-    fn load_bytes(self, from: &[u8; LANES]) -> Self::V;
+    fn load_bytes(self, from: &[u8; N]) -> Self::V;
     /// Writes the lanes.
-    fn store(self, v: Self::V, to: &mut Lanes);
+    fn store(self, v: Self::V, to: &mut [f32; N]);
     /// Writes whole numbers in 0..=255 as bytes.
-    fn store_bytes(self, v: Self::V, to: &mut [u8; LANES]);
+    fn store_bytes(self, v: Self::V, to: &mut [u8; N]);
 
     /// `a + b`
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -76,22 +94,115 @@ pub trait Simd: Copy {
     ///
     /// With the integer `n` in the low bits of `t`, and `x` and the result normal, that is `x * 2^n`.
     fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V;
+}
+
+/// A version of the vector type.
+pub trait Simd: Lanewise<LANES> {
+    /// Half vectors: for what is one image's and too short for a whole one, and where a step has more values than whole
+    /// registers.
+    type Half: Lanewise<HALF>;
+
+    /// Whether 24 accumulators and their operands fit the registers at once; six always do, or twelve halves.
+    const WIDE: bool;
+
+    /// The arithmetic on half vectors.
+    fn half(self) -> Self::Half;
+
+    /// Runs a kernel compiled for this version.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
 
     /// `to[j][i] = from[i][j]`
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]);
+}
 
-    /// The lower lanes and the upper ones.
-    fn halves(self, v: Self::V) -> [Self::Half; 2];
-    /// `x` in every lane.
-    fn splat_half(self, x: f32) -> Self::Half;
-    /// The lanes in memory.
-    fn load_half(self, from: &HalfLanes) -> Self::Half;
-    /// Writes the lanes.
-    fn store_half(self, v: Self::Half, to: &mut HalfLanes);
-    /// `a + b`
-    fn add_half(self, a: Self::Half, b: Self::Half) -> Self::Half;
-    /// `a * b + c`, rounded once.
-    fn mul_add_half(self, a: Self::Half, b: Self::Half, c: Self::Half) -> Self::Half;
+/// Two half vectors as a whole one.
+#[derive(Clone, Copy)]
+pub struct Twice<H>(H);
+
+impl<H: Lanewise<HALF>> Twice<H> {
+    #[inline(always)]
+    fn map2(
+        self,
+        [a, c]: [H::V; 2],
+        [b, d]: [H::V; 2],
+        f: impl Fn(H, H::V, H::V) -> H::V,
+    ) -> [H::V; 2] {
+        [f(self.0, a, b), f(self.0, c, d)]
+    }
+}
+
+impl<H: Lanewise<HALF>> Lanewise<LANES> for Twice<H> {
+    type V = [H::V; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [self.0.splat(x), self.0.splat(x)]
+    }
+    #[inline(always)]
+    fn load(self, from: &Lanes) -> Self::V {
+        let halves = from.as_chunks().0;
+        [self.0.load(&halves[0]), self.0.load(&halves[1])]
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; LANES]) -> Self::V {
+        let halves = from.as_chunks().0;
+        [self.0.load_bytes(&halves[0]), self.0.load_bytes(&halves[1])]
+    }
+    #[inline(always)]
+    fn store(self, [low, high]: Self::V, to: &mut Lanes) {
+        let halves = to.as_chunks_mut().0;
+        self.0.store(low, &mut halves[0]);
+        self.0.store(high, &mut halves[1]);
+    }
+    #[inline(always)]
+    fn store_bytes(self, [low, high]: Self::V, to: &mut [u8; LANES]) {
+        let halves = to.as_chunks_mut().0;
+        self.0.store_bytes(low, &mut halves[0]);
+        self.0.store_bytes(high, &mut halves[1]);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        self.map2(a, b, H::add)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        self.map2(a, b, H::sub)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        self.map2(a, b, H::mul)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        self.map2(a, b, H::div)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        [
+            self.0.mul_add(a[0], b[0], c[0]),
+            self.0.mul_add(a[1], b[1], c[1]),
+        ]
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        self.map2(a, b, H::max)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        self.map2(a, b, H::min)
+    }
+    #[inline(always)]
+    fn select_gt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+        [
+            self.0.select_gt(a[0], b[0], x[0], y[0]),
+            self.0.select_gt(a[1], b[1], x[1], y[1]),
+        ]
+    }
+    #[inline(always)]
+    fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V {
+        self.map2(x, t, H::scale_exponent)
+    }
 }
 
 /// Work written once for every version.
@@ -219,91 +330,6 @@ mod tests {
 
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Vec<u32> {
-            let tiny = f32::MIN_POSITIVE;
-            let a: Lanes = [
-                0.0,
-                -0.0,
-                1.0,
-                -1.0,
-                1.5,
-                3.0,
-                1e30,
-                -1e-30,
-                tiny,
-                0.1,
-                2.5,
-                -7.25,
-                100.0,
-                1e-7,
-                8_388_608.0,
-                0.3,
-            ];
-            let b: Lanes = [
-                -0.0,
-                0.0,
-                1.0,
-                1.0,
-                0.1,
-                -3.0,
-                1e30,
-                1e-30,
-                0.5,
-                0.1,
-                1.0,
-                3.0,
-                -0.7,
-                1e7,
-                0.5,
-                f32::NAN,
-            ];
-            let c: Lanes = std::array::from_fn(|i| i as f32 * 0.37 - 2.0);
-            let bytes: [u8; LANES] = std::array::from_fn(|i| (i * 17) as u8);
-            let (va, vb, vc) = (s.load(&a), s.load(&b), s.load(&c));
-            // 1.5 * 2^23 plus small integers: what `scale_exponent` is for.
-            let t: Lanes = std::array::from_fn(|i| 12_582_912.0 + (i as f32 - 8.0));
-            let mut out = Vec::new();
-            for v in [
-                s.splat(0.1),
-                s.load_bytes(&bytes),
-                s.add(va, vb),
-                s.sub(va, vb),
-                s.mul(va, vb),
-                s.div(va, vc),
-                s.mul_add(va, vb, vc),
-                s.max(va, vb),
-                s.max(vb, va),
-                s.min(va, vb),
-                s.min(vb, va),
-                s.select_gt(va, vb, vc, va),
-                s.scale_exponent(vc, s.load(&t)),
-            ] {
-                let mut lanes = [0.0; LANES];
-                s.store(v, &mut lanes);
-                // NaN has many bit patterns, and which one comes out is the hardware's choice.
-                out.extend(lanes.map(|x| {
-                    if x.is_nan() {
-                        f32::NAN.to_bits()
-                    } else {
-                        x.to_bits()
-                    }
-                }));
-            }
-            let [low, high] = s.halves(vc);
-            let [a, b, c] = [a, b, c].map(|x| s.load_half(x.first_chunk().unwrap()));
-            for v in [
-                low,
-                high,
-                s.splat_half(0.1),
-                s.add_half(a, b),
-                s.mul_add_half(a, b, c),
-            ] {
-                let mut lanes = [0.0; HALF];
-                s.store_half(v, &mut lanes);
-                out.extend(lanes.map(f32::to_bits));
-            }
-            let mut stored = [0; LANES];
-            s.store_bytes(s.load_bytes(&bytes), &mut stored);
-            assert_eq!(stored, bytes);
             let block: [Lanes; LANES] =
                 std::array::from_fn(|i| std::array::from_fn(|j| (i * LANES + j) as f32));
             let mut transposed = [[0.0; LANES]; LANES];
@@ -311,8 +337,87 @@ mod tests {
             for (i, row) in transposed.iter().enumerate() {
                 assert_eq!(*row, std::array::from_fn(|j| (j * LANES + i) as f32));
             }
-            out
+            let halves = [0, 1].map(|part| lanewise(s.half(), part));
+            [lanewise(s, 0), halves.concat()].concat()
         }
+    }
+
+    #[inline(always)]
+    fn lanewise<const N: usize, S: Lanewise<N>>(s: S, n: usize) -> Vec<u32> {
+        let tiny = f32::MIN_POSITIVE;
+        let a: Lanes = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            1.5,
+            3.0,
+            1e30,
+            -1e-30,
+            tiny,
+            0.1,
+            2.5,
+            -7.25,
+            100.0,
+            1e-7,
+            8_388_608.0,
+            0.3,
+        ];
+        let b: Lanes = [
+            -0.0,
+            0.0,
+            1.0,
+            1.0,
+            0.1,
+            -3.0,
+            1e30,
+            1e-30,
+            0.5,
+            0.1,
+            1.0,
+            3.0,
+            -0.7,
+            1e7,
+            0.5,
+            f32::NAN,
+        ];
+        let c: Lanes = std::array::from_fn(|i| i as f32 * 0.37 - 2.0);
+        let bytes: [u8; LANES] = std::array::from_fn(|i| (i * 17) as u8);
+        let [va, vb, vc] = [a, b, c].map(|lanes| s.load(part(&lanes, n)));
+        let bytes = *part(&bytes, n);
+        // 1.5 * 2^23 plus small integers: what `scale_exponent` is for.
+        let t: Lanes = std::array::from_fn(|i| 12_582_912.0 + (i as f32 - 8.0));
+        let mut out = Vec::new();
+        for v in [
+            s.splat(0.1),
+            s.load_bytes(&bytes),
+            s.add(va, vb),
+            s.sub(va, vb),
+            s.mul(va, vb),
+            s.div(va, vc),
+            s.mul_add(va, vb, vc),
+            s.max(va, vb),
+            s.max(vb, va),
+            s.min(va, vb),
+            s.min(vb, va),
+            s.select_gt(va, vb, vc, va),
+            s.scale_exponent(vc, s.load(part(&t, n))),
+        ] {
+            let mut lanes = [0.0; N];
+            s.store(v, &mut lanes);
+            // NaN has many bit patterns, and which one comes out is the hardware's choice.
+            out.extend(lanes.map(|x| {
+                if x.is_nan() {
+                    f32::NAN.to_bits()
+                } else {
+                    x.to_bits()
+                }
+            }));
+        }
+        let mut stored = [0; N];
+        s.store_bytes(s.load_bytes(&bytes), &mut stored);
+        assert_eq!(stored, bytes);
+        out
     }
 
     #[test]

@@ -1,30 +1,29 @@
 //! The vector type as four NEON registers of four lanes.
 
-use super::{HalfLanes, Kernel, LANES, Lanes, Simd};
+use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, Twice};
 use std::arch::aarch64::*;
 
-/// The NEON version. A value exists only if [`detect`](Self::detect) saw NEON: the safety of every call below.
+/// Two registers. A value exists only if [`detect`](Neon::detect) saw NEON: the safety of every call below.
 #[derive(Clone, Copy)]
-pub struct Neon(());
+pub struct NeonHalf(());
 
-/// Lanes 0 to 3, 4 to 7, 8 to 11, 12 to 15.
-type Four = [float32x4_t; 4];
+/// The NEON version.
+pub type Neon = Twice<NeonHalf>;
+
+/// Lanes 0 to 3, 4 to 7.
+type Two = [float32x4_t; 2];
 
 impl Neon {
     /// The version, if the CPU can run it.
     pub fn detect() -> Option<Self> {
-        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Twice(NeonHalf(())))
     }
+}
 
+impl NeonHalf {
     #[inline(always)]
-    fn map2(self, a: Four, b: Four, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Four {
-        std::array::from_fn(|i| f(a[i], b[i]))
-    }
-
-    #[inline(always)]
-    fn load4(self, from: &[f32; 4]) -> float32x4_t {
-        // SAFETY: the CPU has NEON, as `self` proves; there are four floats.
-        unsafe { vld1q_f32(from.as_ptr()) }
+    fn map2(self, a: Two, b: Two, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Two {
+        [f(a[0], b[0]), f(a[1], b[1])]
     }
 }
 
@@ -33,98 +32,93 @@ fn run<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-impl Simd for Neon {
-    type V = Four;
-    type Half = [float32x4_t; 2];
-    const WIDE: bool = false;
-
-    fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the CPU has the feature, as `self` proves.
-        unsafe { run(self, kernel) }
-    }
+impl Lanewise<HALF> for NeonHalf {
+    type V = Two;
 
     #[inline(always)]
-    fn splat(self, x: f32) -> Four {
+    fn splat(self, x: f32) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
-        [unsafe { vdupq_n_f32(x) }; 4]
+        [unsafe { vdupq_n_f32(x) }; 2]
     }
     #[inline(always)]
-    fn load(self, from: &Lanes) -> Four {
+    fn load(self, from: &HalfLanes) -> Two {
         let quarters = from.as_chunks::<4>().0;
-        std::array::from_fn(|i| self.load4(&quarters[i]))
-    }
-    #[inline(always)]
-    fn load_bytes(self, from: &[u8; LANES]) -> Four {
-        // SAFETY: the CPU has NEON, as `self` proves; there are sixteen bytes.
+        // SAFETY: the CPU has NEON, as `self` proves; there are four floats each.
         unsafe {
-            let bytes = vld1q_u8(from.as_ptr());
-            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
             [
-                vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))),
-                vcvtq_f32_u32(vmovl_high_u16(low)),
-                vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))),
-                vcvtq_f32_u32(vmovl_high_u16(high)),
+                vld1q_f32(quarters[0].as_ptr()),
+                vld1q_f32(quarters[1].as_ptr()),
             ]
         }
     }
     #[inline(always)]
-    fn store(self, v: Four, to: &mut Lanes) {
+    fn load_bytes(self, from: &[u8; HALF]) -> Two {
+        // SAFETY: the CPU has NEON, as `self` proves; there are eight bytes.
+        unsafe {
+            let words = vmovl_u8(vld1_u8(from.as_ptr()));
+            [
+                vcvtq_f32_u32(vmovl_u16(vget_low_u16(words))),
+                vcvtq_f32_u32(vmovl_high_u16(words)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: Two, to: &mut HalfLanes) {
         for (v, to) in v.into_iter().zip(to.as_chunks_mut::<4>().0) {
             // SAFETY: the CPU has NEON, as `self` proves; there is room for four floats.
             unsafe { vst1q_f32(to.as_mut_ptr(), v) }
         }
     }
     #[inline(always)]
-    fn store_bytes(self, v: Four, to: &mut [u8; LANES]) {
-        // SAFETY: the CPU has NEON, as `self` proves; there is room for sixteen bytes.
+    fn store_bytes(self, v: Two, to: &mut [u8; HALF]) {
+        // SAFETY: the CPU has NEON, as `self` proves; there is room for eight bytes.
         unsafe {
-            let [a, b, c, d] = v.map(|v| vmovn_u32(vcvtq_u32_f32(v)));
-            let (low, high) = (vmovn_u16(vcombine_u16(a, b)), vmovn_u16(vcombine_u16(c, d)));
-            vst1q_u8(to.as_mut_ptr(), vcombine_u8(low, high));
+            let [low, high] = v.map(|v| vmovn_u32(vcvtq_u32_f32(v)));
+            vst1_u8(to.as_mut_ptr(), vmovn_u16(vcombine_u16(low, high)));
         }
     }
 
     #[inline(always)]
-    fn add(self, a: Four, b: Four) -> Four {
+    fn add(self, a: Two, b: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         self.map2(a, b, |a, b| unsafe { vaddq_f32(a, b) })
     }
     #[inline(always)]
-    fn sub(self, a: Four, b: Four) -> Four {
+    fn sub(self, a: Two, b: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         self.map2(a, b, |a, b| unsafe { vsubq_f32(a, b) })
     }
     #[inline(always)]
-    fn mul(self, a: Four, b: Four) -> Four {
+    fn mul(self, a: Two, b: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         self.map2(a, b, |a, b| unsafe { vmulq_f32(a, b) })
     }
     #[inline(always)]
-    fn div(self, a: Four, b: Four) -> Four {
+    fn div(self, a: Two, b: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         self.map2(a, b, |a, b| unsafe { vdivq_f32(a, b) })
     }
     #[inline(always)]
-    fn mul_add(self, a: Four, b: Four, c: Four) -> Four {
+    fn mul_add(self, a: Two, b: Two, c: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }
     // By comparison, as the instructions for it treat NaN and zeros otherwise.
     #[inline(always)]
-    fn max(self, a: Four, b: Four) -> Four {
+    fn max(self, a: Two, b: Two) -> Two {
         self.select_gt(a, b, a, b)
     }
     #[inline(always)]
-    fn min(self, a: Four, b: Four) -> Four {
+    fn min(self, a: Two, b: Two) -> Two {
         self.select_gt(b, a, a, b)
     }
     #[inline(always)]
-    fn select_gt(self, a: Four, b: Four, x: Four, y: Four) -> Four {
+    fn select_gt(self, a: Two, b: Two, x: Two, y: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         std::array::from_fn(|i| unsafe { vbslq_f32(vcgtq_f32(a[i], b[i]), x[i], y[i]) })
     }
     #[inline(always)]
-    fn scale_exponent(self, x: Four, t: Four) -> Four {
+    fn scale_exponent(self, x: Two, t: Two) -> Two {
         // SAFETY: the CPU has NEON, as `self` proves.
         self.map2(x, t, |x, t| unsafe {
             vreinterpretq_f32_u32(vaddq_u32(
@@ -133,47 +127,26 @@ impl Simd for Neon {
             ))
         })
     }
+}
+
+impl Simd for Neon {
+    type Half = NeonHalf;
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn half(self) -> NeonHalf {
+        self.0
+    }
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the CPU has the feature, as `self` proves.
+        unsafe { run(self, kernel) }
+    }
+
     #[inline(always)]
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
         for (j, to) in to.into_iter().enumerate() {
             *to = std::array::from_fn(|i| from[i][j]);
         }
-    }
-
-    #[inline(always)]
-    fn halves(self, [a, b, c, d]: Four) -> [[float32x4_t; 2]; 2] {
-        [[a, b], [c, d]]
-    }
-    #[inline(always)]
-    fn splat_half(self, x: f32) -> [float32x4_t; 2] {
-        // SAFETY: the CPU has NEON, as `self` proves.
-        [unsafe { vdupq_n_f32(x) }; 2]
-    }
-    #[inline(always)]
-    fn load_half(self, from: &HalfLanes) -> [float32x4_t; 2] {
-        let quarters = from.as_chunks::<4>().0;
-        std::array::from_fn(|i| self.load4(&quarters[i]))
-    }
-    #[inline(always)]
-    fn store_half(self, v: [float32x4_t; 2], to: &mut HalfLanes) {
-        for (v, to) in v.into_iter().zip(to.as_chunks_mut::<4>().0) {
-            // SAFETY: the CPU has NEON, as `self` proves; there is room for four floats.
-            unsafe { vst1q_f32(to.as_mut_ptr(), v) }
-        }
-    }
-    #[inline(always)]
-    fn add_half(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
-        // SAFETY: the CPU has NEON, as `self` proves.
-        std::array::from_fn(|i| unsafe { vaddq_f32(a[i], b[i]) })
-    }
-    #[inline(always)]
-    fn mul_add_half(
-        self,
-        a: [float32x4_t; 2],
-        b: [float32x4_t; 2],
-        c: [float32x4_t; 2],
-    ) -> [float32x4_t; 2] {
-        // SAFETY: the CPU has NEON, as `self` proves.
-        std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }
 }
