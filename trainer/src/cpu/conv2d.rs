@@ -199,11 +199,10 @@ impl Kernel for Conv2GradWeight<'_> {
 fn copy_rows<S: Simd>(s: S, pool1: &Rows, rows: &mut KernelRows) {
     let pool1 = pool1.as_flattened();
     for (x, rows) in rows.iter_mut().enumerate() {
-        for (y, row) in rows.iter_mut().enumerate() {
-            let from: &[f32; ROW * LANES] = pool1[y * ROW1 + x * C1..]
-                .first_chunk()
-                .expect("pool1 is padded");
-            for (from, to) in from.as_chunks::<LANES>().0.iter().zip(row) {
+        // One for each row: pool1 is padded.
+        let inputs = pool1[x * C1..].windows(ROW * LANES).step_by(ROW1);
+        for (inputs, row) in inputs.zip(rows) {
+            for (from, to) in inputs.as_chunks::<LANES>().0.iter().zip(row) {
                 s.store(s.load(from), to);
             }
         }
