@@ -207,7 +207,7 @@ fn phases(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!(
-        "{}\n(multiply-adds of the definition, through the winners of the pools; the convolutions forward execute 0.4 of theirs)",
+        "{}\n(multiply-adds of the definition, through the winners of the pools; the convolutions forward execute 0.4 of theirs,\nconv2 backward by its input 1.6)",
         table.trim_fmt()
     )
 }

@@ -300,15 +300,9 @@ impl Kernel for Sort<'_> {
     }
 }
 
-/// What the gradient by conv2's input keeps on its way: of the columns of four outputs, at each point.
-#[derive(Clone, Copy, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Conv2GradScratch {
-    /// By the products. (A row too many, so that what is written together does not share a few places of the cache.)
-    products: [[[Lanes; C2]; CONV2_SIDE + 1]; POINTS],
-    /// By the values of the input.
-    values: [[[Lanes; C1]; POOL1_SIDE]; POINTS],
-}
+/// The gradient by the products of four columns of outputs, at each point. (A row too many, so that what is written together
+/// does not share a few places of the cache.)
+pub(super) type Products = [[[Lanes; C2]; CONV2_SIDE + 1]; POINTS];
 
 /// A group's gradient by conv2's input: its forward pass by [`winograd`]'s algorithm, backward.
 ///
@@ -326,8 +320,10 @@ pub(super) struct Conv2GradInput<'a> {
     pub grad_pool1: &'a mut [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
     /// By conv1's bias: the sum over windows; overwritten.
     pub conv1_bias: &'a mut [Lanes; C1],
-    /// Overwritten.
-    pub scratch: &'a mut Conv2GradScratch,
+    /// Scratch; overwritten.
+    pub products: &'a mut Products,
+    /// Scratch: the gradient by the values of the columns that four outputs read, at each point; overwritten.
+    pub values: &'a mut [[[Lanes; C1]; POOL1_SIDE]; POINTS],
 }
 
 impl Kernel for Conv2GradInput<'_> {
@@ -335,7 +331,7 @@ impl Kernel for Conv2GradInput<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Conv2GradScratch { products, values } = self.scratch;
+        let (products, values) = (self.products, self.values);
         let mut bias = [s.splat(0.0); C1];
         for first in (0..CONV2_SIDE).step_by(OUTPUTS) {
             for y in 0..POOL2_SIDE {

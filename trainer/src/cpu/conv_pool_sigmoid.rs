@@ -34,8 +34,8 @@ impl Stored for [u8; LANES] {
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Scratch<const IN: usize, const OUT: usize, const SIDE: usize> {
-    /// Of the columns that four outputs read, the values at each point.
-    values: [[[Lanes; IN]; SIDE]; POINTS],
+    /// Of the columns that four outputs read, the values at each point. The way back has use for the room.
+    pub values: [[[Lanes; IN]; SIDE]; POINTS],
     /// Of the upper and the lower row of two windows, the sums at each point.
     sums: [[[Lanes; OUT]; POINTS]; POOL],
     /// The outputs.

@@ -2,8 +2,8 @@
 
 use super::conv_pool_sigmoid::{self, ConvPoolSigmoid};
 use super::conv2d::{
-    Conv1GradWeight, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradScratch,
-    Conv2GradWeight, KernelRows, POOL1, Rows, Sort, Sums, Turn, TurnWinners, WINDOWS,
+    Conv1GradWeight, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows,
+    POOL1, Products, Rows, Sort, Sums, Turn, TurnWinners, WINDOWS,
 };
 use super::linear::{Kept, Linear, Panel, Panels, turn};
 use super::loss::CrossEntropy;
@@ -135,15 +135,15 @@ struct Forward {
 pub(super) struct Scratch {
     groups: [Activations; TOGETHER],
     forward: Forward,
-    conv2_grad: Conv2GradScratch,
+    products: Products,
     /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
     grad_pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
     // One image after the other:
     grad_pool2_images: [Panel; C2],
     corners2: [[[u8; WINDOWS]; LANES]; C2],
-    pool1_images: [Rows; LANES],
+    /// Pool1, later its gradient.
+    images: [Rows; LANES],
     winner1_images: [[u8; POOL1]; LANES],
-    grad_pool1_images: [Rows; LANES],
     // Of one image at a time:
     kernel_rows: KernelRows,
     conv1: Conv1Scratch,
@@ -413,10 +413,10 @@ impl Network<'_> {
         });
         isa.run(Turn {
             lanes: bytemuck::must_cast_ref(&act.pool1),
-            images: &mut scratch.pool1_images,
+            images: &mut scratch.images,
         });
         clock.lap(Phase::Turn);
-        for (n, pool1) in scratch.pool1_images[..images].iter().enumerate() {
+        for (n, pool1) in scratch.images[..images].iter().enumerate() {
             isa.run(Conv2GradWeight {
                 pool1,
                 grad: &scratch.grad_pool2_images,
@@ -434,12 +434,13 @@ impl Network<'_> {
             pool1: &act.pool1,
             grad_pool1: &mut scratch.grad_pool1,
             conv1_bias: &mut sums.conv1_bias,
-            scratch: &mut scratch.conv2_grad,
+            products: &mut scratch.products,
+            values: &mut scratch.forward.conv2.values,
         });
         clock.lap(Phase::Conv2GradInput);
         isa.run(Turn {
             lanes: bytemuck::must_cast_ref(&scratch.grad_pool1),
-            images: &mut scratch.grad_pool1_images,
+            images: &mut scratch.images,
         });
         isa.run(TurnWinners {
             lanes: bytemuck::must_cast_ref(&act.winner1),
@@ -450,7 +451,7 @@ impl Network<'_> {
             isa.run(Conv1GradWeight {
                 pixels: &act.pixels[n],
                 winner: &scratch.winner1_images[n],
-                grad: &scratch.grad_pool1_images[n],
+                grad: &scratch.images[n],
                 scratch: &mut scratch.conv1,
                 sums,
             });

@@ -60,7 +60,7 @@ impl Phase {
     }
 
     /// Multiply-adds for one image by the definition, 0 where there are none to count: of a convolution's gradient those
-    /// of the pool's winners, a quarter of all. What skips or saves some of them is counted with all.
+    /// of the pool's winners, a quarter of all. What executes fewer or more is counted with these.
     pub fn multiply_adds(self) -> usize {
         let of = |names: &[&str]| -> usize {
             let layers = LAYERS.iter().filter(|layer| names.contains(&layer.name));
