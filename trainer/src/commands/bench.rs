@@ -207,7 +207,7 @@ fn phases(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!(
-        "{}\n(multiply-adds of the definition, through the winners of the pools; the convolutions forward execute 0.4 of theirs,\nconv2 backward by its input 1.6)",
+        "{}\n(multiply-adds of the definition, through the winners of the pools; forward, conv1 executes 0.4 and conv2 0.16 of\ntheirs, conv2 backward 0.64)",
         table.trim_fmt()
     )
 }

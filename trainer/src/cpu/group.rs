@@ -1,50 +1,25 @@
 //! Sixteen images through the network and back: the order of the kernels, and the memory between them.
 
-use super::conv_pool_sigmoid::{self, ConvPoolSigmoid};
-use super::conv2d::{
-    Conv1GradWeight, Conv1Scratch, Conv2GradBias, Conv2GradInput, Conv2GradWeight, KernelRows,
-    POOL1, Products, Rows, Sort, Sums, Turn, TurnWinners, WINDOWS,
-};
-use super::linear::{Kept, Linear, Panel, Panels, turn};
+use super::conv1::{self, POOL1, Pool1, Pool1Image, Turn, TurnWinners};
+use super::conv2;
+use super::linear::{Kept, Linear, Panels, turn};
 use super::loss::CrossEntropy;
-use super::pixels::{Interleave, WHITE};
+use super::pixels::Interleave;
 use super::profile::{Clock, Phase};
 use super::sigmoid::{Sigmoid, SigmoidGrad};
 use super::simd::{Isa, LANES, Lanes};
-use super::winograd::{self, Kernels};
 use crate::dataset::{Augment, Split};
 use crate::reference::StepSums;
 use bytemuck::{Zeroable, zeroed_box};
-use lenet_core::arch::{
-    C1, C2, CLASSES, FC1, FC2, FLAT, K, Logits, POOL1_SIDE, POOL2_SIDE, Params, Pixels, SIDE,
-};
+use lenet_core::arch::{CLASSES, FC1, FC2, FLAT, Logits, Params, Pixels, SIDE};
 use lenet_core::network::argmax;
-
-/// The weights of the convolutions in the layouts of their kernels.
-#[derive(Clone, Copy, Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Convolutions {
-    conv2: Kernels<C1, C2>,
-    conv1: Kernels<1, C1>,
-}
-
-impl Convolutions {
-    /// Lays out the weights.
-    pub(super) fn update(
-        &mut self,
-        conv1_weight: &[[[[f32; K]; K]; 1]; C1],
-        conv2_weight: &[[[[f32; K]; K]; C1]; C2],
-    ) {
-        winograd::kernels(conv1_weight, 1.0 / f64::from(WHITE), &mut self.conv1);
-        winograd::kernels(conv2_weight, 1.0, &mut self.conv2);
-    }
-}
 
 /// The weights once more, as the kernels read them.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Prepared {
-    pub convolutions: Convolutions,
+    pub conv1: conv1::Kernels,
+    pub conv2: conv2::Kernels,
     // Turned, for the way back:
     pub fc1: [[f32; FC1]; FLAT],
     pub fc2: [[f32; FC2]; FC1],
@@ -55,9 +30,8 @@ impl Prepared {
     /// Of parameters.
     pub(super) fn new(isa: Isa, params: &Params) -> Box<Self> {
         let mut prepared: Box<Self> = zeroed_box();
-        prepared
-            .convolutions
-            .update(&params.conv1_weight, &params.conv2_weight);
+        conv1::set_kernels(&params.conv1_weight, &mut prepared.conv1);
+        conv2::set_kernels(&params.conv2_weight, &mut prepared.conv2);
         turn(isa, &params.fc1_weight, &mut prepared.fc1);
         turn(isa, &params.fc2_weight, &mut prepared.fc2);
         turn(isa, &params.fc3_weight, &mut prepared.fc3);
@@ -72,7 +46,8 @@ pub(super) struct Group {
     pub fc1: Kept<{ FLAT / LANES }, FC1>,
     pub fc2: Kept<{ FC1.div_ceil(LANES) }, FC2>,
     pub fc3: Kept<{ FC2.div_ceil(LANES) }, CLASSES>,
-    pub convolutions: Sums,
+    pub conv1: conv1::Sums,
+    pub conv2: conv2::Sums,
     /// The images' losses.
     losses: Lanes,
     /// 1 for each image whose largest logit was its label's.
@@ -96,10 +71,8 @@ pub(super) const TOGETHER: usize = 2;
 #[repr(C, align(64))]
 struct Activations {
     pixels: [Pixels; LANES],
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
-    pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
-    /// As `pool1`.
-    winner1: [[[[u8; LANES]; C1]; POOL1_SIDE]; POOL1_SIDE],
+    pool1: Pool1<Lanes>,
+    winner1: Pool1<[u8; LANES]>,
     /// `(C2, POOL2_SIDE, POOL2_SIDE, LANES)`
     pool2: [Lanes; FLAT],
     winner2: [[u8; LANES]; FLAT],
@@ -119,14 +92,14 @@ impl Activations {
     }
 }
 
-/// What the convolutions of a group keep on their way forward only.
+/// What the convolutions of a group keep on their way.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
-struct Forward {
-    /// `(SIDE, SIDE, 1, LANES)`, as stored
-    image: [[[[u8; LANES]; 1]; SIDE]; SIDE],
-    conv1: conv_pool_sigmoid::Scratch<1, C1, SIDE>,
-    conv2: conv_pool_sigmoid::Scratch<C1, C2, POOL1_SIDE>,
+struct Convolutions {
+    /// `(SIDE, SIDE, LANES)`, as stored
+    image: [[[u8; LANES]; SIDE]; SIDE],
+    conv1: conv1::ForwardScratch,
+    conv2: conv2::Scratch,
 }
 
 /// What a thread needs for a few groups at a time.
@@ -134,19 +107,13 @@ struct Forward {
 #[repr(C, align(64))]
 pub(super) struct Scratch {
     groups: [Activations; TOGETHER],
-    forward: Forward,
-    products: Products,
-    /// `(POOL1_SIDE, POOL1_SIDE, C1, LANES)`
-    grad_pool1: [[[Lanes; C1]; POOL1_SIDE]; POOL1_SIDE],
+    convolutions: Convolutions,
+    grad_pool1: Pool1<Lanes>,
     // One image after the other:
-    grad_pool2_images: [Panel; C2],
-    corners2: [[[u8; WINDOWS]; LANES]; C2],
-    /// Pool1, later its gradient.
-    images: [Rows; LANES],
+    grad_pool1_images: [Pool1Image; LANES],
     winner1_images: [[u8; POOL1]; LANES],
     // Of one image at a time:
-    kernel_rows: KernelRows,
-    conv1: Conv1Scratch,
+    conv1: conv1::GradScratch,
 }
 
 /// From a layer's output, whose gradient `kept` has, back through its turned weight and the sigmoid before it. Keeps the
@@ -223,7 +190,7 @@ impl Network<'_> {
     fn convolve<const WINNER: bool>(
         &self,
         act: &mut Activations,
-        forward: &mut Forward,
+        scratch: &mut Convolutions,
         clock: &mut Clock,
     ) {
         let Self {
@@ -233,30 +200,26 @@ impl Network<'_> {
         } = *self;
         isa.run(Interleave {
             images: &act.pixels,
-            out: &mut forward.image,
+            out: &mut scratch.image,
         });
         clock.lap(Phase::Data);
-        isa.run(ConvPoolSigmoid::<_, WINNER, 6, 1, C1, SIDE, POOL1_SIDE> {
-            input: &forward.image,
-            kernels: &prepared.convolutions.conv1,
+        isa.run(conv1::Forward::<WINNER> {
+            image: &scratch.image,
+            kernels: &prepared.conv1,
             bias: &params.conv1_bias,
-            out: act.pool1.as_flattened_mut().as_flattened_mut(),
-            winner: act.winner1.as_flattened_mut().as_flattened_mut(),
-            strides: [1, POOL1_SIDE * C1, C1],
-            scratch: &mut forward.conv1,
+            out: &mut act.pool1,
+            winner: &mut act.winner1,
+            scratch: &mut scratch.conv1,
         });
         clock.lap(Phase::Conv1);
-        isa.run(
-            ConvPoolSigmoid::<_, WINNER, 8, C1, C2, POOL1_SIDE, POOL2_SIDE> {
-                input: &act.pool1,
-                kernels: &prepared.convolutions.conv2,
-                bias: &params.conv2_bias,
-                out: &mut act.pool2,
-                winner: &mut act.winner2,
-                strides: [WINDOWS, POOL2_SIDE, 1],
-                scratch: &mut forward.conv2,
-            },
-        );
+        isa.run(conv2::Forward::<WINNER> {
+            input: &act.pool1,
+            kernels: &prepared.conv2,
+            bias: &params.conv2_bias,
+            out: &mut act.pool2,
+            winner: &mut act.winner2,
+            scratch: &mut scratch.conv2,
+        });
         clock.lap(Phase::Conv2);
     }
 
@@ -301,7 +264,7 @@ impl Network<'_> {
         let chunks = images.chunks(LANES);
         for (images, act) in chunks.zip(&mut scratch.groups) {
             act.set_pixels(images.len(), |n| images[n]);
-            self.convolve::<false>(act, &mut scratch.forward, clock);
+            self.convolve::<false>(act, &mut scratch.convolutions, clock);
         }
         match &mut scratch.groups {
             [first, _] if images.len() <= LANES => self.connect([first], clock),
@@ -329,7 +292,7 @@ impl Network<'_> {
         let chunks = images.indices.chunks(LANES);
         for (indices, act) in chunks.clone().zip(&mut scratch.groups) {
             act.set_pixels(indices.len(), |n| images.pixels(indices[n]));
-            self.convolve::<true>(act, &mut scratch.forward, clock);
+            self.convolve::<true>(act, &mut scratch.convolutions, clock);
         }
         match (&mut scratch.groups, &mut *groups) {
             ([act, _], [group]) => self.there_and_back(images, scale, [(act, group)], clock),
@@ -399,48 +362,28 @@ impl Network<'_> {
     ) {
         let Self { isa, prepared, .. } = *self;
         let act = &scratch.groups[g];
-        let sums = &mut group.convolutions;
-        *sums = Sums::zeroed();
-        isa.run(Conv2GradBias {
-            grad: &act.grad_pool2,
-            sums: &mut sums.conv2_bias,
-        });
-        isa.run(Sort {
+        group.conv2 = conv2::Sums::zeroed();
+        isa.run(conv2::Backward {
+            input: &act.pool1,
+            kernels: &prepared.conv2,
             grad: &act.grad_pool2,
             winner: &act.winner2,
-            grad_images: &mut scratch.grad_pool2_images,
-            corners: &mut scratch.corners2,
+            sums: &mut group.conv2,
+            grad_input: &mut scratch.grad_pool1,
+            scratch: &mut scratch.convolutions.conv2,
         });
-        isa.run(Turn {
-            lanes: bytemuck::must_cast_ref(&act.pool1),
-            images: &mut scratch.images,
+        clock.lap(Phase::Conv2Grad);
+        let sums = &mut group.conv1;
+        *sums = conv1::Sums::zeroed();
+        isa.run(conv1::GradBias {
+            out: &act.pool1,
+            grad: &mut scratch.grad_pool1,
+            sums: &mut sums.bias,
         });
-        clock.lap(Phase::Turn);
-        for (n, pool1) in scratch.images[..images].iter().enumerate() {
-            isa.run(Conv2GradWeight {
-                pool1,
-                grad: &scratch.grad_pool2_images,
-                corners: &scratch.corners2,
-                image: n,
-                rows: &mut scratch.kernel_rows,
-                sums,
-            });
-        }
-        clock.lap(Phase::Conv2GradWeight);
-        isa.run(Conv2GradInput {
-            kernels: &prepared.convolutions.conv2,
-            grad: &act.grad_pool2,
-            winner: &act.winner2,
-            pool1: &act.pool1,
-            grad_pool1: &mut scratch.grad_pool1,
-            conv1_bias: &mut sums.conv1_bias,
-            products: &mut scratch.products,
-            values: &mut scratch.forward.conv2.values,
-        });
-        clock.lap(Phase::Conv2GradInput);
+        clock.lap(Phase::Conv1Grad);
         isa.run(Turn {
             lanes: bytemuck::must_cast_ref(&scratch.grad_pool1),
-            images: &mut scratch.images,
+            images: &mut scratch.grad_pool1_images,
         });
         isa.run(TurnWinners {
             lanes: bytemuck::must_cast_ref(&act.winner1),
@@ -448,14 +391,14 @@ impl Network<'_> {
         });
         clock.lap(Phase::Turn);
         for n in 0..images {
-            isa.run(Conv1GradWeight {
+            isa.run(conv1::GradWeight {
                 pixels: &act.pixels[n],
                 winner: &scratch.winner1_images[n],
-                grad: &scratch.images[n],
+                grad: &scratch.grad_pool1_images[n],
                 scratch: &mut scratch.conv1,
                 sums,
             });
         }
-        clock.lap(Phase::Conv1GradParams);
+        clock.lap(Phase::Conv1Grad);
     }
 }

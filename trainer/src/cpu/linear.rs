@@ -4,7 +4,7 @@
 //! the weight as it lies or turned. The gradient by the weights is summed over images instead, so there the vector is
 //! sixteen inputs of one image: the inputs are kept a second time, turned into panels.
 
-use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
+use super::simd::{Isa, Kernel, LANES, Lanes, Simd, sum_lanes};
 use crate::adam::{self, Coefficients};
 
 /// Sixteen features of each of sixteen images, `(image, feature)`.
@@ -296,16 +296,4 @@ where
             (false, false) => self.tiled::<S, 5, 1>(s),
         }
     }
-}
-
-/// The sum of the lanes, in the one order that every version uses: halves onto each other.
-pub(super) fn sum_lanes(mut lanes: Lanes) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
 }

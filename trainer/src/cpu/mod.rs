@@ -6,9 +6,9 @@
 //! ```text
 //! for each group of sixteen images, shared over the threads:         (group.rs)
 //!     images -> bytes (28, 28, 16)                                    pixels.rs
-//!     conv, pool, sigmoid, twice, keeping who won each window         conv_pool_sigmoid.rs, winograd.rs
+//!     conv, pool, sigmoid, twice, keeping who won each window         conv1.rs, conv2.rs
 //!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
-//!     gradients of the convolutions                                   conv2d.rs, winograd.rs
+//!     back through the convolutions                                   conv2.rs, conv1.rs
 //! for each block of rows of the weights, shared over the threads:
 //!     gradient summed over all images in order, then Adam at once     linear.rs, adam.rs
 //! with a mean: the parameters into it                                 adam.rs
@@ -20,13 +20,14 @@
 //!
 //! Nothing is allocated in a step: groups and each thread's scratch are kept, and grow only with the batch.
 
-mod conv2d;
-mod conv_pool_sigmoid;
+mod conv1;
+mod conv2;
 mod group;
 mod linear;
 mod loss;
 mod peak;
 mod pixels;
+mod pool;
 mod profile;
 mod sigmoid;
 pub mod simd;

@@ -37,8 +37,8 @@ pub(super) fn transpose_bytes(from: [&[u8; LANES]; LANES], to: [&mut [u8; LANES]
 pub(super) struct Interleave<'a> {
     /// The images; a place without an image may repeat another.
     pub images: &'a [Pixels; LANES],
-    /// `(SIDE, SIDE, 1, LANES)`; overwritten.
-    pub out: &'a mut [[[[u8; LANES]; 1]; SIDE]; SIDE],
+    /// `(SIDE, SIDE, LANES)`; overwritten.
+    pub out: &'a mut [[[u8; LANES]; SIDE]; SIDE],
 }
 
 impl Kernel for Interleave<'_> {
@@ -46,7 +46,7 @@ impl Kernel for Interleave<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let out = self.out.as_flattened_mut().as_flattened_mut();
+        let out = self.out.as_flattened_mut();
         for (k, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let images = self.images.each_ref();
             transpose_bytes(
@@ -68,7 +68,7 @@ mod tests {
             std::array::from_fn(|y| std::array::from_fn(|x| (n * 16 + y * SIDE + x) as u8))
         });
         for isa in Isa::available() {
-            let mut out = [[[[9; LANES]; 1]; SIDE]; SIDE];
+            let mut out = [[[9; LANES]; SIDE]; SIDE];
             isa.run(Interleave {
                 images: &images,
                 out: &mut out,
@@ -76,7 +76,7 @@ mod tests {
             for y in 0..SIDE {
                 for x in 0..SIDE {
                     assert_eq!(
-                        out[y][x][0],
+                        out[y][x],
                         images.map(|image| image[y][x]),
                         "{isa:?} {y} {x}"
                     );

@@ -16,30 +16,27 @@ pub enum Phase {
     Linear,
     /// Loss, and the gradients by the inputs of the fully connected layers, with the turning into panels.
     LinearGradInput,
-    /// pool1 from sixteen images interleaved to one after the other.
+    /// The gradients by conv2's parameters and its input.
+    Conv2Grad,
+    /// pool1's gradient from sixteen images interleaved to one after the other.
     Turn,
-    /// The gradient by conv2's weight.
-    Conv2GradWeight,
-    /// The gradient by conv2's input.
-    Conv2GradInput,
     /// The gradient by conv1's parameters.
-    Conv1GradParams,
+    Conv1Grad,
     /// The gradients by the weights of the fully connected layers, the sums over groups, and Adam.
     Update,
 }
 
 impl Phase {
     /// All, in the order of a step.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Data,
         Self::Conv1,
         Self::Conv2,
         Self::Linear,
         Self::LinearGradInput,
+        Self::Conv2Grad,
         Self::Turn,
-        Self::Conv2GradWeight,
-        Self::Conv2GradInput,
-        Self::Conv1GradParams,
+        Self::Conv1Grad,
         Self::Update,
     ];
 
@@ -51,10 +48,9 @@ impl Phase {
             Self::Conv2 => "conv2 forward, pool, sigmoid",
             Self::Linear => "fully connected forward",
             Self::LinearGradInput => "loss, fully connected backward",
-            Self::Turn => "pool1 turned",
-            Self::Conv2GradWeight => "conv2 backward, by its weight",
-            Self::Conv2GradInput => "conv2 backward, by its input",
-            Self::Conv1GradParams => "conv1 backward",
+            Self::Conv2Grad => "conv2 backward",
+            Self::Turn => "pool1's gradient turned",
+            Self::Conv1Grad => "conv1 backward",
             Self::Update => "weights of fully connected, Adam",
         }
     }
@@ -72,8 +68,8 @@ impl Phase {
             Self::Conv1 => of(&["conv1"]),
             Self::Conv2 => of(&["conv2"]),
             Self::Linear | Self::LinearGradInput | Self::Update => of(CONNECTED),
-            Self::Conv2GradWeight | Self::Conv2GradInput => of(&["conv2"]) / (POOL * POOL),
-            Self::Conv1GradParams => of(&["conv1"]) / (POOL * POOL),
+            Self::Conv2Grad => 2 * of(&["conv2"]) / (POOL * POOL),
+            Self::Conv1Grad => of(&["conv1"]) / (POOL * POOL),
         }
     }
 }

@@ -3,16 +3,14 @@
 //! The fully connected layers are shared out by blocks of rows, each of which sums its gradient over all images and is
 //! updated while it is in the cache. The convolutions' sums are one small piece of work beside them.
 
-use super::conv2d::{AddSums, Sums};
 use super::group::{Group, Prepared};
 use super::linear::{Kept, Slots, UPDATE_ROWS, Update, turn};
 use super::profile::Phase;
-use super::simd::Isa;
-use super::{Worker, worker};
+use super::simd::{Isa, Kernel, Lanes, Simd};
+use super::{Worker, conv1, conv2, worker};
 use crate::adam::{self, Adam, Coefficients};
 use crate::backend::State;
-use bytemuck::Zeroable;
-use lenet_core::arch::{C1, C2, K};
+use bytemuck::Pod;
 use rayon::prelude::*;
 use std::sync::Mutex;
 
@@ -62,15 +60,7 @@ pub(super) fn update(
     let convolutions = || {
         let mut worker = worker(workers);
         worker.clock.start();
-        let mut sums = Sums::zeroed();
-        for group in groups {
-            isa.run(AddSums {
-                other: &group.convolutions,
-                out: &mut sums,
-            });
-        }
-        let mut grad = [[[[0.0; K]; K]; 1]; C1];
-        for_each_weight(&mut grad, |o, _, i, j| sums.conv1_weight(o, i, j));
+        let sums = batch.sum(|group| &group.conv1);
         update_flat(
             adam,
             [
@@ -78,10 +68,15 @@ pub(super) fn update(
                 &mut m.conv1_weight,
                 &mut v.conv1_weight,
             ],
-            &grad,
+            &sums.weight(),
         );
-        let mut grad = [[[[0.0; K]; K]; C1]; C2];
-        for_each_weight(&mut grad, |o, c, i, j| sums.conv2_weight(o, c, i, j));
+        update_flat(
+            adam,
+            [&mut p.conv1_bias, &mut m.conv1_bias, &mut v.conv1_bias],
+            &sums.bias(),
+        );
+        conv1::set_kernels(&p.conv1_weight, &mut prepared.conv1);
+        let sums = batch.sum(|group| &group.conv2);
         update_flat(
             adam,
             [
@@ -89,23 +84,14 @@ pub(super) fn update(
                 &mut m.conv2_weight,
                 &mut v.conv2_weight,
             ],
-            &grad,
+            &sums.weight(),
         );
-        let grad: [f32; C1] = std::array::from_fn(|o| sums.conv1_bias(o));
-        update_flat(
-            adam,
-            [&mut p.conv1_bias, &mut m.conv1_bias, &mut v.conv1_bias],
-            &grad,
-        );
-        let grad: [f32; C2] = std::array::from_fn(|o| sums.conv2_bias(o));
         update_flat(
             adam,
             [&mut p.conv2_bias, &mut m.conv2_bias, &mut v.conv2_bias],
-            &grad,
+            &sums.bias(),
         );
-        prepared
-            .convolutions
-            .update(&p.conv1_weight, &p.conv2_weight);
+        conv2::set_kernels(&p.conv2_weight, &mut prepared.conv2);
         worker.clock.lap(Phase::Update);
     };
     rayon::join(fc1, || rayon::join(fc2, || rayon::join(fc3, convolutions)));
@@ -127,6 +113,18 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Adds up a convolution's sums over the groups, in their order.
+    fn sum<T: Pod>(&self, of: impl Fn(&Group) -> &T) -> T {
+        let mut sums = T::zeroed();
+        for group in self.groups {
+            self.isa.run(AddSums {
+                other: of(group),
+                out: &mut sums,
+            });
+        }
+        sums
+    }
+
     /// Turns the weight of a fully connected layer.
     fn turn<const IN: usize, const OUT: usize>(
         &self,
@@ -182,28 +180,27 @@ impl Batch<'_> {
     }
 }
 
-/// Fills a convolution's gradient by `(c_out, c_in, i, j)`.
-fn for_each_weight<const C_IN: usize, const C_OUT: usize>(
-    grad: &mut [[[[f32; K]; K]; C_IN]; C_OUT],
-    value: impl Fn(usize, usize, usize, usize) -> f32,
-) {
-    for (o, grad) in grad.iter_mut().enumerate() {
-        for (c, grad) in grad.iter_mut().enumerate() {
-            for (i, grad) in grad.iter_mut().enumerate() {
-                for (j, grad) in grad.iter_mut().enumerate() {
-                    *grad = value(o, c, i, j);
-                }
-            }
+/// Adds another group's sums, which are whole vectors.
+struct AddSums<'a, T> {
+    other: &'a T,
+    out: &'a mut T,
+}
+
+impl<T: Pod> Kernel for AddSums<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let other: &[Lanes] = bytemuck::cast_slice(std::slice::from_ref(self.other));
+        let out: &mut [Lanes] = bytemuck::cast_slice_mut(std::slice::from_mut(self.out));
+        for (other, out) in other.iter().zip(out) {
+            s.store(s.add(s.load(out), s.load(other)), out);
         }
     }
 }
 
 /// Adam on one tensor. Parameters, first and second moments.
-fn update_flat<T: bytemuck::Pod>(
-    adam: &Coefficients,
-    [params, moment1, moment2]: [&mut T; 3],
-    grad: &T,
-) {
+fn update_flat<T: Pod>(adam: &Coefficients, [params, moment1, moment2]: [&mut T; 3], grad: &T) {
     adam::update(
         adam,
         bytemuck::cast_slice_mut(std::slice::from_mut(params)),

@@ -8,21 +8,25 @@
 //! ```text
 //! values of the input     d: the eight that four outputs read -> one at each point
 //! values of the kernel    g: five taps                        -> one at each point, once a step
-//! product                 m = Σ d · g over the kernel's rows and the input's channels, at each point
+//! product                 m = Σ d · g over the input's channels and the kernel's rows, at each point
 //! outputs                 m0 + (m1 + m2) +      (m3 + m4) +       (m5 + m6)
 //!                              (m1 - m2) + 2    (m3 - m4) + 1/2   (m5 - m6)
 //!                              (m1 + m2) + 4    (m3 + m4) + 1/4   (m5 + m6)
 //!                         m7 + (m1 - m2) + 8    (m3 - m4) + 1/8   (m5 - m6)
 //! ```
 //!
-//! The sums are a fifth as long as those of the definition, so that conv2's are no less exact; conv1's, short as they are,
-//! round to 6e-8 for 2e-8 (root mean squares of noise). Equal inputs still give equal outputs: of a row that does not
-//! change from column to column, all values but the one at 1 are exactly zero, so that a pool's ties stay ties.
+//! Along one side so much is won; along both, where the values of a row's points go down the columns likewise, 64 products
+//! do for 400 ([`conv2`](super::conv2)).
 //!
-//! The way back to the input takes the same steps transposed, from last to first: from the outputs' gradient to the
-//! products', from there by the kernels to the values', and to the input's.
+//! It costs some rounding: conv1, along rows, rounds to 6e-8 where its definition rounds to 2e-8, conv2, along both sides,
+//! to 2.5e-7 for 1.0e-7 (root mean squares, noise for images, values of conv2 of 0.4). Where all that a tile reads is equal,
+//! its outputs still are: of a row that does not change from column to column, all values but the one at 1 are exactly
+//! zero, so that a pool's ties stay ties.
+//!
+//! The way back takes the same steps transposed, from last to first: from the outputs' gradient to the products', from
+//! there by the kernels to the values', and to the input's; and by the values to the kernels'.
 
-use super::simd::Lanewise;
+use super::simd::{Lanewise, load_all, store_all};
 use lenet_core::arch::K;
 
 /// Outputs that are found together.
@@ -30,9 +34,6 @@ pub(super) const OUTPUTS: usize = 4;
 
 /// Points of evaluation: as many as the outputs have inputs.
 pub(super) const POINTS: usize = OUTPUTS + K - 1;
-
-/// The kernels at each point, `(POINTS, OUT, IN, K)`: made by [`kernels`].
-pub(super) type Kernels<const IN: usize, const OUT: usize> = [[[[f32; K]; IN]; OUT]; POINTS];
 
 /// `a * b + c`, rounded once.
 #[inline(always)]
@@ -70,15 +71,10 @@ pub(super) fn values<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// The outputs from their products, with the bias.
+/// The outputs from their products.
 #[inline(always)]
-pub(super) fn outputs<const N: usize, S: Lanewise<N>>(
-    s: S,
-    products: [S::V; POINTS],
-    bias: S::V,
-) -> [S::V; OUTPUTS] {
+fn outputs<const N: usize, S: Lanewise<N>>(s: S, products: [S::V; POINTS]) -> [S::V; OUTPUTS] {
     let [m0, m1, m2, m3, m4, m5, m6, m7] = products;
-    let m1 = s.add(m1, bias);
     let (even1, odd1) = (s.add(m1, m2), s.sub(m1, m2));
     let (even2, odd2) = (s.add(m3, m4), s.sub(m3, m4));
     let (even3, odd3) = (s.add(m5, m6), s.sub(m5, m6));
@@ -113,10 +109,7 @@ pub(super) fn products_grad<const N: usize, S: Lanewise<N>>(
 
 /// The gradient by the inputs from that by their values: [`values`] transposed.
 #[inline(always)]
-pub(super) fn input_grad<const N: usize, S: Lanewise<N>>(
-    s: S,
-    grad: [S::V; POINTS],
-) -> [S::V; POINTS] {
+fn input_grad<const N: usize, S: Lanewise<N>>(s: S, grad: [S::V; POINTS]) -> [S::V; POINTS] {
     let [g0, g1, g2, g3, g4, g5, g6, g7] = grad;
     let (even1, odd1) = (s.add(g1, g2), s.sub(g1, g2));
     let (even2, odd2) = (s.add(g3, g4), s.mul(s.splat(2.0), s.sub(g3, g4)));
@@ -158,31 +151,86 @@ pub(super) fn input_grad<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// The kernels at each point, times `scale`: in f64, rounded once.
-pub(super) fn kernels<const IN: usize, const OUT: usize>(
-    weight: &[[[[f32; K]; K]; IN]; OUT],
-    scale: f64,
-    out: &mut Kernels<IN, OUT>,
+/// The values at the points of inputs in a row.
+#[inline(always)]
+pub(super) fn evaluate<const N: usize, S: Lanewise<N>>(
+    s: S,
+    inputs: [&[f32; N]; POINTS],
+    to: [&mut [f32; N]; POINTS],
 ) {
-    for (o, weight) in weight.iter().enumerate() {
-        for (c, weight) in weight.iter().enumerate() {
-            for (i, taps) in weight.iter().enumerate() {
-                let taps = taps.map(|tap| f64::from(tap) * scale);
-                let at = |x: f64| taps.iter().rev().fold(0.0, |sum, tap| sum * x + tap);
-                let values = [
-                    taps[0],
-                    at(1.0) * (-2.0 / 9.0),
-                    at(-1.0) * (-2.0 / 9.0),
-                    at(2.0) / 90.0,
-                    at(-2.0) / 90.0,
-                    at(0.5) * (32.0 / 45.0),
-                    at(-0.5) * (32.0 / 45.0),
-                    taps[K - 1],
-                ];
-                for (value, out) in values.into_iter().zip(&mut *out) {
-                    out[o][c][i] = value as f32;
-                }
-            }
+    store_all(s, values(s, load_all(s, inputs)), to);
+}
+
+/// The outputs in a row from their products at the points.
+#[inline(always)]
+pub(super) fn interpolate<const N: usize, S: Lanewise<N>>(
+    s: S,
+    products: [&[f32; N]; POINTS],
+    to: [&mut [f32; N]; OUTPUTS],
+) {
+    store_all(s, outputs(s, load_all(s, products)), to);
+}
+
+/// The gradient by the products from that by outputs in a row.
+#[inline(always)]
+pub(super) fn interpolate_grad<const N: usize, S: Lanewise<N>>(
+    s: S,
+    outputs: [&[f32; N]; OUTPUTS],
+    to: [&mut [f32; N]; POINTS],
+) {
+    store_all(s, products_grad(s, load_all(s, outputs)), to);
+}
+
+/// The gradient by inputs in a row from that by their values, added to what the first `shared` of them have.
+#[inline(always)]
+pub(super) fn evaluate_grad<const N: usize, S: Lanewise<N>>(
+    s: S,
+    values: [&[f32; N]; POINTS],
+    shared: usize,
+    to: [&mut [f32; N]; POINTS],
+) {
+    let mut grad = input_grad(s, load_all(s, values));
+    for (grad, to) in grad.iter_mut().zip(&to).take(shared) {
+        *grad = s.add(s.load(to), *grad);
+    }
+    store_all(s, grad, to);
+}
+
+/// What the values of a kernel at ±x are multiplied by, for each x that is not zero, so that outputs are sums over the points
+/// of products times powers of x.
+const PAIRS: [(f64, f64); 3] = [(1.0, -2.0 / 9.0), (2.0, 1.0 / 90.0), (0.5, 32.0 / 45.0)];
+
+/// Kernels in a row at each point, several at once.
+#[inline(always)]
+pub(super) fn at_points<const N: usize>(taps: &[[f64; N]; K]) -> [[f64; N]; POINTS] {
+    let mut values = [[0.0; N]; POINTS];
+    (values[0], values[POINTS - 1]) = (taps[0], taps[K - 1]);
+    for (pair, (x, scale)) in PAIRS.into_iter().enumerate() {
+        for n in 0..N {
+            let [t0, t1, t2, t3, t4] = [0, 1, 2, 3, 4].map(|k| taps[k][n]);
+            let (even, odd) = (t0 + x * x * (t2 + x * x * t4), x * (t1 + x * x * t3));
+            values[2 * pair + 1][n] = (even + odd) * scale;
+            values[2 * pair + 2][n] = (even - odd) * scale;
         }
     }
+    values
+}
+
+/// The gradient by kernels in a row from that by their values at each point: [`at_points`] transposed.
+#[inline(always)]
+pub(super) fn at_points_grad<const N: usize>(grad: &[[f64; N]; POINTS]) -> [[f64; N]; K] {
+    let mut taps = [[0.0; N]; K];
+    (taps[0], taps[K - 1]) = (grad[0], grad[POINTS - 1]);
+    for (pair, (x, scale)) in PAIRS.into_iter().enumerate() {
+        for n in 0..N {
+            let (plus, minus) = (grad[2 * pair + 1][n], grad[2 * pair + 2][n]);
+            let (even, odd) = ((plus + minus) * scale, x * ((plus - minus) * scale));
+            taps[0][n] += even;
+            taps[1][n] += odd;
+            taps[2][n] += x * x * even;
+            taps[3][n] += x * x * odd;
+            taps[4][n] += x * x * x * x * even;
+        }
+    }
+    taps
 }

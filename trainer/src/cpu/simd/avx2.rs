@@ -53,6 +53,18 @@ fn transpose4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     }
 }
 
+/// The halves of each added to each other: `a`'s below, `b`'s above.
+#[inline(always)]
+fn add_quarters(_: Avx2Half, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the CPU has AVX, as a value of `Avx2Half` proves.
+    unsafe {
+        _mm256_add_ps(
+            _mm256_permute2f128_ps::<0x20>(a, b),
+            _mm256_permute2f128_ps::<0x31>(a, b),
+        )
+    }
+}
+
 impl Lanewise<HALF> for Avx2Half {
     type V = __m256;
 
@@ -136,6 +148,27 @@ impl Lanewise<HALF> for Avx2Half {
                 _mm256_slli_epi32::<23>(_mm256_castps_si256(t)),
             ))
         }
+    }
+    #[inline(always)]
+    fn add_sums(self, [a, b, c, d, e, f, g, h]: [__m256; HALF], to: &mut HalfLanes) {
+        // SAFETY: the CPU has AVX, as `self` proves.
+        let sums = unsafe {
+            let [ae, bf] = [add_quarters(self, a, e), add_quarters(self, b, f)];
+            let [cg, dh] = [add_quarters(self, c, g), add_quarters(self, d, h)];
+            let abef = _mm256_add_ps(
+                _mm256_shuffle_ps::<0x44>(ae, bf),
+                _mm256_shuffle_ps::<0xee>(ae, bf),
+            );
+            let cdgh = _mm256_add_ps(
+                _mm256_shuffle_ps::<0x44>(cg, dh),
+                _mm256_shuffle_ps::<0xee>(cg, dh),
+            );
+            _mm256_add_ps(
+                _mm256_shuffle_ps::<0x88>(abef, cdgh),
+                _mm256_shuffle_ps::<0xdd>(abef, cdgh),
+            )
+        };
+        self.store(self.add(self.load(to), sums), to);
     }
 }
 

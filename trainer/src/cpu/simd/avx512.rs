@@ -1,7 +1,7 @@
 //! The vector type as one AVX-512 register of sixteen lanes; half vectors are those of AVX2.
 
 use super::avx2::{Avx2, Avx2Half};
-use super::{Kernel, LANES, Lanes, Lanewise, Simd};
+use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd};
 use std::arch::x86_64::*;
 
 /// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F: the safety of every call below.
@@ -53,6 +53,16 @@ fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
             _mm512_shuffle_ps::<0x44>(ab1, cd1),
             _mm512_shuffle_ps::<0xee>(ab1, cd1),
         ]
+    }
+}
+
+/// The lower and the upper half.
+#[inline(always)]
+fn halves(_: Avx512, v: __m512) -> [__m256; 2] {
+    // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
+    unsafe {
+        let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+        [_mm512_castps512_ps256(v), _mm256_castpd_ps(high)]
     }
 }
 
@@ -137,6 +147,25 @@ impl Lanewise<LANES> for Avx512 {
                 _mm512_slli_epi32::<23>(_mm512_castps_si512(t)),
             ))
         }
+    }
+    #[inline(always)]
+    fn add_sums(self, [a, b, c, d, e, f, g, h]: [__m512; HALF], to: &mut HalfLanes) {
+        let [a, b, c, d] = [
+            halves(self, a),
+            halves(self, b),
+            halves(self, c),
+            halves(self, d),
+        ];
+        let [e, f, g, h] = [
+            halves(self, e),
+            halves(self, f),
+            halves(self, g),
+            halves(self, h),
+        ];
+        self.0
+            .add_sums([a[0], b[0], c[0], d[0], e[0], f[0], g[0], h[0]], to);
+        self.0
+            .add_sums([a[1], b[1], c[1], d[1], e[1], f[1], g[1], h[1]], to);
     }
 }
 

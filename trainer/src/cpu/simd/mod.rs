@@ -44,6 +44,44 @@ pub(super) fn part_mut<T, const N: usize>(lanes: &mut [T; LANES], n: usize) -> &
     &mut lanes.as_chunks_mut().0[n]
 }
 
+/// Several vectors.
+#[inline(always)]
+pub(super) fn load_all<const N: usize, const M: usize, S: Lanewise<N>>(
+    s: S,
+    from: [&[f32; N]; M],
+) -> [S::V; M] {
+    let mut vectors = [s.splat(0.0); M];
+    for (vector, from) in vectors.iter_mut().zip(from) {
+        *vector = s.load(from);
+    }
+    vectors
+}
+
+/// Writes several vectors.
+#[inline(always)]
+pub(super) fn store_all<const N: usize, const M: usize, S: Lanewise<N>>(
+    s: S,
+    vectors: [S::V; M],
+    to: [&mut [f32; N]; M],
+) {
+    for (vector, to) in vectors.into_iter().zip(to) {
+        s.store(vector, to);
+    }
+}
+
+/// The sum of the lanes, in the one order that every version uses: halves onto each other.
+#[inline(always)]
+pub(super) fn sum_lanes<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut half = N / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 /// Calls a function of a [`Lanewise`], a part's number and what follows: for all lanes at once where their registers
 /// suffice, else for one half and then the other. The first argument is a [`Simd`] of type `S`.
 macro_rules! by_parts {
@@ -94,6 +132,10 @@ pub trait Lanewise<const N: usize>: Copy {
     ///
     /// With the integer `n` in the low bits of `t`, and `x` and the result normal, that is `x * 2^n`.
     fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V;
+
+    /// Adds the sums of the lanes of eight vectors: of the lower eight lanes, then of the upper, each taken by halves onto
+    /// each other, `((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))`.
+    fn add_sums(self, vectors: [Self::V; HALF], to: &mut HalfLanes);
 }
 
 /// A version of the vector type.
@@ -203,6 +245,12 @@ impl<H: Lanewise<HALF>> Lanewise<LANES> for Twice<H> {
     fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V {
         self.map2(x, t, H::scale_exponent)
     }
+    #[inline(always)]
+    fn add_sums(self, [a, b, c, d, e, f, g, h]: [Self::V; HALF], to: &mut HalfLanes) {
+        let [low, high] = [0, 1].map(|n| [a[n], b[n], c[n], d[n], e[n], f[n], g[n], h[n]]);
+        self.0.add_sums(low, to);
+        self.0.add_sums(high, to);
+    }
 }
 
 /// Work written once for every version.
@@ -252,6 +300,14 @@ impl Isa {
     #[cfg(test)]
     pub(super) fn portable_wide() -> Self {
         Self(Version::PortableWide(Portable))
+    }
+
+    /// All that can be tested on this CPU.
+    #[cfg(test)]
+    pub(super) fn every() -> Vec<Self> {
+        let mut versions = Self::available();
+        versions.push(Self::portable_wide());
+        versions
     }
 
     /// The fastest version that this CPU can run.
@@ -417,6 +473,20 @@ mod tests {
         let mut stored = [0; N];
         s.store_bytes(s.load_bytes(&bytes), &mut stored);
         assert_eq!(stored, bytes);
+        let mut rows = [[0.0; N]; HALF];
+        for (k, row) in rows.iter_mut().enumerate() {
+            *row = std::array::from_fn(|i| a[(i + k) % 8] + c[(3 * i + k) % LANES]);
+        }
+        let mut vectors = [s.splat(0.0); HALF];
+        for (vector, row) in vectors.iter_mut().zip(&rows) {
+            *vector = s.load(row);
+        }
+        let mut sums = [0.1; HALF];
+        s.add_sums(vectors, &mut sums);
+        for (sum, row) in sums.iter().zip(&rows) {
+            let halves = row.as_chunks::<HALF>().0.iter();
+            assert_eq!(*sum, halves.fold(0.1, |sum, half| sum + sum_lanes(*half)));
+        }
         out
     }
 

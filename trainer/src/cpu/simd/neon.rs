@@ -32,6 +32,25 @@ fn run<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
+/// The sum of the lanes of each.
+#[inline(always)]
+fn sums4(_: NeonHalf, [a, b, c, d]: [Two; 4]) -> float32x4_t {
+    // SAFETY: the CPU has NEON, as a value of `NeonHalf` proves.
+    unsafe {
+        let (a, b) = (vaddq_f32(a[0], a[1]), vaddq_f32(b[0], b[1]));
+        let (c, d) = (vaddq_f32(c[0], c[1]), vaddq_f32(d[0], d[1]));
+        let ab = vaddq_f32(
+            vcombine_f32(vget_low_f32(a), vget_low_f32(b)),
+            vcombine_f32(vget_high_f32(a), vget_high_f32(b)),
+        );
+        let cd = vaddq_f32(
+            vcombine_f32(vget_low_f32(c), vget_low_f32(d)),
+            vcombine_f32(vget_high_f32(c), vget_high_f32(d)),
+        );
+        vpaddq_f32(ab, cd)
+    }
+}
+
 impl Lanewise<HALF> for NeonHalf {
     type V = Two;
 
@@ -126,6 +145,11 @@ impl Lanewise<HALF> for NeonHalf {
                 vshlq_n_u32::<23>(vreinterpretq_u32_f32(t)),
             ))
         })
+    }
+    #[inline(always)]
+    fn add_sums(self, [a, b, c, d, e, f, g, h]: [Two; HALF], to: &mut HalfLanes) {
+        let sums = [sums4(self, [a, b, c, d]), sums4(self, [e, f, g, h])];
+        self.store(self.add(self.load(to), sums), to);
     }
 }
 

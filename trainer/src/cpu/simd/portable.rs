@@ -1,6 +1,6 @@
 //! The vector type as a plain array: runs everywhere, and is what the other versions must equal.
 
-use super::{Kernel, LANES, Lanes, Lanewise, Simd};
+use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, sum_lanes};
 
 /// The portable version; `WIDE` as in [`Simd`], which only tests set here.
 #[derive(Clone, Copy)]
@@ -80,6 +80,14 @@ impl<const N: usize, const WIDE: bool> Lanewise<N> for Portable<WIDE> {
         map2(x, t, |x, t| {
             f32::from_bits(x.to_bits().wrapping_add(t.to_bits() << 23))
         })
+    }
+    #[inline(always)]
+    fn add_sums(self, vectors: [[f32; N]; HALF], to: &mut HalfLanes) {
+        for (lanes, to) in vectors.iter().zip(to) {
+            for half in lanes.as_chunks::<HALF>().0 {
+                *to += sum_lanes(*half);
+            }
+        }
     }
 }
 
