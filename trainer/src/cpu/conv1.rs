@@ -19,6 +19,15 @@ use super::winograd::{self, OUTPUTS, POINTS, at_points, interpolate};
 use bytemuck::{Pod, Zeroable};
 use lenet_core::arch::{C1, CONV1_SIDE, K, POOL, POOL1_SIDE, Pixels, SIDE};
 
+/// Elements of pool1.
+pub(super) const POOL1: usize = C1 * POOL1_SIDE * POOL1_SIDE;
+
+/// Of each of conv1's windows: `(POOL1_SIDE, POOL1_SIDE, C1)`.
+pub(super) type Pool1<T> = [[[T; C1]; POOL1_SIDE]; POOL1_SIDE];
+
+/// Of one image, the gradient by pool1, `(POOL1_SIDE, POOL1_SIDE, C1)`.
+pub(super) type Pool1Image = [Lanes; POOL1 / LANES];
+
 /// The kernels at each point, for stored pixels: `(POINTS, C1, K)`.
 pub(super) type Kernels = [[[f32; K]; C1]; POINTS];
 
@@ -64,9 +73,6 @@ pub(super) struct Forward<'a, const WINNER: bool> {
     /// Overwritten.
     pub scratch: &'a mut ForwardScratch,
 }
-
-/// Of each of conv1's windows: `(POOL1_SIDE, POOL1_SIDE, C1)`.
-pub(super) type Pool1<T> = [[[T; C1]; POOL1_SIDE]; POOL1_SIDE];
 
 impl<const WINNER: bool> Kernel for Forward<'_, WINNER> {
     type Output = ();
@@ -185,9 +191,6 @@ fn multiply<S: Simd, const T: usize>(
     }
 }
 
-/// Elements of pool1.
-pub(super) const POOL1: usize = C1 * POOL1_SIDE * POOL1_SIDE;
-
 /// Elements of a row of pool1.
 const ROW1: usize = POOL1_SIDE * C1;
 
@@ -213,9 +216,6 @@ impl Sums {
         self.bias.map(sum_lanes)
     }
 }
-
-/// Of one image, its values or gradients of pool1, `(POOL1_SIDE, POOL1_SIDE, C1)`.
-pub(super) type Pool1Image = [Lanes; POOL1 / LANES];
 
 /// Turns the gradient by pool1 from sixteen images interleaved to one after the other.
 pub(super) struct Turn<'a> {

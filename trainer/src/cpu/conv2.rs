@@ -83,7 +83,6 @@ type KernelSums = [[[[HalfLanes; C1 / IN]; C2 / OUT]; POINTS]; POINTS];
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Sums {
-    /// By the kernels at each point: `(POINTS, POINTS, C2 / OUT, C1 / IN, (OUT, IN))`.
     kernels: KernelSums,
     /// `(C2, LANES)`
     bias: [Lanes; C2],
