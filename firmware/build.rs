@@ -18,8 +18,8 @@ const STATIC_BYTES: u64 = 12 * 1024;
 const RTT_BYTES: u64 = 8 * 1024;
 /// Stack of the deepest program, in bytes.
 const STACK_BYTES: u64 = 3 * 1024;
-/// `lenet_core::weights::MAX_LEN`, which the firmware compares with it when compiled.
-const WEIGHTS_BYTES: u64 = 176 * 1024;
+/// Flash that the network's weights file may take, in bytes.
+const WEIGHTS_BYTES: u64 = lenet_core::weights::max_len::<lenet_core::network::Net>() as u64;
 
 fn main() {
     if let Err(message) = run() {

@@ -1,29 +1,48 @@
-//! Ten images to try, one a class, in flash as the network takes them: no buffer in RAM.
+//! Images to try, in flash as the network takes them: no buffer in RAM.
 
-use lenet_core::arch::{CLASSES, Image, Pixels, SIDE, image};
+use lenet_core::Network as _;
+use lenet_core::image::grey;
+use lenet_core::network::{CHANNELS, HEIGHT, Image, Net, Pixels, WIDTH};
 
-static PIXELS: [Pixels; CLASSES] = {
-    let bytes = include_bytes!("../../data/samples.bin");
-    assert!(
-        bytes.len() == CLASSES * SIDE * SIDE,
-        "samples.bin must hold ten images"
-    );
-    let mut pixels = [[[0; SIDE]; SIDE]; CLASSES];
-    let mut i = 0;
-    while i < bytes.len() {
-        pixels[i / (SIDE * SIDE)][i / SIDE % SIDE][i % SIDE] = bytes[i];
-        i += 1;
-    }
-    pixels
-};
+/// Ten images of Fashion-MNIST, one of each class.
+static BYTES: &[u8] = include_bytes!("../../data/samples.bin");
+const FASHION: [usize; 3] = [1, 28, 28];
 
-/// The images; the index is the class.
-pub static IMAGES: [Image; CLASSES] = {
-    let mut images = [[[[0.0; SIDE]; SIDE]; 1]; CLASSES];
-    let mut class = 0;
-    while class < CLASSES {
-        images[class] = image(&PIXELS[class]);
-        class += 1;
+/// The number of images: ten, or one for a network whose images have another size.
+pub const COUNT: usize = if is_fashion() { 10 } else { 1 };
+
+const fn is_fashion() -> bool {
+    CHANNELS == FASHION[0] && HEIGHT == FASHION[1] && WIDTH == FASHION[2]
+}
+
+/// The images. Those of Fashion-MNIST are in the order of their classes; for a network whose images have another size there is
+/// the pattern of the self-test alone.
+pub static IMAGES: [Image; COUNT] = {
+    let mut images = [*Net::TEST_IMAGE; COUNT];
+    if is_fashion() {
+        assert!(
+            BYTES.len() == COUNT * size_of::<Pixels>(),
+            "samples.bin must hold ten images"
+        );
+        let mut index = 0;
+        while index < COUNT {
+            images[index] = grey(&pixels(index));
+            index += 1;
+        }
     }
     images
 };
+
+const fn pixels(index: usize) -> Pixels {
+    let mut pixels = [[[0; WIDTH]; HEIGHT]; CHANNELS];
+    let mut y = 0;
+    while y < HEIGHT {
+        let mut x = 0;
+        while x < WIDTH {
+            pixels[0][y][x] = BYTES[(index * HEIGHT + y) * WIDTH + x];
+            x += 1;
+        }
+        y += 1;
+    }
+    pixels
+}

@@ -6,9 +6,9 @@
 
 use crate::Failure;
 use core::slice;
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, Net};
 use lenet_core::self_test;
-use lenet_core::weights::{MAX_LEN, Weights, WeightsError, view_prefix};
+use lenet_core::weights::{self, WeightsError, max_len, view_prefix};
 
 #[cfg(not(emulated))]
 core::arch::global_asm!(
@@ -16,10 +16,11 @@ core::arch::global_asm!(
     concat!(".incbin ", "\"", env!("LENET_WEIGHTS_FILE"), "\""),
 );
 
-const _: () = assert!(
-    MAX_LEN == 176 * 1024,
-    "WEIGHTS_BYTES of build.rs must be the same"
-);
+/// A weights file of the network that this build is for.
+pub type Weights<'a> = weights::Weights<'a, Net>;
+
+/// The length of the region.
+pub const MAX_LEN: usize = max_len::<Net>();
 
 unsafe extern "C" {
     static __weights: u8;
@@ -55,5 +56,5 @@ pub fn read() -> Result<(Weights<'static>, &'static [u8]), WeightsError> {
 /// # Errors
 /// `SelfTest`, with the first logit that differs.
 pub fn self_test(weights: &Weights<'_>, act: &mut Activations) -> Result<(), Failure> {
-    self_test::check(weights.params, &weights.self_test, act).map_err(Failure::SelfTest)
+    self_test::check::<Net>(weights.params, &weights.self_test, act).map_err(Failure::SelfTest)
 }

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use lenet_core::arch::{CLASSES, Pixels};
+use lenet_core::network::{CLASSES, Pixels};
 use libfuzzer_sys::fuzz_target;
 use trainer::dataset::{read_images, read_labels};
 

@@ -5,8 +5,7 @@
 #![no_main]
 
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::arch::Params;
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, Params};
 use lenet_core::self_test;
 use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, encode, view};
 use lenet_tests::generate::METADATA;

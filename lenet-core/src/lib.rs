@@ -1,4 +1,4 @@
-//! LeNet for microcontrollers and hosts: fixed-size f32 forward kernels, the network, its weights file.
+//! Small convolutional networks for microcontrollers and hosts: fixed-size f32 forward kernels, the network, its weights file.
 //!
 //! The principles of this crate:
 //! 1. **The same bits everywhere.** Each sum has one written-down order, a product and a sum are rounded
@@ -10,11 +10,16 @@
 //!
 //! Arrays are channels first, `(C, H, W)`; weights are `(C_OUT, C_IN, K, K)` and `(OUT, IN)`.
 //!
+//! A network is described once, in some ten lines, and everything else follows from the description when the crate is
+//! compiled: see [`network!`]. The module [`network`](mod@network) holds the network that the build is for.
+//!
 //! | module | holds |
 //! |---|---|
-//! | [`arch`] | the one description of the network: dimensions, types, tensors, layers |
-//! | [`ops`] | the kernels: arrays in, arrays out |
-//! | [`network`] | the order of the kernels: [`network::forward`] |
+//! | [`network`](mod@network) | the network that this build is for: its types, its tables, its forward pass |
+//! | [`layer`] | the kinds of layers that a description can name |
+//! | [`plan`] | shapes, checks, tables and fingerprint, computed by the compiler |
+//! | [`ops`] | operations on arrays |
+//! | [`image`] | from stored pixels to what a network sees |
 //! | [`self_test`] | a built-in pattern and what the network makes of it, to prove a machine at power-on |
 //! | `weights` | the weights file, read in place (feature `weights`) |
 //! | `link` | messages between a host and a board (feature `link`) |
@@ -26,13 +31,25 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the weights file holds little-endian f32 and is read in place");
 
-pub mod arch;
+// `network!` writes `lenet_core::bytemuck` in an attribute, in whose string `$crate` cannot stand.
+extern crate self as lenet_core;
+
+#[doc(hidden)]
+pub use bytemuck;
+
 #[cfg(feature = "weights")]
 mod checksum;
+#[macro_use]
+mod describe;
+pub mod image;
+pub mod layer;
 #[cfg(feature = "link")]
 pub mod link;
 pub mod network;
 pub mod ops;
+pub mod plan;
 pub mod self_test;
 #[cfg(feature = "weights")]
 pub mod weights;
+
+pub use describe::Network;

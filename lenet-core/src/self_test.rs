@@ -3,31 +3,29 @@
 //! The trainer computes the pattern's logits when it writes the file; a board computes them again at start-up. Equal
 //! bits show that its code, its floating-point unit and its flash do what the trainer's machine did.
 
-use crate::arch::{CLASSES, Image, Logits, Params, Pixels, SIDE, image};
-use crate::network::{Activations, forward};
+use crate::Network;
 
-/// The pattern as pixels: diagonal waves with a product term, so that no row or column repeats, and every grey step class occurs.
-pub const PIXELS: Pixels = {
-    let mut pixels = [[0; SIDE]; SIDE];
-    let mut y = 0;
-    while y < SIDE {
-        let mut x = 0;
-        while x < SIDE {
-            pixels[y][x] = ((y * 37 + x * 101 + y * x * 3) % 256) as u8;
-            x += 1;
+/// Returns the pattern as pixels: diagonal waves with a product term, so that no row or column repeats and small and large
+/// steps between neighbours occur.
+pub const fn pixels<const C: usize, const H: usize, const W: usize>() -> [[[u8; W]; H]; C] {
+    let mut pixels = [[[0; W]; H]; C];
+    let mut c = 0;
+    while c < C {
+        let mut y = 0;
+        while y < H {
+            let mut x = 0;
+            while x < W {
+                pixels[c][y][x] = ((y * 37 + x * 101 + y * x * 3 + c * 85) % 256) as u8;
+                x += 1;
+            }
+            y += 1;
         }
-        y += 1;
+        c += 1;
     }
     pixels
-};
+}
 
-/// The pattern as the network sees it.
-pub static IMAGE: Image = image(&PIXELS);
-
-/// The pattern's logits as bits.
-pub type Vector = [u32; CLASSES];
-
-/// The machine computes other logits than the one that wrote the file.
+/// The error when a machine computes other logits than the one that wrote the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SelfTestError {
@@ -56,21 +54,23 @@ impl core::fmt::Display for SelfTestError {
 impl core::error::Error for SelfTestError {}
 
 /// Computes the pattern's logits.
-pub fn compute(params: &Params, act: &mut Activations) -> Vector {
-    bits(forward(params, &IMAGE, act))
+pub fn compute<N: Network>(params: &N::Params, act: &mut N::Activations) -> N::Logits {
+    *N::forward(params, N::TEST_IMAGE, act)
 }
 
-/// Computes the pattern's logits and compares them with the expected bits.
+/// Computes the pattern's logits and compares their bits with the expected ones.
 ///
 /// # Errors
 /// The first logit that differs.
-pub fn check(
-    params: &Params,
-    expected: &Vector,
-    act: &mut Activations,
+pub fn check<N: Network>(
+    params: &N::Params,
+    expected: &N::Logits,
+    act: &mut N::Activations,
 ) -> Result<(), SelfTestError> {
-    let computed = compute(params, act);
-    for (class, (&expected, &found)) in expected.iter().zip(&computed).enumerate() {
+    let computed = compute::<N>(params, act);
+    let pairs = expected.as_ref().iter().zip(computed.as_ref());
+    for (class, (expected, found)) in pairs.enumerate() {
+        let (expected, found) = (expected.to_bits(), found.to_bits());
         if expected != found {
             return Err(SelfTestError {
                 class,
@@ -82,34 +82,45 @@ pub fn check(
     Ok(())
 }
 
-fn bits(logits: &Logits) -> Vector {
-    logits.map(f32::to_bits)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytemuck::Zeroable;
+    use crate::network::{Activations, Net, Params};
 
     #[test]
     fn the_pattern_has_no_equal_rows() {
-        for y in 1..SIDE {
-            assert!(!PIXELS[..y].contains(&PIXELS[y]));
+        let pixels = pixels::<3, 28, 30>();
+        let rows = pixels.as_flattened();
+        for y in 1..rows.len() {
+            assert!(!rows[..y].contains(&rows[y]), "row {y}");
         }
     }
 
     #[test]
+    fn the_pattern_is_that_of_the_page() {
+        let pixels = pixels::<1, 28, 28>();
+        assert_eq!(pixels[0][0][..4], [0, 101, 202, 47]);
+        assert_eq!(pixels[0][1][..3], [37, 141, 245]);
+        assert_eq!(
+            pixels[0][27][27],
+            ((27 * 37 + 27 * 101 + 27 * 27 * 3) % 256) as u8
+        );
+    }
+
+    #[test]
     fn one_wrong_bit_is_named() {
-        let mut params = Params::zeroed();
-        params.fc3_bias[4] = 1.0;
+        const LAST: usize = crate::network::NUM_PARAMS - 1;
+        let class = crate::network::CLASSES - 1;
+        let mut params = Params::ZERO;
+        params.as_flat_mut()[LAST] = 1.0;
         let mut act = Activations::new();
-        let expected = compute(&params, &mut act);
-        assert_eq!(check(&params, &expected, &mut act), Ok(()));
-        params.fc3_bias[4] = f32::from_bits(1.0f32.to_bits() + 1);
-        let error = check(&params, &expected, &mut act).unwrap_err();
+        let expected = compute::<Net>(&params, &mut act);
+        assert_eq!(check::<Net>(&params, &expected, &mut act), Ok(()));
+        params.as_flat_mut()[LAST] = f32::from_bits(1.0f32.to_bits() + 1);
+        let error = check::<Net>(&params, &expected, &mut act).unwrap_err();
         assert_eq!(
             (error.class, error.expected, error.found),
-            (4, 0x3f80_0000, 0x3f80_0001)
+            (class, 0x3f80_0000, 0x3f80_0001)
         );
     }
 }

@@ -3,44 +3,36 @@
 //! `WEIGHTS.md` defines the bytes; this module implements them. [`view`] checks everything a damaged or foreign file
 //! could get wrong, then borrows the parameters from the file: no copy, no RAM, so the file can stay in flash.
 
-use crate::arch::{self, CLASSES, FINGERPRINT, NUM_PARAMS, Params};
+use crate::Network;
 use crate::checksum::CRC;
-use crate::network::Activations;
+use crate::plan::{self, Description, MAX_NAME};
 use crate::self_test;
+use bytemuck::Zeroable;
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use core::marker::PhantomData;
+use serde::ser::{SerializeSeq, SerializeTuple};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// First bytes of every weights file.
 pub const MAGIC: [u8; 4] = *b"LNET";
 /// The format's version that this build writes and reads.
-pub const VERSION: u8 = 1;
-/// Where the parameters start, in bytes.
-pub const PARAMS_OFFSET: usize = MAGIC.len() + 1 + 8 + PARAMS_PREFIX.len();
-/// No file is longer than this, so that flash can be set aside for it: 176 KiB.
-pub const MAX_LEN: usize = 176 * 1024;
+pub const VERSION: u8 = 2;
+/// Where the parameters start, in bytes: magic, version, kind of numbers, two zeros, fingerprint, length, name.
+pub const PARAMS_OFFSET: usize = 4 + 1 + 1 + 2 + 8 + 4 + MAX_NAME;
 
-const PARAMS_LEN: usize = size_of::<Params>();
+/// The kind of numbers that the parameters are: 32-bit floating point.
+const F32: u8 = 0;
 const CHECKSUM_LEN: usize = 4;
 
-/// Postcard's length in front of the parameters: a varint, seven bits a byte, least significant first.
-const PARAMS_PREFIX: [u8; 3] = {
-    assert!(
-        PARAMS_LEN >= 1 << 14 && PARAMS_LEN < 1 << 21,
-        "the length must take three bytes"
-    );
-    [
-        PARAMS_LEN as u8 | 0x80,
-        (PARAMS_LEN >> 7) as u8 | 0x80,
-        (PARAMS_LEN >> 14) as u8,
-    ]
-};
+/// Returns the length that no file of the network exceeds, so that flash can be set aside for it: the parameters and about
+/// two kilobytes for what is said about them, rounded up to a whole kilobyte.
+pub const fn max_len<N: Network>() -> usize {
+    let classes = N::LAYERS[N::LAYERS.len() - 1].output[0];
+    let metadata = 1_808 + 24 * classes + 64 * (N::LAYERS.len().saturating_sub(5));
+    (PARAMS_OFFSET + size_of::<N::Params>() + metadata).next_multiple_of(1024)
+}
 
-const _: () = assert!(
-    PARAMS_OFFSET.is_multiple_of(align_of::<Params>()),
-    "the parameters must be aligned in the file"
-);
-
-/// Where the parameters come from. Strings may have any length that keeps the file within [`MAX_LEN`].
+/// Where the parameters come from. Strings may have any length that keeps the file within [`max_len`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance<'a> {
     /// Name of the data set, such as `fashion-mnist`.
@@ -57,36 +49,157 @@ pub struct Provenance<'a> {
     pub batch_size: u32,
     /// Learning rate of the first step.
     pub learning_rate: f32,
-    /// Share of the test images classified correctly, by [`forward`](crate::network::forward); NaN if not measured.
+    /// Share of the test images classified correctly, by `forward`; NaN if not measured.
     pub test_accuracy: f32,
     /// How it was trained, in words, such as `adam`.
     pub recipe: &'a str,
 }
 
+/// Names of classes in the order of the labels: at most as many as there are classes.
+#[derive(Clone, Copy)]
+pub struct ClassNames<'a>(Names<'a>);
+
+#[derive(Clone, Copy)]
+enum Names<'a> {
+    Listed(&'a [&'a str]),
+    /// As they stand in a file, checked: so many strings in postcard's encoding.
+    Encoded {
+        count: usize,
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> ClassNames<'a> {
+    /// Borrows the names.
+    pub const fn new(names: &'a [&'a str]) -> Self {
+        Self(Names::Listed(names))
+    }
+
+    /// Returns the number of names, which is less than the number of classes where the data set had fewer.
+    pub const fn len(&self) -> usize {
+        match self.0 {
+            Names::Listed(names) => names.len(),
+            Names::Encoded { count, .. } => count,
+        }
+    }
+
+    /// Returns whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the name of a class, or `""` if it has none.
+    pub fn get(&self, class: usize) -> &'a str {
+        self.iter().nth(class).unwrap_or_default()
+    }
+
+    /// Returns the names in the order of the labels.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
+        let names = self.0;
+        let mut rest = match names {
+            Names::Listed(_) => &[],
+            Names::Encoded { bytes, .. } => bytes,
+        };
+        (0..self.len()).map_while(move |class| match names {
+            Names::Listed(names) => names.get(class).copied(),
+            Names::Encoded { .. } => {
+                let (name, after) = postcard::take_from_bytes(rest).ok()?;
+                rest = after;
+                Some(name)
+            }
+        })
+    }
+}
+
+impl fmt::Debug for ClassNames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for ClassNames<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Serialize for ClassNames<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut names = serializer.serialize_seq(Some(self.len()))?;
+        for name in self.iter() {
+            names.serialize_element(name)?;
+        }
+        names.end()
+    }
+}
+
 /// What a weights file says besides its parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Metadata<'a> {
-    /// Names of the classes; empty where there are fewer than ten.
-    #[serde(borrow)]
-    pub classes: [&'a str; CLASSES],
+    /// Names of the classes.
+    pub classes: ClassNames<'a>,
     /// Where the parameters come from.
     pub provenance: Provenance<'a>,
 }
 
-/// A weights file that has passed every check, borrowed from its bytes.
+/// A weights file of the network `N` that has passed every check, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weights<'a> {
+pub struct Weights<'a, N: Network> {
     /// The parameters, where they lie in the file.
-    pub params: &'a Params,
+    pub params: &'a N::Params,
+    /// The network's name as the writer knew it.
+    pub name: Name,
+    /// The network in words.
+    pub description: &'a str,
     /// Class names and provenance.
     pub metadata: Metadata<'a>,
-    /// Bits of the logits of the built-in test pattern, as the writer computed them; see [`self_test::check`].
-    pub self_test: self_test::Vector,
+    /// The logits of the built-in test pattern, as the writer computed them; see [`self_test::check`].
+    pub self_test: N::Logits,
     /// The file's checksum.
     pub crc: u32,
+    network: PhantomData<N>,
 }
 
-/// Why bytes are not a usable weights file.
+/// The name of a network, as it stands in a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Name([u8; MAX_NAME]);
+
+impl Name {
+    /// The name of `N`.
+    pub const fn of<N: Network>() -> Self {
+        let (mut name, mut i) = ([0; MAX_NAME], 0);
+        while i < N::NAME.len() && i < MAX_NAME {
+            name[i] = N::NAME.as_bytes()[i];
+            i += 1;
+        }
+        Self(name)
+    }
+
+    /// Returns the name, or `"?"` if it is not text, as in a damaged file.
+    pub fn as_str(&self) -> &str {
+        let len = self.0.iter().position(|&byte| byte == 0);
+        let bytes = self.0.get(..len.unwrap_or(MAX_NAME)).unwrap_or_default();
+        match core::str::from_utf8(bytes) {
+            Ok(name) if !name.is_empty() && !name.contains(char::is_control) => name,
+            _ => "?",
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// The error when bytes are not a usable weights file of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum WeightsError {
@@ -105,15 +218,24 @@ pub enum WeightsError {
         /// That version.
         found: u8,
     },
-    /// Trained for another architecture than [`arch`] describes.
-    Architecture {
-        /// The fingerprint of that architecture.
-        found: u64,
+    /// The file is of another network.
+    Network {
+        /// The name of that network.
+        found: Name,
+        /// The name of the network of this program.
+        expected: Name,
     },
-    /// Another number of bytes of parameters than [`Params`] has.
+    /// The parameters are numbers of another kind.
+    Numbers {
+        /// The kind in the file.
+        found: u8,
+    },
+    /// The file has another number of bytes of parameters than the network.
     Length {
-        /// The bytes announced.
+        /// The bytes announced in the file.
         found: usize,
+        /// The bytes that the network has.
+        expected: usize,
     },
     /// The buffer does not start on a multiple of four bytes, so the parameters cannot be read in place.
     Alignment,
@@ -133,8 +255,10 @@ pub enum WeightsError {
     },
     /// A parameter is NaN or infinite.
     NotFinite {
-        /// Its index in [`Params::as_flat`]; [`arch::locate`] names the tensor.
-        index: usize,
+        /// The tensor's name.
+        tensor: &'static str,
+        /// The index of the element in the tensor.
+        element: usize,
     },
 }
 
@@ -153,14 +277,20 @@ impl fmt::Display for WeightsError {
             Self::Version { found } => {
                 write!(f, "file format {found}, this program reads {VERSION}")
             }
-            Self::Architecture { found } => {
-                write!(
-                    f,
-                    "trained for another architecture ({found:016x}, this program is {FINGERPRINT:016x})"
-                )
-            }
-            Self::Length { found } => {
-                write!(f, "{found} bytes of parameters, expected {PARAMS_LEN}")
+            Self::Network { found, expected } if found == expected => write!(
+                f,
+                "its layers are not those of this program's network `{found}`, although the name is the same: the file is damaged, or the description has changed since"
+            ),
+            Self::Network { found, expected } => write!(
+                f,
+                "a file of the network `{found}`, this program is built for `{expected}`; build it with LENET_NETWORK={found}"
+            ),
+            Self::Numbers { found } => write!(
+                f,
+                "its parameters are numbers of kind {found}, this program reads kind {F32}"
+            ),
+            Self::Length { found, expected } => {
+                write!(f, "{found} bytes of parameters, expected {expected}")
             }
             Self::Alignment => write!(f, "does not start on a multiple of four bytes"),
             Self::Metadata => write!(f, "class names or provenance cannot be decoded"),
@@ -168,12 +298,9 @@ impl fmt::Display for WeightsError {
                 write!(f, "damaged: checksum {computed:08x}, stored {stored:08x}")
             }
             Self::TrailingBytes { count } => write!(f, "{count} bytes follow the end of the file"),
-            Self::NotFinite { index } => match arch::locate(index) {
-                Some((tensor, element)) => {
-                    write!(f, "{}[{element}] is NaN or infinite", tensor.name)
-                }
-                None => write!(f, "parameter {index} is NaN or infinite"),
-            },
+            Self::NotFinite { tensor, element } => {
+                write!(f, "{tensor}[{element}] is NaN or infinite")
+            }
         }
     }
 }
@@ -184,88 +311,120 @@ impl core::error::Error for WeightsError {}
 ///
 /// # Errors
 /// See [`WeightsError`]: each damage by its name, found before any parameter is used.
-pub fn view(bytes: &[u8]) -> Result<Weights<'_>, WeightsError> {
+pub fn view<N: Network>(bytes: &[u8]) -> Result<Weights<'_, N>, WeightsError> {
     match view_prefix(bytes)? {
         (weights, []) => Ok(weights),
         (_, rest) => Err(WeightsError::TrailingBytes { count: rest.len() }),
     }
 }
 
-/// As [`view`], of a file at the start of a larger region such as a section of flash; also returns what follows it.
+/// Like [`view`], for a file at the start of a larger region such as a section of flash; also returns what follows it.
 ///
 /// # Errors
-/// As [`view`], but for `TrailingBytes`.
+/// Those of [`view`], except for `TrailingBytes`.
 #[inline(never)] // its stack is free again when the network runs
-pub fn view_prefix(bytes: &[u8]) -> Result<(Weights<'_>, &[u8]), WeightsError> {
+pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), WeightsError> {
     let truncated = WeightsError::Truncated { found: bytes.len() };
+    let rest = &mut &bytes[..];
 
-    let (&magic, rest) = bytes.split_first_chunk().ok_or(truncated)?;
+    let magic = take_bytes(rest, truncated)?;
     if magic != MAGIC {
         return Err(WeightsError::Magic { found: magic });
     }
-    let (&version, rest) = rest.split_first().ok_or(truncated)?;
+    let [version] = take_bytes(rest, truncated)?;
     if version != VERSION {
         return Err(WeightsError::Version { found: version });
     }
-    let (&fingerprint, rest) = rest.split_first_chunk().ok_or(truncated)?;
-    let fingerprint = u64::from_le_bytes(fingerprint);
-    if fingerprint != FINGERPRINT {
-        return Err(WeightsError::Architecture { found: fingerprint });
-    }
-    if rest.len() < PARAMS_PREFIX.len() {
-        return Err(truncated);
-    }
-    let (found, rest) = postcard::take_from_bytes::<u32>(rest)
-        .map_err(|_| WeightsError::Length { found: usize::MAX })?;
-    if found as usize != PARAMS_LEN {
-        return Err(WeightsError::Length {
-            found: found as usize,
+    let [numbers, _, _] = take_bytes(rest, truncated)?;
+    let fingerprint = u64::from_le_bytes(take_bytes(rest, truncated)?);
+    let length = u32::from_le_bytes(take_bytes(rest, truncated)?) as usize;
+    let name = Name(take_bytes(rest, truncated)?);
+    if fingerprint != N::FINGERPRINT {
+        return Err(WeightsError::Network {
+            found: name,
+            expected: Name::of::<N>(),
         });
     }
-    let (params, rest) = rest.split_at_checked(PARAMS_LEN).ok_or(truncated)?;
-    // Piece by piece, as the fields stand: deserialising the structs whole would take three times the code and the stack.
-    let mut rest = rest;
-    let mut classes = [""; CLASSES];
-    for class in &mut classes {
-        *class = take(&mut rest, truncated)?;
+    if numbers != F32 {
+        return Err(WeightsError::Numbers { found: numbers });
     }
+    let expected = size_of::<N::Params>();
+    if length != expected {
+        return Err(WeightsError::Length {
+            found: length,
+            expected,
+        });
+    }
+    let (params, after) = rest.split_at_checked(length).ok_or(truncated)?;
+    *rest = after;
+    // Piece by piece, as the fields stand: deserialising the structs whole would take three times the code and the stack.
+    let description = take(rest, truncated)?;
+    let classes = take_names(rest, N::LAYERS, truncated)?;
     let metadata = Metadata {
         classes,
         provenance: Provenance {
-            dataset: take(&mut rest, truncated)?,
-            dataset_sha256: take_bytes(&mut rest, truncated)?,
-            params_sha256: take_bytes(&mut rest, truncated)?,
-            seed: take(&mut rest, truncated)?,
-            epochs: take(&mut rest, truncated)?,
-            batch_size: take(&mut rest, truncated)?,
-            learning_rate: take(&mut rest, truncated)?,
-            test_accuracy: take(&mut rest, truncated)?,
-            recipe: take(&mut rest, truncated)?,
+            dataset: take(rest, truncated)?,
+            dataset_sha256: take_bytes(rest, truncated)?,
+            params_sha256: take_bytes(rest, truncated)?,
+            seed: take(rest, truncated)?,
+            epochs: take(rest, truncated)?,
+            batch_size: take(rest, truncated)?,
+            learning_rate: take(rest, truncated)?,
+            test_accuracy: take(rest, truncated)?,
+            recipe: take(rest, truncated)?,
         },
     };
-    let self_test: self_test::Vector =
-        bytemuck::must_cast(take_bytes::<{ 4 * CLASSES }>(&mut rest, truncated)?);
+    let mut self_test = N::Logits::zeroed();
+    let logits = bytemuck::bytes_of_mut(&mut self_test);
+    let (stored, after) = rest.split_at_checked(logits.len()).ok_or(truncated)?;
+    logits
+        .iter_mut()
+        .zip(stored)
+        .for_each(|(to, from)| *to = *from);
+    *rest = after;
 
     let covered = bytes.get(..bytes.len() - rest.len()).ok_or(truncated)?;
-    let (&stored, rest) = rest.split_first_chunk().ok_or(truncated)?;
-    let (stored, computed) = (u32::from_le_bytes(stored), CRC.checksum(covered));
+    let stored = u32::from_le_bytes(take_bytes(rest, truncated)?);
+    let computed = CRC.checksum(covered);
     if stored != computed {
         return Err(WeightsError::Checksum { stored, computed });
     }
 
-    let params: &Params = bytemuck::try_from_bytes(params).map_err(|_| WeightsError::Alignment)?;
-    if let Some(index) = first_not_finite(params) {
-        return Err(WeightsError::NotFinite { index });
+    let params: &N::Params =
+        bytemuck::try_from_bytes(params).map_err(|_| WeightsError::Alignment)?;
+    if let Some((tensor, element)) = first_not_finite::<N>(params) {
+        return Err(WeightsError::NotFinite { tensor, element });
     }
     Ok((
         Weights {
             params,
+            name,
+            description,
             metadata,
             self_test,
             crc: computed,
+            network: PhantomData,
         },
         rest,
     ))
+}
+
+/// Takes the class names off the front of `rest`: at most as many as the last layer has outputs.
+fn take_names<'a>(
+    rest: &mut &'a [u8],
+    layers: &[plan::Layer],
+    truncated: WeightsError,
+) -> Result<ClassNames<'a>, WeightsError> {
+    let count = take::<u32>(rest, truncated)? as usize;
+    if layers.last().is_none_or(|layer| count > layer.output[0]) {
+        return Err(WeightsError::Metadata);
+    }
+    let start = *rest;
+    for _ in 0..count {
+        take::<&str>(rest, truncated)?;
+    }
+    let bytes = start.get(..start.len() - rest.len()).ok_or(truncated)?;
+    Ok(ClassNames(Names::Encoded { count, bytes }))
 }
 
 /// Takes a value off the front of `rest`.
@@ -291,26 +450,43 @@ fn take_bytes<const N: usize>(
     Ok(bytes)
 }
 
-/// Why parameters cannot be written as a weights file.
+/// The error when parameters cannot be written as a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeError {
-    /// Names and provenance are too long: the file would not fit into `out`, or into [`MAX_LEN`].
-    TooLong,
+    /// Names and provenance are too long: the file would not fit into `out`, or into [`max_len`].
+    TooLong {
+        /// The bytes that the file may have.
+        limit: usize,
+    },
+    /// There are more names than classes.
+    TooManyClasses {
+        /// The number of names.
+        found: usize,
+        /// The number of classes.
+        expected: usize,
+    },
     /// A parameter is NaN or infinite.
     NotFinite {
-        /// Its index in [`Params::as_flat`].
-        index: usize,
+        /// The tensor's name.
+        tensor: &'static str,
+        /// The index of the element in the tensor.
+        element: usize,
     },
 }
 
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::TooLong => write!(
+            Self::TooLong { limit } => write!(
                 f,
-                "class names and provenance do not fit into a file of {MAX_LEN} bytes"
+                "class names and provenance do not fit into a file of {limit} bytes"
             ),
-            Self::NotFinite { index } => write!(f, "{}", WeightsError::NotFinite { index }),
+            Self::TooManyClasses { found, expected } => {
+                write!(f, "{found} class names, the network has {expected} classes")
+            }
+            Self::NotFinite { tensor, element } => {
+                write!(f, "{}", WeightsError::NotFinite { tensor, element })
+            }
         }
     }
 }
@@ -320,36 +496,46 @@ impl core::error::Error for EncodeError {}
 /// Writes a weights file into `out` and returns the part used. The self-test's logits are computed here.
 ///
 /// # Errors
-/// * `TooLong`: `out` or [`MAX_LEN`] is too small for the names and the provenance
+/// * `TooLong`: `out` or [`max_len`] is too small for the names and the provenance
+/// * `TooManyClasses`: there are more names than classes
 /// * `NotFinite`: a parameter is NaN or infinite, so no reader would accept the file
-pub fn encode<'b>(
-    params: &Params,
+pub fn encode<'b, N: Network>(
+    params: &N::Params,
     metadata: &Metadata<'_>,
     out: &'b mut [u8],
 ) -> Result<&'b [u8], EncodeError> {
-    if let Some(index) = first_not_finite(params) {
-        return Err(EncodeError::NotFinite { index });
+    if let Some((tensor, element)) = first_not_finite::<N>(params) {
+        return Err(EncodeError::NotFinite { tensor, element });
     }
-    let limit = out.len().min(MAX_LEN - CHECKSUM_LEN);
-    let self_test = self_test::compute(params, &mut Activations::new()).map(f32::from_bits);
+    let self_test = self_test::compute::<N>(params, &mut N::Activations::zeroed());
+    let (found, expected) = (metadata.classes.len(), self_test.as_ref().len());
+    if found > expected {
+        return Err(EncodeError::TooManyClasses { found, expected });
+    }
+    let limit = out.len().min(max_len::<N>());
+    let too_long = EncodeError::TooLong { limit };
     let message = Message {
         magic: MAGIC,
         version: VERSION,
-        fingerprint: FINGERPRINT,
-        params: bytemuck::bytes_of(params),
-        tail: Tail {
-            metadata: *metadata,
-            self_test,
-        },
+        numbers: [F32, 0, 0],
+        fingerprint: N::FINGERPRINT,
+        length: size_of::<N::Params>() as u32,
+        name: Name::of::<N>().0,
+        params: Bytes(bytemuck::bytes_of(params)),
+        description: Description(N::LAYERS),
+        metadata: *metadata,
+        self_test: Bytes(bytemuck::bytes_of(&self_test)),
     };
     let used = postcard::to_slice(&message, &mut out[..limit])
-        .map_err(|_| EncodeError::TooLong)?
+        .map_err(|_| too_long)?
         .len();
     let crc = CRC.checksum(&out[..used]).to_le_bytes();
-    out.get_mut(used..used + CHECKSUM_LEN)
-        .ok_or(EncodeError::TooLong)?
-        .copy_from_slice(&crc);
-    Ok(&out[..used + CHECKSUM_LEN])
+    let end = used + CHECKSUM_LEN;
+    if end > limit {
+        return Err(too_long);
+    }
+    out[used..end].copy_from_slice(&crc);
+    Ok(&out[..end])
 }
 
 /// The whole message but its checksum, as postcard writes it. [`view_prefix`] reads its parts one by one, so that each
@@ -358,35 +544,75 @@ pub fn encode<'b>(
 struct Message<'a> {
     magic: [u8; 4],
     version: u8,
+    numbers: [u8; 3],
     #[serde(with = "postcard::fixint::le")]
     fingerprint: u64,
-    params: &'a [u8],
-    tail: Tail<'a>,
-}
-
-/// What follows the parameters.
-#[derive(Serialize)]
-struct Tail<'a> {
+    #[serde(with = "postcard::fixint::le")]
+    length: u32,
+    name: [u8; MAX_NAME],
+    params: Bytes<'a>,
+    #[serde(serialize_with = "display")]
+    description: Description<'a>,
     metadata: Metadata<'a>,
-    /// As f32, because postcard gives those a fixed width.
-    self_test: [f32; CLASSES],
+    self_test: Bytes<'a>,
 }
 
-fn first_not_finite(params: &Params) -> Option<usize> {
-    let flat: &[f32; NUM_PARAMS] = params.as_flat();
-    flat.iter().position(|value| !value.is_finite())
+/// Bytes without a length in front.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = serializer.serialize_tuple(self.0.len())?;
+        for byte in self.0 {
+            bytes.serialize_element(byte)?;
+        }
+        bytes.end()
+    }
+}
+
+fn display<S: Serializer>(text: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(text)
+}
+
+/// Returns the tensor's name and the index in it of the first parameter that is NaN or infinite.
+fn first_not_finite<N: Network>(params: &N::Params) -> Option<(&'static str, usize)> {
+    let values: &[f32] = bytemuck::cast_slice(core::slice::from_ref(params));
+    let index = values.iter().position(|value| !value.is_finite())?;
+    Some(plan::locate(N::TENSORS, index).map_or(("?", index), |(tensor, i)| (tensor.name, i)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytemuck::Zeroable;
+
+    network! {
+        name: "two",
+        input: [1, 6, 6],
+        conv1: conv2d { maps: 2, kernel: 3, pool: Max(2), activation: Relu },
+        fc1: linear { outputs: 40 },
+    }
+
+    mod other {
+        network! {
+            name: "another",
+            input: [1, 6, 6],
+            fc1: linear { outputs: 40 },
+        }
+    }
+
+    const MAX_LEN: usize = max_len::<Net>();
 
     #[repr(align(4))]
     struct Aligned([u8; MAX_LEN]);
 
+    impl Aligned {
+        fn new() -> Self {
+            Self([0; MAX_LEN])
+        }
+    }
+
     const METADATA: Metadata = Metadata {
-        classes: ["a", "b", "c", "d", "e", "f", "g", "h", "i", "ankle boot"],
+        classes: ClassNames::new(&["a", "b", "ankle boot"]),
         provenance: Provenance {
             dataset: "letters",
             dataset_sha256: [1; 32],
@@ -401,24 +627,29 @@ mod tests {
     };
 
     fn params() -> Params {
-        let mut params = Params::zeroed();
-        params
-            .as_flat_mut()
-            .iter_mut()
-            .zip(0u8..=255)
+        let mut params = Params::ZERO;
+        let values = params.as_flat_mut().iter_mut();
+        values
+            .zip((0u8..=255).cycle())
             .for_each(|(p, i)| *p = f32::from(i) / 16.0);
         params
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let (params, mut file) = (params(), Aligned([0; MAX_LEN]));
-        let bytes = encode(&params, &METADATA, &mut file.0).unwrap();
-        let weights = view(bytes).unwrap();
+        let (params, mut file) = (params(), Aligned::new());
+        let bytes = encode::<Net>(&params, &METADATA, &mut file.0).unwrap();
+        let weights = view::<Net>(bytes).unwrap();
         assert_eq!(weights.params, &params);
         assert_eq!(weights.metadata, METADATA);
+        assert_eq!(weights.name.as_str(), "two");
         assert_eq!(
-            self_test::check(weights.params, &weights.self_test, &mut Activations::new()),
+            weights.description,
+            "1x6x6; conv1: conv2d 3x3, max pool 2, relu -> 2x2x2; fc1: linear -> 40"
+        );
+        let mut act = Activations::new();
+        assert_eq!(
+            self_test::check::<Net>(weights.params, &weights.self_test, &mut act),
             Ok(())
         );
         assert!(core::ptr::eq(
@@ -428,40 +659,99 @@ mod tests {
     }
 
     #[test]
+    fn class_names_are_read_where_they_lie() {
+        let mut file = Aligned::new();
+        let bytes = encode::<Net>(&params(), &METADATA, &mut file.0).unwrap();
+        let classes = view::<Net>(bytes).unwrap().metadata.classes;
+        assert_eq!(classes.len(), 3);
+        assert!(classes.iter().eq(["a", "b", "ankle boot"]));
+        assert_eq!((classes.get(2), classes.get(3)), ("ankle boot", ""));
+    }
+
+    #[test]
     fn the_first_bytes_are_those_of_the_page() {
-        let mut file = Aligned([0; MAX_LEN]);
-        let bytes = encode(&params(), &METADATA, &mut file.0).unwrap();
-        assert_eq!(bytes[..5], *b"LNET\x01");
-        assert_eq!(bytes[5..13], FINGERPRINT.to_le_bytes());
-        assert_eq!(bytes[13..16], [0xa8, 0xec, 0x0a]);
-        assert_eq!(bytes[16..24], [0, 0, 0, 0, 0, 0, 0x80, 0x3d]);
+        let mut file = Aligned::new();
+        let bytes = encode::<Net>(&params(), &METADATA, &mut file.0).unwrap();
+        assert_eq!(bytes[..8], *b"LNET\x02\0\0\0");
+        assert_eq!(bytes[8..16], FINGERPRINT.to_le_bytes());
+        assert_eq!(bytes[16..20], (4 * NUM_PARAMS as u32).to_le_bytes());
+        assert_eq!(bytes[20..24], *b"two\0");
+        assert_eq!(bytes[24..52], [0; 28]);
+        assert_eq!(bytes[52..60], [0, 0, 0, 0, 0, 0, 0x80, 0x3d]);
+    }
+
+    #[test]
+    fn a_file_of_another_network_is_refused_by_both_names() {
+        let mut file = Aligned::new();
+        let len = encode::<Net>(&params(), &METADATA, &mut file.0)
+            .unwrap()
+            .len();
+        let error = view::<other::Net>(&file.0[..len]).unwrap_err();
+        extern crate std;
+        assert_eq!(
+            std::string::ToString::to_string(&error),
+            "a file of the network `two`, this program is built for `another`; build it with LENET_NETWORK=two"
+        );
     }
 
     #[test]
     fn not_finite_is_neither_written_nor_read() {
-        let (mut bad, mut file) = (params(), Aligned([0; MAX_LEN]));
-        bad.conv1_bias[3] = f32::NAN;
+        let (mut bad, mut file) = (params(), Aligned::new());
+        bad.fc1.bias[3] = f32::NAN;
+        let (tensor, element) = ("fc1_bias", 3);
         assert_eq!(
-            encode(&bad, &METADATA, &mut file.0),
-            Err(EncodeError::NotFinite { index: 153 })
+            encode::<Net>(&bad, &METADATA, &mut file.0),
+            Err(EncodeError::NotFinite { tensor, element })
         );
 
-        let len = encode(&params(), &METADATA, &mut file.0).unwrap().len();
-        file.0[PARAMS_OFFSET + 4 * 153..][..4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
+        let len = encode::<Net>(&params(), &METADATA, &mut file.0)
+            .unwrap()
+            .len();
+        let at = PARAMS_OFFSET + 4 * (TENSORS[3].offset + element);
+        file.0[at..][..4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
         let crc = CRC.checksum(&file.0[..len - 4]).to_le_bytes();
         file.0[len - 4..len].copy_from_slice(&crc);
         assert_eq!(
-            view(&file.0[..len]),
-            Err(WeightsError::NotFinite { index: 153 })
+            view::<Net>(&file.0[..len]),
+            Err(WeightsError::NotFinite { tensor, element })
         );
     }
 
     #[test]
     fn an_unaligned_buffer_is_refused() {
-        let mut file = Aligned([0; MAX_LEN]);
-        let len = encode(&params(), &METADATA, &mut file.0).unwrap().len();
+        let mut file = Aligned::new();
+        let len = encode::<Net>(&params(), &METADATA, &mut file.0)
+            .unwrap()
+            .len();
         file.0.copy_within(..len, 1);
-        assert_eq!(view(&file.0[1..][..len]), Err(WeightsError::Alignment));
+        assert_eq!(
+            view::<Net>(&file.0[1..][..len]),
+            Err(WeightsError::Alignment)
+        );
+    }
+
+    #[test]
+    fn other_numbers_and_too_many_names_are_refused() {
+        let mut file = Aligned::new();
+        let len = encode::<Net>(&params(), &METADATA, &mut file.0)
+            .unwrap()
+            .len();
+        file.0[5] = 7;
+        assert_eq!(
+            view::<Net>(&file.0[..len]),
+            Err(WeightsError::Numbers { found: 7 })
+        );
+        let metadata = Metadata {
+            classes: ClassNames::new(&[""; 41]),
+            ..METADATA
+        };
+        assert_eq!(
+            encode::<Net>(&params(), &metadata, &mut file.0),
+            Err(EncodeError::TooManyClasses {
+                found: 41,
+                expected: 40
+            })
+        );
     }
 
     #[test]
@@ -475,14 +765,14 @@ mod tests {
             },
             ..METADATA
         };
-        let mut file = Aligned([0; MAX_LEN]);
+        let mut file = Aligned::new();
         assert_eq!(
-            encode(&params(), &metadata, &mut file.0),
-            Err(EncodeError::TooLong)
+            encode::<Net>(&params(), &metadata, &mut file.0),
+            Err(EncodeError::TooLong { limit: MAX_LEN })
         );
         assert_eq!(
-            encode(&params(), &METADATA, &mut [0; 1000]),
-            Err(EncodeError::TooLong)
+            encode::<Net>(&params(), &METADATA, &mut [0; 1000]),
+            Err(EncodeError::TooLong { limit: 1000 })
         );
     }
 }

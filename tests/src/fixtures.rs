@@ -1,6 +1,6 @@
 //! PyTorch's numbers under `data/fixtures`, whose README says what each file holds, and the real images.
 
-use lenet_core::arch::Params;
+use lenet_core::network::Params;
 use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -1,11 +1,10 @@
 //! Both ends of the link without a wire: a plain writer of frames as the oracle, and what must hold for any bytes.
 
-use lenet_core::arch::Params;
 use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, MAX_MESSAGE, Message, Meter, Receiver, Refused,
     Reply, Request, Responder, Scratch, UNKNOWN, Unit, VERSION, encode,
 };
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, Params};
 
 /// A frame as LINK.md describes it, whatever the message.
 pub fn frame(kind: u8, sequence: u32, message: &[u8]) -> Vec<u8> {

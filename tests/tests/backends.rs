@@ -3,8 +3,9 @@
 //!
 //! One table of backends, made by [`others`]: a new backend is one line there.
 
-use lenet_core::arch::{Logits, NUM_PARAMS, Params, TENSORS, image};
-use lenet_core::network::argmax;
+use lenet_core::image::grey;
+use lenet_core::network::{Logits, NUM_PARAMS, Params, TENSORS};
+use lenet_core::ops::argmax;
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
 use lenet_tests::oracle::{Net, widen};
 use lenet_tests::tolerance::{self, GRADIENT, LOGITS, LOSS, WEIGHTS};
@@ -242,7 +243,7 @@ fn logits_are_the_oracles_within_the_derived_bound() {
         let share = (0..images.len())
             .into_par_iter()
             .map(|i| {
-                let pixels = widen(&image(&images[i]));
+                let pixels = widen(&grey(&images[i]));
                 let pixels = ArrayView3::from_shape((1, 28, 28), &pixels).unwrap();
                 let expected = net.forward(pixels).logits;
                 let bound = tolerance::logits(&net, pixels);

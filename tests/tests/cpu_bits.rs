@@ -4,7 +4,7 @@
 //! The bytes are pinned by a hash, so that machines are compared too: portable, AVX2 and AVX-512 have run, and NEON under
 //! qemu-aarch64, where CI runs it. What a machine lacks is not compared there, and the output names what was.
 
-use lenet_core::arch::{Logits, TENSORS};
+use lenet_core::network::{Logits, TENSORS};
 use lenet_tests::fixtures::FASHION_MNIST;
 use lenet_tests::tolerance::{GRADIENT, LOGITS, WEIGHTS};
 use std::ops::ControlFlow;

@@ -1,8 +1,8 @@
 //! `trainer device` against a board in this process, over sound and over bad wires, and against boards in QEMU.
 
 use clap::Parser;
-use lenet_core::arch::Params;
 use lenet_core::link::{Info, MAX_FRAME, Receiver, Request, Responder, Scratch};
+use lenet_core::network::Params;
 use lenet_tests::generate::METADATA;
 use lenet_tests::link::{INFO, Stopped};
 use std::collections::VecDeque;
@@ -112,7 +112,7 @@ fn one_wrong_bit_is_found_in_its_layer() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
     let mut params = initial_params(1);
-    let bias = &mut params.fc2_bias[17];
+    let bias = &mut params.fc2.bias[17];
     *bias = f32::from_bits(bias.to_bits() ^ 1 << 22);
     let ask = |command: &str, params: Box<Params>| {
         let address = board_at_tcp(weights(1), params);
@@ -335,7 +335,7 @@ fn every_layer_arrives() {
     let pixels = std::array::from_fn(|y| std::array::from_fn(|x| (y * 9 + x) as u8));
     let image = client.classify(&pixels, "image 0").unwrap().image;
     let mut act = lenet_core::network::Activations::new();
-    lenet_core::network::forward(params, &lenet_core::arch::image(&pixels), &mut act);
+    lenet_core::network::forward(params, &lenet_core::network::image(&pixels), &mut act);
     for (layer, (name, values)) in act.layers().into_iter().enumerate() {
         let bits = |values: &[f32]| {
             values

@@ -1,6 +1,6 @@
 //! What goes out to other programs holds the same parameters. Runtimes of ONNX: `onnx_runtimes.py` beside this folder.
 
-use lenet_core::arch::TENSORS;
+use lenet_core::network::TENSORS;
 use lenet_tests::fixtures::data;
 use std::process::Command;
 use trainer::weights_file::WeightsFile;

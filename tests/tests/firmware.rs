@@ -5,8 +5,9 @@
 //! missing last line are failures. `LENET_IMAGES=N` sets the number of test images that every board classifies.
 
 use flate2::read::GzDecoder;
-use lenet_core::arch::{CLASSES, Image, Pixels, image};
-use lenet_core::network::{Activations, argmax, forward};
+use lenet_core::image::grey;
+use lenet_core::network::{Activations, CLASSES, Image, Pixels, forward};
+use lenet_core::ops::argmax;
 use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, view};
 use object::read::{Object, ObjectSection, ObjectSymbol};
 use std::fs::{self, File};
@@ -225,7 +226,7 @@ fn logits_are_the_hosts(board: &str, images: usize) {
         .zip(found.chunks_exact(CLASSES * 4))
         .enumerate()
     {
-        let expected = forward(params, &image(bytemuck::cast_ref(pixels)), &mut act);
+        let expected = forward(params, &grey(bytemuck::cast_ref(pixels)), &mut act);
         if bytemuck::bytes_of(expected) != found {
             let found: Vec<f32> = found
                 .as_chunks()
@@ -260,7 +261,7 @@ fn infer_agrees_with_the_host(board: &str) {
     {
         let best = argmax(forward(
             weights.params,
-            &image(bytemuck::cast_ref(pixels)),
+            &grey(bytemuck::cast_ref(pixels)),
             &mut act,
         ));
         let expected = format!(

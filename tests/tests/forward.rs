@@ -1,13 +1,12 @@
 //! The forward pass, built from the fused kernel and the blocked linear layer, against the plain kernels in turn; and the
 //! trainer's, which is the same code with the vectors of this CPU.
 
-use lenet_core::arch::{
-    C1, C2, CONV1_SIDE, CONV2_SIDE, FLAT, Image, NUM_PARAMS, Params, Pixels, SIDE, image,
-};
-use lenet_core::network::{self, Activations};
+use lenet_core::image::grey;
+use lenet_core::network::{self, Activations, Image, NUM_PARAMS, Params, Pixels};
 use lenet_core::ops::{conv2d, max_pool2d, sigmoid_in_place};
 use lenet_core::self_test;
 use trainer::forward;
+use trainer::lenet::{C1, C2, CONV1_SIDE, CONV2_SIDE, FLAT, SIDE};
 
 /// The definition of the linear layer: from the bias, upward in the inputs.
 fn linear<const IN: usize, const OUT: usize>(
@@ -22,15 +21,15 @@ fn linear<const IN: usize, const OUT: usize>(
 fn plain(params: &Params, image: &Image) -> Activations {
     let mut act = Activations::new();
     let mut conv1 = [[[0.0; CONV1_SIDE]; CONV1_SIDE]; C1];
-    conv2d(image, &params.conv1_weight, &params.conv1_bias, &mut conv1);
+    conv2d(image, &params.conv1.weight, &params.conv1.bias, &mut conv1);
     max_pool2d(&conv1, &mut act.pool1);
     sigmoid_in_place(act.pool1.as_flattened_mut().as_flattened_mut());
 
     let mut conv2 = [[[0.0; CONV2_SIDE]; CONV2_SIDE]; C2];
     conv2d(
         &act.pool1,
-        &params.conv2_weight,
-        &params.conv2_bias,
+        &params.conv2.weight,
+        &params.conv2.bias,
         &mut conv2,
     );
     max_pool2d(&conv2, &mut act.pool2);
@@ -42,11 +41,11 @@ fn plain(params: &Params, image: &Image) -> Activations {
         .as_flattened()
         .try_into()
         .expect("pool2 has FLAT elements");
-    act.fc1 = linear(flat, &params.fc1_weight, &params.fc1_bias);
+    act.fc1 = linear(flat, &params.fc1.weight, &params.fc1.bias);
     sigmoid_in_place(&mut act.fc1);
-    act.fc2 = linear(&act.fc1, &params.fc2_weight, &params.fc2_bias);
+    act.fc2 = linear(&act.fc1, &params.fc2.weight, &params.fc2.bias);
     sigmoid_in_place(&mut act.fc2);
-    act.logits = linear(&act.fc2, &params.fc3_weight, &params.fc3_bias);
+    act.logits = linear(&act.fc2, &params.fc3.weight, &params.fc3.bias);
     act
 }
 
@@ -73,7 +72,7 @@ fn shirt(n: usize) -> Image {
             }
         }
     }
-    image(&pixels)
+    grey(&pixels)
 }
 
 fn bits(act: &Activations) -> Vec<u32> {

@@ -3,7 +3,7 @@
 //!
 //! One function over `dyn Backend`, so that every backend meets the same numbers. The largest deviations are printed.
 
-use lenet_core::arch::{Logits, TENSORS};
+use lenet_core::network::{Logits, TENSORS};
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
 use lenet_tests::tolerance::{GRADIENT, LOGITS, LOSS, WEIGHTS, WEIGHTS_AFTER_100};
 use std::ops::ControlFlow;

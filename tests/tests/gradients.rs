@@ -5,7 +5,8 @@
 //! have a test of their own.
 
 use bytemuck::Pod;
-use lenet_core::arch::{Image, Params, TENSORS, image};
+use lenet_core::image::grey;
+use lenet_core::network::{Image, Params, TENSORS};
 use lenet_core::ops;
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
 use lenet_tests::generate::{Kind, array};
@@ -331,12 +332,12 @@ fn the_networks_gradient_is_the_difference_for_real_images_and_pytorchs_weights(
     let net = Net::new(&flat);
     let split = &FASHION_MNIST.train;
     let index = (0..split.len())
-        .find(|&i| is_far_from_ties(&net, &widen(&image(&split.images()[i]))))
+        .find(|&i| is_far_from_ties(&net, &widen(&grey(&split.images()[i]))))
         .unwrap();
     let (pixels, label) = (&split.images()[index], split.labels()[index]);
     assert_network_gradient(
         &params,
-        &image(pixels),
+        &grey(pixels),
         label,
         &format!("training image {index}"),
     );

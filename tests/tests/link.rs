@@ -1,10 +1,10 @@
 //! The link: frames against a plain writer of frames, and against every kind of damage.
 
-use lenet_core::arch::Pixels;
 use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, Message, PAGE, Receiver, Refused, Reply, Request,
     Unit, Values, encode,
 };
+use lenet_core::network::Pixels;
 use lenet_tests::link::{INFO, any_bytes, frame};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};

@@ -2,8 +2,7 @@
 //! derived from the number of roundings; the fused kernel against the plain ones bit for bit.
 
 use bytemuck::Pod;
-use lenet_core::arch::{Image, Params};
-use lenet_core::network::{Activations, forward};
+use lenet_core::network::{Activations, Image, Params, forward};
 use lenet_core::ops;
 use lenet_tests::generate::{KINDS, Kind, array};
 use lenet_tests::oracle::{self, Net, widen};

@@ -7,7 +7,7 @@
 //! linearly independent at each position, no change of a byte leaves the checksum as it was.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::arch::{FINGERPRINT, Params};
+use lenet_core::network::{FINGERPRINT, Params};
 use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, WeightsError, encode, view};
 use lenet_tests::generate::{Kind, METADATA, array};
 use rand_chacha::rand_core::Rng;
@@ -50,7 +50,7 @@ fn the_first_bytes_are_literal() {
             0x0a
         ]
     );
-    let first: f32 = array::<Params>(Kind::Random, 0).conv1_weight[0][0][0][0];
+    let first: f32 = array::<Params>(Kind::Random, 0).conv1.weight[0][0][0][0];
     assert_eq!(buffer.0[PARAMS_OFFSET..][..4], first.to_le_bytes());
     assert_eq!(
         buffer.0[PARAMS_END..][..29],

@@ -6,7 +6,7 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use lenet_core::arch::*;
+use lenet_core::network::*;
 use lenet_core::network::{Activations, forward};
 use lenet_core::ops;
 use std::ops::ControlFlow;
@@ -50,7 +50,7 @@ fn check_kernels() {
         [[[0.0; CONV1_SIDE]; CONV1_SIDE]; C1],
         [[[0.0; POOL1_SIDE]; POOL1_SIDE]; C1],
     );
-    ops::conv2d(&input, &params.conv1_weight, &params.conv1_bias, &mut conv);
+    ops::conv2d(&input, &params.conv1.weight, &params.conv1.bias, &mut conv);
     ops::max_pool2d(&conv, &mut expected);
     ops::sigmoid_in_place(expected.as_flattened_mut().as_flattened_mut());
     let mut act = Activations::new();
@@ -63,15 +63,15 @@ fn check_kernels() {
     );
     ops::conv2d(
         &act.pool1,
-        &params.conv2_weight,
-        &params.conv2_bias,
+        &params.conv2.weight,
+        &params.conv2.bias,
         &mut conv,
     );
     ops::max_pool2d(&conv, &mut expected);
     ops::sigmoid_in_place(expected.as_flattened_mut().as_flattened_mut());
     assert_eq!(act.pool2, expected, "conv2, pool2");
 
-    let rows = params.fc3_weight.iter().zip(params.fc3_bias);
+    let rows = params.fc3.weight.iter().zip(params.fc3.bias);
     let expected = rows.map(|(row, bias)| {
         row.iter()
             .zip(act.fc2)
@@ -134,8 +134,8 @@ fn core_conv1_pool_sigmoid(bencher: Bencher) {
     bencher.bench_local(|| {
         ops::conv_pool_sigmoid(
             black_box(&image),
-            &params.conv1_weight,
-            &params.conv1_bias,
+            &params.conv1.weight,
+            &params.conv1.bias,
             &mut out,
         );
     });
@@ -148,8 +148,8 @@ fn core_conv2_pool_sigmoid(bencher: Bencher) {
     bencher.bench_local(|| {
         ops::conv_pool_sigmoid(
             black_box(&act.pool1),
-            &params.conv2_weight,
-            &params.conv2_bias,
+            &params.conv2.weight,
+            &params.conv2.bias,
             &mut out,
         );
     });
@@ -163,8 +163,8 @@ fn core_fc1(bencher: Bencher) {
     bencher.bench_local(|| {
         ops::linear(
             black_box(flat),
-            &params.fc1_weight,
-            &params.fc1_bias,
+            &params.fc1.weight,
+            &params.fc1.bias,
             &mut out,
         )
     });

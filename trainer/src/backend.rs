@@ -8,7 +8,7 @@ use crate::adam::Adam;
 use crate::dataset::{Augment, Order};
 use crate::error::Error;
 use bytemuck::zeroed_box;
-use lenet_core::arch::{Logits, Params, Pixels};
+use lenet_core::network::{Logits, Params, Pixels};
 use std::ops::{ControlFlow, Range};
 
 /// Everything that a training step changes.

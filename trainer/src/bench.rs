@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::evaluate::Confusion;
 use crate::forward::forward;
 use crate::init::initial_params;
-use lenet_core::arch::{CLASSES, image};
-use lenet_core::network::Activations;
+use lenet_core::image::grey;
+use lenet_core::network::{Activations, CLASSES};
 use serde::Serialize;
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -129,7 +129,7 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     })?;
 
     let params = cpu.state()?.params;
-    let images_f32: Vec<_> = test.images().iter().take(200).map(image).collect();
+    let images_f32: Vec<_> = test.images().iter().take(200).map(grey).collect();
     let mut act = Activations::new();
     let forward = median_of(21, || {
         for image in &images_f32 {

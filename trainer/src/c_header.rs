@@ -4,8 +4,9 @@
 //! the same parameters; the logits of the self-test tell whether the program computes the same as well.
 
 use crate::dataset::hex;
-use lenet_core::arch::{CLASSES, LAYERS, TENSORS};
-use lenet_core::weights::Weights;
+use crate::weights_file::Weights;
+use lenet_core::network::{CLASSES, LAYERS, NAME, TENSORS};
+use lenet_core::plan::ShapeText;
 use std::fmt::Write;
 
 /// Values a line.
@@ -15,8 +16,8 @@ const COLUMNS: usize = 8;
 pub fn write(weights: &Weights<'_>) -> String {
     let about = weights.metadata.provenance;
     let mut text = format!(
-        "/* LeNet's parameters, written by {} {}.\n *\n * data set {}, {}\n * seed {}, {} epochs, test accuracy {:.4}\n *\n \
-         * The layers in order, each with the shape of its output (channels first; images are grey values in 0..1):\n",
+        "/* The parameters of the network {NAME}, written by {} {}.\n *\n * data set {}, {}\n * seed {}, {} epochs, test accuracy {:.4}\n *\n \
+         * The layers in order, each with the shape of its output (channels first; images are values in 0..1):\n",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_VERSION"),
         literal(about.dataset),
@@ -26,8 +27,8 @@ pub fn write(weights: &Weights<'_>) -> String {
         about.test_accuracy,
     );
     for layer in &LAYERS {
-        let (op, [c, h, w]) = (layer.op.describe(), layer.out);
-        _ = writeln!(text, " *   {:<6} {op:<20} {c} x {h} x {w}", layer.name);
+        let (op, shape) = (layer.to_string(), ShapeText(layer.output));
+        _ = writeln!(text, " *   {:<6} {op:<40} {shape}", layer.name);
     }
     text += " */\n#ifndef LENET_WEIGHTS_H\n#define LENET_WEIGHTS_H\n\n";
     _ = writeln!(
@@ -39,15 +40,23 @@ pub fn write(weights: &Weights<'_>) -> String {
         let values = &weights.params.as_flat()[tensor.offset..][..tensor.len()];
         array(&mut text, tensor.name, tensor.dims(), values);
     }
-    text += "/* Logits of the self-test, whose pixel (y, x) is ((37 y + 101 x + 3 y x) % 256) / 255. */\n";
-    let logits = weights.self_test.map(f32::from_bits);
-    array(&mut text, "self_test_logits", &[CLASSES], &logits);
+    text += "/* Logits of the self-test, whose pixel (y, x) of channel c is ((37 y + 101 x + 3 y x + 85 c) % 256) / 255. */\n";
+    array(
+        &mut text,
+        "self_test_logits",
+        &[CLASSES],
+        &weights.self_test,
+    );
     _ = writeln!(
         text,
         "static const char *const lenet_classes[{CLASSES}] = {{"
     );
-    for class in weights.metadata.classes {
-        _ = writeln!(text, "    {},", literal(class));
+    for class in 0..CLASSES {
+        _ = writeln!(
+            text,
+            "    {},",
+            literal(weights.metadata.classes.get(class))
+        );
     }
     text += "};\n\n#endif\n";
     text

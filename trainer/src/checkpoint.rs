@@ -17,7 +17,7 @@ use crate::output;
 use crate::run::Config;
 use crate::train::{Epoch, Partial, Progress};
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::arch::{FINGERPRINT, Params};
+use lenet_core::network::{FINGERPRINT, Params};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -195,7 +195,6 @@ fn weights_hint(error: &WeightsError) -> &'static str {
         WeightsError::Version { .. } => {
             "; use the release of the program that wrote it, or train again"
         }
-        WeightsError::Architecture { .. } => "; it belongs to another build of this program",
         WeightsError::Truncated { .. }
         | WeightsError::Checksum { .. }
         | WeightsError::TrailingBytes { .. } => "; copy it again from where it came",

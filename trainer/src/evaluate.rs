@@ -1,8 +1,9 @@
 //! Accuracy and confusion from logits; the logits of many images by `lenet_core::network::forward` itself.
 
 use crate::forward::forward;
-use lenet_core::arch::{CLASSES, Logits, Params, Pixels, image};
-use lenet_core::network::{Activations, argmax};
+use lenet_core::image::grey;
+use lenet_core::network::{Activations, CLASSES, Logits, Params, Pixels};
+use lenet_core::ops::argmax;
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -11,7 +12,7 @@ pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
     images
         .par_iter()
         .map_init(Activations::new, |act, pixels| {
-            *forward(params, &image(pixels), act)
+            *forward(params, &grey(pixels), act)
         })
         .collect()
 }

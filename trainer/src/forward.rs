@@ -4,8 +4,7 @@
 //! kernels are inlined, so here they become part of a function that has AVX2: registers of eight lanes for four. Without
 //! FMA among its features there is nothing to fuse a product and a sum with.
 
-use lenet_core::arch::{Image, Logits, Params};
-use lenet_core::network::{self, Activations};
+use lenet_core::network::{self, Activations, Image, Logits, Params};
 
 /// [`network::forward`], with AVX2 if the CPU has it.
 pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {

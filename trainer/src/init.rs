@@ -2,7 +2,7 @@
 
 use crate::dataset::generator;
 use bytemuck::zeroed_box;
-use lenet_core::arch::{Params, TENSORS};
+use lenet_core::network::{Params, TENSORS};
 use rand_chacha::rand_core::Rng;
 
 /// Every weight and bias uniform in `±1/sqrt(fan_in)`, where `fan_in` is the number of inputs of one output of the
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(initial_params(7), initial_params(7));
         assert_ne!(initial_params(7), initial_params(8));
         assert_eq!(
-            initial_params(0).conv1_bias.map(f32::to_bits)[..2],
+            initial_params(0).conv1.bias.map(f32::to_bits)[..2],
             [3_182_230_064, 1_042_766_019]
         );
     }

@@ -24,6 +24,9 @@
 
 #![warn(missing_docs)]
 
+#[doc(hidden)]
+pub use bytemuck;
+
 pub mod adam;
 pub mod backend;
 pub mod bench;
@@ -42,6 +45,7 @@ pub mod error;
 pub mod evaluate;
 pub mod forward;
 pub mod init;
+pub mod lenet;
 pub mod loss;
 pub mod onnx;
 pub mod output;

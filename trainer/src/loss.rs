@@ -1,24 +1,26 @@
 //! Softmax cross-entropy, forward and gradient.
 
-use lenet_core::arch::Logits;
-use lenet_core::network::argmax;
+use lenet_core::ops::argmax;
 
 /// The loss of one image and the gradient by its logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CrossEntropy {
+pub struct CrossEntropy<const CLASSES: usize> {
     /// `-log softmax(logits)[label]`, at least 0.
     pub loss: f32,
     /// Whether the largest logit (of equal ones the first) is the label's.
     pub correct: bool,
     /// Gradient of the loss by the logits: `softmax(logits) - onehot(label)`.
-    pub grad_logits: Logits,
+    pub grad_logits: [f32; CLASSES],
 }
 
 /// Cross-entropy of one image's logits against its label, as `torch.nn.CrossEntropyLoss`.
 ///
 /// # Numerics
 /// f32, the largest logit subtracted first, so that nothing overflows; `exp` and `log` from libm.
-pub fn cross_entropy(logits: &Logits, label: u8) -> CrossEntropy {
+pub fn cross_entropy<const CLASSES: usize>(
+    logits: &[f32; CLASSES],
+    label: u8,
+) -> CrossEntropy<CLASSES> {
     let label = usize::from(label);
     let class = argmax(logits);
     let exps = logits.map(|logit| libm::expf(logit - logits[class]));
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_gradient_sums_to_zero() {
-        let logits = std::array::from_fn(|i| (i as f32 * 0.7).sin() * 3.0);
+        let logits = std::array::from_fn::<f32, 10, _>(|i| (i as f32 * 0.7).sin() * 3.0);
         let sum: f32 = cross_entropy(&logits, 2).grad_logits.iter().sum();
         assert!(sum.abs() < 1e-6);
     }

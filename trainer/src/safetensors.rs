@@ -1,23 +1,28 @@
 //! Parameters and logits in the safetensors format, parameters under the names of PyTorch's `state_dict`.
 
 use bytemuck::zeroed_box;
-use lenet_core::arch::{CLASSES, Logits, Params, TENSORS, Tensor};
-use lenet_core::network::{Activations, LAYERS_KEPT};
+use lenet_core::layer::{Activation, Pool};
+use lenet_core::network::{CLASSES, LAYERS, Logits, Params, TENSORS};
+use lenet_core::plan::{Kind, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-/// PyTorch's names of [`TENSORS`], as of two `nn.Sequential`, `conv` and `fc`.
-const NAMES: [&str; TENSORS.len()] = [
-    "conv.0.weight",
-    "conv.0.bias",
-    "conv.3.weight",
-    "conv.3.bias",
-    "fc.0.weight",
-    "fc.0.bias",
-    "fc.2.weight",
-    "fc.2.bias",
-    "fc.4.weight",
-    "fc.4.bias",
-];
+/// Returns PyTorch's names of [`TENSORS`] in a network of two `nn.Sequential`, `conv` and `fc`, in which each convolution, pool,
+/// linear layer and activation is a module with a number.
+fn names() -> [String; TENSORS.len()] {
+    let (mut conv, mut fc) = (0, 0);
+    let mut names = LAYERS.iter().flat_map(|layer| {
+        let (prefix, next) = match layer.kind {
+            Kind::Conv2d => ("conv", &mut conv),
+            Kind::Linear => ("fc", &mut fc),
+        };
+        let number = *next;
+        *next += 1
+            + usize::from(layer.pool != Pool::Whole)
+            + usize::from(layer.activation != Activation::Identity);
+        ["weight", "bias"].map(|part| format!("{prefix}.{number}.{part}"))
+    });
+    std::array::from_fn(|_| names.next().expect("two tensors per layer"))
+}
 
 /// Whether bytes start like a safetensors file: the length of a JSON header, then the header.
 pub fn looks_like(bytes: &[u8]) -> bool {
@@ -33,7 +38,8 @@ pub fn read_params(bytes: &[u8]) -> Result<Box<Params>, String> {
         .map_err(|error| format!("broken safetensors file: {error}"))?;
     let mut params: Box<Params> = zeroed_box();
     let mut differences = String::new();
-    for (name, tensor) in NAMES.iter().zip(TENSORS) {
+    let names = names();
+    for (name, tensor) in names.iter().zip(TENSORS) {
         match file.tensor(name) {
             Ok(view) if view.dtype() == Dtype::F32 && view.shape() == tensor.dims() => {
                 let out = &mut params.as_flat_mut()[tensor.offset..][..tensor.len()];
@@ -55,7 +61,7 @@ pub fn read_params(bytes: &[u8]) -> Result<Box<Params>, String> {
     let foreign = file
         .names()
         .into_iter()
-        .filter(|name| !NAMES.contains(name));
+        .filter(|name| names.iter().all(|known| known != name));
     differences.extend(foreign.map(|name| format!("\n  {name}: not a tensor of this network")));
     match differences.as_str() {
         "" => Ok(params),
@@ -74,9 +80,9 @@ fn transpose_hint(found: &[usize], wanted: &Tensor) -> &'static str {
 
 /// A safetensors file of the parameters.
 pub fn write_params(params: &Params) -> Vec<u8> {
-    let views = NAMES.iter().zip(TENSORS).map(|(name, tensor)| {
+    let views = names().into_iter().zip(TENSORS).map(|(name, tensor)| {
         let values = &params.as_flat()[tensor.offset..][..tensor.len()];
-        (*name, view(tensor.dims(), values))
+        (name, view(tensor.dims(), values))
     });
     serialize(views, None).expect("names and sizes are known to fit")
 }
@@ -90,13 +96,13 @@ pub fn write_logits(logits: &[Logits]) -> Vec<u8> {
     serialize(views, None).expect("the size follows from the shape")
 }
 
-/// What some program computed for images: the layers of [`Activations::layers`], as far as it gave them.
+/// What some program computed for images: the outputs of [`LAYERS`], as far as it gave them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     /// How many images.
     pub images: usize,
     /// Each layer's values, image by image. The logits, the last layer, are always there.
-    pub layers: [Option<Vec<f32>>; LAYERS_KEPT],
+    pub layers: [Option<Vec<f32>>; LAYERS.len()],
 }
 
 /// The outputs in a safetensors file with a tensor `logits`; `None` if it is no such file. Values in f64 are rounded.
@@ -109,15 +115,15 @@ pub fn read_outputs(bytes: &[u8]) -> Option<Result<Outputs, String>> {
     if images == 0 {
         return Some(Err("logits: of no image".to_owned()));
     }
-    let layers = Activations::new()
-        .layers()
-        .map(|(name, values)| (name, values.len()));
     let mut outputs = Outputs {
         images,
-        layers: [const { None }; LAYERS_KEPT],
+        layers: [const { None }; LAYERS.len()],
     };
-    for ((name, len), out) in layers.into_iter().zip(&mut outputs.layers) {
-        let name = if len == CLASSES { "logits" } else { name };
+    for (index, (layer, out)) in LAYERS.iter().zip(&mut outputs.layers).enumerate() {
+        let (name, len) = match index + 1 == LAYERS.len() {
+            true => ("logits", CLASSES),
+            false => (layer.name, layer.output_len()),
+        };
         let Ok(view) = file.tensor(name) else {
             continue;
         };

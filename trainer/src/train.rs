@@ -7,7 +7,7 @@ use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::{Augment, Dataset, Order, Split};
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
-use lenet_core::arch::{CLASSES, Logits, Params};
+use lenet_core::network::{CLASSES, Logits, Params};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;

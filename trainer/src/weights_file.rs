@@ -2,12 +2,19 @@
 
 use crate::error::Error;
 use crate::{onnx, output, safetensors};
-use lenet_core::arch::Params;
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, CLASSES, Net, Params};
 use lenet_core::self_test;
-use lenet_core::weights::{self, EncodeError, MAX_LEN, Metadata, Provenance, Weights};
+use lenet_core::weights::{self, ClassNames, EncodeError, Metadata, Provenance};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+
+/// A weights file of the network that this build is for.
+pub type Weights<'a> = weights::Weights<'a, Net>;
+
+/// Returns the names of all classes; `""` for those without a name.
+pub fn class_names<'a>(classes: &ClassNames<'a>) -> [&'a str; CLASSES] {
+    std::array::from_fn(|class| classes.get(class))
+}
 
 /// A weights file in memory that has passed every check.
 #[derive(Clone)]
@@ -31,8 +38,9 @@ impl WeightsFile {
             provenance,
             ..*metadata
         };
-        let mut words = vec![0u32; MAX_LEN / 4];
-        let len = weights::encode(params, &metadata, bytemuck::cast_slice_mut(&mut words))?.len();
+        let mut words = vec![0u32; weights::max_len::<Net>() / 4];
+        let len =
+            weights::encode::<Net>(params, &metadata, bytemuck::cast_slice_mut(&mut words))?.len();
         Ok(Self { words, len })
     }
 
@@ -58,16 +66,15 @@ impl WeightsFile {
             words,
             len: bytes.len(),
         };
-        let weights = weights::view(file.bytes()).map_err(|source| Error::Weights {
+        let weights = weights::view::<Net>(file.bytes()).map_err(|source| Error::Weights {
             path: path.to_owned(),
             source,
         })?;
-        self_test::check(weights.params, &weights.self_test, &mut Activations::new()).map_err(
-            |source| Error::SelfTest {
+        self_test::check::<Net>(weights.params, &weights.self_test, &mut Activations::new())
+            .map_err(|source| Error::SelfTest {
                 path: path.to_owned(),
                 source,
-            },
-        )?;
+            })?;
         Ok(file)
     }
 
@@ -81,7 +88,7 @@ impl WeightsFile {
 
     /// What the file holds.
     pub fn weights(&self) -> Weights<'_> {
-        weights::view(self.bytes()).expect("checked when it was made")
+        weights::view::<Net>(self.bytes()).expect("checked when it was made")
     }
 
     /// The file byte for byte.
@@ -105,9 +112,17 @@ fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
     Some(params.and_then(|params| encode(params).map_err(|error| error.to_string())))
 }
 
+/// Names of classes of which only the labels are known.
+const DIGITS: &[&str] = &[
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+    "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32",
+    "33", "34", "35", "36", "37", "38", "39", "40", "41", "42", "43", "44", "45", "46", "47", "48",
+    "49", "50", "51", "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "62", "63",
+];
+
 /// What is known of parameters that another program trained.
 pub(crate) const IMPORTED: Metadata = Metadata {
-    classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+    classes: ClassNames::new(DIGITS.split_at(CLASSES).0),
     provenance: Provenance {
         dataset: "unknown",
         dataset_sha256: [0; 32],

@@ -658,8 +658,8 @@ fn a_diverging_run_stops_at_once_and_writes_nothing() {
     let place = Place::new();
     // Parameters near overflow: the first loss is not finite.
     let mut params = trainer::init::initial_params(0);
-    params.fc3_weight = [[3e38; 84]; 10];
-    params.fc3_weight[0] = [-3e38; 84];
+    params.fc3.weight = [[3e38; 84]; 10];
+    params.fc3.weight[0] = [-3e38; 84];
     place.write(
         "huge.safetensors",
         &trainer::safetensors::write_params(&params),
@@ -830,7 +830,7 @@ fn bad_weights_are_refused_by_name() {
             format!(
                 "trained for another architecture (0000000000000000, this program is {:016x}); it belongs to another \
                  build of this program",
-                lenet_core::arch::FINGERPRINT
+                lenet_core::network::FINGERPRINT
             ),
         ),
         (good[..1000].to_vec(), format!("truncated: ends after 1000 bytes{again}")),
@@ -882,7 +882,7 @@ fn compare_names_what_differs_and_where() {
 
     let weights = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
     let mut params = *weights.weights().params;
-    params.fc3_bias[3] += 0.5;
+    params.fc3.bias[3] += 0.5;
     place.write(
         "other.safetensors",
         &trainer::safetensors::write_params(&params),
@@ -988,7 +988,7 @@ fn foreign_tensors_are_compared_with_those_wanted() {
     );
 
     for value in [f32::NAN, f32::INFINITY] {
-        params.fc1_weight[0][3] = value;
+        params.fc1.weight[0][3] = value;
         place.write(
             "nan.safetensors",
             &trainer::safetensors::write_params(&params),
@@ -1000,7 +1000,7 @@ fn foreign_tensors_are_compared_with_those_wanted() {
         );
     }
     // A subnormal number is finite, and as good as any: it goes in and out bit for bit, and passes the self-test.
-    params.fc1_weight[0][3] = -f32::from_bits(3);
+    params.fc1.weight[0][3] = -f32::from_bits(3);
     let subnormal = trainer::safetensors::write_params(&params);
     place.write("tiny.safetensors", &subnormal);
     place.good("import tiny.safetensors --out tiny.weights");

@@ -457,8 +457,8 @@ fn a_run_that_diverges_later_keeps_its_checkpoint() {
     let place = Place::new();
     place.good("--data letters --batch-size 32 --epochs 1 --out run");
     let mut stopped = checkpoint(&place, "run");
-    stopped.state.params.fc3_weight = [[3e38; 84]; 10];
-    stopped.state.params.fc3_weight[0] = [-3e38; 84];
+    stopped.state.params.fc3.weight = [[3e38; 84]; 10];
+    stopped.state.params.fc3.weight[0] = [-3e38; 84];
     let path = place.path("run/last.checkpoint");
     Checkpoint::save(&path, &stopped.config, &stopped.state, &stopped.progress).unwrap();
     let err = place.failed("--resume run --epochs 2", 1);

@@ -6,10 +6,10 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use firmware::bench::{STAGES, measure};
+use firmware::bench::measure;
 use firmware::clock::{Clock, Cycles};
 use firmware::{BOARD, Failure, VERSION, info, samples, semihost, weights};
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, LAYERS};
 
 #[entry]
 fn main() -> ! {
@@ -21,7 +21,7 @@ fn main() -> ! {
 fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
     info!("bench {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
     let params = weights::verify(act)?.params;
-    let image = &samples::IMAGES[9];
+    let image = &samples::IMAGES[samples::COUNT - 1];
     let (cost, unit) = if let Some(cycles) = Cycles::start() {
         (measure(params, image, act, &|| cycles.now()), "cycles")
     } else {
@@ -40,8 +40,8 @@ fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
             "the layers one by one give other bits than forward",
         ));
     }
-    for (name, count) in STAGES.iter().zip(cost.stages) {
-        info!("{} {} {}", *name, count, unit);
+    for (layer, count) in LAYERS.iter().zip(cost.layers) {
+        info!("{} {} {}", layer.name, count, unit);
     }
     info!("forward {} {}", cost.forward, unit);
     Ok(())

@@ -1,7 +1,8 @@
 //! Classifies every image of an IDX file of the host and writes all logits back, both through semihosting.
 //!
-//! Command line: `evaluate IMAGES LOGITS [COUNT]`. The images are uncompressed IDX; the logits are ten little-endian f32 an
-//! image, without a header. Only the first COUNT images are taken, if it is given.
+//! Command line: `evaluate IMAGES LOGITS [COUNT]`. The images are uncompressed IDX, `(N, H, W)` for a network of one channel, else
+//! `(N, C, H, W)`; the logits are little-endian f32, one per class and image, without a header. If COUNT is given, only the first
+//! COUNT images are classified.
 
 #![no_std]
 #![no_main]
@@ -10,15 +11,18 @@ use core::ffi::CStr;
 use cortex_m_rt::entry;
 use firmware::clock::Clock;
 use firmware::{BOARD, Failure, VERSION, info, semihost, weights};
-use lenet_core::arch::{Image, Pixels, SIDE, grey};
-use lenet_core::network::{Activations, forward};
+use lenet_core::image::write_grey;
+use lenet_core::network::{Activations, CHANNELS, HEIGHT, Image, Pixels, WIDTH, forward};
 use semihosting::fs::File;
 use semihosting::io::{Read, Write};
+
+/// The first word of an IDX file of bytes: the last byte is the number of dimensions.
+const MAGIC: u32 = if CHANNELS == 1 { 0x0803 } else { 0x0804 };
 
 #[entry]
 fn main() -> ! {
     static mut ACT: Activations = Activations::new();
-    static mut IMAGE: Image = [[[0.0; SIDE]; SIDE]; 1];
+    static mut IMAGE: Image = [[[0.0; WIDTH]; HEIGHT]; CHANNELS];
     let machine = firmware::start();
     firmware::finish(run(machine.clock, ACT, IMAGE))
 }
@@ -41,15 +45,19 @@ fn run(clock: Clock, act: &mut Activations, image: &mut Image) -> Result<(), Fai
     };
     let mut images =
         File::open(path(from, &mut [0; 256])?).map_err(|_| Failure::Host("cannot open IMAGES"))?;
-    let mut header = [0; 16];
-    images
-        .read_exact(&mut header)
-        .map_err(|_| Failure::Host("IMAGES is shorter than an IDX header"))?;
-    let [magic, count, height, width] =
-        bytemuck::cast::<_, [[u8; 4]; 4]>(header).map(u32::from_be_bytes);
-    if magic != 0x803 || height as usize != SIDE || width as usize != SIDE {
+    let mut word = || {
+        let mut bytes = [0; 4];
+        images
+            .read_exact(&mut bytes)
+            .map_err(|_| Failure::Host("IMAGES is shorter than an IDX header"))?;
+        Ok(u32::from_be_bytes(bytes))
+    };
+    let (magic, count) = (word()?, word()?);
+    let channels = if CHANNELS == 1 { 1 } else { word()? };
+    let shape = [channels, word()?, word()?];
+    if magic != MAGIC || shape != [CHANNELS, HEIGHT, WIDTH].map(|side| side as u32) {
         return Err(Failure::Host(
-            "IMAGES is not an uncompressed IDX file of 28 x 28 images",
+            "IMAGES is not an uncompressed IDX file of images of the network's size",
         ));
     }
     let count = count.min(limit);
@@ -57,19 +65,12 @@ fn run(clock: Clock, act: &mut Activations, image: &mut Image) -> Result<(), Fai
         .map_err(|_| Failure::Host("cannot create LOGITS"))?;
 
     let start = clock.ticks();
-    let mut pixels: Pixels = [[0; SIDE]; SIDE];
+    let mut pixels: Pixels = [[[0; WIDTH]; HEIGHT]; CHANNELS];
     for _ in 0..count {
         images
-            .read_exact(pixels.as_flattened_mut())
+            .read_exact(bytemuck::bytes_of_mut(&mut pixels))
             .map_err(|_| Failure::Host("IMAGES ends before its last image"))?;
-        for (grey_value, &pixel) in image
-            .as_flattened_mut()
-            .as_flattened_mut()
-            .iter_mut()
-            .zip(pixels.as_flattened())
-        {
-            *grey_value = grey(pixel);
-        }
+        write_grey(&pixels, image);
         let bytes = bytemuck::bytes_of(forward(params, image, act));
         logits
             .write_all(bytes)

@@ -1,4 +1,4 @@
-//! Checks the weights and the machine, then classifies ten sample images.
+//! Checks the weights and the machine, then classifies the sample images.
 
 #![no_std]
 #![no_main]
@@ -6,9 +6,8 @@
 use cortex_m_rt::entry;
 use firmware::clock::Clock;
 use firmware::{BOARD, Failure, VERSION, debug, info, log, ram, samples, weights};
-use lenet_core::arch::{CLASSES, Image, SIDE};
-use lenet_core::network::{Activations, argmax, forward};
-use lenet_core::ops::softmax;
+use lenet_core::network::{Activations, CLASSES, Image, NAME, Net, WIDTH, forward};
+use lenet_core::ops::{argmax, softmax};
 use lenet_core::weights::Weights;
 
 #[entry]
@@ -19,7 +18,7 @@ fn main() -> ! {
 }
 
 fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
-    info!("lenet {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
+    info!("{} {} on {}, {} MHz", NAME, VERSION, BOARD, clock.mhz());
     // Borrowed where it was read: 250 bytes that the stack of a small board need not hold twice.
     let read = weights::read();
     let (weights, _) = read.as_ref().map_err(|&error| Failure::Weights(error))?;
@@ -40,7 +39,7 @@ fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
 
 /// What the file says of itself.
 #[inline(never)]
-fn describe(weights: &Weights<'_>) {
+fn describe(weights: &Weights<'_, Net>) {
     let from = &weights.metadata.provenance;
     let [a, b, c, d, ..] = from.params_sha256;
     info!(
@@ -61,7 +60,7 @@ fn describe(weights: &Weights<'_>) {
 #[inline(never)]
 fn classify(
     clock: Clock,
-    weights: &Weights<'_>,
+    weights: &Weights<'_, Net>,
     class: usize,
     image: &Image,
     act: &mut Activations,
@@ -79,16 +78,20 @@ fn classify(
     let names = &weights.metadata.classes;
     info!(
         "{}: {}, {}.{} %, {} us",
-        names[class], names[best], whole, tenths, us
+        names.get(class),
+        names.get(best),
+        whole,
+        tenths,
+        us
     );
 }
 
-/// The image as 28 rows of characters, darker for larger.
+/// Draws the first channel of the image in characters, darker for larger values.
 #[inline(never)]
 fn draw(image: &Image) {
     const INK: &[u8; 8] = b" .:-=+*#";
-    for row in image.as_flattened() {
-        let mut line = [b' '; SIDE];
+    for row in &image[0] {
+        let mut line = [b' '; WIDTH];
         for (character, &grey) in line.iter_mut().zip(row) {
             *character = INK[(grey * 7.0) as usize & 7];
         }

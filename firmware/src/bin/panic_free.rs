@@ -9,12 +9,14 @@
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
-use lenet_core::arch::{Params, Pixels, SIDE, image};
+use lenet_core::image::grey;
 use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit};
-use lenet_core::network::{Activations, argmax, forward};
-use lenet_core::ops::softmax;
-use lenet_core::weights::{MAX_LEN, view_prefix};
-use lenet_core::{arch::CLASSES, self_test};
+use lenet_core::network::{
+    Activations, CHANNELS, CLASSES, HEIGHT, LAYERS, Net, Params, Pixels, WIDTH, forward,
+};
+use lenet_core::ops::{argmax, softmax};
+use lenet_core::self_test;
+use lenet_core::weights::{max_len, view_prefix};
 
 unsafe extern "C" {
     static __weights: u8;
@@ -43,7 +45,7 @@ impl Meter for Stopped {
     fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
         black_box(Bench {
             unit: Unit::Ticks,
-            layers: [0; 5],
+            layers: [0; LAYERS.len()],
             total: 0,
         })
     }
@@ -52,14 +54,14 @@ impl Meter for Stopped {
 #[entry]
 fn main() -> ! {
     // SAFETY: the linker script sets this region of flash aside.
-    let region = unsafe { core::slice::from_raw_parts(&raw const __weights, MAX_LEN) };
+    let region = unsafe { core::slice::from_raw_parts(&raw const __weights, max_len::<Net>()) };
     let mut act = Activations::new();
-    if let Ok((weights, _)) = view_prefix(region)
-        && self_test::check(weights.params, &weights.self_test, &mut act).is_ok()
+    if let Ok((weights, _)) = view_prefix::<Net>(region)
+        && self_test::check::<Net>(weights.params, &weights.self_test, &mut act).is_ok()
     {
-        let pixels: Pixels = black_box([[0; SIDE]; SIDE]);
+        let pixels: Pixels = black_box([[[0; WIDTH]; HEIGHT]; CHANNELS]);
         let mut shares = [0.0; CLASSES];
-        let logits = forward(weights.params, &image(&pixels), &mut act);
+        let logits = forward(weights.params, &grey(&pixels), &mut act);
         softmax(logits, &mut shares);
         black_box((shares, argmax(logits)));
 

@@ -10,12 +10,11 @@ use firmware::bench::measure;
 use firmware::clock::{Clock, Cycles};
 use firmware::link::ByteLink;
 use firmware::{BOARD, Failure, Machine, VERSION, info, weights};
-use lenet_core::arch::Params;
+use lenet_core::Network as _;
 use lenet_core::link::{
     Bench, FrameBuffer, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit,
 };
-use lenet_core::network::Activations;
-use lenet_core::self_test;
+use lenet_core::network::{Activations, Net, Params};
 
 #[entry]
 fn main() -> ! {
@@ -62,16 +61,16 @@ impl Meter for Time {
         let (unit, cost) = match self.cycles {
             Some(cycles) => (
                 Unit::Cycles,
-                measure(params, &self_test::IMAGE, act, &|| cycles.now()),
+                measure(params, Net::TEST_IMAGE, act, &|| cycles.now()),
             ),
             None => (
                 Unit::Ticks,
-                measure(params, &self_test::IMAGE, act, &|| self.clock.ticks()),
+                measure(params, Net::TEST_IMAGE, act, &|| self.clock.ticks()),
             ),
         };
         Bench {
             unit,
-            layers: cost.stages,
+            layers: cost.layers,
             total: cost.forward,
         }
     }

@@ -1,9 +1,9 @@
 //! The board's side: one answer to each frame. It knows no wire and no clock, so the host's tests run it too.
 
 use super::{Bench, Frame, FrameBuffer, Info, LinkError, Refused, Reply, Request, Values, encode};
-use crate::arch::{Image, Params, Pixels, SIDE, write_image};
-use crate::network::{Activations, forward};
-use crate::self_test;
+use crate::Network as _;
+use crate::image::write_grey;
+use crate::network::{Activations, Image, Net, Params, forward};
 
 /// What measures time on a board.
 pub trait Meter {
@@ -14,7 +14,7 @@ pub trait Meter {
     fn bench(&mut self, params: &Params, act: &mut Activations) -> Bench;
 }
 
-/// The memory a [`Responder`] works in: 8,472 bytes, for a static.
+/// The memory that a [`Responder`] works in, for a static: an image and the outputs of all layers.
 pub struct Scratch {
     image: Image,
     act: Activations,
@@ -24,7 +24,7 @@ impl Scratch {
     /// All zero.
     pub const fn new() -> Self {
         Self {
-            image: [[[0.0; SIDE]; SIDE]; 1],
+            image: bytemuck::zeroed(),
             act: Activations::new(),
         }
     }
@@ -80,8 +80,14 @@ impl<'a, M: Meter> Responder<'a, M> {
     fn reply(&mut self, sequence: u32, request: Request<'_>) -> Reply<'_> {
         match request {
             Request::Info => Reply::Info(self.info),
-            Request::SelfTest => self.classify(sequence, &self_test::PIXELS),
-            Request::Classify(pixels) => self.classify(sequence, pixels),
+            Request::SelfTest => {
+                self.scratch.image = *Net::TEST_IMAGE;
+                self.classify(sequence)
+            }
+            Request::Classify(pixels) => {
+                write_grey(pixels, &mut self.scratch.image);
+                self.classify(sequence)
+            }
             Request::Activations {
                 image,
                 layer,
@@ -91,7 +97,7 @@ impl<'a, M: Meter> Responder<'a, M> {
                     return Reply::Error(LinkError::NotReady);
                 }
                 let layers = self.scratch.act.layers();
-                let values = layers.get(usize::from(layer)).map(|&(_, values)| values);
+                let values = layers.get(usize::from(layer));
                 match values.and_then(|values| values.get(usize::from(offset)..)) {
                     Some([]) | None => Reply::Error(LinkError::NoSuchElement),
                     Some(values) => Reply::Activations(Values::of(values)),
@@ -104,9 +110,9 @@ impl<'a, M: Meter> Responder<'a, M> {
         }
     }
 
-    fn classify(&mut self, sequence: u32, pixels: &Pixels) -> Reply<'static> {
+    /// Classifies the image in `scratch`.
+    fn classify(&mut self, sequence: u32) -> Reply<'static> {
         let Scratch { image, act } = &mut *self.scratch;
-        write_image(pixels, image);
         let start = self.meter.ticks();
         let logits = *forward(self.params, image, act);
         let ticks = self.meter.ticks().wrapping_sub(start);
@@ -119,7 +125,7 @@ impl<'a, M: Meter> Responder<'a, M> {
 mod tests {
     use super::*;
     use crate::link::{MAX_FRAME, PAGE, Receiver, Unit, VERSION};
-    use bytemuck::Zeroable;
+    use crate::network::{CHANNELS, CLASSES, HEIGHT, LAYERS, NUM_PARAMS, WIDTH};
 
     const INFO: Info = Info {
         version: VERSION,
@@ -130,6 +136,7 @@ mod tests {
         clock_hz: 64_000_000,
         board: "bench",
         firmware: "0.1.0",
+        network: "network",
     };
 
     /// A clock that counts its readings.
@@ -144,7 +151,7 @@ mod tests {
         fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
             Bench {
                 unit: Unit::Ticks,
-                layers: [1, 2, 3, 4, 5],
+                layers: core::array::from_fn(|layer| layer as u32 + 1),
                 total: 15,
             }
         }
@@ -152,8 +159,8 @@ mod tests {
 
     /// Asks a fresh board these questions, numbered from 1, and looks at the last answer.
     fn ask(requests: &[Request<'_>], look: impl FnOnce(Reply<'_>)) {
-        let mut params = Params::zeroed();
-        params.fc3_bias[2] = 0.25;
+        let mut params = Params::ZERO;
+        params.as_flat_mut()[NUM_PARAMS - 1] = 0.25;
         let mut scratch = Scratch::new();
         let mut board = Responder::new(INFO, &params, &mut scratch, Readings(0));
         let mut out = [0; MAX_FRAME];
@@ -176,11 +183,14 @@ mod tests {
 
     #[test]
     fn an_image_is_classified_and_timed() {
-        ask(&[Request::Classify(&[[9; 28]; 28])], |reply| {
-            let mut logits = [0.0; 10];
-            logits[2] = 0.25;
-            assert_eq!(reply, Reply::Logits { logits, ticks: 1 });
-        });
+        ask(
+            &[Request::Classify(&[[[9; WIDTH]; HEIGHT]; CHANNELS])],
+            |reply| {
+                let mut logits = [0.0; CLASSES];
+                logits[CLASSES - 1] = 0.25;
+                assert_eq!(reply, Reply::Logits { logits, ticks: 1 });
+            },
+        );
     }
 
     #[test]
@@ -202,12 +212,15 @@ mod tests {
             }
         };
         let error = |error| move |reply: Reply<'_>| assert_eq!(reply, Reply::Error(error));
-        ask(&page(1, 0, 0), count(PAGE));
-        ask(&page(1, 0, 4 * PAGE as u16), count(864 - 4 * PAGE));
-        ask(&page(1, 4, 9), count(1));
-        ask(&page(1, 4, 10), error(LinkError::NoSuchElement));
-        ask(&page(1, 4, 11), error(LinkError::NoSuchElement));
-        ask(&page(1, 5, 0), error(LinkError::NoSuchElement));
+        let first = LAYERS[0].output_len();
+        let whole = first - first % PAGE;
+        ask(&page(1, 0, 0), count(PAGE.min(first)));
+        ask(&page(1, 0, whole as u16), count(first - whole));
+        let (last, classes) = (LAYERS.len() as u8 - 1, CLASSES as u16);
+        ask(&page(1, last, classes - 1), count(1));
+        ask(&page(1, last, classes), error(LinkError::NoSuchElement));
+        ask(&page(1, last, classes + 1), error(LinkError::NoSuchElement));
+        ask(&page(1, last + 1, 0), error(LinkError::NoSuchElement));
         ask(&page(7, 0, 0), error(LinkError::NotReady));
     }
 
@@ -239,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_lost_frame_is_answered_with_its_error() {
-        let params: &Params = &Params::zeroed();
+        let params: &Params = &Params::ZERO;
         let mut scratch = Scratch::new();
         let mut board = Responder::new(INFO, params, &mut scratch, Readings(0));
         let lost = Refused {

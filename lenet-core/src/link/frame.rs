@@ -3,13 +3,29 @@
 //! The byte stuffing is Cheshire and Baker: Consistent Overhead Byte Stuffing, 1999, by the `cobs` crate.
 
 use super::{LinkError, Message};
-use crate::arch::Pixels;
 use crate::checksum::CRC;
+use crate::network::{CLASSES, LAYERS, Pixels};
 use cobs::{CobsEncoder, DecodeResult, DecoderState};
 use heapless::Vec;
 
-/// No message is longer, in bytes: an image, or a page of values, and room for what stands before it.
-pub const MAX_MESSAGE: usize = 800;
+/// No message is longer, in bytes: an image, a page of values, the logits or a count per layer, and room for what stands
+/// before it.
+pub const MAX_MESSAGE: usize = {
+    let lengths = [
+        size_of::<Pixels>(),
+        super::PAGE * size_of::<f32>(),
+        CLASSES * size_of::<f32>(),
+        LAYERS.len() * size_of::<u32>(),
+    ];
+    let (mut longest, mut i) = (0, 0);
+    while i < lengths.len() {
+        if lengths[i] > longest {
+            longest = lengths[i];
+        }
+        i += 1;
+    }
+    longest + 16
+};
 /// No frame is longer, in bytes, zeros included.
 pub const MAX_FRAME: usize = 1 + MAX_PACKET + MAX_PACKET.div_ceil(254) + 1;
 /// The sequence number of an error whose request did not arrive whole. Hosts count from 1.
@@ -20,8 +36,8 @@ const HEADER: usize = 1 + 2 + 4;
 const CHECKSUM: usize = 4;
 const MAX_PACKET: usize = HEADER + MAX_MESSAGE + CHECKSUM;
 
-const _: () = assert!(MAX_MESSAGE >= 3 + size_of::<Pixels>());
-const _: () = assert!(MAX_MESSAGE >= 3 + super::PAGE * size_of::<f32>());
+// The length of a message has two bytes.
+const _: () = assert!(MAX_MESSAGE <= u16::MAX as usize);
 
 /// Where a frame is written.
 pub type FrameBuffer = [u8; MAX_FRAME];
@@ -169,6 +185,7 @@ fn open<'a, M: Message<'a>>(packet: &'a [u8]) -> Option<Result<Frame<M>, Refused
 mod tests {
     use super::*;
     use crate::link::{Reply, Request};
+    use crate::network::{CHANNELS, HEIGHT, WIDTH};
 
     const INFO: [u8; 15] = [0, 3, 0x3e, 1, 2, 1, 1, 1, 1, 5, 0x22, 0xbc, 0x72, 0x6e, 0];
 
@@ -214,8 +231,8 @@ mod tests {
 
     #[test]
     fn an_image_crosses_untouched() {
-        let mut pixels = [[255; 28]; 28];
-        pixels[3] = [0; 28];
+        let mut pixels = [[[255; WIDTH]; HEIGHT]; CHANNELS];
+        pixels[0][3] = [0; WIDTH];
         let (mut out, mut count) = ([0; MAX_FRAME], 0);
         let bytes = encode(9, &Request::Classify(&pixels), &mut out).unwrap();
         received(bytes, |result| {

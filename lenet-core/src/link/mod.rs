@@ -2,10 +2,10 @@
 //!
 //! `LINK.md` defines the bytes; this module implements them. The host asks, the board answers each frame once. A frame
 //! carries its length, a sequence number and a checksum, and stands between zero bytes, which occur nowhere else, so a
-//! receiver that lost its way is right again at the next zero.
+//! receiver recovers after a damaged frame at the next zero.
 //!
 //! What goes wrong on the wire ends in a [`LinkError`], never in a panic or a wrong answer. Left out: addresses, flow
-//! control, and retries, which are the host's affair; every request may be sent twice without harm.
+//! control, and retries, about which the host decides; every request may be sent twice without harm.
 //!
 //! | file | holds |
 //! |---|---|
@@ -19,14 +19,13 @@ mod frame;
 pub use board::{Meter, Responder, Scratch};
 pub use frame::{Frame, FrameBuffer, MAX_FRAME, MAX_MESSAGE, Receiver, Refused, UNKNOWN, encode};
 
-use crate::arch::{FINGERPRINT, Logits, Pixels};
-use crate::network::LAYERS_KEPT;
+use crate::network::{FINGERPRINT, LAYERS, Logits, NAME, Net, Pixels};
 use crate::weights::{self, Weights};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages that this build speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Values an [`Reply::Activations`] holds at most.
 pub const PAGE: usize = 196;
 
@@ -43,7 +42,7 @@ pub enum Request<'a> {
     Activations {
         /// The sequence number of the request that had the image classified; another one is [`LinkError::NotReady`].
         image: u32,
-        /// Index in [`Activations::layers`](crate::network::Activations::layers).
+        /// Index in [`LAYERS`].
         layer: u8,
         /// The first element wanted.
         offset: u16,
@@ -62,6 +61,7 @@ pub enum Reply<'a> {
     /// An image is classified.
     Logits {
         /// The logits, bit for bit.
+        #[serde(with = "array")]
         logits: Logits,
         /// Time of the forward pass, in ticks of [`Info::clock_hz`].
         ticks: u32,
@@ -93,11 +93,18 @@ pub struct Info<'a> {
     pub board: &'a str,
     /// Version of the firmware.
     pub firmware: &'a str,
+    /// Name of the network that its firmware was built for.
+    pub network: &'a str,
 }
 
 impl<'a> Info<'a> {
     /// Of a board that runs this build with these weights.
-    pub fn new(weights: &Weights<'_>, board: &'a str, firmware: &'a str, clock_hz: u32) -> Self {
+    pub fn new(
+        weights: &Weights<'_, Net>,
+        board: &'a str,
+        firmware: &'a str,
+        clock_hz: u32,
+    ) -> Self {
         Self {
             version: VERSION,
             weights_version: weights::VERSION,
@@ -107,6 +114,7 @@ impl<'a> Info<'a> {
             clock_hz,
             board,
             firmware,
+            network: NAME,
         }
     }
 }
@@ -116,8 +124,9 @@ impl<'a> Info<'a> {
 pub struct Bench {
     /// What is counted.
     pub unit: Unit,
-    /// By layer, in the order of [`Activations::layers`](crate::network::Activations::layers).
-    pub layers: [u32; LAYERS_KEPT],
+    /// By layer, in the order of [`LAYERS`].
+    #[serde(with = "array")]
+    pub layers: [u32; LAYERS.len()],
     /// Of the whole forward pass.
     pub total: u32,
 }
@@ -201,12 +210,12 @@ impl<'a> Message<'a> for Reply<'a> {
 
 /// An image as a run of bytes, borrowed from the frame.
 mod pixels {
-    use crate::arch::Pixels;
+    use crate::network::Pixels;
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
     pub fn serialize<S: Serializer>(pixels: &Pixels, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(pixels.as_flattened())
+        serializer.serialize_bytes(bytemuck::bytes_of(pixels))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
@@ -214,5 +223,21 @@ mod pixels {
     ) -> Result<&'de Pixels, D::Error> {
         let bytes = <&[u8]>::deserialize(deserializer)?;
         bytemuck::try_from_bytes(bytes).map_err(|_| D::Error::custom("not the size of an image"))
+    }
+}
+
+/// An array of f32 or u32 as a run of little-endian bytes; serde itself takes arrays of up to 32 elements.
+mod array {
+    use bytemuck::Pod;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<T: Pod, S: Serializer>(array: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytemuck::bytes_of(array))
+    }
+
+    pub fn deserialize<'de, T: Pod, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        bytemuck::try_pod_read_unaligned(bytes).map_err(|_| D::Error::custom("not as many values"))
     }
 }

@@ -1,22 +1,23 @@
-//! Two-dimensional convolution, as plain loops: the definition that the fused kernel is tested against.
+//! Two-dimensional convolution, as plain loops: the definition that the kernel of a layer is tested against.
 
-/// Two-dimensional convolution, stride 1, no padding (cross-correlation: the kernel is not flipped).
+/// Computes a two-dimensional convolution with stride 1 (a cross-correlation: the kernel is not flipped).
 ///
-/// `out[o][y][x] = bias[o] + Σ input[c][y+i][x+j] · weight[o][c][i][j]` over `c`, `i`, `j`.
+/// `out[o][y][x] = bias[o] + Σ input[c][y+i-P][x+j-P] · weight[o][c][i][j]` over `c`, `i`, `j`, where the input is bordered
+/// with `P` rows and columns of zeros on each side. The padding `P` follows from the sizes.
 ///
 /// # Shapes
 /// * `input`: `(C_IN, H, W)`, any finite values; pixels are in 0..=1
 /// * `weight`: `(C_OUT, C_IN, K, K)`
 /// * `bias`: `(C_OUT)`
-/// * `out`: `(C_OUT, OH, OW)` with `OH = H - K + 1`, `OW = W - K + 1`; overwritten. Other sizes do not compile.
+/// * `out`: `(C_OUT, OH, OW)` with `OH = H + 2·P - K + 1`, `OW = W + 2·P - K + 1`; overwritten. Other sizes do not compile.
 ///
 /// # Numerics
 /// f32 throughout, summed from the bias in the order `c`, `i`, `j`, without fused multiply-add, so host and board
-/// agree to the last bit. Error against exact arithmetic is at most `γ·(|bias| + Σ|input·weight|)`, with
+/// agree to the last bit. The products with the zeros of the padding are added too. Error against exact arithmetic is at most `γ·(|bias| + Σ|input·weight|)`, with
 /// `γ ≈ (C_IN·K² + 1)·2⁻²⁴`. NaN and infinity propagate.
 ///
 /// # Cost
-/// `C_OUT·OH·OW·C_IN·K²` multiply-adds (conv1: 86,400; conv2: 153,600); no scratch memory.
+/// `C_OUT·OH·OW·C_IN·K²` multiply-adds; no scratch memory.
 ///
 /// # Source
 /// LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998, section II;
@@ -35,12 +36,7 @@ pub fn conv2d<
     bias: &[f32; C_OUT],
     out: &mut [[[f32; OW]; OH]; C_OUT],
 ) {
-    const {
-        assert!(
-            OH + K == H + 1 && OW + K == W + 1,
-            "out must be (H-K+1, W-K+1)"
-        )
-    }
+    let padding = const { padding(H, W, K, OH, OW) };
     for ((out, weight), &bias) in out.iter_mut().zip(weight).zip(bias) {
         for (y, out_row) in out.iter_mut().enumerate() {
             for (x, out) in out_row.iter_mut().enumerate() {
@@ -48,7 +44,10 @@ pub fn conv2d<
                 for (input, weight) in input.iter().zip(weight) {
                     for (i, weight_row) in weight.iter().enumerate() {
                         for (j, &weight) in weight_row.iter().enumerate() {
-                            sum += input[y + i][x + j] * weight;
+                            // Above and left of the input the index wraps, so it is too large there as well.
+                            let row = input.get((y + i).wrapping_sub(padding));
+                            let value = row.and_then(|row| row.get((x + j).wrapping_sub(padding)));
+                            sum += value.copied().unwrap_or(0.0) * weight;
                         }
                     }
                 }
@@ -58,9 +57,27 @@ pub fn conv2d<
     }
 }
 
+/// Returns the padding of a convolution of these sizes, or stops the build.
+pub(crate) const fn padding(h: usize, w: usize, k: usize, oh: usize, ow: usize) -> usize {
+    assert!(
+        oh + k > h && ow + k > w && oh + k - h == ow + k - w && (oh + k - h) % 2 == 1,
+        "out must be (H + 2P - K + 1, W + 2P - K + 1)"
+    );
+    (oh + k - h) / 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn padding_is_a_border_of_zeros() {
+        let input = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]];
+        let weight = [[[[1.0, 10.0, 0.0], [0.0, 100.0, 0.0], [0.0, 0.0, 1000.0]]]];
+        let mut out = [[[0.0; 3]; 2]];
+        conv2d(&input, &weight, &[0.5], &mut out);
+        assert_eq!(out, [[[5100.5, 6200.5, 300.5], [410.5, 521.5, 632.5]]]);
+    }
 
     #[test]
     fn identity_kernel_copies_the_input() {

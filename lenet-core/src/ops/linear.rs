@@ -1,10 +1,10 @@
 //! Fully connected layer.
 //!
-//! Method on a Cortex-M: sixteen inputs at a time are held in registers and added, in their order, to the sum of every
-//! output in turn; the sums wait in `out`. One row of the weight after another is read, so one pointer does, and the rows
-//! stay in the order they were exported. On hosts: eight outputs at a time are the lanes of vectors, and blocks of eight
-//! rows by eight inputs are turned in registers.
+//! Method on a microcontroller: sixteen inputs at a time are held in registers and added, in their order, to the sum of every
+//! output in turn; the sums wait in `out`. The weight is read row after row, so one pointer suffices. On hosts: eight outputs
+//! at a time are the lanes of a vector, and blocks of eight rows by eight inputs are transposed in registers.
 
+use super::SMALL;
 use core::array::{from_mut, from_ref};
 
 /// `out[o] = bias[o] + Σ input[i] · weight[o][i]`.
@@ -20,12 +20,11 @@ use core::array::{from_mut, from_ref};
 /// `γ·(|bias| + Σ|input·weight|)`, with `γ ≈ (IN + 1)·2⁻²⁴`. NaN and infinity propagate.
 ///
 /// # Cost
-/// `OUT·IN` multiply-adds; no scratch memory. Instructions on a Cortex-M4F: fc1 76,749, fc2 25,414, fc3 3,027; how measured:
-/// [`network::forward`](crate::network::forward).
+/// `OUT·IN` multiply-adds; no scratch memory.
 ///
 /// # Source
 /// Same definition as `torch.nn.Linear`.
-#[cfg_attr(not(target_arch = "arm"), inline(always))]
+#[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn linear<const IN: usize, const OUT: usize>(
     input: &[f32; IN],
     weight: &[[f32; IN]; OUT],
@@ -33,7 +32,7 @@ pub fn linear<const IN: usize, const OUT: usize>(
     out: &mut [f32; OUT],
 ) {
     *out = *bias;
-    if cfg!(target_arch = "arm") {
+    if SMALL {
         let (chunks, rest) = input.as_chunks::<16>();
         for (n, chunk) in chunks.iter().enumerate() {
             add_products(chunk, 16 * n, weight, out);

@@ -1,4 +1,4 @@
-//! Probabilities from logits.
+//! Class and probabilities from logits.
 
 /// `out[i] = exp(logits[i] - max) / Σ exp(logits[k] - max)`: positive, summing to 1 within rounding.
 ///
@@ -28,6 +28,18 @@ pub fn softmax<const N: usize>(logits: &[f32; N], out: &mut [f32; N]) {
     }
 }
 
+/// Returns the class with the largest logit; of equal ones the first. NaN never wins, unless all are.
+pub fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    let mut largest = f32::NEG_INFINITY;
+    for (class, &logit) in logits.iter().enumerate() {
+        if logit > largest {
+            (best, largest) = (class, logit);
+        }
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +63,19 @@ mod tests {
         let mut out = [0.0; 2];
         softmax(&[f32::NAN, 0.0], &mut out);
         assert!(out.iter().all(|p| p.is_nan()));
+    }
+
+    #[test]
+    fn argmax_takes_the_first_of_equals() {
+        assert_eq!(argmax(&[0.0, 2.0, 2.0, 1.0, 2.0]), 1);
+        assert_eq!(argmax(&[-1.0; 10]), 0);
+    }
+
+    #[test]
+    fn argmax_ignores_nan() {
+        let mut logits = [f32::NAN; 10];
+        assert_eq!(argmax(&logits), 0);
+        logits[7] = -3.0;
+        assert_eq!(argmax(&logits), 7);
     }
 }

@@ -1,8 +1,8 @@
 //! The backend over cudarc, on stand-ins for the driver and for NCCL (tests/cuda-host).
 
 use super::{compile, repository, scratch};
-use lenet_core::arch::{Logits, Params};
-use lenet_core::network::argmax;
+use lenet_core::network::{Logits, Params};
+use lenet_core::ops::argmax;
 use lenet_tests::tolerance;
 use libloading::{Library, Symbol};
 use std::ffi::{CString, c_char, c_int, c_long};

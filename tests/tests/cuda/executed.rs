@@ -1,8 +1,8 @@
 //! The PTX in the tree, executed: what it computes, and how much it executes for that.
 
 use super::machine::{Counts, Kernel, Memory};
-use lenet_core::arch::{CLASSES, NUM_PARAMS, Params, Pixels, TENSORS, image};
-use lenet_core::network::{Activations, forward};
+use lenet_core::image::grey;
+use lenet_core::network::{Activations, CLASSES, NUM_PARAMS, Params, Pixels, TENSORS, forward};
 use lenet_tests::tolerance;
 use trainer::adam::{self, Adam, Coefficients};
 use trainer::backend::{Batches, State};
@@ -193,7 +193,7 @@ fn ptx_computes_what_the_reference_does() {
     let logits = memory.floats(out, 5 * CLASSES);
     for (pixels, logits) in test.images().iter().zip(logits.chunks(CLASSES)) {
         let pixels: &Pixels = pixels;
-        let expected = forward(&state.params, &image(pixels), &mut Activations::new()).to_owned();
+        let expected = forward(&state.params, &grey(pixels), &mut Activations::new()).to_owned();
         for (logit, expected) in logits.iter().zip(expected) {
             assert!(
                 f64::from(logit - expected).abs() <= tolerance::LOGITS,

@@ -1,6 +1,6 @@
 //! On a GPU. Not yet run: no machine with one was at hand.
 
-use lenet_core::arch::CLASSES;
+use lenet_core::network::CLASSES;
 use std::ops::ControlFlow;
 use std::time::Instant;
 use trainer::adam::Adam;

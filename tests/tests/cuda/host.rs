@@ -1,8 +1,10 @@
 //! The kernels compiled for the host.
 
 use super::{compile, repository, scratch};
-use lenet_core::arch::{CLASSES, Logits, NUM_PARAMS, Params, Pixels, TENSORS, image};
-use lenet_core::network::{Activations, forward};
+use lenet_core::image::grey;
+use lenet_core::network::{
+    Activations, CLASSES, Logits, NUM_PARAMS, Params, Pixels, TENSORS, forward,
+};
 use lenet_tests::oracle::{Net, widen};
 use lenet_tests::tolerance;
 use ndarray::Array3;
@@ -200,7 +202,7 @@ fn kernels_compute_what_the_reference_does() {
         let flat = widen(&**params);
         let net = Net::new(&flat);
         let wide = |pixels: &Pixels| {
-            let image = image(pixels);
+            let image = grey(pixels);
             Array3::from_shape_vec((1, 28, 28), widen(&image)).unwrap()
         };
         for (pixels, logits) in case.split.images().iter().zip(&outcome.logits) {
@@ -210,7 +212,7 @@ fn kernels_compute_what_the_reference_does() {
                 let error = (f64::from(logits[class]) - expected[class]).abs();
                 assert!(error <= bound[class], "logit {class}: off by {error}");
             }
-            let core = forward(params, &image(pixels), &mut Activations::new()).to_owned();
+            let core = forward(params, &grey(pixels), &mut Activations::new()).to_owned();
             for (&logit, expected) in logits.iter().zip(core) {
                 assert!(f64::from(logit - expected).abs() <= tolerance::LOGITS);
             }

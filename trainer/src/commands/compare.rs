@@ -9,8 +9,9 @@ use crate::forward::forward;
 use crate::safetensors;
 use crate::weights_file::WeightsFile;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use lenet_core::arch::{CLASSES, Pixels, TENSORS, image};
-use lenet_core::network::{Activations, LAYERS_KEPT, argmax};
+use lenet_core::image::grey;
+use lenet_core::network::{Activations, CLASSES, LAYERS, Pixels, TENSORS};
+use lenet_core::ops::argmax;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ impl Side {
     }
 
     /// The outputs of each kept layer for the images, as long as the reference has them.
-    fn layers(&self, images: &[Pixels], count: usize) -> [Option<Vec<f32>>; LAYERS_KEPT] {
+    fn layers(&self, images: &[Pixels], count: usize) -> [Option<Vec<f32>>; LAYERS.len()] {
         match self {
             Self::Outputs(outputs) => outputs.layers.clone().map(|values| {
                 let mut values = values?;
@@ -83,12 +84,12 @@ impl Side {
                     .par_iter()
                     .map(|pixels| {
                         let mut act = Activations::new();
-                        forward(params, &image(pixels), &mut act);
+                        forward(params, &grey(pixels), &mut act);
                         act
                     })
                     .collect();
                 std::array::from_fn(|layer| {
-                    let values = activations.iter().flat_map(|act| act.layers()[layer].1);
+                    let values = activations.iter().flat_map(|act| act.layers()[layer]);
                     Some(values.copied().collect())
                 })
             }
@@ -192,23 +193,23 @@ pub fn run(args: &Args) -> Result<(), Error> {
         .as_ref()
         .map_or(&[][..], |data| &data.test.images()[..count]);
     let (of_a, of_b) = (a.layers(images, count), b.layers(images, count));
-    let layers = Activations::new()
-        .layers()
-        .map(|(name, values)| (name, values.len()));
     let mut moved = None;
-    for (((name, len), a), b) in layers.into_iter().zip(&of_a).zip(&of_b) {
-        let is_logits = len == CLASSES;
+    for (index, ((layer, a), b)) in LAYERS.iter().zip(&of_a).zip(&of_b).enumerate() {
+        let is_logits = index + 1 == LAYERS.len();
         if let (Some(a), Some(b)) = (a, b)
             && (args.per_layer || is_logits)
         {
             lines.push(Line {
-                name: if is_logits { "logits" } else { name },
+                name: if is_logits { "logits" } else { layer.name },
                 spread: Spread::of(a, b),
-                per_image: Some(len),
+                per_image: Some(layer.output_len()),
             });
             if is_logits {
-                let (a, b) = (a.as_chunks().0.iter(), b.as_chunks().0);
-                moved = Some(a.zip(b).filter(|(a, b)| argmax(a) != argmax(b)).count());
+                let (a, b) = (
+                    a.as_chunks::<CLASSES>().0.iter(),
+                    b.as_chunks::<CLASSES>().0,
+                );
+                moved = Some(a.zip(b).filter(|(a, b)| argmax(*a) != argmax(*b)).count());
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::output;
 use crate::report::{Tile, sheet, short};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use lenet_core::arch::CLASSES;
+use lenet_core::network::CLASSES;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Subcommand)]

@@ -14,9 +14,9 @@ use crate::forward::forward;
 use crate::weights_file::WeightsFile;
 use clap::Subcommand;
 use indicatif::ProgressIterator;
-use lenet_core::arch::{Image, Logits, Pixels, image};
+use lenet_core::image::grey;
 use lenet_core::link::Unit;
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, CHANNELS, HEIGHT, Image, LAYERS, Logits, Pixels, WIDTH};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -377,11 +377,15 @@ fn in_bulk(
     images: &[Pixels],
 ) -> Result<Run, Error> {
     let elf = machine.image("evaluate", args.elf.as_deref())?;
-    let mut idx = Vec::from([0, 0, 8, 3]);
-    for dimension in [images.len(), 28, 28] {
+    let dimensions = match CHANNELS {
+        1 => vec![images.len(), HEIGHT, WIDTH],
+        _ => vec![images.len(), CHANNELS, HEIGHT, WIDTH],
+    };
+    let mut idx = Vec::from([0, 0, 8, dimensions.len() as u8]);
+    for dimension in dimensions {
         idx.extend((dimension as u32).to_be_bytes());
     }
-    idx.extend(images.as_flattened().as_flattened());
+    idx.extend_from_slice(bytemuck::cast_slice(images));
 
     let start = Instant::now();
     let words = ["evaluate", "images", "logits"];
@@ -465,7 +469,7 @@ fn bench(args: &BoardArgs) -> Result<(), Error> {
         Some(machine) => counted_instructions(args, machine)?,
         None => args.with_board(None, |client| {
             let bench = client.bench()?;
-            let names = Activations::new().layers().map(|(name, _)| name.to_owned());
+            let names = LAYERS.each_ref().map(|layer| layer.name.to_owned());
             Ok(BenchReport {
                 board: client.identity().board.clone(),
                 unit: match bench.unit {
@@ -540,7 +544,7 @@ fn compare(args: &ImageArgs) -> Result<(), Error> {
     let (board, difference) = args.board.with_board(Some(&weights), |client| {
         let mut act = Activations::new();
         for (index, pixels) in data.test.images()[..count].iter().enumerate() {
-            let grey: Image = image(pixels);
+            let grey: Image = grey(pixels);
             forward(params, &grey, &mut act);
             let at = format!("image {index}");
             let Classified { image, .. } = client.classify(pixels, &at)?;

@@ -13,7 +13,7 @@ use crate::weights_file::WeightsFile;
 use crate::{output, safetensors};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use lenet_core::arch::CLASSES;
+use lenet_core::network::CLASSES;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]

@@ -5,8 +5,8 @@ use super::out::Out;
 use crate::dataset::read_image;
 use crate::error::Error;
 use crate::evaluate::core_logits;
-use crate::weights_file::WeightsFile;
-use lenet_core::arch::{CLASSES, Params, Pixels};
+use crate::weights_file::{WeightsFile, class_names};
+use lenet_core::network::{CLASSES, HEIGHT, Params, Pixels, WIDTH};
 use lenet_core::ops::softmax;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -64,7 +64,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
             path: path.clone(),
             problem,
         })?;
-        let top = top(weights.params, &pixels, &weights.metadata.classes);
+        let top = top(
+            weights.params,
+            &pixels,
+            &class_names(&weights.metadata.classes),
+        );
         images.push((
             Prediction {
                 file: Some(path),
@@ -86,7 +90,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 )));
             };
             let label = test.classes[usize::from(test.test.labels()[index])].clone();
-            let top = top(weights.params, pixels, &weights.metadata.classes);
+            let top = top(
+                weights.params,
+                pixels,
+                &class_names(&weights.metadata.classes),
+            );
             let prediction = Prediction {
                 file: None,
                 index: Some(index),
@@ -154,12 +162,14 @@ fn top<'a>(params: &Params, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Ve
 fn characters(pixels: &Pixels) -> String {
     const RAMP: &[u8; 10] = b" .:-=+*#%@";
     let mut text = String::new();
-    for rows in pixels.chunks_exact(2) {
-        let line: String = rows[0]
-            .iter()
-            .zip(&rows[1])
-            .map(|(&upper, &lower)| {
-                let grey = (usize::from(upper) + usize::from(lower)) / 2;
+    let grey = |y: usize, x: usize| {
+        let sum: usize = pixels.iter().map(|map| usize::from(map[y][x])).sum();
+        sum / pixels.len()
+    };
+    for y in (0..HEIGHT).step_by(2) {
+        let line: String = (0..WIDTH)
+            .map(|x| {
+                let grey = (grey(y, x) + grey((y + 1).min(HEIGHT - 1), x)) / 2;
                 char::from(RAMP[grey * RAMP.len() / 256])
             })
             .collect();
@@ -172,14 +182,15 @@ fn characters(pixels: &Pixels) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytemuck::Zeroable;
 
     #[test]
     fn brighter_pixels_are_denser_characters() {
-        let mut pixels = [[0; 28]; 28];
-        pixels[0][0] = 255;
-        pixels[1][0] = 255;
-        pixels[2][1] = 255;
-        pixels[27] = [255; 28];
+        let mut pixels = Pixels::zeroed();
+        pixels[0][0][0] = 255;
+        pixels[0][1][0] = 255;
+        pixels[0][2][1] = 255;
+        pixels[0][27] = [255; 28];
         let text = characters(&pixels);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 14);

@@ -32,9 +32,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let named = weights
         .metadata
         .classes
-        .into_iter()
+        .iter()
         .filter(|name| !name.is_empty());
     let classes = named.collect::<Vec<_>>().join(", ");
+    writeln!(Out, "  network        {}", weights.name)?;
+    writeln!(Out, "  layers         {}", weights.description)?;
     writeln!(Out, "  classes        {classes}")?;
     writeln!(
         Out,

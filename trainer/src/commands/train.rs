@@ -17,8 +17,8 @@ use crate::run::{Config, DataConfig, RunFolder, Settings};
 use crate::train::{Event, Plan, Progress, train};
 use crate::weights_file::WeightsFile;
 use clap::ValueEnum;
-use lenet_core::arch::Params;
-use lenet_core::weights::{EncodeError, Metadata, Provenance};
+use lenet_core::network::Params;
+use lenet_core::weights::{ClassNames, EncodeError, Metadata, Provenance};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -466,8 +466,13 @@ fn weights_file(
     accuracy: f64,
 ) -> Result<WeightsFile, EncodeError> {
     let settings = &config.settings;
+    let names = data.classes.each_ref().map(String::as_str);
+    let named = names
+        .iter()
+        .rposition(|name| !name.is_empty())
+        .map_or(0, |last| last + 1);
     let metadata = Metadata {
-        classes: data.classes.each_ref().map(String::as_str),
+        classes: ClassNames::new(&names[..named]),
         provenance: Provenance {
             dataset: &data.name,
             dataset_sha256: data.sha256,

@@ -16,8 +16,9 @@ use super::simd::{
     HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, by_parts, part, part_mut, sum_lanes,
 };
 use super::winograd::{self, OUTPUTS, POINTS, at_points, interpolate};
+use crate::lenet::{C1, CONV1_SIDE, K, POOL, POOL1_SIDE, SIDE};
 use bytemuck::{Pod, Zeroable};
-use lenet_core::arch::{C1, CONV1_SIDE, K, POOL, POOL1_SIDE, Pixels, SIDE};
+use lenet_core::network::Pixels;
 
 /// Elements of pool1.
 pub(super) const POOL1: usize = C1 * POOL1_SIDE * POOL1_SIDE;
@@ -348,7 +349,7 @@ impl Kernel for GradWeight<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let GradScratch { rows, corners } = self.scratch;
-        for (pixels, row) in self.pixels.iter().zip(&mut *rows) {
+        for (pixels, row) in self.pixels[0].iter().zip(&mut *rows) {
             for (from, to) in [(0, 0), (SIDE - LANES, SIDE - LANES), (TWICE, TWICE + AGAIN)] {
                 let pixels = pixels[from..].first_chunk().expect("within a row");
                 let row = row[to..].first_chunk_mut().expect("within a row");
@@ -413,12 +414,12 @@ mod tests {
     fn run(isa: Isa, image: &Image) -> (Box<Pool1<Lanes>>, Box<Pool1<[u8; LANES]>>) {
         let params = initial_params(0);
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box());
-        set_kernels(&params.conv1_weight, &mut kernels);
+        set_kernels(&params.conv1.weight, &mut kernels);
         let (mut out, mut winner) = (zeroed_box(), zeroed_box());
         isa.run(Forward::<true> {
             image,
             kernels: &kernels,
-            bias: &params.conv1_bias,
+            bias: &params.conv1.bias,
             out: &mut out,
             winner: &mut winner,
             scratch: &mut scratch,
@@ -443,7 +444,7 @@ mod tests {
                         let pixel =
                             |_, y: usize, x: usize| f64::from(image[y][x][lane]) / f64::from(WHITE);
                         let found = (out[y][x][c][lane], winner[y][x][c][lane]);
-                        let (weight, bias) = (&params.conv1_weight[c], params.conv1_bias[c]);
+                        let (weight, bias) = (&params.conv1.weight[c], params.conv1.bias[c]);
                         assert_window(weight, bias, pixel, [y, x], found);
                     }
                 }

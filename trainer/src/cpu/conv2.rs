@@ -27,8 +27,8 @@ use super::winograd::{
     OUTPUTS, POINTS, at_points, at_points_grad, evaluate, evaluate_grad, interpolate,
     interpolate_grad, products_grad,
 };
+use crate::lenet::{C1, C2, CONV2_SIDE, FLAT, K, POOL, POOL1_SIDE, POOL2_SIDE};
 use bytemuck::{Pod, Zeroable};
-use lenet_core::arch::{C1, C2, CONV2_SIDE, FLAT, K, POOL, POOL1_SIDE, POOL2_SIDE};
 
 /// Tiles a side.
 const TILES: usize = CONV2_SIDE / OUTPUTS;
@@ -588,12 +588,12 @@ mod tests {
     fn run(isa: Isa, input: &Pool1<Lanes>) -> (Box<[Lanes; FLAT]>, Box<[[u8; LANES]; FLAT]>) {
         let params = initial_params(0);
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box());
-        set_kernels(&params.conv2_weight, &mut kernels);
+        set_kernels(&params.conv2.weight, &mut kernels);
         let (mut out, mut winner) = (zeroed_box(), zeroed_box());
         isa.run(Forward::<true> {
             input,
             kernels: &kernels,
-            bias: &params.conv2_bias,
+            bias: &params.conv2.bias,
             out: &mut out,
             winner: &mut winner,
             scratch: &mut scratch,
@@ -624,7 +624,7 @@ mod tests {
                     at / POOL2_SIDE % POOL2_SIDE,
                     at % POOL2_SIDE,
                 );
-                let (weight, bias) = (&params.conv2_weight[o], params.conv2_bias[o]);
+                let (weight, bias) = (&params.conv2.weight[o], params.conv2.bias[o]);
                 let found = (out[lane], winner[lane]);
                 assert_window(weight, bias, value, [y, x], found);
             }
@@ -678,7 +678,7 @@ mod tests {
                             let (y, x) = (top + i, left + j);
                             *tap += grad * f64::from(input[y][x][c][lane]);
                             by_input[y][x][c][lane] +=
-                                grad * f64::from(params.conv2_weight[o][c][i][j]);
+                                grad * f64::from(params.conv2.weight[o][c][i][j]);
                         }
                     }
                 }
@@ -686,7 +686,7 @@ mod tests {
         }
         for isa in Isa::every() {
             let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box());
-            set_kernels(&params.conv2_weight, &mut kernels);
+            set_kernels(&params.conv2.weight, &mut kernels);
             let (mut sums, mut grad_input): (Box<Sums>, Box<Pool1<Lanes>>) =
                 (zeroed_box(), zeroed_box());
             isa.run(Backward {

@@ -9,10 +9,11 @@ use super::profile::{Clock, Phase};
 use super::sigmoid::{Sigmoid, SigmoidGrad};
 use super::simd::{Isa, LANES, Lanes};
 use crate::dataset::{Augment, Split};
+use crate::lenet::{FC1, FC2, FLAT, SIDE};
 use crate::reference::StepSums;
 use bytemuck::{Zeroable, zeroed_box};
-use lenet_core::arch::{CLASSES, FC1, FC2, FLAT, Logits, Params, Pixels, SIDE};
-use lenet_core::network::argmax;
+use lenet_core::network::{CLASSES, Logits, Params, Pixels};
+use lenet_core::ops::argmax;
 
 /// The weights once more, as the kernels read them.
 #[derive(Clone, Copy, Zeroable)]
@@ -30,11 +31,11 @@ impl Prepared {
     /// Of parameters.
     pub(super) fn new(isa: Isa, params: &Params) -> Box<Self> {
         let mut prepared: Box<Self> = zeroed_box();
-        conv1::set_kernels(&params.conv1_weight, &mut prepared.conv1);
-        conv2::set_kernels(&params.conv2_weight, &mut prepared.conv2);
-        turn(isa, &params.fc1_weight, &mut prepared.fc1);
-        turn(isa, &params.fc2_weight, &mut prepared.fc2);
-        turn(isa, &params.fc3_weight, &mut prepared.fc3);
+        conv1::set_kernels(&params.conv1.weight, &mut prepared.conv1);
+        conv2::set_kernels(&params.conv2.weight, &mut prepared.conv2);
+        turn(isa, &params.fc1.weight, &mut prepared.fc1);
+        turn(isa, &params.fc2.weight, &mut prepared.fc2);
+        turn(isa, &params.fc3.weight, &mut prepared.fc3);
         prepared
     }
 }
@@ -160,10 +161,11 @@ impl Images<'_> {
     /// Reads a byte of each line of the cache that they fill, so that all are on their way before the first is used.
     fn touch(&self) {
         let images = self.train.images();
-        let lines = self
-            .indices
-            .iter()
-            .flat_map(|&index| images[index].as_flattened().iter().step_by(CACHE_LINE));
+        let lines = self.indices.iter().flat_map(|&index| {
+            bytemuck::bytes_of(&images[index])
+                .iter()
+                .step_by(CACHE_LINE)
+        });
         std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
     }
 
@@ -206,7 +208,7 @@ impl Network<'_> {
         isa.run(conv1::Forward::<WINNER> {
             image: &scratch.image,
             kernels: &prepared.conv1,
-            bias: &params.conv1_bias,
+            bias: &params.conv1.bias,
             out: &mut act.pool1,
             winner: &mut act.winner1,
             scratch: &mut scratch.conv1,
@@ -215,7 +217,7 @@ impl Network<'_> {
         isa.run(conv2::Forward::<WINNER> {
             input: &act.pool1,
             kernels: &prepared.conv2,
-            bias: &params.conv2_bias,
+            bias: &params.conv2.bias,
             out: &mut act.pool2,
             winner: &mut act.winner2,
             scratch: &mut scratch.conv2,
@@ -227,8 +229,8 @@ impl Network<'_> {
     fn connect<const G: usize>(&self, mut groups: [&mut Activations; G], clock: &mut Clock) {
         let Self { isa, params, .. } = *self;
         isa.run(Linear {
-            weight: &params.fc1_weight,
-            bias: &params.fc1_bias,
+            weight: &params.fc1.weight,
+            bias: &params.fc1.bias,
             groups: groups
                 .each_mut()
                 .map(|act| (&act.pool2, act.fc1.first_chunk_mut().expect("padded"))),
@@ -237,8 +239,8 @@ impl Network<'_> {
             isa.run(Sigmoid(&mut act.fc1[..FC1]));
         }
         isa.run(Linear {
-            weight: &params.fc2_weight,
-            bias: &params.fc2_bias,
+            weight: &params.fc2.weight,
+            bias: &params.fc2.bias,
             groups: groups.each_mut().map(|act| {
                 let fc1: &[Lanes; FC1] = act.fc1.first_chunk().expect("padded");
                 (fc1, act.fc2.first_chunk_mut().expect("padded"))
@@ -248,8 +250,8 @@ impl Network<'_> {
             isa.run(Sigmoid(&mut act.fc2[..FC2]));
         }
         isa.run(Linear {
-            weight: &params.fc3_weight,
-            bias: &params.fc3_bias,
+            weight: &params.fc3.weight,
+            bias: &params.fc3.bias,
             groups: groups.each_mut().map(|act| {
                 let fc2: &[Lanes; FC2] = act.fc2.first_chunk().expect("padded");
                 (fc2, &mut act.logits)

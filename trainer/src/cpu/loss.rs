@@ -2,7 +2,7 @@
 
 use super::sigmoid::exp_neg;
 use super::simd::{Kernel, LANES, Lanes, Simd};
-use lenet_core::arch::CLASSES;
+use lenet_core::network::CLASSES;
 
 /// The gradient of the loss by the logits, and what the loss itself is made of.
 pub(super) struct CrossEntropy<'a> {

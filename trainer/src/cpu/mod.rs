@@ -45,7 +45,7 @@ use crate::error::Error;
 use crate::reference::StepSums;
 use bytemuck::{Zeroable, zeroed_box};
 use group::{Group, Images, Network, Prepared, Scratch, TOGETHER};
-use lenet_core::arch::{Logits, Pixels};
+use lenet_core::network::{Logits, Pixels};
 use profile::Clock;
 use rayon::prelude::*;
 use simd::LANES;

@@ -1,7 +1,8 @@
 //! From stored pixels to what the kernels read: sixteen images interleaved.
 
 use super::simd::{Kernel, LANES, Simd};
-use lenet_core::arch::{Pixels, SIDE};
+use crate::lenet::SIDE;
+use lenet_core::network::Pixels;
 
 /// Pixels of an image.
 const PIXELS: usize = SIDE * SIDE;
@@ -50,7 +51,7 @@ impl Kernel for Interleave<'_> {
         for (k, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let images = self.images.each_ref();
             transpose_bytes(
-                images.map(|image| &image.as_flattened().as_chunks().0[k]),
+                images.map(|image| &image.as_flattened().as_flattened().as_chunks().0[k]),
                 out.each_mut(),
             );
         }
@@ -65,7 +66,9 @@ mod tests {
     #[test]
     fn interleaves_on_every_version() {
         let images: [Pixels; LANES] = std::array::from_fn(|n| {
-            std::array::from_fn(|y| std::array::from_fn(|x| (n * 16 + y * SIDE + x) as u8))
+            [std::array::from_fn(|y| {
+                std::array::from_fn(|x| (n * 16 + y * SIDE + x) as u8)
+            })]
         });
         for isa in Isa::available() {
             let mut out = [[[9; LANES]; SIDE]; SIDE];
@@ -77,7 +80,7 @@ mod tests {
                 for x in 0..SIDE {
                     assert_eq!(
                         out[y][x],
-                        images.map(|image| image[y][x]),
+                        images.map(|image| image[0][y][x]),
                         "{isa:?} {y} {x}"
                     );
                 }

@@ -1,7 +1,7 @@
 //! The max-pool's windows of 2x2, of sixteen images.
 
 use super::simd::Lanewise;
-use lenet_core::arch::POOL;
+use crate::lenet::POOL;
 
 /// The largest value of a window and the bias, and with `WINNER` who that is: 0 to 3 in row order, of equal values the first.
 #[inline(always)]
@@ -46,7 +46,7 @@ pub(super) fn unpool<const N: usize, S: Lanewise<N>>(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use lenet_core::arch::K;
+    use lenet_core::network::K;
 
     /// Asserts of one of a convolution's windows, after the pool and the sigmoid, that it is the largest of its four values by
     /// the definition, in f64, and that the largest, or one as good, won.

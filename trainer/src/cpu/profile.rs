@@ -1,6 +1,7 @@
 //! Where the time of a step goes.
 
-use lenet_core::arch::{LAYERS, POOL};
+use crate::lenet::POOL;
+use lenet_core::network::LAYERS;
 use std::time::{Duration, Instant};
 
 /// A part of a step.

@@ -40,22 +40,22 @@ pub(super) fn update(
     };
     let (p, m, v) = (&mut **params, &mut **moment1, &mut **moment2);
     let fc1 = || {
-        let weight = [&mut p.fc1_weight, &mut m.fc1_weight, &mut v.fc1_weight];
-        let bias = [&mut p.fc1_bias, &mut m.fc1_bias, &mut v.fc1_bias];
+        let weight = [&mut p.fc1.weight, &mut m.fc1.weight, &mut v.fc1.weight];
+        let bias = [&mut p.fc1.bias, &mut m.fc1.bias, &mut v.fc1.bias];
         batch.update_layer(|group| &group.fc1, weight, bias);
-        batch.turn(&p.fc1_weight, &mut prepared.fc1);
+        batch.turn(&p.fc1.weight, &mut prepared.fc1);
     };
     let fc2 = || {
-        let weight = [&mut p.fc2_weight, &mut m.fc2_weight, &mut v.fc2_weight];
-        let bias = [&mut p.fc2_bias, &mut m.fc2_bias, &mut v.fc2_bias];
+        let weight = [&mut p.fc2.weight, &mut m.fc2.weight, &mut v.fc2.weight];
+        let bias = [&mut p.fc2.bias, &mut m.fc2.bias, &mut v.fc2.bias];
         batch.update_layer(|group| &group.fc2, weight, bias);
-        batch.turn(&p.fc2_weight, &mut prepared.fc2);
+        batch.turn(&p.fc2.weight, &mut prepared.fc2);
     };
     let fc3 = || {
-        let weight = [&mut p.fc3_weight, &mut m.fc3_weight, &mut v.fc3_weight];
-        let bias = [&mut p.fc3_bias, &mut m.fc3_bias, &mut v.fc3_bias];
+        let weight = [&mut p.fc3.weight, &mut m.fc3.weight, &mut v.fc3.weight];
+        let bias = [&mut p.fc3.bias, &mut m.fc3.bias, &mut v.fc3.bias];
         batch.update_layer(|group| &group.fc3, weight, bias);
-        batch.turn(&p.fc3_weight, &mut prepared.fc3);
+        batch.turn(&p.fc3.weight, &mut prepared.fc3);
     };
     let convolutions = || {
         let mut worker = worker(workers);
@@ -64,34 +64,34 @@ pub(super) fn update(
         update_flat(
             adam,
             [
-                &mut p.conv1_weight,
-                &mut m.conv1_weight,
-                &mut v.conv1_weight,
+                &mut p.conv1.weight,
+                &mut m.conv1.weight,
+                &mut v.conv1.weight,
             ],
             &sums.weight(),
         );
         update_flat(
             adam,
-            [&mut p.conv1_bias, &mut m.conv1_bias, &mut v.conv1_bias],
+            [&mut p.conv1.bias, &mut m.conv1.bias, &mut v.conv1.bias],
             &sums.bias(),
         );
-        conv1::set_kernels(&p.conv1_weight, &mut prepared.conv1);
+        conv1::set_kernels(&p.conv1.weight, &mut prepared.conv1);
         let sums = batch.sum(|group| &group.conv2);
         update_flat(
             adam,
             [
-                &mut p.conv2_weight,
-                &mut m.conv2_weight,
-                &mut v.conv2_weight,
+                &mut p.conv2.weight,
+                &mut m.conv2.weight,
+                &mut v.conv2.weight,
             ],
             &sums.weight(),
         );
         update_flat(
             adam,
-            [&mut p.conv2_bias, &mut m.conv2_bias, &mut v.conv2_bias],
+            [&mut p.conv2.bias, &mut m.conv2.bias, &mut v.conv2.bias],
             &sums.bias(),
         );
-        conv2::set_kernels(&p.conv2_weight, &mut prepared.conv2);
+        conv2::set_kernels(&p.conv2.weight, &mut prepared.conv2);
         worker.clock.lap(Phase::Update);
     };
     rayon::join(fc1, || rayon::join(fc2, || rayon::join(fc3, convolutions)));

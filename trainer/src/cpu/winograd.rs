@@ -27,7 +27,7 @@
 //! there by the kernels to the values', and to the input's; and by the values to the kernels'.
 
 use super::simd::{Lanewise, load_all, store_all};
-use lenet_core::arch::K;
+use crate::lenet::K;
 
 /// Outputs that are found together.
 pub(super) const OUTPUTS: usize = 4;

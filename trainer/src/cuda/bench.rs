@@ -10,7 +10,7 @@ use crate::bench::{Plan, median, median_of, multiply_adds};
 use crate::dataset::{Dataset, Order};
 use crate::error::Error;
 use crate::init::initial_params;
-use lenet_core::arch::CLASSES;
+use lenet_core::network::CLASSES;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -1,11 +1,12 @@
-//! The one place where the CUDA source gets its numbers: dimensions and offsets from `lenet_core::arch`, and the
+//! The one place where the CUDA source gets its numbers: dimensions and offsets from `lenet`, and the
 //! shapes of blocks and tiles, which the launches need too.
 
 use crate::dataset::ROUNDS;
-use lenet_core::arch::{
-    C1, C2, CLASSES, CONV2_SIDE, FC1, FC2, FLAT, K, NUM_PARAMS, POOL, POOL1_SIDE, POOL2_SIDE, SIDE,
-    TENSORS,
+use crate::lenet::{
+    C1, C2, CLASSES, CONV_PARAMS as CONVOLUTIONS, CONV2_SIDE, FC1, FC2, FLAT, K, NUM_PARAMS, POOL,
+    POOL1_SIDE, POOL2_SIDE, SIDE,
 };
+use lenet_core::network::TENSORS;
 
 /// Virtual architecture the PTX is compiled for: the driver compiles it on for its GPU, from Volta on.
 pub const ARCH: &str = "compute_70";
@@ -20,7 +21,7 @@ const TILE: [usize; 2] = [8, 32];
 const CONV_TILE: usize = 32;
 
 /// Parameters of the convolutions, the first of all.
-pub const CONV_PARAMS: usize = TENSORS[4].offset;
+pub const CONV_PARAMS: usize = CONVOLUTIONS;
 /// Values of `adam::Coefficients` that the kernels take.
 pub const COEFFICIENTS: usize = 7;
 /// Blocks of the update.

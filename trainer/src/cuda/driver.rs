@@ -2,7 +2,9 @@
 //! missing.
 
 use crate::error::Error;
+use crate::lenet;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
+use lenet_core::network;
 use libloading::Library;
 use std::error::Error as _;
 use std::fmt;
@@ -77,6 +79,15 @@ const INSTALL: &str = "Install NVIDIA's driver, 525 or later, or train with --de
 /// old, or no device.
 pub fn probe() -> Result<Driver, Error> {
     let missing = |cause, remedy| Error::Cuda { cause, remedy };
+    if network::FINGERPRINT != lenet::FINGERPRINT {
+        return Err(missing(
+            format!(
+                "the CUDA kernels are those of the network lenet, and this program is built for {}",
+                network::NAME
+            ),
+            "Train with --device cpu",
+        ));
+    }
     let names = ["cuda", "nvcuda"].map(cudarc::get_lib_name_candidates);
     let library = open(&names.concat())
         .map_err(|reason| missing(format!("no CUDA driver: {reason}"), INSTALL))?;

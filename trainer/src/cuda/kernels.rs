@@ -14,7 +14,7 @@ use cudarc::driver::{
     PushKernelArg, ValidAsZeroBits,
 };
 use cudarc::nvrtc::Ptx;
-use lenet_core::arch::{CLASSES, NUM_PARAMS, Pixels};
+use lenet_core::network::{CLASSES, NUM_PARAMS, Pixels};
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -41,7 +41,7 @@ use bytemuck::zeroed_box;
 use cudarc::driver::CudaSlice;
 use driver::failed;
 use kernels::order_words;
-use lenet_core::arch::{CLASSES, Logits, Params, Pixels};
+use lenet_core::network::{CLASSES, Logits, Params, Pixels};
 use nccl::AllReduce;
 use replica::Replica;
 use std::ops::{ControlFlow, Range};
@@ -239,7 +239,7 @@ impl Backend for Cuda {
         let replica = &self.replicas[0];
         let (device, params) = (&replica.device, replica.result());
         for (images, out) in images.chunks(EVALUATED).zip(out.chunks_mut(EVALUATED)) {
-            let pixels = device.upload("test images", images.as_flattened().as_flattened())?;
+            let pixels = device.upload("test images", bytemuck::cast_slice::<_, u8>(images))?;
             let mut logits = device.alloc("logits", images.len() * CLASSES)?;
             device.logits(&pixels, images.len(), params, &mut logits)?;
             let logits = device.read("logits", &logits)?;

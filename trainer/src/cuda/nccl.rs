@@ -10,7 +10,7 @@ use cudarc::driver::{CudaSlice, DevicePtrMut};
 use cudarc::nccl::sys::{
     cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t as Status,
 };
-use lenet_core::arch::NUM_PARAMS;
+use lenet_core::network::NUM_PARAMS;
 use libloading::Library;
 use std::ffi::{c_int, c_void};
 use std::fmt;

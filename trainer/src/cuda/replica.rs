@@ -9,7 +9,7 @@ use crate::dataset::{ROUNDS, Split};
 use crate::error::Error;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaSlice};
-use lenet_core::arch::Params;
+use lenet_core::network::Params;
 use std::ops::Range;
 
 /// A device with a copy of everything.
@@ -59,7 +59,7 @@ impl Replica {
         let device = Device::new(&context)?;
         let flat = |params: &Params| device.upload("parameters", params.as_flat());
         Ok(Self {
-            images: device.upload("images", train.images().as_flattened().as_flattened())?,
+            images: device.upload("images", bytemuck::cast_slice::<_, u8>(train.images()))?,
             labels: device.upload("labels", train.labels())?,
             params: flat(&state.params)?,
             moment1: flat(&state.moment1)?,

@@ -5,7 +5,7 @@
 //! the number of threads matters.
 
 use super::order::{generator, mix};
-use lenet_core::arch::{Pixels, SIDE};
+use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 use rand_chacha::rand_core::Rng;
 
 /// Largest shift in pixels.
@@ -29,7 +29,7 @@ impl Augment {
         }
     }
 
-    /// `out[y][x] = pixels[y - down][x - right]`, zero where that is outside, or mirrored: `SIDE - 1 - (x - right)`.
+    /// Returns `out[c][y][x] = pixels[c][y - down][x - right]`, zero where that is outside, or mirrored: `WIDTH - 1 - (x - right)`.
     pub fn apply(&self, index: usize, pixels: &Pixels) -> Pixels {
         let hash = mix(mix(index as u32 ^ self.keys[0]) ^ self.keys[1]);
         // One of 2 * 5 * 5, evenly within 50 / 2^32.
@@ -43,21 +43,28 @@ impl Augment {
 /// Shifts are counted from `-MAX_SHIFT`.
 fn moved(pixels: &Pixels, down: usize, right: usize, mirrored: bool) -> Pixels {
     // Where what stays in the picture goes, where it comes from, and how much of it there is.
-    let span = |shift: usize| {
+    let span = |shift: usize, side: usize| {
         let (to, from) = (
             shift.saturating_sub(MAX_SHIFT),
             MAX_SHIFT.saturating_sub(shift),
         );
-        (to, from, SIDE - to - from)
+        (to, from, side.saturating_sub(to + from))
     };
-    let ((to_y, from_y, height), (to_x, from_x, width)) = (span(down), span(right));
-    let mut out = [[0; SIDE]; SIDE];
-    for (out, row) in out[to_y..][..height].iter_mut().zip(&pixels[from_y..]) {
-        let mut row = *row;
-        if mirrored {
-            row.reverse();
+    let ((to_y, from_y, height), (to_x, from_x, width)) = (span(down, HEIGHT), span(right, WIDTH));
+    let mut out = [[[0; WIDTH]; HEIGHT]; CHANNELS];
+    for (out, pixels) in out.iter_mut().zip(pixels) {
+        let rows = pixels.iter().skip(from_y).take(height);
+        for (out, row) in out.iter_mut().skip(to_y).zip(rows) {
+            let mut row = *row;
+            if mirrored {
+                row.reverse();
+            }
+            let row = row.iter().skip(from_x).take(width);
+            out.iter_mut()
+                .skip(to_x)
+                .zip(row)
+                .for_each(|(out, pixel)| *out = *pixel);
         }
-        out[to_x..][..width].copy_from_slice(&row[from_x..][..width]);
     }
     out
 }
@@ -68,22 +75,24 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn image() -> Pixels {
-        std::array::from_fn(|y| std::array::from_fn(|x| 1 + ((y * SIDE + x) % 255) as u8))
+        std::array::from_fn(|c| {
+            std::array::from_fn(|y| std::array::from_fn(|x| 1 + ((c + y * WIDTH + x) % 255) as u8))
+        })
     }
 
     #[test]
     fn an_image_moves_and_is_mirrored() {
         let image = image();
         assert_eq!(moved(&image, MAX_SHIFT, MAX_SHIFT, false), image);
-        let right_one_down_two = moved(&image, MAX_SHIFT + 2, MAX_SHIFT + 1, false);
-        assert_eq!(right_one_down_two[..2], [[0; SIDE]; 2]);
+        let [right_one_down_two, ..] = moved(&image, MAX_SHIFT + 2, MAX_SHIFT + 1, false);
+        assert_eq!(right_one_down_two[..2], [[0; WIDTH]; 2]);
         assert_eq!(right_one_down_two[2][0], 0);
-        assert_eq!(right_one_down_two[2][1..], image[0][..SIDE - 1]);
-        let left_two_mirrored = moved(&image, MAX_SHIFT, 0, true);
-        let mut row = image[5];
+        assert_eq!(right_one_down_two[2][1..], image[0][0][..WIDTH - 1]);
+        let [left_two_mirrored, ..] = moved(&image, MAX_SHIFT, 0, true);
+        let mut row = image[0][5];
         row.reverse();
-        assert_eq!(left_two_mirrored[5][..SIDE - 2], row[2..]);
-        assert_eq!(left_two_mirrored[5][SIDE - 2..], [0; 2]);
+        assert_eq!(left_two_mirrored[5][..WIDTH - 2], row[2..]);
+        assert_eq!(left_two_mirrored[5][WIDTH - 2..], [0; 2]);
     }
 
     /// Each of the fifty ways about as often as the others, other ones in other epochs and for other seeds.

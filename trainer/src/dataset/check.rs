@@ -1,7 +1,7 @@
 //! What is odd about a data set without being an error.
 
 use super::Dataset;
-use lenet_core::arch::{CLASSES, Pixels, SIDE};
+use lenet_core::network::{CLASSES, HEIGHT, Pixels, WIDTH};
 use std::collections::HashSet;
 
 /// The most that a class may have of another's images before it is worth a word.
@@ -78,16 +78,19 @@ pub fn counts(data: &Dataset) -> [[usize; 2]; CLASSES] {
 
 /// Mean grey value of the outermost pixels.
 fn border_mean(images: &[Pixels]) -> f64 {
-    const LAST: usize = SIDE - 1;
-    let border: u64 = images
-        .iter()
-        .flat_map(|image| {
-            let ends = image[0].iter().chain(&image[LAST]);
-            ends.chain(image[1..LAST].iter().flat_map(|row| [&row[0], &row[LAST]]))
-        })
-        .map(|&grey| u64::from(grey))
-        .sum();
-    border as f64 / (images.len() * 4 * LAST) as f64
+    let (mut sum, mut count) = (0_u64, 0_u64);
+    for map in images.iter().flatten() {
+        for (y, row) in map.iter().enumerate() {
+            let inner = 1..WIDTH.saturating_sub(1);
+            let whole_row = y == 0 || y + 1 == HEIGHT;
+            for (x, &grey) in row.iter().enumerate() {
+                if whole_row || !inner.contains(&x) {
+                    (sum, count) = (sum + u64::from(grey), count + 1);
+                }
+            }
+        }
+    }
+    sum as f64 / count as f64
 }
 
 #[cfg(test)]
@@ -99,7 +102,7 @@ mod tests {
         let split = |images: &[(u8, u8)]| {
             let pixels = images
                 .iter()
-                .flat_map(|&(grey, _)| [grey; SIDE * SIDE])
+                .flat_map(|&(grey, _)| [grey; size_of::<Pixels>()])
                 .collect();
             Split::new(pixels, images.iter().map(|&(_, label)| label).collect())
         };

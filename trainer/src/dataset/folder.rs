@@ -5,7 +5,7 @@
 
 use super::{ImageOptions, MAX_CLASS_NAME, Order, Split, is_class_name, read_image};
 use crate::error::Error;
-use lenet_core::arch::{CLASSES, Pixels};
+use lenet_core::network::{CLASSES, Pixels};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -200,10 +200,7 @@ fn images(
         })
         .collect::<Result<_, _>>()?;
     let labels = files.into_iter().map(|(class, _)| class).collect();
-    Ok(Split::new(
-        images.as_flattened().as_flattened().to_vec(),
-        labels,
-    ))
+    Ok(Split::new(bytemuck::cast_slice(&images).to_vec(), labels))
 }
 
 /// What is in a folder, sorted by name; hidden files are left out.

@@ -4,13 +4,14 @@
 //! and a file must have exactly the bytes that its header promises.
 //! Format: LeCun, Cortes, Burges: The MNIST database, <http://yann.lecun.com/exdb/mnist/> (big-endian header).
 
-use super::Split;
+use super::{Split, network_size};
 use flate2::read::MultiGzDecoder;
-use lenet_core::arch::{CLASSES, Pixels, SIDE};
+use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
 use sha2::{Digest, Sha256};
 use std::io::Read;
 
-const IMAGES_MAGIC: u32 = 0x0803;
+/// The last byte is the number of dimensions.
+const IMAGES_MAGIC: u32 = if CHANNELS == 1 { 0x0803 } else { 0x0804 };
 const LABELS_MAGIC: u32 = 0x0801;
 /// More images than any data set of this kind has; fewer than an allocation that hurts (800 MB).
 const MAX_COUNT: u32 = 1 << 20;
@@ -18,23 +19,34 @@ const MAX_COUNT: u32 = 1 << 20;
 /// The content of an IDX file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// The records without the header: `(N, SIDE, SIDE)` grey values, or `(N)` labels.
+    /// The records without the header: `(N, CHANNELS, HEIGHT, WIDTH)` values, or `(N)` labels.
     pub bytes: Vec<u8>,
     /// Of the uncompressed file.
     pub sha256: [u8; 32],
 }
 
-/// Reads images of 28×28 grey values.
+/// Reads images of the network's size: three dimensions, `(N, H, W)`, for a network of one channel, four, `(N, 3, H, W)`, for
+/// one of three.
 ///
 /// # Errors
 /// A sentence that says what was found and what was expected.
 pub fn read_images(bytes: &[u8]) -> Result<Idx, String> {
     let mut file = Content::open(bytes)?;
-    let [magic, count, rows, columns] = file.header()?;
+    let [magic, count] = file.header()?;
     expect_magic(magic, IMAGES_MAGIC)?;
-    if [rows, columns] != [SIDE as u32; 2] {
+    let channels = match CHANNELS {
+        1 => 1,
+        _ => file.header::<1>()?[0],
+    };
+    let [rows, columns] = file.header()?;
+    if [channels, rows, columns] != [CHANNELS, HEIGHT, WIDTH].map(|side| side as u32) {
+        let of_channels = match CHANNELS {
+            1 => String::new(),
+            _ => format!("{channels}x"),
+        };
         return Err(format!(
-            "images of {rows}x{columns} pixels; this network takes {SIDE}x{SIDE}"
+            "images of {of_channels}{rows}x{columns} pixels; this network takes {}",
+            network_size()
         ));
     }
     let bytes = file.rest(count, size_of::<Pixels>())?;
@@ -80,12 +92,13 @@ pub fn sha256(split: &Split) -> [[u8; 32]; 2] {
         hash.update(bytes);
         hash.finalize().into()
     };
-    let side = SIDE as u32;
+    let shape = [CHANNELS, HEIGHT, WIDTH].map(|side| side as u32);
+    let header = match CHANNELS {
+        1 => vec![IMAGES_MAGIC, count, shape[1], shape[2]],
+        _ => vec![IMAGES_MAGIC, count, shape[0], shape[1], shape[2]],
+    };
     [
-        hash(
-            &[IMAGES_MAGIC, count, side, side],
-            split.images().as_flattened().as_flattened(),
-        ),
+        hash(&header, bytemuck::cast_slice(split.images())),
         hash(&[LABELS_MAGIC, count], split.labels()),
     ]
 }
@@ -144,12 +157,15 @@ impl<'a> Content<'a> {
                 .read(&mut header[filled..])
                 .map_err(broken_gzip)?
             {
-                0 => return Err(format!("ends within its header, after {filled} bytes")),
+                0 => {
+                    let read = self.read as usize + filled;
+                    return Err(format!("ends within its header, after {read} bytes"));
+                }
                 n => filled += n,
             }
         }
         self.hash.update(&*header);
-        self.read = header.len() as u64;
+        self.read += header.len() as u64;
         Ok(words.map(u32::from_be_bytes))
     }
 

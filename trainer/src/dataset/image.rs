@@ -1,17 +1,20 @@
-//! PNG and JPEG files as images of the network: 28×28 grey values, bright on black.
+//! PNG and JPEG files as images of the network, bright on black.
 //!
-//! Colour becomes grey (Rec. 709), sixteen bits become eight, transparent is black. Another size is an error unless
-//! scaling was asked for. Decoding and scaling are the `image` crate's.
+//! For a network of one channel, colour becomes grey (Rec. 709); for one of three, grey becomes red, green and blue alike. Sixteen
+//! bits become eight, transparent is black. Another size is an error unless scaling was asked for. Decoding and scaling are
+//! the `image` crate's.
 
 use super::ImageOptions;
+use bytemuck::Zeroable;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader};
-use lenet_core::arch::{Pixels, SIDE};
+use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 use std::io::Cursor;
 
 /// Sides above this are refused before any memory is asked for.
 const MAX_SIDE: u32 = 8192;
-const WANTED: u32 = SIDE as u32;
+/// Width and height of the network's images.
+const WANTED: [u32; 2] = [WIDTH as u32, HEIGHT as u32];
 
 /// Reads an image file.
 ///
@@ -38,44 +41,67 @@ pub fn read_image(bytes: &[u8], options: ImageOptions) -> Result<Pixels, String>
     if width.max(height) > MAX_SIDE {
         return Err(format!("{size}; at most {MAX_SIDE}x{MAX_SIDE} are read"));
     }
-    if [width, height] != [WANTED; 2] && !options.resize {
+    if [width, height] != WANTED && !options.resize {
         return Err(format!(
-            "{size}; this network takes {SIDE}x{SIDE}, and --resize scales to that"
+            "{size}; this network takes {WIDTH}x{HEIGHT}, and --resize scales to that"
         ));
     }
     let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    let grey = on_black(&decoded, options.invert);
-    Ok(pixels(&if [width, height] == [WANTED; 2] {
-        grey
+    let mut pixels = Pixels::zeroed();
+    for (channel, map) in pixels.iter_mut().enumerate() {
+        let values = on_black(&decoded, channel, options.invert);
+        let values = if [width, height] == WANTED {
+            values
+        } else {
+            scaled(&values)
+        };
+        *map = std::array::from_fn(|y| std::array::from_fn(|x| values[(x as u32, y as u32)].0[0]));
+    }
+    Ok(pixels)
+}
+
+/// Returns the values of a channel, inverted if asked; where the image is transparent, black shows.
+fn on_black(image: &DynamicImage, channel: usize, invert: bool) -> GrayImage {
+    let on_black = |value: u8, alpha: u8| {
+        let [value, alpha] = [value, alpha].map(u16::from);
+        let value = if invert { 255 - value } else { value };
+        [((value * alpha + 127) / 255) as u8].into()
+    };
+    if CHANNELS == 1 {
+        let image = image.to_luma_alpha8();
+        GrayImage::from_fn(image.width(), image.height(), |x, y| {
+            let [grey, alpha] = image[(x, y)].0;
+            on_black(grey, alpha)
+        })
     } else {
-        scaled(&grey)
-    }))
+        let image = image.to_rgba8();
+        GrayImage::from_fn(image.width(), image.height(), |x, y| {
+            let pixel = image[(x, y)].0;
+            on_black(pixel[channel], pixel[3])
+        })
+    }
 }
 
-/// Grey values, inverted if asked; where the image is transparent, black shows.
-fn on_black(image: &DynamicImage, invert: bool) -> GrayImage {
-    let image = image.to_luma_alpha8();
-    GrayImage::from_fn(image.width(), image.height(), |x, y| {
-        let [grey, alpha] = image[(x, y)].0.map(u16::from);
-        let grey = if invert { 255 - grey } else { grey };
-        [((grey * alpha + 127) / 255) as u8].into()
-    })
-}
-
-/// As large as fits, in the middle.
+/// Scales to the largest size that fits, in the middle.
 fn scaled(image: &GrayImage) -> GrayImage {
-    let longest = image.width().max(image.height());
-    let side = |side: u32| ((side * WANTED + longest / 2) / longest).max(1);
-    let (width, height) = (side(image.width()), side(image.height()));
-    let small = imageops::resize(image, width, height, FilterType::Triangle);
-    let mut whole = GrayImage::new(WANTED, WANTED);
-    let middle = |side: u32| i64::from((WANTED - side) / 2);
-    imageops::replace(&mut whole, &small, middle(width), middle(height));
+    let [width, height] = [image.width(), image.height()].map(u64::from);
+    let [wanted_width, wanted_height] = WANTED.map(u64::from);
+    // The side that is the tighter fit takes all the room it has.
+    let (by, of) = if width * wanted_height >= height * wanted_width {
+        (wanted_width, width)
+    } else {
+        (wanted_height, height)
+    };
+    let side = |side: u64| ((side * by + of / 2) / of).max(1) as u32;
+    let small = imageops::resize(image, side(width), side(height), FilterType::Triangle);
+    let mut whole = GrayImage::new(WANTED[0], WANTED[1]);
+    let middle = |wanted: u32, side: u32| i64::from((wanted - side) / 2);
+    let (x, y) = (
+        middle(WANTED[0], small.width()),
+        middle(WANTED[1], small.height()),
+    );
+    imageops::replace(&mut whole, &small, x, y);
     whole
-}
-
-fn pixels(image: &GrayImage) -> Pixels {
-    std::array::from_fn(|y| std::array::from_fn(|x| image[(x as u32, y as u32)].0[0]))
 }
 
 #[cfg(test)]
@@ -129,19 +155,19 @@ mod tests {
             (png(28, 28, LumaA([200u8, 128])), AS_IT_IS, 100),
             (png(28, 28, LumaA([200u8, 0])), INVERT, 0),
         ] {
-            assert_eq!(read_image(&file, options), Ok([[grey; 28]; 28]));
+            assert_eq!(read_image(&file, options), Ok([[[grey; 28]; 28]]));
         }
         let jpeg = encoded(
             &ImageBuffer::from_pixel(28, 28, Luma([100u8])),
             ImageFormat::Jpeg,
         );
-        let grey = read_image(&jpeg, AS_IT_IS).unwrap()[14][14];
+        let grey = read_image(&jpeg, AS_IT_IS).unwrap()[0][14][14];
         assert!(grey.abs_diff(100) <= 1, "{grey}");
     }
 
     #[test]
     fn green_is_brighter_than_blue() {
-        let grey = |rgb| read_image(&png(28, 28, Rgb::<u8>(rgb)), AS_IT_IS).unwrap()[0][0];
+        let grey = |rgb| read_image(&png(28, 28, Rgb::<u8>(rgb)), AS_IT_IS).unwrap()[0][0][0];
         assert!(grey([0, 255, 0]) > grey([255, 0, 0]) && grey([255, 0, 0]) > grey([0, 0, 255]));
     }
 
@@ -149,16 +175,16 @@ mod tests {
     fn pixels_stay_where_they_are() {
         let image = GrayImage::from_fn(28, 28, |x, y| [(x * 9 + y / 4) as u8].into());
         let read = read_image(&encoded(&image, ImageFormat::Png), AS_IT_IS).unwrap();
-        assert_eq!(read[9][20], 20 * 9 + 2);
+        assert_eq!(read[0][9][20], 20 * 9 + 2);
     }
 
     #[test]
     fn scaling_keeps_proportions_and_fills_up_with_black() {
-        let wide = read_image(&png(56, 28, Luma([200u8])), RESIZE).unwrap();
+        let wide = read_image(&png(56, 28, Luma([200u8])), RESIZE).unwrap()[0];
         assert_eq!(wide[6], [0; 28]);
         assert_eq!(wide[7..21], [[200; 28]; 14]);
         assert_eq!(wide[21], [0; 28]);
-        let thin = read_image(&png(1, 4000, Luma([200u8])), RESIZE).unwrap();
+        let thin = read_image(&png(1, 4000, Luma([200u8])), RESIZE).unwrap()[0];
         assert_eq!((thin[3][12], thin[3][13], thin[3][14]), (0, 200, 0));
     }
 

@@ -17,8 +17,8 @@ pub use idx::{read_images, read_labels};
 pub use order::{Order, Permutation, ROUNDS, generator};
 pub use source::{Dataset, FASHION_MNIST_CLASSES, ImageOptions, ReadOptions, find, hex, open};
 
-use lenet_core::arch::{CLASSES, Pixels, SIDE};
-use ndarray::{Array1, Array3};
+use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
+use ndarray::{Array1, Array4};
 
 /// In this build every image file is an error.
 #[cfg(not(feature = "program"))]
@@ -37,14 +37,14 @@ fn is_class_name(name: &str) -> bool {
 /// Images with their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// `(N, SIDE, SIDE)`, grey values in 0..=255, in standard layout.
-    images: Array3<u8>,
+    /// `(N, CHANNELS, HEIGHT, WIDTH)`, grey values in 0..=255, in standard layout.
+    images: Array4<u8>,
     /// `(N)`, classes in `0..CLASSES`.
     labels: Array1<u8>,
 }
 
 impl Split {
-    /// Images, `(N, SIDE, SIDE)`, with their labels, `(N)`.
+    /// Images, `(N, CHANNELS, HEIGHT, WIDTH)`, with their labels, `(N)`.
     ///
     /// # Panics
     /// If there are more of one than of the other, or a label is no class: what is read from files has been checked.
@@ -53,7 +53,7 @@ impl Split {
             labels.iter().all(|&label| usize::from(label) < CLASSES),
             "labels are classes"
         );
-        let images = Array3::from_shape_vec((labels.len(), SIDE, SIDE), images)
+        let images = Array4::from_shape_vec((labels.len(), CHANNELS, HEIGHT, WIDTH), images)
             .expect("each label has an image");
         Self {
             images,
@@ -71,7 +71,7 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// The images, `(N, SIDE, SIDE)`.
+    /// The images, `(N, CHANNELS, HEIGHT, WIDTH)`.
     pub fn images(&self) -> &[Pixels] {
         bytemuck::cast_slice(self.images.as_slice().expect("made in standard layout"))
     }
@@ -88,7 +88,7 @@ impl Split {
         for &label in self.labels() {
             counts[usize::from(label)] += 1;
         }
-        let largest = counts.into_iter().max().expect("ten classes");
+        let largest = counts.into_iter().max().expect("there are classes");
         let images = self.len() as f64;
         let chance = f64::from(largest) / images;
         accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
@@ -104,7 +104,7 @@ impl Split {
         }
         let part = |wanted: bool| {
             let indices = || (0..len).filter(|&index| held_out[index] == wanted);
-            let images = indices().flat_map(|index| self.images()[index].as_flattened());
+            let images = indices().flat_map(|index| bytemuck::bytes_of(&self.images()[index]));
             let labels = indices().map(|index| self.labels()[index]);
             Self::new(images.copied().collect(), labels.collect())
         };
@@ -114,9 +114,17 @@ impl Split {
     /// The first `len` images.
     pub fn truncated(&self, len: usize) -> Self {
         Self::new(
-            self.images()[..len].as_flattened().as_flattened().to_vec(),
+            bytemuck::cast_slice(&self.images()[..len]).to_vec(),
             self.labels()[..len].to_vec(),
         )
+    }
+}
+
+/// Returns the size of the network's images in words, such as `28x28`, or `3x32x32` for colour.
+pub fn network_size() -> String {
+    match CHANNELS {
+        1 => format!("{HEIGHT}x{WIDTH}"),
+        _ => format!("{CHANNELS}x{HEIGHT}x{WIDTH}"),
     }
 }
 
@@ -128,7 +136,7 @@ mod tests {
     fn chance_is_the_share_of_the_largest_class_and_its_noise() {
         // Three in four are of class 7; a standard deviation is 0.0217.
         let labels = (0..400).map(|i| if i % 4 == 0 { 2 } else { 7 }).collect();
-        let split = Split::new(vec![0; 400 * SIDE * SIDE], labels);
+        let split = Split::new(vec![0; 400 * size_of::<Pixels>()], labels);
         assert_eq!(
             [0.25, 0.75, 0.81, 0.82, 1.0].map(|accuracy| split.is_chance(accuracy)),
             [true, true, true, false, false]
@@ -137,9 +145,10 @@ mod tests {
 
     #[test]
     fn a_split_shares_the_images_out_by_the_seed() {
-        let images: Vec<u8> = (0..100).flat_map(|i| [i; SIDE * SIDE]).collect();
+        let images: Vec<u8> = (0..100).flat_map(|i| [i; size_of::<Pixels>()]).collect();
         let all = Split::new(images, (0..100).map(|i| i % 10).collect());
-        let first = |split: &Split| -> Vec<u8> { split.images().iter().map(|i| i[0][0]).collect() };
+        let first =
+            |split: &Split| -> Vec<u8> { split.images().iter().map(|i| i[0][0][0]).collect() };
         let (train, val) = all.split(0.1, 1);
         assert_eq!((train.len(), val.len()), (90, 10));
         let mut together = [first(&train), first(&val)].concat();

@@ -4,7 +4,7 @@ use super::folder::{self, Folder};
 use super::idx::{self, Idx, read_images, read_labels};
 use super::{MAX_CLASS_NAME, Split, is_class_name};
 use crate::error::Error;
-use lenet_core::arch::{CLASSES, Pixels};
+use lenet_core::network::{CLASSES, Pixels};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -322,7 +322,10 @@ fn class_names(folder: &Path, is_published: bool) -> Result<[String; CLASSES], E
     let path = folder.join("classes.txt");
     if !path.is_file() {
         return Ok(match is_published {
-            true => FASHION_MNIST_CLASSES.map(str::to_owned),
+            true => std::array::from_fn(|class| {
+                let name = FASHION_MNIST_CLASSES.get(class);
+                name.copied().unwrap_or_default().to_owned()
+            }),
             false => std::array::from_fn(|class| class.to_string()),
         });
     }

@@ -5,11 +5,10 @@
 //! numbers are old ones and are passed over.
 
 use super::{DeviceError, Wire};
-use lenet_core::arch::{Logits, Pixels};
 use lenet_core::link::{
     Bench, Frame, MAX_FRAME, Receiver, Refused, Reply, Request, UNKNOWN, VERSION, encode,
 };
-use lenet_core::network::Activations;
+use lenet_core::network::{LAYERS, Logits, Pixels};
 use std::time::{Duration, Instant};
 
 /// A question is asked again so often.
@@ -163,12 +162,12 @@ impl<W: Wire> Client<W> {
         })
     }
 
-    /// The outputs of a layer for the image just classified, `layer` counted as in [`Activations::layers`].
+    /// The outputs of a layer for the image just classified, `layer` counted as in [`LAYERS`].
     ///
     /// # Errors
     /// As [`classify`](Self::classify).
     pub fn layer(&mut self, image: u32, layer: usize, at: &str) -> Result<Vec<f32>, DeviceError> {
-        let len = Activations::new().layers()[layer].1.len();
+        let len = LAYERS[layer].output_len();
         let mut values = Vec::with_capacity(len);
         while values.len() < len {
             let request = Request::Activations {

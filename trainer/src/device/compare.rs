@@ -1,7 +1,6 @@
 //! Where two computations of the same thing part.
 
-use lenet_core::arch::Logits;
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, LAYERS, Logits};
 
 /// The first value that differs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,14 +15,14 @@ pub struct Difference {
     pub board: f32,
 }
 
-/// The first element of the first layer in which `board`, layer by layer as in [`Activations::layers`], differs from
+/// The first element of the first layer in which `board`, layer by layer as in [`LAYERS`], differs from
 /// the host by a bit.
 pub fn first_difference(host: &Activations, board: &[Vec<f32>]) -> Option<Difference> {
-    for ((layer, host), board) in host.layers().into_iter().zip(board) {
+    for ((layer, host), board) in LAYERS.iter().zip(host.layers()).zip(board) {
         for (element, (&host, &board)) in host.iter().zip(board).enumerate() {
             if host.to_bits() != board.to_bits() {
                 return Some(Difference {
-                    layer,
+                    layer: layer.name,
                     element,
                     host,
                     board,

@@ -1,21 +1,23 @@
 //! The network as an ONNX model for other runtimes, and the parameters out of an ONNX model of this network.
 //!
-//! Written: `image` `(N, 1, SIDE, SIDE)` f32, grey values in 0..=1, to `logits` `(N, CLASSES)`, in operator set 13 and
+//! Written: `image` `(N, CHANNELS, HEIGHT, WIDTH)` f32, values in 0..=1, to `logits` `(N, CLASSES)`, in operator set 13 and
 //! IR version 7, those of ONNX 1.8 (2020).
 //!
 //! Read: a chain of operators that computes the same, however its nodes and tensors are called. Exporters differ in
-//! how they say it, so some forms are brought to one first: the sigmoid before or after the pool (the same, because it
-//! is monotone), Flatten or Reshape, Gemm or MatMul and Add, weights stored either way round, constants as initializers
+//! how they say it, so some forms are brought to one first: the activation before or after maximum pooling (the
+//! same, because it is monotone), Flatten or Reshape, Gemm or MatMul and Add, weights stored either way round, constants as initializers
 //! or as nodes; Identity and Dropout do nothing. Everything else is refused with what was found and expected: this is
 //! no runtime, and a model that computes something else must not come in.
 //!
-//! Both directions make the chain of operators from [`LAYERS`].
+//! Both directions make the chain of operators from [`LAYERS`](network::LAYERS).
 
 mod proto;
 
+use crate::weights_file::{Weights, class_names};
 use bytemuck::zeroed_box;
-use lenet_core::arch::{CLASSES, K, LAYERS, Op, POOL, Params, SIDE, TENSORS};
-use lenet_core::weights::Weights;
+use lenet_core::layer::{Activation, Pool};
+use lenet_core::network::{self, CHANNELS, CLASSES, HEIGHT, NAME, Params, TENSORS, WIDTH};
+use lenet_core::plan::{Kind, Layer};
 use prost::Message;
 use proto::{
     Attribute, Dimension, Graph, Model, Node, OperatorSet, Property, Shape, Tensor, TensorType,
@@ -36,54 +38,68 @@ struct Operator {
     name: String,
     /// Index in [`TENSORS`] of its weight, which its bias follows.
     weight: Option<usize>,
+    /// Its layer.
+    layer: &'static Layer,
 }
 
 /// The network as a chain of ONNX's operators.
 fn operators() -> Vec<Operator> {
+    static LAYERS: &[Layer] = &network::LAYERS;
     let mut operators = Vec::new();
-    let mut weights = (0..TENSORS.len()).step_by(2);
     let mut spatial = true;
-    for layer in &LAYERS {
-        let kinds: &[&str] = match layer.op {
-            Op::Conv2d => &["Conv"],
-            Op::MaxPool2dSigmoid => &["MaxPool", "Sigmoid"],
-            Op::LinearSigmoid if spatial => &["Flatten", "Gemm", "Sigmoid"],
-            Op::LinearSigmoid => &["Gemm", "Sigmoid"],
-            Op::Linear => &["Gemm"],
+    for (index, layer) in LAYERS.iter().enumerate() {
+        let activation = match layer.activation {
+            Activation::Identity => "",
+            Activation::Sigmoid => "Sigmoid",
+            Activation::Tanh => "Tanh",
+            Activation::Relu => "Relu",
         };
-        spatial = layer.out[1] * layer.out[2] > 1;
-        for &kind in kinds {
-            let takes_weight = matches!(kind, "Conv" | "Gemm");
+        let kinds = match (layer.kind, layer.pool) {
+            (Kind::Conv2d, Pool::Whole) => ["", "Conv", activation, ""],
+            (Kind::Conv2d, Pool::Max(_)) => ["", "Conv", "MaxPool", activation],
+            (Kind::Conv2d, Pool::Average(_)) => ["", "Conv", activation, "AveragePool"],
+            (Kind::Linear, _) => [if spatial { "Flatten" } else { "" }, "Gemm", activation, ""],
+        };
+        spatial = layer.kind == Kind::Conv2d;
+        for kind in kinds.into_iter().filter(|kind| !kind.is_empty()) {
             operators.push(Operator {
                 kind,
                 name: format!("{}_{}", layer.name, kind.to_lowercase()),
-                weight: takes_weight.then(|| weights.next().expect("LAYERS use TENSORS in order")),
+                weight: matches!(kind, "Conv" | "Gemm").then_some(2 * index),
+                layer,
             });
         }
     }
     operators
 }
 
-/// What an attribute must say, as [`show`] shows it; `None` if it has no business there.
-fn expected(kind: &str, attribute: &str) -> Option<String> {
-    let square = |side: usize| format!("[{side}, {side}]");
-    Some(match (kind, attribute) {
-        ("Conv", "kernel_shape") => square(K),
-        ("MaxPool", "kernel_shape" | "strides") => square(POOL),
-        ("Conv", "strides") | ("Conv" | "MaxPool", "dilations") => square(1),
-        ("Conv" | "MaxPool", "pads") => "[0, 0, 0, 0]".to_owned(),
-        ("Conv" | "MaxPool", "auto_pad") => "NOTSET".to_owned(),
-        ("Conv", "group") | ("Gemm", "alpha" | "beta") | ("Flatten", "axis") => "1".to_owned(),
-        ("Gemm", "transA") | ("MaxPool", "ceil_mode" | "storage_order") => "0".to_owned(),
-        _ => return None,
-    })
-}
+impl Operator {
+    /// Returns what an attribute must say, as [`show`] shows it; `None` if the operator has no such attribute.
+    fn expected(&self, attribute: &str) -> Option<String> {
+        let all = |value: usize, count: usize| format!("{:?}", vec![value; count]);
+        let window = self.layer.pool.window();
+        Some(match (self.kind, attribute) {
+            ("Conv", "kernel_shape") => all(self.layer.kernel, 2),
+            ("Conv", "pads") => all(self.layer.padding, 4),
+            ("MaxPool" | "AveragePool", "kernel_shape" | "strides") => all(window, 2),
+            ("Conv", "strides") | ("Conv" | "MaxPool" | "AveragePool", "dilations") => all(1, 2),
+            ("MaxPool" | "AveragePool", "pads") => all(0, 4),
+            ("Conv" | "MaxPool" | "AveragePool", "auto_pad") => "NOTSET".to_owned(),
+            ("Conv", "group") | ("Gemm", "alpha" | "beta") | ("Flatten", "axis") => "1".to_owned(),
+            ("Gemm", "transA")
+            | ("MaxPool" | "AveragePool", "ceil_mode")
+            | ("MaxPool", "storage_order") => "0".to_owned(),
+            _ => return None,
+        })
+    }
 
-/// The attributes that must stand there, because their defaults say something else.
-fn required(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "MaxPool" => &["kernel_shape", "strides"],
-        _ => &[],
+    /// Returns the attributes that must be there, because their defaults say something else.
+    fn required(&self) -> &'static [&'static str] {
+        match self.kind {
+            "MaxPool" | "AveragePool" => &["kernel_shape", "strides"],
+            "Conv" if self.layer.padding > 0 => &["pads"],
+            _ => &[],
+        }
     }
 }
 
@@ -110,15 +126,22 @@ pub fn write(weights: &Weights<'_>) -> Vec<u8> {
         if let Some(weight) = operator.weight {
             input.extend([TENSORS[weight].name, TENSORS[weight + 1].name].map(str::to_owned));
         }
-        let ints = |name: &str, side: usize| Attribute {
+        let ints = |name: &str, value: usize, count: usize| Attribute {
             name: name.to_owned(),
-            ints: vec![side as i64; 2],
+            ints: vec![value as i64; count],
             kind: Attribute::INTS,
             ..Attribute::default()
         };
+        let (layer, window) = (operator.layer, operator.layer.pool.window());
         let attribute = match operator.kind {
-            "Conv" => vec![ints("kernel_shape", K)],
-            "MaxPool" => vec![ints("kernel_shape", POOL), ints("strides", POOL)],
+            "Conv" if layer.padding == 0 => vec![ints("kernel_shape", layer.kernel, 2)],
+            "Conv" => vec![
+                ints("kernel_shape", layer.kernel, 2),
+                ints("pads", layer.padding, 4),
+            ],
+            "MaxPool" | "AveragePool" => {
+                vec![ints("kernel_shape", window, 2), ints("strides", window, 2)]
+            }
             "Gemm" => vec![Attribute {
                 name: "transB".to_owned(),
                 i: 1,
@@ -147,7 +170,8 @@ pub fn write(weights: &Weights<'_>) -> Vec<u8> {
     });
     let about = weights.metadata.provenance;
     let properties = [
-        ("classes", weights.metadata.classes.join(", ")),
+        ("classes", class_names(&weights.metadata.classes).join(", ")),
+        ("network", NAME.to_owned()),
         ("dataset", about.dataset.to_owned()),
         ("params_sha256", crate::dataset::hex(&about.params_sha256)),
         ("recipe", about.recipe.to_owned()),
@@ -158,9 +182,9 @@ pub fn write(weights: &Weights<'_>) -> Vec<u8> {
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         graph: Some(Graph {
             node,
-            name: "lenet".to_owned(),
+            name: NAME.to_owned(),
             initializer: initializer.collect(),
-            input: vec![value_info(INPUT, &[1, SIDE, SIDE])],
+            input: vec![value_info(INPUT, &[CHANNELS, HEIGHT, WIDTH])],
             output: vec![value_info(OUTPUT, &[CLASSES])],
         }),
         opset_import: vec![OperatorSet {
@@ -228,7 +252,7 @@ pub fn read_params(bytes: &[u8]) -> Result<Box<Params>, String> {
     let mut params: Box<Params> = zeroed_box();
     let mut differences = String::new();
     for (step, operator) in steps.iter().zip(&operators) {
-        step.check_attributes(&mut differences);
+        step.check_attributes(operator, &mut differences);
         let wanted = operator.weight.map_or(0, |_| 2);
         if step.parameters.len() != wanted {
             differences += &format!(
@@ -347,7 +371,8 @@ fn chain(graph: &Graph) -> Result<Vec<Step<'_>>, String> {
         ));
     }
     for i in 1..steps.len() {
-        if (steps[i - 1].kind, steps[i].kind) == ("Sigmoid", "MaxPool") {
+        let activation = matches!(steps[i - 1].kind, "Sigmoid" | "Tanh" | "Relu");
+        if activation && steps[i].kind == "MaxPool" {
             steps.swap(i - 1, i);
         }
     }
@@ -364,21 +389,21 @@ impl Step<'_> {
         name(self.node)
     }
 
-    fn check_attributes(&self, differences: &mut String) {
+    fn check_attributes(&self, operator: &Operator, differences: &mut String) {
         let read_elsewhere = |attribute: &&Attribute| {
             (self.kind == "Gemm" && attribute.name == "transB") || self.node.op_type == "Reshape"
         };
         let attributes = &self.node.attribute;
         for attribute in attributes.iter().filter(|a| !read_elsewhere(a)) {
             let found = show(attribute);
-            let wanted = expected(self.kind, &attribute.name);
+            let wanted = operator.expected(&attribute.name);
             if wanted.as_ref() != Some(&found) {
                 let wanted = wanted.as_deref().unwrap_or("no such attribute");
                 let (name, attribute) = (self.name(), &attribute.name);
                 *differences += &format!("\n  {name}: {attribute} is {found}, expected {wanted}");
             }
         }
-        for wanted in required(self.kind) {
+        for wanted in operator.required() {
             if attributes.iter().all(|attribute| attribute.name != *wanted) {
                 *differences += &format!("\n  {}: lacks {wanted}", self.name());
             }
@@ -473,15 +498,15 @@ mod tests {
         let (params, mut model) = model();
         let graph = graph(&mut model);
         // The sigmoid before the pool.
-        for name in ["pool1_maxpool", "pool1_sigmoid"] {
+        for name in ["conv1_maxpool", "conv1_sigmoid"] {
             let node = node(graph, name);
             node.op_type = match node.op_type.as_str() {
                 "MaxPool" => "Sigmoid".to_owned(),
                 _ => "MaxPool".to_owned(),
             };
         }
-        let attributes = std::mem::take(&mut node(graph, "pool1_maxpool").attribute);
-        node(graph, "pool1_sigmoid").attribute = attributes;
+        let attributes = std::mem::take(&mut node(graph, "conv1_maxpool").attribute);
+        node(graph, "conv1_sigmoid").attribute = attributes;
         // Reshape by a constant node.
         let flatten = node(graph, "fc1_flatten");
         flatten.op_type = "Reshape".to_owned();
@@ -517,7 +542,7 @@ mod tests {
         for tensor in &mut graph.initializer {
             if tensor.name == "fc2_weight" {
                 tensor.dims.reverse();
-                let weight = params.fc2_weight;
+                let weight = params.fc2.weight;
                 tensor.float_data = (0..weight[0].len())
                     .flat_map(|i| weight.map(|row| row[i]))
                     .collect();
@@ -554,7 +579,7 @@ mod tests {
     #[test]
     fn differences_are_listed() {
         let problem = refused(|graph| {
-            node(graph, "pool1_maxpool").attribute.pop();
+            node(graph, "conv1_maxpool").attribute.pop();
             node(graph, "conv2_conv").attribute.push(Attribute {
                 name: "pads".to_owned(),
                 ints: vec![2; 4],
@@ -576,7 +601,7 @@ mod tests {
             problem,
             "the graph differs from this network:\
              \n  Conv \"conv1_conv\": 1 constants, expected 2\
-             \n  MaxPool \"pool1_maxpool\": lacks strides\
+             \n  MaxPool \"conv1_maxpool\": lacks strides\
              \n  Conv \"conv2_conv\": pads is [2, 2, 2, 2], expected [0, 0, 0, 0]\
              \n  conv2_bias of Conv \"conv2_conv\": found data type 11 [16], wanted 1 (float) [16]\
              \n  fc1_weight of Gemm \"fc1_gemm\": has 100 values, expected 30720\

@@ -1,40 +1,37 @@
-//! Gradients of the fully connected layer; the forward pass is `lenet_core::ops::linear`.
+//! Gradients of the fully connected layer with its activation; the forward pass is `lenet_core::layer::linear`.
 
-/// Adds the gradients by weight and bias: `grad_weight[o][i] += grad_out[o] · input[i]`, `grad_bias[o] += grad_out[o]`.
+use lenet_core::layer::Layered;
+
+/// Adds the gradients by weight and bias, and computes that by the input.
+///
+/// With `grad = grad_out[o] · activation'(out[o])`: `grad_weight[o][i] += grad · input[i]`, `grad_bias[o] += grad`,
+/// `grad_input[i] = Σ grad · weight[o][i]`, summed upward in `o`.
 ///
 /// # Shapes
-/// * `input`: `(IN)`
+/// * `input`, `grad_input`: `(IN)`; `grad_input` is overwritten
+/// * `weight`, `grad_weight`: `(OUT, IN)`; `grad_weight` is added to
+/// * `grad_bias`: `(OUT)`; added to
+/// * `out`: `(OUT)`, what the forward pass gave
 /// * `grad_out`: `(OUT)`
-/// * `grad_weight`: `(OUT, IN)`, `grad_bias`: `(OUT)`; added to
-pub fn linear_grad_params<const IN: usize, const OUT: usize>(
+#[allow(clippy::too_many_arguments)]
+pub fn backward<L: Layered, const IN: usize, const OUT: usize>(
+    _: L,
     input: &[f32; IN],
+    weight: &[[f32; IN]; OUT],
+    _bias: &[f32; OUT],
+    out: &[f32; OUT],
     grad_out: &[f32; OUT],
     grad_weight: &mut [[f32; IN]; OUT],
     grad_bias: &mut [f32; OUT],
-) {
-    for ((&grad, grad_row), grad_bias) in grad_out.iter().zip(grad_weight).zip(grad_bias) {
-        *grad_bias += grad;
-        for (grad_weight, &input) in grad_row.iter_mut().zip(input) {
-            *grad_weight += grad * input;
-        }
-    }
-}
-
-/// The gradient by the input: `grad_input[i] = Σ grad_out[o] · weight[o][i]`, summed upward in `o`.
-///
-/// # Shapes
-/// * `weight`: `(OUT, IN)`
-/// * `grad_out`: `(OUT)`
-/// * `grad_input`: `(IN)`; overwritten
-pub fn linear_grad_input<const IN: usize, const OUT: usize>(
-    weight: &[[f32; IN]; OUT],
-    grad_out: &[f32; OUT],
     grad_input: &mut [f32; IN],
 ) {
     grad_input.fill(0.0);
-    for (&grad, row) in grad_out.iter().zip(weight) {
-        for (grad_input, &weight) in grad_input.iter_mut().zip(row) {
-            *grad_input += grad * weight;
+    for o in 0..OUT {
+        let grad = grad_out[o] * L::LAYER.activation.derivative(out[o]);
+        grad_bias[o] += grad;
+        for i in 0..IN {
+            grad_weight[o][i] += grad * input[i];
+            grad_input[i] += grad * weight[o][i];
         }
     }
 }
@@ -42,25 +39,35 @@ pub fn linear_grad_input<const IN: usize, const OUT: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lenet_core::layer::linear::Spec;
+    use lenet_core::plan::Layer;
 
     #[test]
-    fn by_hand() {
+    fn gradients_worked_out_on_paper() {
+        #[derive(Clone, Copy)]
+        struct Plain;
+        impl Layered for Plain {
+            const LAYER: Layer = Spec {
+                outputs: 2,
+                ..Spec::DEFAULT
+            }
+            .layer("fc", [3, 1, 1]);
+        }
         let (mut grad_weight, mut grad_bias) = ([[1.0; 3]; 2], [0.0; 2]);
-        linear_grad_params(
+        let mut grad_input = [9.0; 3];
+        backward(
+            Plain,
             &[1.0, 2.0, 3.0],
+            &[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
+            &[0.0; 2],
+            &[0.0; 2],
             &[10.0, -1.0],
             &mut grad_weight,
             &mut grad_bias,
+            &mut grad_input,
         );
         assert_eq!(grad_weight, [[11.0, 21.0, 31.0], [0.0, -1.0, -2.0]]);
         assert_eq!(grad_bias, [10.0, -1.0]);
-
-        let mut grad_input = [9.0; 3];
-        linear_grad_input(
-            &[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
-            &[10.0, -1.0],
-            &mut grad_input,
-        );
         assert_eq!(grad_input, [6.0, 15.0, 24.0]);
     }
 }

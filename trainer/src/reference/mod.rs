@@ -1,115 +1,87 @@
-//! The obvious backend: plain loops, one image at a time, one thread. Slow, and the oracle for the fast ones.
+//! The obvious backend: plain loops, one image at a time, one thread. It is slow, and the oracle for the fast ones.
 //!
-//! Its forward pass is `lenet_core::network::forward`; the gradients stand here, one file an op.
+//! Its forward pass is that of `lenet_core`. The gradients are here, one file per kind of layer; [`gradient!`](crate::gradient!)
+//! puts them into the order that a description asks for.
 
-mod conv2d;
-mod linear;
-mod max_pool2d;
-mod sigmoid;
-
-pub use conv2d::{conv2d_grad_input, conv2d_grad_params};
-pub use linear::{linear_grad_input, linear_grad_params};
-pub use max_pool2d::max_pool2d_grad;
-pub use sigmoid::sigmoid_grad;
+pub mod conv2d;
+pub mod linear;
 
 use crate::adam::{self, Adam};
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::{Augment, Split};
 use crate::error::Error;
-use crate::loss::{CrossEntropy, cross_entropy};
+use crate::loss::CrossEntropy;
 use bytemuck::zeroed_box;
-use lenet_core::arch::{
-    C1, C2, CONV1_SIDE, CONV2_SIDE, FC1, FC2, FLAT, Image, Logits, POOL1_SIDE, POOL2_SIDE, Params,
-    Pixels, image,
-};
-use lenet_core::network::{Activations, forward};
-use lenet_core::ops::conv2d;
+use lenet_core::image::write_grey;
+use lenet_core::network::{Activations, Image, Logits, Params, Pixels, forward};
 use std::ops::ControlFlow;
 
-/// Adds the gradient of one image's loss by the parameters to `grads`, and returns its loss.
-///
-/// `scale` multiplies the loss whose gradient is taken: `1 / batch size` for a mean over the batch.
-pub fn image_gradient(
-    params: &Params,
-    image: &Image,
-    label: u8,
-    scale: f32,
-    grads: &mut Params,
-) -> CrossEntropy {
-    let mut act = Activations::new();
-    let logits = forward(params, image, &mut act);
-    let loss = cross_entropy(logits, label);
-    let grad_logits = loss.grad_logits.map(|grad| grad * scale);
-
-    let mut grad_fc2 = [0.0; FC2];
-    linear_grad_params(
-        &act.fc2,
-        &grad_logits,
-        &mut grads.fc3_weight,
-        &mut grads.fc3_bias,
-    );
-    linear_grad_input(&params.fc3_weight, &grad_logits, &mut grad_fc2);
-    sigmoid_grad(&act.fc2, &mut grad_fc2);
-
-    let mut grad_fc1 = [0.0; FC1];
-    linear_grad_params(
-        &act.fc1,
-        &grad_fc2,
-        &mut grads.fc2_weight,
-        &mut grads.fc2_bias,
-    );
-    linear_grad_input(&params.fc2_weight, &grad_fc2, &mut grad_fc1);
-    sigmoid_grad(&act.fc1, &mut grad_fc1);
-
-    let flat: &[f32; FLAT] = bytemuck::must_cast_ref(&act.pool2);
-    let mut grad_pool2 = [[[0.0; POOL2_SIDE]; POOL2_SIDE]; C2];
-    linear_grad_params(flat, &grad_fc1, &mut grads.fc1_weight, &mut grads.fc1_bias);
-    linear_grad_input(
-        &params.fc1_weight,
-        &grad_fc1,
-        bytemuck::must_cast_mut(&mut grad_pool2),
-    );
-    sigmoid_grad(
-        flat,
-        bytemuck::must_cast_mut::<_, [f32; FLAT]>(&mut grad_pool2),
-    );
-
-    // The forward pass stores no convolution output: compute it again to see which element won each window.
-    let mut conv2 = [[[0.0; CONV2_SIDE]; CONV2_SIDE]; C2];
-    let mut grad_conv2 = [[[0.0; CONV2_SIDE]; CONV2_SIDE]; C2];
-    conv2d(
-        &act.pool1,
-        &params.conv2_weight,
-        &params.conv2_bias,
-        &mut conv2,
-    );
-    max_pool2d_grad(&conv2, &grad_pool2, &mut grad_conv2);
-    conv2d_grad_params(
-        &act.pool1,
-        &grad_conv2,
-        &mut grads.conv2_weight,
-        &mut grads.conv2_bias,
-    );
-
-    let mut grad_pool1 = [[[0.0; POOL1_SIDE]; POOL1_SIDE]; C1];
-    conv2d_grad_input(&params.conv2_weight, &grad_conv2, &mut grad_pool1);
-    sigmoid_grad(
-        bytemuck::must_cast_ref::<_, [f32; C1 * POOL1_SIDE * POOL1_SIDE]>(&act.pool1),
-        bytemuck::must_cast_mut(&mut grad_pool1),
-    );
-
-    let mut conv1 = [[[0.0; CONV1_SIDE]; CONV1_SIDE]; C1];
-    let mut grad_conv1 = [[[0.0; CONV1_SIDE]; CONV1_SIDE]; C1];
-    conv2d(image, &params.conv1_weight, &params.conv1_bias, &mut conv1);
-    max_pool2d_grad(&conv1, &grad_pool1, &mut grad_conv1);
-    conv2d_grad_params(
-        image,
-        &grad_conv1,
-        &mut grads.conv1_weight,
-        &mut grads.conv1_bias,
-    );
-    loss
+/// Writes `image_gradient` for the network of a description, whose items must be in scope.
+#[macro_export]
+macro_rules! gradient {
+    (
+        name: $name:literal,
+        input: $input:expr,
+        $( $layer:ident: $kind:ident { $($spec:tt)* } ),* $(,)?
+    ) => {
+        /// Adds the gradient of one image's loss by the parameters to `grads`, and returns its loss.
+        ///
+        /// `scale` multiplies the loss whose gradient is taken: `1 / batch size` for a mean over the batch.
+        pub fn image_gradient(
+            params: &Params,
+            image: &Image,
+            label: u8,
+            scale: f32,
+            grads: &mut Params,
+        ) -> $crate::loss::CrossEntropy<CLASSES> {
+            use $crate::bytemuck::{must_cast_ref, zeroed_box};
+            let mut act: Box<Activations> = zeroed_box();
+            let loss = $crate::loss::cross_entropy(forward(params, image, &mut act), label);
+            let grad = &loss.grad_logits.map(|grad| grad * scale);
+            // The input of each layer, under the layer's name.
+            let x = image;
+            $(
+                let $layer: &$layer::Input = must_cast_ref(x);
+                let x = &act.$layer;
+            )*
+            let _ = x;
+            $crate::reversed! { $({
+                let mut grad_input: Box<$layer::Input> = zeroed_box();
+                $crate::reference::$kind::backward(
+                    $layer::This,
+                    $layer,
+                    &params.$layer.weight,
+                    &params.$layer.bias,
+                    &act.$layer,
+                    must_cast_ref(grad),
+                    &mut grads.$layer.weight,
+                    &mut grads.$layer.bias,
+                    &mut grad_input,
+                );
+                let grad = &*grad_input;
+            })* }
+            let _ = grad;
+            loss
+        }
+    };
 }
+
+/// Emits statements in the opposite order: `reversed! { { a; } { b; } }` is `b; a;`. What they bind stays bound.
+#[macro_export]
+macro_rules! reversed {
+    (@ [] $($done:tt)*) => { $($done)* };
+    (@ [{ $($first:tt)* } $($rest:tt)*] $($done:tt)*) => {
+        $crate::reversed! { @ [$($rest)*] $($first)* $($done)* }
+    };
+    ($({ $($statements:tt)* })*) => { $crate::reversed! { @ [$({ $($statements)* })*] } };
+}
+
+mod selected {
+    use lenet_core::network::*;
+    lenet_core::description!(crate::gradient);
+}
+
+pub use selected::image_gradient;
 
 /// Adds up losses and hits of images into [`StepStats`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,7 +93,7 @@ pub struct StepSums {
 
 impl StepSums {
     /// Adds an image.
-    pub fn add(&mut self, image: &CrossEntropy) {
+    pub fn add<const CLASSES: usize>(&mut self, image: &CrossEntropy<CLASSES>) {
         self.add_image(image.loss, image.correct);
     }
 
@@ -177,13 +149,15 @@ impl<'a> Reference<'a> {
         let mut grads: Box<Params> = zeroed_box();
         let mut sums = StepSums::default();
         let scale = 1.0 / batch.len() as f32;
+        let mut image: Box<Image> = zeroed_box();
         for index in batch {
             let (pixels, label) = (&self.train.images()[index], self.train.labels()[index]);
             let augmented = augment.map(|augment| augment.apply(index, pixels));
             let pixels = augmented.as_ref().unwrap_or(pixels);
+            write_grey(pixels, &mut image);
             sums.add(&image_gradient(
                 &self.state.params,
-                &image(pixels),
+                &image,
                 label,
                 scale,
                 &mut grads,
@@ -232,9 +206,10 @@ impl Backend for Reference<'_> {
     }
 
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error> {
-        let mut act = Activations::new();
+        let (mut act, mut image): (Box<Activations>, Box<Image>) = (zeroed_box(), zeroed_box());
         for (pixels, out) in images.iter().zip(out) {
-            *out = *forward(self.state.result(), &image(pixels), &mut act);
+            write_grey(pixels, &mut image);
+            *out = *forward(self.state.result(), &image, &mut act);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::picture::Picture;
 use super::{short, shown_classes};
 use crate::evaluate::Confusion;
-use lenet_core::arch::CLASSES;
+use lenet_core::network::CLASSES;
 use maud::html;
 
 const CELL: u32 = 38;

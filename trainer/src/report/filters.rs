@@ -1,64 +1,95 @@
-//! The kernels of both convolutions.
+//! The kernels of the convolutions.
 
 use super::picture::Picture;
-use lenet_core::arch::{C1, C2, K, Params};
+use lenet_core::network::{LAYERS, Params, TENSORS};
+use lenet_core::plan::{Kind, Layer};
 use maud::{Markup, html};
 
 /// Steps of colour from nothing to the largest weight.
 const LEVELS: usize = 24;
-/// Side of a weight of conv1, in units.
-const LARGE: usize = 13;
-/// Side of a weight of conv2, in units.
-const SMALL: usize = 5;
+/// Side of a weight in units, where a layer has few kernels, and where it has many.
+const SIDES: [usize; 2] = [13, 5];
+/// Kernels in a row, up to which a layer has few.
+const FEW: usize = 12;
+/// Kernels in a row at most; the others go into further rows.
+const COLUMNS: usize = 32;
 const GAP: usize = 4;
 const LEFT: usize = 8;
-/// Kernel to kernel.
-const PITCH: usize = K * SMALL + GAP;
-const TOP_CONV2: usize = 36 + K * LARGE + 42;
+/// Height of a line of text above the kernels.
+const HEAD: usize = 36;
 
-/// Draws conv1's kernels in a row, and below them conv2's: a column an output map, a row an input map. Red adds, blue
-/// subtracts, the strongest colour is the layer's largest weight.
+/// A kernel with its place: left, top, and its weights in row order.
+type Placed<'a> = (usize, usize, &'a [f32]);
+
+/// Draws the kernels of each convolution: a column per output map and a row per input map, if there are several. Red adds, blue
+/// subtracts, the strongest colour is the layer's largest weight. A network without convolutions has no picture.
 pub fn filters(params: &Params) -> Picture {
-    let conv1 = (0..C1).map(|o| (LEFT + o * (K * LARGE + 8), 36, &params.conv1_weight[o][0]));
-    let conv2 = (0..C2).flat_map(|o| {
-        let at = move |i: usize| (LEFT + o * PITCH, TOP_CONV2 + i * PITCH);
-        (0..C1).map(move |i| (at(i).0, at(i).1, &params.conv2_weight[o][i]))
-    });
+    let mut top = 0;
+    let mut width = 0;
+    let mut body = Vec::new();
+    for (index, layer) in LAYERS.iter().enumerate() {
+        if layer.kind != Kind::Conv2d {
+            continue;
+        }
+        let weight = &TENSORS[2 * index];
+        let values = &params.as_flat()[weight.offset..][..weight.len()];
+        let (markup, size) = convolution(layer, values, top);
+        body.push(markup);
+        width = size.0.max(width);
+        top += size.1;
+    }
     Picture {
-        title: "The kernels of both convolutions".to_owned(),
-        width: (2 * LEFT + C2 * PITCH - GAP) as u32,
-        height: (TOP_CONV2 + C1 * PITCH + 4) as u32,
-        body: html! {
-            text x=(LEFT) y="22" { "conv1: " (C1) " kernels" }
-            (kernels(conv1, LARGE))
-            text x=(LEFT) y=(TOP_CONV2 - 14) {
-                "conv2: " (C2) " kernels, one a column, over the " (C1) " maps of pool1"
-            }
-            (kernels(conv2, SMALL))
-        },
+        title: "The kernels of the convolutions".to_owned(),
+        width: width.max(200) as u32,
+        height: (top + GAP) as u32,
+        body: html! { @for markup in body { (markup) } },
     }
 }
 
-/// Kernels at their places. All weights of one colour are one path: a rectangle each would make the file large.
-fn kernels<'a>(
-    kernels: impl Iterator<Item = (usize, usize, &'a [[f32; K]; K])> + Clone,
-    side: usize,
-) -> Markup {
+/// Draws a layer's kernels below `top`; also returns the width and the height that they take.
+fn convolution(layer: &Layer, weight: &[f32], top: usize) -> (Markup, (usize, usize)) {
+    let (maps, channels, k) = (layer.output[0], layer.input[0], layer.kernel);
+    let few = channels == 1 && maps <= FEW;
+    let side = SIDES[usize::from(!few)];
+    let pitch = k * side + if few { 2 * GAP } else { GAP };
+    let columns = maps.min(COLUMNS);
+    let bands = maps.div_ceil(COLUMNS);
+    let band = channels * pitch + if bands > 1 { 2 * GAP } else { 0 };
+    let kernels = weight.chunks(k * k).enumerate().map(|(n, kernel)| {
+        let (map, channel) = (n / channels, n % channels);
+        let y = top + HEAD + map / COLUMNS * band + channel * pitch;
+        (LEFT + map % COLUMNS * pitch, y, kernel)
+    });
+    let name = layer.name;
+    let text = match channels {
+        1 => format!("{name}: {maps} kernels"),
+        _ => format!("{name}: {maps} kernels, one per column, over its {channels} input channels"),
+    };
+    let markup = html! {
+        text x=(LEFT) y=(top + HEAD - 14) { (text) }
+        (drawn(kernels, k, side))
+    };
+    (
+        markup,
+        (2 * LEFT + columns * pitch - GAP, HEAD + bands * band),
+    )
+}
+
+/// Draws kernels at their places. All weights of one colour are one path: a rectangle each would make the file large.
+fn drawn<'a>(kernels: impl Iterator<Item = Placed<'a>> + Clone, k: usize, side: usize) -> Markup {
     let largest = kernels
         .clone()
-        .flat_map(|(.., kernel)| kernel.as_flattened())
+        .flat_map(|(.., kernel)| kernel)
         .fold(f32::MIN_POSITIVE, |largest, weight| {
             largest.max(weight.abs())
         });
     let mut paths = vec![String::new(); 2 * LEVELS + 1];
     for (left, top, kernel) in kernels.clone() {
-        for (row, weights) in kernel.iter().enumerate() {
-            for (column, weight) in weights.iter().enumerate() {
-                let level = (weight / largest * LEVELS as f32).round() as isize;
-                let (x, y) = (left + column * side, top + row * side);
-                paths[(level + LEVELS as isize) as usize] +=
-                    &format!("M{x} {y}h{side}v{side}h-{side}z");
-            }
+        for (n, weight) in kernel.iter().enumerate() {
+            let level = (weight / largest * LEVELS as f32).round() as isize;
+            let (x, y) = (left + n % k * side, top + n / k * side);
+            paths[(level + LEVELS as isize) as usize] +=
+                &format!("M{x} {y}h{side}v{side}h-{side}z");
         }
     }
     html! {
@@ -69,7 +100,7 @@ fn kernels<'a>(
             }
         }
         @for (left, top, _) in kernels {
-            rect class="grid" x=(left) y=(top) width=(K * side) height=(K * side) {}
+            rect class="grid" x=(left) y=(top) width=(k * side) height=(k * side) {}
         }
     }
 }
@@ -77,21 +108,26 @@ fn kernels<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytemuck::Zeroable;
 
     #[test]
     fn every_kernel_has_its_frame_and_every_weight_its_square() {
+        let convolutions = LAYERS.iter().filter(|layer| layer.kind == Kind::Conv2d);
+        let count = |layer: &Layer| layer.output[0] * layer.input[0];
+        let kernels: usize = convolutions.clone().map(count).sum();
+        let weights: usize = convolutions.map(Layer::weight_len).sum();
         let svg = filters(&crate::init::initial_params(0)).svg();
-        assert_eq!(svg.matches("class=\"grid\"").count(), C1 + C1 * C2);
+        assert_eq!(svg.matches("class=\"grid\"").count(), kernels);
         let squares = svg.matches("h13v13h-13z").count() + svg.matches("h5v5h-5z").count();
-        let drawn = (C1 + C1 * C2) * K * K;
         // Those next to nothing are not drawn.
-        assert!(squares > drawn * 9 / 10 && squares <= drawn, "{squares}");
+        assert!(
+            squares * 10 > weights * 9 && squares <= weights,
+            "{squares}"
+        );
     }
 
     #[test]
     fn weights_that_are_all_zero_draw_frames_only() {
-        let params: Box<Params> = Box::new(Params::zeroed());
+        let params: Box<Params> = bytemuck::zeroed_box();
         assert!(!filters(&params).svg().contains("<path"));
     }
 }

@@ -1,7 +1,7 @@
 //! The table of layers, for the terminal and for the page.
 
-use lenet_core::arch::{LAYERS, Layer, NUM_PARAMS};
-use lenet_core::network::Activations;
+use lenet_core::network::{Activations, LAYERS, NUM_PARAMS};
+use lenet_core::plan::{Layer, ShapeText};
 
 /// Heads of the columns; numbers from the third on.
 pub const HEADER: [&str; 6] = [
@@ -18,15 +18,10 @@ pub fn rows() -> Vec<[String; 6]> {
     let mut rows: Vec<_> = LAYERS
         .iter()
         .map(|layer| {
-            let [c, h, w] = layer.out;
             [
                 layer.name.to_owned(),
-                layer.op.describe().to_owned(),
-                if h * w == 1 {
-                    c.to_string()
-                } else {
-                    format!("{c}x{h}x{w}")
-                },
+                layer.to_string(),
+                ShapeText(layer.output).to_string(),
                 grouped(layer.params()),
                 grouped(layer.multiply_adds()),
                 grouped(layer.ram()),

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::evaluate::Confusion;
 use crate::output;
 use crate::weights_file::WeightsFile;
-use lenet_core::arch::{CLASSES, Logits};
+use lenet_core::network::{CLASSES, Logits};
 use metrics::Metrics;
 use rayon::prelude::*;
 use samples::mistakes;

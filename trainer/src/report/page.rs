@@ -1,13 +1,14 @@
 //! The page: one file that needs no other and no network. Text and inline SVG; images as data URIs.
 
 use super::layers::{self, grouped};
+use super::picture::interleaved;
 use super::picture::{Picture, STYLE};
 use super::{Run, per_cent, shown_classes};
 use crate::dataset::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
-use lenet_core::arch::{NUM_PARAMS, Pixels, SIDE};
+use lenet_core::network::{HEIGHT, NUM_PARAMS, Pixels, WIDTH};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The page's layout, and colours for dark screens.
@@ -172,7 +173,7 @@ fn mistakes(run: &Run<'_>) -> Markup {
         div.mistakes {
             @for mistake in &run.mistakes {
                 figure {
-                    img src=(data_uri(&run.data.test.images()[mistake.index])) width=(SIDE) height=(SIDE)
+                    img src=(data_uri(&run.data.test.images()[mistake.index])) width=(WIDTH) height=(HEIGHT)
                         alt={ "test image " (mistake.index) };
                     figcaption {
                         b { (classes[mistake.label]) }
@@ -233,10 +234,10 @@ fn data_uri(pixels: &Pixels) -> String {
     let mut png = Vec::new();
     PngEncoder::new(&mut png)
         .write_image(
-            pixels.as_flattened(),
-            SIDE as u32,
-            SIDE as u32,
-            ExtendedColorType::L8,
+            interleaved(pixels).as_flattened().as_flattened(),
+            WIDTH as u32,
+            HEIGHT as u32,
+            ExtendedColorType::Rgb8,
         )
         .expect("into memory");
     format!("data:image/png;base64,{}", STANDARD.encode(png))

@@ -3,6 +3,7 @@
 //! Shapes carry classes and no colours; `picture.css` gives the colours of a file, the page's own style sheet may give
 //! others (dark). Pixels are drawn from the SVG by resvg with the font in `font/`, so they are the same on every machine.
 
+use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 use maud::{Markup, PreEscaped, html};
 use resvg::{tiny_skia, usvg};
 use std::sync::Arc;
@@ -80,6 +81,17 @@ impl Picture {
 /// The content of a PNG file.
 pub fn encode(pixels: &tiny_skia::Pixmap) -> Vec<u8> {
     pixels.encode_png().expect("into memory")
+}
+
+/// Returns red, green and blue of each pixel; those of a grey image are equal.
+pub fn interleaved(pixels: &Pixels) -> Box<[[[u8; 3]; WIDTH]; HEIGHT]> {
+    let mut out = Box::new([[[0; 3]; WIDTH]; HEIGHT]);
+    for (y, row) in out.iter_mut().enumerate() {
+        for (x, pixel) in row.iter_mut().enumerate() {
+            *pixel = [0, 1, 2].map(|channel| pixels[channel % CHANNELS][y][x]);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Images with words below them: the most confident mistakes, and contact sheets.
 
 use super::picture::{self, Picture, SCALE};
-use lenet_core::arch::{Logits, Pixels, SIDE};
-use lenet_core::network::argmax;
+use lenet_core::network::{HEIGHT, Logits, Pixels, WIDTH};
+use lenet_core::ops::argmax;
 use lenet_core::ops::softmax;
 use maud::html;
 use resvg::tiny_skia::PremultipliedColorU8;
@@ -55,28 +55,29 @@ pub struct Tile<'a> {
 
 /// Units a pixel of an image takes on a sheet.
 const ZOOM: u32 = 4;
-const TILE: u32 = SIDE as u32 * ZOOM;
+/// Width and height of an image on a sheet.
+const TILE: [u32; 2] = [WIDTH as u32 * ZOOM, HEIGHT as u32 * ZOOM];
 const GAP: u32 = 14;
 const LINE: u32 = 15;
 
 /// The content of a PNG file: a title, then the images in rows of `columns`.
 pub fn sheet(title: &str, tiles: &[Tile<'_>], columns: u32) -> Vec<u8> {
     let lines = tiles.iter().map(|tile| tile.lines.len()).max().unwrap_or(0) as u32;
-    let row = TILE + lines * LINE + GAP + 4;
+    let row = TILE[1] + lines * LINE + GAP + 4;
     let place = |tile: usize| {
         let (x, y) = (tile as u32 % columns, tile as u32 / columns);
-        (GAP + x * (TILE + GAP), 34 + y * row)
+        (GAP + x * (TILE[0] + GAP), 34 + y * row)
     };
     let picture = Picture {
         title: title.to_owned(),
-        width: GAP + columns * (TILE + GAP),
+        width: GAP + columns * (TILE[0] + GAP),
         height: 34 + (tiles.len() as u32).div_ceil(columns) * row,
         body: html! {
             text x=(GAP) y="22" { (title) }
             @for (index, tile) in tiles.iter().enumerate() {
                 @let (x, y) = place(index);
                 @for (line, words) in (1..).zip(&tile.lines) {
-                    text class=(if line == 2 { "alarm small" } else { "small" }) x=(x) y=(y + TILE + line * LINE) {
+                    text class=(if line == 2 { "alarm small" } else { "small" }) x=(x) y=(y + TILE[1] + line * LINE) {
                         (words)
                     }
                 }
@@ -87,11 +88,12 @@ pub fn sheet(title: &str, tiles: &[Tile<'_>], columns: u32) -> Vec<u8> {
     let (width, zoom) = (canvas.width() as usize, (ZOOM * SCALE) as usize);
     for (index, tile) in tiles.iter().enumerate() {
         let (left, top) = place(index);
-        for (y, x) in (0..SIDE * zoom).flat_map(|y| (0..SIDE * zoom).map(move |x| (y, x))) {
-            let grey = tile.pixels[y / zoom][x / zoom];
+        let pixels = picture::interleaved(tile.pixels);
+        for (y, x) in (0..HEIGHT * zoom).flat_map(|y| (0..WIDTH * zoom).map(move |x| (y, x))) {
+            let [red, green, blue] = pixels[y / zoom][x / zoom];
             let at = ((top * SCALE) as usize + y) * width + (left * SCALE) as usize + x;
             canvas.pixels_mut()[at] =
-                PremultipliedColorU8::from_rgba(grey, grey, grey, 255).expect("opaque");
+                PremultipliedColorU8::from_rgba(red, green, blue, 255).expect("opaque");
         }
     }
     picture::encode(&canvas)
@@ -122,8 +124,8 @@ mod tests {
 
     #[test]
     fn a_sheet_has_the_images_at_their_places() {
-        let mut pixels = [[10; SIDE]; SIDE];
-        pixels[0][0] = 200;
+        let mut pixels = [[[10; WIDTH]; HEIGHT]; 1];
+        pixels[0][0][0] = 200;
         let tile = Tile {
             pixels: &pixels,
             lines: vec!["one".to_owned()],

@@ -1,0 +1,335 @@
+//! The macro that turns a description into a network, and the trait by which the rest of the crate uses one.
+
+use crate::plan::{Layer, Tensor};
+use bytemuck::Pod;
+use core::fmt::Debug;
+
+/// A network that [`network!`](crate::network!) made: the type `Net` of its module implements this.
+pub trait Network: Copy + Debug + PartialEq + 'static {
+    /// Its name.
+    const NAME: &'static str;
+    /// Its layers in order.
+    const LAYERS: &'static [Layer];
+    /// The fields of `Params` in order; a weight is followed by its bias.
+    const TENSORS: &'static [Tensor];
+    /// Identifies it in a weights file.
+    const FINGERPRINT: u64;
+    /// The image that the [self-test](crate::self_test) classifies.
+    const TEST_IMAGE: &'static Self::Image;
+
+    /// All parameters.
+    type Params: Pod + Debug + PartialEq;
+    /// The outputs of all layers.
+    type Activations: Pod;
+    /// An image as the network sees it, `(C, H, W)`.
+    type Image: Pod;
+    /// The outputs of the last layer.
+    type Logits: Pod + Debug + PartialEq + AsRef<[f32]>;
+
+    /// Computes the logits of one image.
+    fn forward<'a>(
+        params: &Self::Params,
+        image: &Self::Image,
+        act: &'a mut Self::Activations,
+    ) -> &'a Self::Logits;
+}
+
+/// Makes a network of a description, in the module where it stands.
+///
+/// ```
+/// #[macro_use]
+/// extern crate lenet_core;
+///
+/// mod small {
+///     network! {
+///         name: "small",
+///         input: [1, 16, 12],
+///         conv1: conv2d { maps: 4, kernel: 3, padding: 1, pool: Max(2), activation: Relu },
+///         fc1: linear { outputs: 3 },
+///     }
+/// }
+///
+/// fn main() {
+///     let mut params = small::Params::ZERO;
+///     params.fc1.bias = [0.5, 2.0, -1.0];
+///     let image = lenet_core::image::grey(&[[[255; 12]; 16]; 1]);
+///     let mut act = small::Activations::new();
+///     assert_eq!(small::forward(&params, &image, &mut act), &[0.5, 2.0, -1.0]);
+///     assert_eq!(small::NUM_PARAMS, 4 * 9 + 4 + 3 * (4 * 8 * 6) + 3);
+/// }
+/// ```
+///
+/// A layer is `name: kind { field: value, … }`, where `kind` is a module of [`layer`](crate::layer) and the fields are those of
+/// its `Spec`; a field that is left out has its default. First come convolutions, any number of them, then at least one linear
+/// layer; the last has 2 to 64 outputs, the logits, and no activation. A description that does not fit stops the build with
+/// one sentence:
+///
+/// ```compile_fail
+/// #[macro_use]
+/// extern crate lenet_core;
+///
+/// network! {
+///     name: "odd",
+///     input: [1, 28, 28],
+///     // error: conv1: a pooling window of 3 does not divide its output of 26 x 26
+///     conv1: conv2d { maps: 4, kernel: 3, pool: Max(3) },
+///     fc1: linear { outputs: 10 },
+/// }
+/// # fn main() {}
+/// ```
+///
+/// The module then holds `Net` (the network as a type, a [`Network`](crate::Network)), `NAME`, `LAYERS`, `TENSORS`,
+/// `FINGERPRINT`, `CLASSES`, `CHANNELS`, `HEIGHT`, `WIDTH`, `NUM_PARAMS`, the types `Params`, `Activations`, `Image`, `Pixels`
+/// and `Logits`, the function `forward`, and for each layer a module of its name with its types.
+///
+/// In a file of its own the module must see the macro by `#[macro_use] extern crate lenet_core;` in the root of the crate. The
+/// dependency must keep its name.
+#[macro_export]
+macro_rules! network {
+    (
+        name: $name:literal,
+        input: $input:expr,
+        $( $layer:ident: $kind:ident { $($field:ident: $value:expr),* $(,)? } ),* $(,)?
+    ) => {
+        /// The network's name.
+        #[allow(dead_code)]
+        pub const NAME: &str = $name;
+
+        /// The layers in order.
+        pub const LAYERS: [$crate::plan::Layer; <[&str]>::len(&[$(stringify!($layer)),*])] = {
+            #[allow(unused_imports)]
+            use $crate::layer::{Activation::*, Pool::*};
+            let shape = $crate::plan::input($input);
+            $(
+                #[allow(clippy::needless_update)]
+                let spec = $crate::layer::$kind::Spec {
+                    $($field: $value,)*
+                    ..$crate::layer::$kind::Spec::DEFAULT
+                };
+                let $layer = spec.layer(stringify!($layer), shape);
+                let shape = $layer.output;
+            )*
+            let _ = shape;
+            $crate::plan::checked(NAME, [$($layer),*])
+        };
+
+        #[allow(non_camel_case_types)]
+        enum Index { $($layer),* }
+
+        $(
+            #[doc = concat!("The layer `", stringify!($layer), "`: `", stringify!($kind { $($field: $value),* }), "`.")]
+            pub mod $layer {
+                use $crate::layer::$kind::{Array, Weight};
+
+                /// The layer.
+                pub const LAYER: $crate::plan::Layer = super::LAYERS[super::Index::$layer as usize];
+                const INPUT: [usize; 3] = LAYER.input;
+                const OUTPUT: [usize; 3] = LAYER.output;
+
+                /// The layer as a type, for the kernels.
+                #[derive(Clone, Copy, Debug)]
+                pub struct This;
+
+                impl $crate::layer::Layered for This {
+                    const LAYER: $crate::plan::Layer = LAYER;
+                }
+
+                /// Its input.
+                pub type Input<T = f32> =
+                    Array<T, { INPUT[0] }, { INPUT[1] }, { INPUT[2] }, { LAYER.input_len() }>;
+                /// Its output, after pooling and activation.
+                pub type Output<T = f32> =
+                    Array<T, { OUTPUT[0] }, { OUTPUT[1] }, { OUTPUT[2] }, { LAYER.output_len() }>;
+
+                /// Its parameters.
+                #[derive(
+                    Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable,
+                )]
+                #[bytemuck(crate = "lenet_core::bytemuck")]
+                #[repr(C)]
+                pub struct Params {
+                    /// `(C_OUT, C_IN, K, K)` or `(OUT, IN)`
+                    pub weight:
+                        Weight<f32, { OUTPUT[0] }, { INPUT[0] }, { LAYER.kernel }, { LAYER.input_len() }>,
+                    /// `(C_OUT)` or `(OUT)`
+                    pub bias: [f32; OUTPUT[0]],
+                }
+            }
+        )*
+
+        /// All parameters, which may be large: borrow them, never pass them by value.
+        ///
+        /// Gradients and Adam's moments have this type too.
+        #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable)]
+        #[bytemuck(crate = "lenet_core::bytemuck")]
+        #[repr(C)]
+        pub struct Params {
+            $(
+                #[doc = concat!("Of `", stringify!($layer), "`.")]
+                pub $layer: $layer::Params
+            ),*
+        }
+
+        /// The number of parameters.
+        #[allow(dead_code)]
+        pub const NUM_PARAMS: usize = ::core::mem::size_of::<Params>() / ::core::mem::size_of::<f32>();
+
+        #[allow(dead_code)]
+        impl Params {
+            /// All zero.
+            pub const ZERO: Self = $crate::bytemuck::zeroed();
+
+            /// Returns all parameters as one run, in the order of [`TENSORS`].
+            pub fn as_flat(&self) -> &[f32; NUM_PARAMS] {
+                $crate::bytemuck::must_cast_ref(self)
+            }
+
+            /// Returns all parameters as one run, to write.
+            pub fn as_flat_mut(&mut self) -> &mut [f32; NUM_PARAMS] {
+                $crate::bytemuck::must_cast_mut(self)
+            }
+        }
+
+        /// The fields of [`Params`] in order; a weight is followed by its bias.
+        #[allow(dead_code)]
+        pub const TENSORS: [$crate::plan::Tensor; 2 * LAYERS.len()] = $crate::plan::tensors(
+            &LAYERS,
+            &[$([
+                concat!(stringify!($layer), "_weight"),
+                concat!(stringify!($layer), "_bias"),
+            ]),*],
+        );
+
+        const _: () = $crate::plan::agree(
+            &TENSORS,
+            [$([
+                ::core::mem::offset_of!(Params, $layer.weight),
+                ::core::mem::offset_of!(Params, $layer.bias),
+            ]),*],
+        );
+
+        /// Identifies the network in a weights file.
+        #[allow(dead_code)]
+        pub const FINGERPRINT: u64 = $crate::plan::fingerprint(&LAYERS);
+
+        /// The number of classes, the outputs of the last layer.
+        #[allow(dead_code)]
+        pub const CLASSES: usize = LAYERS[LAYERS.len() - 1].output[0];
+        /// Channels of the input: 1, grey, or 3, red, green and blue.
+        #[allow(dead_code)]
+        pub const CHANNELS: usize = LAYERS[0].input[0];
+        /// Rows of the input.
+        pub const HEIGHT: usize = LAYERS[0].input[1];
+        /// Columns of the input.
+        pub const WIDTH: usize = LAYERS[0].input[2];
+
+        /// An image as the network sees it, `(C, H, W)`: values in 0..=1.
+        pub type Image<T = f32> = [[[T; WIDTH]; HEIGHT]; CHANNELS];
+        /// An image as stored and sent, `(C, H, W)`: values in 0..=255.
+        #[allow(dead_code)]
+        pub type Pixels = Image<u8>;
+        /// The outputs of the last layer: one unnormalized log-probability per class.
+        pub type Logits<T = f32> = [T; CLASSES];
+
+        /// What the layers compute for one image: the only memory that the forward pass needs besides its stack.
+        ///
+        /// They stay as [`forward`] wrote them, so that two machines can be compared layer by layer.
+        #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable)]
+        #[bytemuck(crate = "lenet_core::bytemuck")]
+        #[repr(C)]
+        pub struct Activations {
+            $(
+                #[doc = concat!("Output of `", stringify!($layer), "`, after pooling and activation.")]
+                pub $layer: $layer::Output
+            ),*
+        }
+
+        #[allow(dead_code)]
+        impl Activations {
+            /// All zero.
+            #[allow(clippy::new_without_default)]
+            pub const fn new() -> Self {
+                Self {
+                    $($layer: $crate::layer::$kind::zeros()),*
+                }
+            }
+
+            /// Returns the outputs of the layers in order, each as one run.
+            pub fn layers(&self) -> [&[f32]; LAYERS.len()] {
+                [$($crate::bytemuck::must_cast_slice(::core::slice::from_ref(&self.$layer))),*]
+            }
+        }
+
+        /// The network as a type.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(dead_code)]
+        pub struct Net;
+
+        impl $crate::Network for Net {
+            const NAME: &'static str = NAME;
+            const LAYERS: &'static [$crate::plan::Layer] = &LAYERS;
+            const TENSORS: &'static [$crate::plan::Tensor] = &TENSORS;
+            const FINGERPRINT: u64 = FINGERPRINT;
+            const TEST_IMAGE: &'static Image =
+                &$crate::image::grey(&$crate::self_test::pixels::<CHANNELS, HEIGHT, WIDTH>());
+
+            type Params = Params;
+            type Activations = Activations;
+            type Image = Image;
+            type Logits = Logits;
+
+            #[cfg_attr(not(target_os = "none"), inline(always))]
+            fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
+                forward(params, image, act)
+            }
+        }
+
+        /// Computes the logits of one image: every layer in order.
+        ///
+        /// # Numerics
+        /// The same bits on every target; each kernel states its order of sums.
+        #[cfg_attr(not(target_os = "none"), inline(always))]
+        #[allow(dead_code)]
+        pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
+            let x = image;
+            $(
+                // A linear layer sees the maps of a convolution as one run.
+                let x: &$layer::Input = $crate::bytemuck::must_cast_ref(x);
+                $crate::layer::$kind::forward(
+                    $layer::This,
+                    x,
+                    &params.$layer.weight,
+                    &params.$layer.bias,
+                    &mut act.$layer,
+                );
+                let x = &act.$layer;
+            )*
+            $crate::bytemuck::must_cast_ref(x)
+        }
+
+        /// Computes each layer in order like [`forward`], and calls `between` after each with its index.
+        ///
+        /// This is for measuring layers one by one; the layers are compiled apart from each other.
+        #[allow(dead_code)]
+        pub fn forward_by_layer(
+            params: &Params,
+            image: &Image,
+            act: &mut Activations,
+            mut between: impl FnMut(usize),
+        ) {
+            $(
+                #[inline(never)]
+                fn $layer(input: &$layer::Input, params: &$layer::Params, out: &mut $layer::Output) {
+                    $crate::layer::$kind::forward($layer::This, input, &params.weight, &params.bias, out);
+                }
+            )*
+            let x = image;
+            $(
+                $layer($crate::bytemuck::must_cast_ref(x), &params.$layer, &mut act.$layer);
+                between(Index::$layer as usize);
+                let x = &act.$layer;
+            )*
+            let _ = x;
+        }
+    };
+}

@@ -1,0 +1,534 @@
+//! The convolution with its pooling and its activation, in one kernel.
+//!
+//! Maximum pooling comes before the activation, which saves most exponentials. As every activation is monotone, the result is
+//! the same as in the other order. Average pooling comes after the activation.
+//!
+//! Method: register blocking. A tile is a few maps of the output by one row by a few columns of the pooled output; its sums
+//! stay in registers while `c`, `i`, `j` run as in the plain kernel. Every loaded input serves all maps and, as the window
+//! slides, several columns; every weight serves the whole tile. What is left over at an edge is done in tiles of one map or
+//! one column. Tiles that touch the padding check each index, the others do not.
+//!
+//! With a window of 2, two maps by two columns make sixteen sums, which fill the 32 registers of a Cortex-M FPU together with
+//! eight inputs and the weights; they are pooled there, so that no output of the convolution is stored. Hosts take three maps
+//! by four columns: six sums of AVX2's eight lanes, or twelve of four, which is what their registers hold. They store the
+//! convolution and then pool it in one loop, because that way both loops become vectors: if the sums are pooled in registers,
+//! the compiler sorts them by columns in the first loop.
+
+use super::{Activation, Layered, Pool};
+use crate::ops::{SMALL, first_max};
+use crate::plan::{Kind, Layer, Refusal};
+use core::array::{from_mut, from_ref};
+
+/// What a description can say about a convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Number of maps, the channels of the output: 1 to 256.
+    pub maps: usize,
+    /// Side of the square kernel, 1 to 7.
+    pub kernel: usize,
+    /// Rows and columns of zeros around the input: 0, the default, up to half the kernel.
+    pub padding: usize,
+    /// Pooling of the output; none by default.
+    pub pool: Pool,
+    /// Activation; none by default.
+    pub activation: Activation,
+}
+
+impl Spec {
+    /// The values of fields that a description leaves out.
+    pub const DEFAULT: Self = Self {
+        maps: 0,
+        kernel: 0,
+        padding: 0,
+        pool: Pool::Whole,
+        activation: Activation::Identity,
+    };
+
+    /// Returns the layer for an input of this shape, or stops the build.
+    #[track_caller]
+    pub const fn layer(self, name: &'static str, input: [usize; 3]) -> Layer {
+        let Self {
+            maps,
+            kernel,
+            padding,
+            pool,
+            activation,
+        } = self;
+        let [_, h, w] = input;
+        let n = pool.window();
+        let refusal = Refusal::of(name);
+        if maps == 0 {
+            refusal
+                .text("a conv2d layer needs `maps: 1` or more")
+                .stop()
+        }
+        if maps > 256 {
+            refusal.number(maps).text(" maps are more than 256").stop()
+        }
+        if kernel < 1 || kernel > 7 {
+            refusal
+                .text("kernel ")
+                .number(kernel)
+                .text(" is not 1 to 7")
+                .stop()
+        }
+        if padding > kernel / 2 {
+            refusal
+                .text("padding ")
+                .number(padding)
+                .text(" is more than half of kernel ")
+                .number(kernel)
+                .stop()
+        }
+        if !matches!(pool, Pool::Whole) && n != 2 && n != 3 {
+            refusal
+                .text("a pooling window of ")
+                .number(n)
+                .text(" is not 2 or 3")
+                .stop()
+        }
+        if h + 2 * padding < kernel || w + 2 * padding < kernel {
+            refusal
+                .text("kernel ")
+                .number(kernel)
+                .text(" is larger than its input of ")
+                .size(h, w)
+                .stop()
+        }
+        let (h, w) = (h + 2 * padding + 1 - kernel, w + 2 * padding + 1 - kernel);
+        if !h.is_multiple_of(n) || !w.is_multiple_of(n) {
+            refusal
+                .text("a pooling window of ")
+                .number(n)
+                .text(" does not divide its output of ")
+                .size(h, w)
+                .stop()
+        }
+        Layer {
+            name,
+            kind: Kind::Conv2d,
+            input,
+            kernel,
+            padding,
+            pool,
+            activation,
+            output: [maps, h / n, w / n],
+        }
+    }
+}
+
+/// The type of inputs and outputs, `(C, H, W)`.
+pub type Array<T, const C: usize, const H: usize, const W: usize, const LEN: usize> =
+    [[[T; W]; H]; C];
+/// The type of the weight, `(OUT, C, K, K)`.
+pub type Weight<T, const OUT: usize, const C: usize, const K: usize, const LEN: usize> =
+    [[[[T; K]; K]; C]; OUT];
+
+/// Returns an array of zeros.
+pub const fn zeros<const C: usize, const H: usize, const W: usize>() -> [[[f32; W]; H]; C] {
+    [[[0.0; W]; H]; C]
+}
+
+/// Computes the layer: convolution, pooling and activation.
+///
+/// # Shapes
+/// * `input`: `(C, H, W)`
+/// * `weight`: `(M, C, K, K)`
+/// * `bias`: `(M)`
+/// * `out`: `(M, PH, PW)`, where `N` is the side of the pooling window, `P` the padding, `PH = (H + 2·P - K + 1) / N` and
+///   `PW = (W + 2·P - K + 1) / N`; overwritten
+///
+/// # Numerics
+/// Bit for bit those of [`conv2d`](crate::ops::conv2d), then [`max_pool2d`](crate::ops::max_pool2d) and the
+/// [`Activation`], or the activation and then [`average_pool2d`](crate::ops::average_pool2d).
+///
+/// # Cost
+/// The multiply-adds of the convolution and one activation per output (with average pooling `N²`); no scratch memory on a
+/// microcontroller.
+#[cfg_attr(not(target_os = "none"), inline(always))]
+pub fn forward<
+    L: Layered,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    layer: L,
+    input: &[[[f32; W]; H]; C],
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    out: &mut [[[f32; PW]; PH]; M],
+) {
+    const {
+        let Layer {
+            input,
+            kernel,
+            output,
+            ..
+        } = L::LAYER;
+        assert!(input[0] == C && input[1] == H && input[2] == W && kernel == K);
+        assert!(output[0] == M && output[1] == PH && output[2] == PW);
+    }
+    match const { L::LAYER.pool.window() } {
+        1 => all_maps::<L, 1, 4, 12, C, M, H, W, K, PH, PW>(layer, input, weight, bias, out),
+        2 => all_maps::<L, 2, 2, 4, C, M, H, W, K, PH, PW>(layer, input, weight, bias, out),
+        _ => all_maps::<L, 3, 1, 2, C, M, H, W, K, PH, PW>(layer, input, weight, bias, out),
+    }
+}
+
+/// Maps of a tile. The result depends neither on this nor on the columns of a tile.
+const MAPS: usize = if SMALL { 2 } else { 3 };
+
+/// All maps, for windows of side `N`, in tiles of `FEW` columns on a microcontroller and of `MANY` on a host.
+#[inline(always)]
+fn all_maps<
+    L: Layered,
+    const N: usize,
+    const FEW: usize,
+    const MANY: usize,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    layer: L,
+    input: &[[[f32; W]; H]; C],
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    out: &mut [[[f32; PW]; PH]; M],
+) {
+    let (out_groups, out_rest) = out.as_chunks_mut::<MAPS>();
+    let (weight_groups, weight_rest) = weight.as_chunks::<MAPS>();
+    let (bias_groups, bias_rest) = bias.as_chunks::<MAPS>();
+    for ((out, weight), bias) in out_groups.iter_mut().zip(weight_groups).zip(bias_groups) {
+        if SMALL {
+            pool_in_registers::<L, N, FEW, _, _, _, _, _, PH, PW>(layer, input, weight, bias, out);
+        } else {
+            store_and_pool::<L, N, MANY, _, _, _, _, _, PH, PW>(layer, input, weight, bias, out);
+        }
+    }
+    for ((out, weight), bias) in out_rest.iter_mut().zip(weight_rest).zip(bias_rest) {
+        let (weight, bias, out) = (from_ref(weight), from_ref(bias), from_mut(out));
+        if SMALL {
+            pool_in_registers::<L, N, FEW, _, _, _, _, _, PH, PW>(layer, input, weight, bias, out);
+        } else {
+            store_and_pool::<L, N, MANY, _, _, _, _, _, PH, PW>(layer, input, weight, bias, out);
+        }
+    }
+}
+
+/// `M` maps of the output: each tile is pooled in registers.
+#[inline(always)]
+fn pool_in_registers<
+    L: Layered,
+    const N: usize,
+    const P: usize,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    _: L,
+    input: &[[[f32; W]; H]; C],
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    out: &mut [[[f32; PW]; PH]; M],
+) {
+    tiles::<L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
+        // The count comes last: with a `take` before it the loop is not unrolled, which costs 6 %.
+        let columns = tile[0].len();
+        for (out, p) in out[m][y].iter_mut().skip(x).zip(0..columns) {
+            *out = pooled::<L, N>(tile.map(|row| row[p]));
+        }
+    });
+}
+
+/// `M` maps of the output: the convolution is stored, each row of the windows apart, then pooled.
+#[inline(always)]
+fn store_and_pool<
+    L: Layered,
+    const N: usize,
+    const P: usize,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    _: L,
+    input: &[[[f32; W]; H]; C],
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    out: &mut [[[f32; PW]; PH]; M],
+) {
+    let mut rows = [[[[[0.0; N]; PW]; PH]; M]; N];
+    tiles::<L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
+        for (rows, tile) in rows.iter_mut().zip(tile) {
+            for (to, &from) in rows[m][y].iter_mut().skip(x).zip(tile) {
+                *to = from;
+            }
+        }
+    });
+    // Rows of the windows: with a window of 1 all three are the same, with a window of 2 the last two.
+    let [first, second, third] =
+        [0, N / 2, N - 1].map(|row| rows[row].as_flattened().as_flattened());
+    let out = out.as_flattened_mut().as_flattened_mut();
+    for (((out, first), second), third) in out.iter_mut().zip(first).zip(second).zip(third) {
+        let mut window = [[0.0; N]; N];
+        (window[0], window[N / 2], window[N - 1]) = (*first, *second, *third);
+        *out = pooled::<L, N>(window);
+    }
+}
+
+/// Returns the output of a window, in row order.
+#[inline(always)]
+fn pooled<L: Layered, const N: usize>(window: [[f32; N]; N]) -> f32 {
+    let activation = const { L::LAYER.activation };
+    match const { L::LAYER.pool } {
+        Pool::Whole | Pool::Max(_) => activation.of(first_max(window)),
+        Pool::Average(_) => {
+            let mut sum = activation.of(window[0][0]);
+            for value in window.as_flattened().iter().skip(1) {
+                sum += activation.of(*value);
+            }
+            sum / (N * N) as f32
+        }
+    }
+}
+
+/// The convolution of `M` maps, tile by tile: `take` gets each map's part, row of the window by column of the output, with the
+/// indices `(m, y, x)` of its first output.
+#[inline(always)]
+fn tiles<
+    L: Layered,
+    const N: usize,
+    const P: usize,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    input: &[[[f32; W]; H]; C],
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    mut take: impl FnMut(usize, usize, usize, [&[[f32; N]]; N]),
+) {
+    for y in 0..PH {
+        for n in 0..PW / P {
+            tile::<L, N, P, _, _, _, _, _>(input, weight, bias, y, P * n, &mut take);
+        }
+        for x in PW - PW % P..PW {
+            tile::<L, N, 1, _, _, _, _, _>(input, weight, bias, y, x, &mut take);
+        }
+    }
+}
+
+/// The tile of `M` maps by `P` columns from row `y`, column `x` of the output.
+#[inline(always)]
+fn tile<
+    L: Layered,
+    const N: usize,
+    const P: usize,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+>(
+    input: &[[[f32; W]; H]; C],
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    y: usize,
+    x: usize,
+    take: &mut impl FnMut(usize, usize, usize, [&[[f32; N]]; N]),
+) {
+    let padding = const { L::LAYER.padding };
+    // The first row and column of the input that the tile reads. In the padding they wrap, and so are too large.
+    let (from_y, from_x) = ((N * y).wrapping_sub(padding), (N * x).wrapping_sub(padding));
+    let inside = padding == 0
+        || (from_y < const { (H + 2).saturating_sub(N + K) }
+            && from_x < const { (W + 2).saturating_sub(N * P + K) });
+    let sums = if inside {
+        sums::<N, P, _, _, _>(weight, bias, |c, i, j| input[c][from_y + i][from_x + j])
+    } else {
+        sums::<N, P, _, _, _>(weight, bias, |c, i, j| {
+            let row = input[c].get(from_y.wrapping_add(i));
+            let value = row.and_then(|row| row.get(from_x.wrapping_add(j)));
+            value.copied().unwrap_or(0.0)
+        })
+    };
+    for (m, sums) in sums.iter().enumerate() {
+        take(m, y, x, sums.each_ref().map(<[_; P]>::as_slice));
+    }
+}
+
+/// The sums of a tile; `input` returns a value by channel, row and column of what the tile reads.
+///
+/// The order of the loops inside `j` has no effect on the result, only on how well the compiler keeps the tile in
+/// registers; this one was the best of those tried.
+#[inline(always)]
+fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
+    weight: &[[[[f32; K]; K]; C]; M],
+    bias: &[f32; M],
+    input: impl Fn(usize, usize, usize) -> f32,
+) -> [[[[f32; N]; P]; N]; M] {
+    let mut sums = bias.map(|bias| [[[bias; N]; P]; N]);
+    for c in 0..C {
+        for i in 0..K {
+            for j in 0..K {
+                for dy in 0..N {
+                    for p in 0..P {
+                        for q in 0..N {
+                            let input = input(c, dy + i, N * p + q + j);
+                            for m in 0..M {
+                                sums[m][dy][p][q] += input * weight[m][c][i][j];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{average_pool2d, conv2d, max_pool2d};
+    use core::array::from_fn;
+
+    /// Values in -0.5..0.5 without a pattern, rounded to multiples of `step`.
+    fn values(step: f32) -> impl FnMut() -> f32 {
+        let mut state = 1u32;
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let value = (state >> 8) as f32 / 16_777_216.0 - 0.5;
+            (value / step) as i32 as f32 * step
+        }
+    }
+
+    /// Compares a layer with the plain operations in turn, bit for bit, on values drawn from `next`. Both the variant for
+    /// microcontrollers and that for hosts are compared.
+    macro_rules! compare {
+        ($next:expr, $input:expr, $($field:ident: $value:expr),*) => {{
+            #[allow(unused_imports)]
+            use super::{Activation::*, Pool::*};
+            const LAYER: Layer = Spec { $($field: $value,)* ..Spec::DEFAULT }.layer("layer", $input);
+            #[derive(Clone, Copy)]
+            struct This;
+            impl Layered for This {
+                const LAYER: Layer = LAYER;
+            }
+            const C: usize = LAYER.input[0];
+            const H: usize = LAYER.input[1];
+            const W: usize = LAYER.input[2];
+            const K: usize = LAYER.kernel;
+            const N: usize = LAYER.pool.window();
+            const M: usize = LAYER.output[0];
+            const PH: usize = LAYER.output[1];
+            const PW: usize = LAYER.output[2];
+
+            let mut next = $next;
+            let input: [[[f32; W]; H]; C] = from_fn(|_| from_fn(|_| from_fn(|_| next())));
+            let weight: [[[[f32; K]; K]; C]; M] =
+                from_fn(|_| from_fn(|_| from_fn(|_| from_fn(|_| next()))));
+            let bias: [f32; M] = from_fn(|_| next());
+
+            let mut conv = [[[0.0; N * PW]; N * PH]; M];
+            conv2d(&input, &weight, &bias, &mut conv);
+            let mut expected = [[[0.0; PW]; PH]; M];
+            if let Pool::Average(_) = LAYER.pool {
+                LAYER.activation.apply(conv.as_flattened_mut().as_flattened_mut());
+                average_pool2d(&conv, &mut expected);
+            } else {
+                max_pool2d(&conv, &mut expected);
+                LAYER.activation.apply(expected.as_flattened_mut().as_flattened_mut());
+            }
+
+            // The payload of a NaN depends on the machine.
+            let bits = |x: f32| if x.is_nan() { f32::NAN } else { x }.to_bits();
+            let bits = |out: [[[f32; PW]; PH]; M]| out.map(|map| map.map(|row| row.map(bits)));
+            let mut out = [[[0.0; PW]; PH]; M];
+            forward(This, &input, &weight, &bias, &mut out);
+            assert_eq!(bits(out), bits(expected), "{LAYER:?}");
+
+            let mut out = [[[0.0; PW]; PH]; M];
+            for ((out, weight), bias) in out.chunks_mut(2).zip(weight.chunks(2)).zip(bias.chunks(2)) {
+                if let (Ok(out), Ok(weight), Ok(bias)) =
+                    (<&mut [_; 2]>::try_from(&mut *out), <&[_; 2]>::try_from(weight), bias.try_into())
+                {
+                    pool_in_registers::<_, N, 2, _, _, _, _, _, PH, PW>(This, &input, weight, bias, out);
+                } else {
+                    let (out, weight, bias) =
+                        (from_mut(&mut out[0]), from_ref(&weight[0]), from_ref(&bias[0]));
+                    pool_in_registers::<_, N, 1, _, _, _, _, _, PH, PW>(This, &input, weight, bias, out);
+                }
+            }
+            assert_eq!(bits(out), bits(expected), "{LAYER:?}, pooled in registers");
+        }};
+    }
+
+    #[test]
+    fn equals_the_plain_operations_in_turn() {
+        // Whole tiles, an odd last map, an odd last column, both, and nothing but those.
+        compare!(values(1e-6), [1, 8, 12], maps: 2, kernel: 5, pool: Max(2), activation: Sigmoid);
+        compare!(values(1e-6), [3, 6, 10], maps: 5, kernel: 3, pool: Max(2), activation: Sigmoid);
+        compare!(values(1e-6), [3, 7, 9], maps: 4, kernel: 4, pool: Max(2), activation: Tanh);
+        compare!(values(1e-6), [2, 6, 8], maps: 5, kernel: 3, pool: Max(2), activation: Relu);
+        compare!(values(1e-6), [2, 5, 3], maps: 1, kernel: 2, pool: Max(2));
+        compare!(values(1e-6), [1, 6, 16], maps: 3, kernel: 3, pool: Average(2), activation: Sigmoid);
+    }
+
+    #[test]
+    fn equals_the_plain_operations_with_padding_and_other_windows() {
+        compare!(values(1e-6), [1, 28, 28], maps: 6, kernel: 5, padding: 2, pool: Average(2), activation: Sigmoid);
+        compare!(values(1e-6), [3, 11, 17], maps: 4, kernel: 2, padding: 1, pool: Max(3));
+        compare!(values(1e-6), [3, 9, 12], maps: 7, kernel: 3, padding: 1, pool: Average(3), activation: Tanh);
+        compare!(values(1e-6), [2, 5, 9], maps: 3, kernel: 7, padding: 3, activation: Relu);
+        compare!(values(1e-6), [2, 5, 9], maps: 3, kernel: 7, padding: 2);
+        compare!(values(1e-6), [4, 3, 26], maps: 6, kernel: 1, activation: Tanh);
+        compare!(values(1e-6), [1, 1, 1], maps: 1, kernel: 1);
+        compare!(values(1e-6), [1, 2, 2], maps: 2, kernel: 5, padding: 2, pool: Max(2));
+        compare!(values(1e-6), [2, 6, 7], maps: 3, kernel: 6, padding: 3, activation: Sigmoid);
+    }
+
+    #[test]
+    fn ties_and_zeros_of_both_signs_are_as_in_the_plain_pool() {
+        compare!(values(0.5), [2, 6, 8], maps: 5, kernel: 3, pool: Max(2), activation: Sigmoid);
+        compare!(values(0.25), [1, 6, 10], maps: 3, kernel: 3, pool: Max(2));
+        compare!(values(0.5), [2, 9, 9], maps: 2, kernel: 3, padding: 1, pool: Max(3), activation: Relu);
+    }
+
+    #[test]
+    fn infinities_and_nan_are_as_in_the_plain_operations() {
+        let odd = || {
+            let (mut finite, mut n) = (values(1e-6), 0);
+            move || {
+                n += 1;
+                match n {
+                    17 => f32::INFINITY,
+                    80 => f32::NAN,
+                    _ => finite(),
+                }
+            }
+        };
+        compare!(odd(), [2, 6, 8], maps: 5, kernel: 3, pool: Max(2), activation: Sigmoid);
+        compare!(odd(), [2, 6, 8], maps: 5, kernel: 3, padding: 1, pool: Average(2), activation: Tanh);
+        compare!(odd(), [2, 6, 8], maps: 5, kernel: 3, activation: Relu);
+    }
+}
