@@ -49,8 +49,8 @@ as_root=()
 [ "$(id -u)" = 0 ] || as_root=(unshare --map-root-user --mount)
 "${as_root[@]}" cargo test -q --test resume -- --ignored
 
-step "the sigmoid on every float"
-cargo test -q --test sigmoid -- --ignored
+step "the activations on every float"
+cargo test -q --test activation -- --ignored
 
 step "fuzzing: the weights file, the IDX reader and the link, 30 s side by side"
 # As cargo-fuzz builds them, without installing it: fuzz/.cargo/config.toml has the flags.

@@ -5,22 +5,23 @@
 #![no_main]
 
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::network::{Activations, Params};
+use lenet_core::network::{Activations, Net, Params};
 use lenet_core::self_test;
-use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, encode, view};
+use lenet_core::weights::{PARAMS_OFFSET, encode, max_len, view};
 use lenet_tests::generate::METADATA;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use trainer::init::initial_params;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+const MAX_LEN: usize = max_len::<Net>();
 const PARAMS_END: usize = PARAMS_OFFSET + size_of::<Params>();
 
 /// A valid file as words, which are aligned, and its length.
 static VALID: LazyLock<(Vec<u32>, usize)> = LazyLock::new(|| {
     let mut words = vec![0; MAX_LEN / 4];
     let out = bytemuck::cast_slice_mut(&mut words);
-    let len = encode(&initial_params(0), &METADATA, out)
+    let len = encode::<Net>(&initial_params(0), &METADATA, out)
         .expect("is valid")
         .len();
     (words, len)
@@ -59,12 +60,12 @@ fuzz_target!(|input: &[u8]| {
     let (mut words, len) = VALID.clone();
     let file: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
     let len = edit(file, len, input);
-    match view(&file[..len]) {
+    match view::<Net>(&file[..len]) {
         Ok(weights) => {
             assert!(weights.params.as_flat().iter().all(|p| p.is_finite()));
             let mut act = Activations::new();
             // Other parameters with a fitting checksum are a file that its writer did not test.
-            let _ = self_test::check(weights.params, &weights.self_test, &mut act);
+            let _ = self_test::check::<Net>(weights.params, &weights.self_test, &mut act);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -18,13 +18,13 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
     const TEST_IMAGE: &'static Self::Image;
 
     /// All parameters.
-    type Params: Pod + Debug + PartialEq;
+    type Params: Pod + Send + Sync + Debug + PartialEq;
     /// The outputs of all layers.
-    type Activations: Pod;
+    type Activations: Pod + Send + Sync;
     /// An image as the network sees it, `(C, H, W)`.
-    type Image: Pod;
+    type Image: Pod + Send + Sync;
     /// The outputs of the last layer.
-    type Logits: Pod + Debug + PartialEq + AsRef<[f32]>;
+    type Logits: Pod + Send + Sync + Debug + PartialEq + AsRef<[f32]>;
 
     /// Computes the logits of one image.
     fn forward<'a>(

@@ -6,5 +6,7 @@
 pub mod fixtures;
 pub mod generate;
 pub mod link;
+#[macro_use]
+pub mod networks;
 pub mod oracle;
 pub mod tolerance;

@@ -4,7 +4,7 @@ use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, MAX_MESSAGE, Message, Meter, Receiver, Refused,
     Reply, Request, Responder, Scratch, UNKNOWN, Unit, VERSION, encode,
 };
-use lenet_core::network::{Activations, Params};
+use lenet_core::network::{Activations, LAYERS, Params};
 
 /// A frame as LINK.md describes it, whatever the message.
 pub fn frame(kind: u8, sequence: u32, message: &[u8]) -> Vec<u8> {
@@ -50,6 +50,7 @@ pub const INFO: Info = Info {
     clock_hz: 64_000_000,
     board: "bench",
     firmware: "0.1.0",
+    network: "network",
 };
 
 /// A board's clock that stands still.
@@ -63,7 +64,7 @@ impl Meter for Stopped {
     fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
         Bench {
             unit: Unit::Ticks,
-            layers: [0; 5],
+            layers: [0; LAYERS.len()],
             total: 0,
         }
     }

@@ -1,47 +1,67 @@
-//! The network in f64, as naive as can be: dimensions written out, one expression an operation, over `ndarray`'s
-//! views. It shares no loop, no constant and no order of operations with `lenet_core` (its pools come after the
-//! sigmoid, as in the paper and in PyTorch).
+//! A network in f64, as naive as can be: one expression per operation, over `ndarray`'s views. It shares no loop and no order of
+//! operations with `lenet_core` (its pools come after the activation, as in the paper and in PyTorch). Of the description it
+//! takes the table of layers.
 
+use lenet_core::layer::{Activation, Pool};
+use lenet_core::plan::{Kind, Layer};
 use ndarray::{Array1, Array3, ArrayView1, ArrayView2, ArrayView3, ArrayView4, s};
 
-/// `out[o][y][x] = bias[o] + Σ input[c][y+i][x+j] · weight[o][c][i][j]`.
+/// `out[o][y][x] = bias[o] + Σ input[c][y+i-P][x+j-P] · weight[o][c][i][j]`, the input bordered by `P` zeros.
 pub fn conv2d(
     input: ArrayView3<f64>,
+    padding: usize,
     weight: ArrayView4<f64>,
     bias: ArrayView1<f64>,
 ) -> Array3<f64> {
     let (c_out, _, kh, kw) = weight.dim();
-    let (_, h, w) = input.dim();
-    let (oh, ow) = (h - kh + 1, w - kw + 1);
+    let (c_in, h, w) = input.dim();
+    let mut bordered = Array3::zeros((c_in, h + 2 * padding, w + 2 * padding));
+    bordered
+        .slice_mut(s![.., padding..padding + h, padding..padding + w])
+        .assign(&input);
+    let (oh, ow) = (h + 2 * padding - kh + 1, w + 2 * padding - kw + 1);
     let mut out = Array3::from_shape_fn((c_out, oh, ow), |(o, _, _)| bias[o]);
     for ((o, c, i, j), &weight) in weight.indexed_iter() {
-        let shifted = input.slice(s![c, i..i + oh, j..j + ow]);
+        let shifted = bordered.slice(s![c, i..i + oh, j..j + ow]);
         out.slice_mut(s![o, .., ..]).scaled_add(weight, &shifted);
     }
     out
 }
 
-/// The largest of each 2×2 window.
-pub fn max_pool2d(input: ArrayView3<f64>) -> Array3<f64> {
+/// Applies `pool` to each window of side `n`.
+pub fn pool2d(
+    input: ArrayView3<f64>,
+    n: usize,
+    pool: impl Fn(ArrayView2<f64>) -> f64,
+) -> Array3<f64> {
     let (c, h, w) = input.dim();
-    Array3::from_shape_fn((c, h / 2, w / 2), |(c, y, x)| {
-        let window = input.slice(s![c, 2 * y..2 * y + 2, 2 * x..2 * x + 2]);
-        window.fold(f64::NEG_INFINITY, |a, &b| a.max(b))
+    Array3::from_shape_fn((c, h / n, w / n), |(c, y, x)| {
+        pool(input.slice(s![c, n * y..n * (y + 1), n * x..n * (x + 1)]))
     })
 }
 
-/// The least distance between the two largest distinct values of any 2×2 window: how far every pool is from passing
+/// The least distance between the two largest distinct values of any window of side `n`: how far every pool is from passing
 /// on another element. Equal values do not count: on real images they come from equal patches and stay equal.
-pub fn smallest_gap(input: ArrayView3<f64>) -> f64 {
+pub fn smallest_gap(input: ArrayView3<f64>, n: usize) -> f64 {
     let mut least = f64::INFINITY;
     for map in input.outer_iter() {
-        for window in map.exact_chunks((2, 2)) {
+        for window in map.exact_chunks((n, n)) {
             let largest = window.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
             let others = window.iter().filter(|&&value| value < largest);
             least = others.fold(least, |least, value| least.min(largest - value));
         }
     }
     least
+}
+
+/// Applies an activation.
+pub fn activation(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Identity => x,
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Tanh => x.tanh(),
+        Activation::Relu => x.max(0.0),
+    }
 }
 
 /// `out = weight · input + bias`.
@@ -73,89 +93,100 @@ pub fn cross_entropy(logits: ArrayView1<f64>, label: u8) -> f64 {
     largest + sum.ln() - logits[usize::from(label)]
 }
 
-/// The ten tensors, views of one flat run of 44,426 numbers in PyTorch's order.
-#[derive(Clone, Debug)]
+/// A network: its layers, and its parameters as one run in PyTorch's order.
+#[derive(Clone, Copy, Debug)]
 pub struct Net<'a> {
-    /// `(6, 1, 5, 5)` and `(6)`
-    pub conv1: (ArrayView4<'a, f64>, ArrayView1<'a, f64>),
-    /// `(16, 6, 5, 5)` and `(16)`
-    pub conv2: (ArrayView4<'a, f64>, ArrayView1<'a, f64>),
-    /// `(120, 256)` and `(120)`, `(84, 120)` and `(84)`, `(10, 84)` and `(10)`
-    pub fc: [(ArrayView2<'a, f64>, ArrayView1<'a, f64>); 3],
+    layers: &'a [Layer],
+    params: &'a [f64],
 }
 
-/// What the layers compute.
+/// What a layer computes.
 #[derive(Clone, Debug)]
-pub struct Activations {
-    /// Before sigmoid and pool, `(6, 24, 24)`.
-    pub conv1: Array3<f64>,
-    /// `(6, 12, 12)`
-    pub pool1: Array3<f64>,
-    /// Before sigmoid and pool, `(16, 8, 8)`.
-    pub conv2: Array3<f64>,
-    /// `(16, 4, 4)`
-    pub pool2: Array3<f64>,
-    /// `(120)`
-    pub fc1: Array1<f64>,
-    /// `(84)`
-    pub fc2: Array1<f64>,
-    /// `(10)`
-    pub logits: Array1<f64>,
+pub struct Output {
+    /// The sums, before activation and pooling, `(C, H, W)`; those of a linear layer are `(N, 1, 1)`.
+    pub sums: Array3<f64>,
+    /// After activation and pooling.
+    pub out: Array3<f64>,
 }
 
 impl<'a> Net<'a> {
-    /// Views of the run.
-    pub fn new(flat: &'a [f64]) -> Self {
-        let mut rest = flat;
-        let mut next = |len: usize| rest.split_off(..len).expect("44,426 numbers");
-        let mut conv = |c_out, c_in| {
-            let weight = next(c_out * c_in * 25);
-            let weight = ArrayView4::from_shape((c_out, c_in, 5, 5), weight).expect("just counted");
-            (weight, ArrayView1::from(next(c_out)))
-        };
-        let (conv1, conv2) = (conv(6, 1), conv(16, 6));
-        let mut linear = |output, input| {
-            let weight = next(output * input);
-            let weight = ArrayView2::from_shape((output, input), weight).expect("just counted");
-            (weight, ArrayView1::from(next(output)))
-        };
-        let fc = [linear(120, 256), linear(84, 120), linear(10, 84)];
-        assert!(rest.is_empty(), "44,426 numbers");
-        Self { conv1, conv2, fc }
+    /// Borrows layers and parameters.
+    ///
+    /// # Panics
+    /// If there are more or fewer parameters than the layers have.
+    pub fn new(layers: &'a [Layer], params: &'a [f64]) -> Self {
+        let count: usize = layers.iter().map(Layer::params).sum();
+        assert_eq!(count, params.len(), "parameters");
+        Self { layers, params }
     }
 
-    /// All activations for an image `(1, 28, 28)`.
-    pub fn forward(&self, image: ArrayView3<f64>) -> Activations {
-        let conv1 = conv2d(image, self.conv1.0, self.conv1.1);
-        let pool1 = max_pool2d(conv1.mapv(sigmoid).view());
-        let conv2 = conv2d(pool1.view(), self.conv2.0, self.conv2.1);
-        let pool2 = max_pool2d(conv2.mapv(sigmoid).view());
-        let [(weight1, bias1), (weight2, bias2), (weight3, bias3)] = self.fc;
-        let fc1 = linear(flat(&pool2), weight1, bias1).mapv(sigmoid);
-        let fc2 = linear(fc1.view(), weight2, bias2).mapv(sigmoid);
-        let logits = linear(fc2.view(), weight3, bias3);
-        Activations {
-            conv1,
-            pool1,
-            conv2,
-            pool2,
-            fc1,
-            fc2,
-            logits,
+    /// Returns the layers, each with its weight and its bias as runs.
+    pub fn layers(&self) -> impl Iterator<Item = (&'a Layer, &'a [f64], &'a [f64])> + use<'a> {
+        let mut rest = self.params;
+        self.layers.iter().map(move |layer| {
+            let (weight, after) = rest.split_at(layer.weight_len());
+            let (bias, after) = after.split_at(layer.output[0]);
+            rest = after;
+            (layer, weight, bias)
+        })
+    }
+
+    /// Computes the outputs of all layers for an image `(C, H, W)`.
+    pub fn forward(&self, image: ArrayView3<f64>) -> Vec<Output> {
+        let mut outputs: Vec<Output> = Vec::new();
+        for (layer, weight, bias) in self.layers() {
+            let input = outputs.last().map_or(image, |output| output.out.view());
+            let sums = layer_sums(layer, input, weight, bias);
+            let activated = sums.mapv(|x| activation(layer.activation, x));
+            let out = match layer.pool {
+                Pool::Whole => activated,
+                Pool::Max(n) => pool2d(activated.view(), n, |window| {
+                    window.fold(f64::NEG_INFINITY, |a, &b| a.max(b))
+                }),
+                Pool::Average(n) => pool2d(activated.view(), n, |window| {
+                    window.sum() / window.len() as f64
+                }),
+            };
+            outputs.push(Output { sums, out });
         }
+        outputs
     }
 
-    /// The loss of an image `(1, 28, 28)`.
+    /// Computes the logits of an image `(C, H, W)`.
+    pub fn logits(&self, image: ArrayView3<f64>) -> Array1<f64> {
+        let outputs = self.forward(image);
+        let last = outputs.last().expect("a network has layers");
+        Array1::from_iter(last.out.iter().copied())
+    }
+
+    /// Computes the loss of an image `(C, H, W)`.
     pub fn loss(&self, image: ArrayView3<f64>, label: u8) -> f64 {
-        cross_entropy(self.forward(image).logits.view(), label)
+        cross_entropy(self.logits(image).view(), label)
     }
 }
 
-/// An array of maps in row order.
-pub fn flat(maps: &Array3<f64>) -> ArrayView1<'_, f64> {
-    maps.view()
-        .into_shape_with_order(maps.len())
-        .expect("in standard layout")
+/// Computes a layer without its activation and pooling.
+pub fn layer_sums(
+    layer: &Layer,
+    input: ArrayView3<f64>,
+    weight: &[f64],
+    bias: &[f64],
+) -> Array3<f64> {
+    let outputs = layer.output[0];
+    match layer.kind {
+        Kind::Conv2d => {
+            let dims = (outputs, layer.input[0], layer.kernel, layer.kernel);
+            let weight = ArrayView4::from_shape(dims, weight).expect("one weight per tap");
+            conv2d(input, layer.padding, weight, ArrayView1::from(bias))
+        }
+        Kind::Linear => {
+            let input = Array1::from_iter(input.iter().copied());
+            let weight = ArrayView2::from_shape((outputs, input.len()), weight)
+                .expect("one weight per input and output");
+            let out = linear(input.view(), weight, ArrayView1::from(bias));
+            out.into_shape_with_order((outputs, 1, 1)).expect("as many")
+        }
+    }
 }
 
 /// Any nested array of f32 as a run of f64.

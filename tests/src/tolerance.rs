@@ -4,7 +4,8 @@
 //! without fused multiply-add (Higham: Accuracy and stability of numerical algorithms, 2002, chapter 3), and limits
 //! on what whole training steps may drift apart, which are about ten times what was measured.
 
-use crate::oracle::{self, Net, flat};
+use crate::oracle::{self, Net};
+use lenet_core::layer::{Activation, Pool};
 use ndarray::{Array1, Array3, ArrayView3};
 
 /// Half the distance from 1 to the next float: what rounding an f32 result changes it by, relatively, at most.
@@ -30,9 +31,8 @@ pub fn sigmoid(value: f64) -> f64 {
     4.0 * U * value + f64::from(f32::MIN_POSITIVE)
 }
 
-/// Error of the sigmoid's gradient `grad · out · (1 - out)`, relative to `grad`: three roundings of at most 1/4, and
-/// `out`'s own rounding.
-pub const SIGMOID_GRAD: f64 = 2.0 * U;
+/// Error of a tanh: 2.5 units in the last place of a value below 1.
+pub const TANH: f64 = 5.0 * U;
 
 /// Error of a probability, relatively, for `classes` logits, its own `range` below the largest: the shift by the largest
 /// is rounded (range · U in its exponent, at most 0.4 · U for each term of the sum), exp twice 2U, the sum `classes`
@@ -65,38 +65,42 @@ pub const WEIGHTS_AFTER_100: f64 = 3e-4;
 /// [`logits`] is a hundred times wider, because roundings do not all point one way.
 pub const LOGITS: f64 = 2e-5;
 
-/// The largest error of each logit in f32, any order of sums, for an image `(1, 28, 28)`: each layer passes on its
-/// input's error through its weights' magnitudes and adds its own rounding. A sigmoid shrinks errors to a quarter, a
+/// The largest error of each logit in f32, any order of sums, for an image `(C, H, W)`: each layer passes on its input's error
+/// through its weights' magnitudes and adds its own rounding. An activation multiplies an error by its steepest slope, a
 /// pool never widens the largest.
 pub fn logits(net: &Net, image: ArrayView3<f64>) -> Array1<f64> {
-    let act = net.forward(image);
-    let conv = |input: &Array3<f64>, error: &Array3<f64>, (weight, bias): (_, _)| {
-        let (weight, bias) = magnitudes(weight, bias);
-        let terms = weight.len() / bias.len() + 1;
-        let none = Array1::zeros(bias.len());
-        let own = oracle::conv2d(input.mapv(f64::abs).view(), weight.view(), bias.view());
-        let passed = oracle::conv2d(error.view(), weight.view(), none.view());
-        let error = (passed * (1.0 + gamma(terms)) + own.mapv(|m| sum(terms, m))) / 4.0;
-        oracle::max_pool2d(error.view()) + sigmoid(1.0)
-    };
-    let linear = |input: &Array1<f64>, error: &Array1<f64>, (weight, bias): (_, _)| {
-        let (weight, bias) = magnitudes(weight, bias);
-        let terms = weight.ncols() + 1;
-        let own = weight.dot(&input.mapv(f64::abs)) + bias;
-        weight.dot(error) * (1.0 + gamma(terms)) + own.mapv(|m| sum(terms, m))
-    };
-    let image = image.to_owned();
-    let pool1 = conv(&image, &(&image * 0.0), net.conv1);
-    let pool2 = conv(&act.pool1, &pool1, net.conv2);
-    let (input, error) = (flat(&act.pool2).to_owned(), flat(&pool2).to_owned());
-    let fc1 = linear(&input, &error, net.fc[0]) / 4.0 + sigmoid(1.0);
-    let fc2 = linear(&act.fc1, &fc1, net.fc[1]) / 4.0 + sigmoid(1.0);
-    linear(&act.fc2, &fc2, net.fc[2])
-}
-
-fn magnitudes<D: ndarray::Dimension>(
-    weight: ndarray::ArrayView<f64, D>,
-    bias: ndarray::ArrayView1<f64>,
-) -> (ndarray::Array<f64, D>, Array1<f64>) {
-    (weight.mapv(f64::abs), bias.mapv(f64::abs))
+    let outputs = net.forward(image);
+    let (mut input, mut error) = (image.to_owned(), Array3::zeros(image.dim()));
+    for ((layer, weight, bias), output) in net.layers().zip(outputs) {
+        let weight: Vec<f64> = weight.iter().map(|w| w.abs()).collect();
+        let bias: Vec<f64> = bias.iter().map(|b| b.abs()).collect();
+        let terms = layer.weight_len() / layer.output[0] + 1;
+        let none = vec![0.0; bias.len()];
+        let own = oracle::layer_sums(layer, input.mapv(f64::abs).view(), &weight, &bias);
+        let passed = oracle::layer_sums(layer, error.view(), &weight, &none);
+        let sums = passed * (1.0 + gamma(terms)) + own.mapv(|m| sum(terms, m));
+        let activated = match layer.activation {
+            Activation::Identity | Activation::Relu => sums,
+            Activation::Sigmoid => sums / 4.0 + sigmoid(1.0),
+            Activation::Tanh => sums + TANH,
+        };
+        error = match layer.pool {
+            Pool::Whole => activated,
+            Pool::Max(n) => oracle::pool2d(activated.view(), n, |window| {
+                window.fold(0.0, |a: f64, &b| a.max(b))
+            }),
+            Pool::Average(n) => {
+                let largest = output
+                    .sums
+                    .mapv(|x| oracle::activation(layer.activation, x).abs());
+                let largest = oracle::pool2d(largest.view(), n, |window| window.sum());
+                let mean = oracle::pool2d(activated.view(), n, |window| {
+                    window.sum() / window.len() as f64
+                });
+                mean + largest.mapv(|m| sum(n * n + 1, m))
+            }
+        };
+        input = output.out;
+    }
+    Array1::from_iter(error.iter().copied())
 }

@@ -4,7 +4,9 @@
 //! One table of backends, made by [`others`]: a new backend is one line there.
 
 use lenet_core::image::grey;
-use lenet_core::network::{Logits, NUM_PARAMS, Params, TENSORS};
+use lenet_core::network::{
+    CHANNELS, CLASSES, HEIGHT, LAYERS, Logits, NUM_PARAMS, Params, TENSORS, WIDTH,
+};
 use lenet_core::ops::argmax;
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
 use lenet_tests::oracle::{Net, widen};
@@ -199,7 +201,8 @@ fn every_backend_classifies_all_test_images_as_core_does() {
     let images = FASHION_MNIST.test.images();
     let params = trained();
     let core = core_logits(&params, images);
-    let classes: std::collections::BTreeSet<usize> = core.iter().map(argmax).collect();
+    let classes: std::collections::BTreeSet<usize> =
+        core.iter().map(|logits| argmax(logits)).collect();
     assert!(
         classes.len() > 3,
         "the parameters are hardly trained: {classes:?}"
@@ -238,16 +241,16 @@ fn logits_are_the_oracles_within_the_derived_bound() {
     }
     let flat = widen(&*state.params);
     assert_eq!(flat.len(), NUM_PARAMS);
-    let net = Net::new(&flat);
+    let net = Net::new(&LAYERS, &flat);
     for (name, logits) in found {
         let share = (0..images.len())
             .into_par_iter()
             .map(|i| {
                 let pixels = widen(&grey(&images[i]));
-                let pixels = ArrayView3::from_shape((1, 28, 28), &pixels).unwrap();
-                let expected = net.forward(pixels).logits;
+                let pixels = ArrayView3::from_shape((CHANNELS, HEIGHT, WIDTH), &pixels).unwrap();
+                let expected = net.logits(pixels);
                 let bound = tolerance::logits(&net, pixels);
-                (0..10).fold(0.0f64, |share, class| {
+                (0..CLASSES).fold(0.0f64, |share, class| {
                     let error = (f64::from(logits[i][class]) - expected[class]).abs();
                     assert!(
                         error <= bound[class],

@@ -2,7 +2,8 @@
 
 use clap::Parser;
 use lenet_core::link::{Info, MAX_FRAME, Receiver, Request, Responder, Scratch};
-use lenet_core::network::Params;
+use lenet_core::network::{CHANNELS, HEIGHT, LAYERS, Params, WIDTH};
+use lenet_core::self_test;
 use lenet_tests::generate::METADATA;
 use lenet_tests::link::{INFO, Stopped};
 use std::collections::VecDeque;
@@ -321,7 +322,7 @@ fn a_link_that_ends_is_lost_at_its_image() {
 
     let wire = Failing(Direct::new(Box::leak(initial_params(1))), 6);
     let mut client = Client::connect(wire, "failing", TIMEOUT).unwrap();
-    let pixels = [[7; 28]; 28];
+    let pixels = [[[7; WIDTH]; HEIGHT]; CHANNELS];
     let mut ask = |index| client.classify(&pixels, &format!("image {index}"));
     assert!((0..3).all(|index| ask(index).is_ok()));
     let error = ask(3).unwrap_err().to_string();
@@ -332,11 +333,12 @@ fn a_link_that_ends_is_lost_at_its_image() {
 fn every_layer_arrives() {
     let params: &Params = Box::leak(initial_params(3));
     let mut client = Client::connect(Direct::new(params), "direct", TIMEOUT).unwrap();
-    let pixels = std::array::from_fn(|y| std::array::from_fn(|x| (y * 9 + x) as u8));
+    let pixels = self_test::pixels();
     let image = client.classify(&pixels, "image 0").unwrap().image;
     let mut act = lenet_core::network::Activations::new();
-    lenet_core::network::forward(params, &lenet_core::network::image(&pixels), &mut act);
-    for (layer, (name, values)) in act.layers().into_iter().enumerate() {
+    lenet_core::network::forward(params, &lenet_core::image::grey(&pixels), &mut act);
+    for (layer, values) in act.layers().into_iter().enumerate() {
+        let name = LAYERS[layer].name;
         let bits = |values: &[f32]| {
             values
                 .iter()

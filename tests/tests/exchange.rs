@@ -34,7 +34,7 @@ fn a_compiler_reads_the_same_bits_from_the_header() {
 
     let mut expected: Vec<u8> = bytemuck::bytes_of(weights.params).to_vec();
     expected.extend(weights.self_test.iter().flat_map(|bits| bits.to_le_bytes()));
-    for class in weights.metadata.classes {
+    for class in weights.metadata.classes.iter() {
         expected.extend(format!("{class}\n").into_bytes());
     }
     let sha256 = weights.metadata.provenance.params_sha256;

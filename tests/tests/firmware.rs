@@ -6,9 +6,11 @@
 
 use flate2::read::GzDecoder;
 use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, Image, Pixels, forward};
+use lenet_core::network::{Activations, CLASSES, Image, Net, Pixels, forward};
 use lenet_core::ops::argmax;
-use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, view};
+use lenet_core::weights::{PARAMS_OFFSET, max_len, view};
+
+const MAX_LEN: usize = max_len::<Net>();
 use object::read::{Object, ObjectSection, ObjectSymbol};
 use std::fs::{self, File};
 use std::io::Read;
@@ -217,7 +219,7 @@ fn logits_are_the_hosts(board: &str, images: usize) {
     let found = fs::read(&out).unwrap();
     assert_eq!(found.len(), images * CLASSES * 4, "{}", run.output);
     let (file, len) = read_weights(&weights);
-    let params = view(&file.0[..len]).unwrap().params;
+    let params = view::<Net>(&file.0[..len]).unwrap().params;
     let mut act = Activations::new();
     let (pixels, _) = bytes[16..].as_chunks::<{ size_of::<Pixels>() }>();
     let mut different = 0;
@@ -250,7 +252,7 @@ fn infer_agrees_with_the_host(board: &str) {
     let run = run(board, &["infer"], Some(&weights), &[]);
     run.ends("ok", 0);
     let (file, len) = read_weights(&weights);
-    let weights = view(&file.0[..len]).unwrap();
+    let weights = view::<Net>(&file.0[..len]).unwrap();
     let samples = fs::read(root().join("data/samples.bin")).unwrap();
     let mut act = Activations::new();
     for (class, pixels) in samples
@@ -266,7 +268,8 @@ fn infer_agrees_with_the_host(board: &str) {
         ));
         let expected = format!(
             "{}: {}, ",
-            weights.metadata.classes[class], weights.metadata.classes[best]
+            weights.metadata.classes.get(class),
+            weights.metadata.classes.get(best)
         );
         assert!(
             run.output.contains(&expected),

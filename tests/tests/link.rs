@@ -4,8 +4,9 @@ use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, Message, PAGE, Receiver, Refused, Reply, Request,
     Unit, Values, encode,
 };
-use lenet_core::network::Pixels;
+use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
 use lenet_tests::link::{INFO, any_bytes, frame};
+use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -20,9 +21,11 @@ fn below(rng: &mut TestRng, bound: usize) -> usize {
 
 /// An image with long runs with and without zeros.
 fn pixels() -> Pixels {
-    let mut pixels = [[200; 28]; 28];
-    pixels[20] = [0; 28];
-    for (x, pixel) in pixels[21].iter_mut().enumerate() {
+    let mut pixels = [[[200; WIDTH]; HEIGHT]; CHANNELS];
+    let rows = pixels.as_flattened_mut();
+    let middle = rows.len() / 2;
+    rows[middle] = [0; WIDTH];
+    for (x, pixel) in rows[middle + 1].iter_mut().enumerate() {
         *pixel = (x % 3) as u8;
     }
     pixels
@@ -191,9 +194,9 @@ proptest! {
     fn requests_are_framed_as_by_the_plain_writer(
         sequence: u32, image: u32, layer: u8, offset: u16, pixels: Vec<u8>, which in 0..5usize,
     ) {
-        let pixels: Pixels = std::array::from_fn(|y| std::array::from_fn(|x| {
-            pixels.get(y * 28 + x).copied().unwrap_or(0)
-        }));
+        let mut padded = pixels;
+        padded.resize(size_of::<Pixels>(), 0);
+        let pixels: &Pixels = bytemuck::from_bytes(&padded);
         let varint = |mut value: u32| {
             let mut bytes = Vec::new();
             while value >= 0x80 {
@@ -207,8 +210,8 @@ proptest! {
             0 => (Request::Info, vec![0]),
             1 => (Request::SelfTest, vec![1]),
             2 => (
-                Request::Classify(&pixels),
-                [&[2, 0x90, 0x06], pixels.as_flattened()].concat(),
+                Request::Classify(pixels),
+                [vec![2], varint(padded.len() as u32), padded.clone()].concat(),
             ),
             3 => (
                 Request::Activations { image, layer, offset },
@@ -232,7 +235,8 @@ proptest! {
     }
 
     #[test]
-    fn replies_arrive_bit_for_bit(sequence: u32, bits: [u32; 10], ticks: u32, board in ".{0,60}") {
+    fn replies_arrive_bit_for_bit(sequence: u32, bits in vec(any::<u32>(), CLASSES), ticks: u32, board in ".{0,60}") {
+        let bits: [u32; CLASSES] = bits.try_into().expect("as many");
         let logits = bits.map(f32::from_bits);
         let info = Info { board: &board, ..INFO };
         let mut receiver = Receiver::new();

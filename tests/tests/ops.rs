@@ -1,13 +1,14 @@
-//! Every kernel of `lenet_core` against the oracle, by kinds of input, on odd and unequal shapes, within bounds
-//! derived from the number of roundings; the fused kernel against the plain ones bit for bit.
+//! Every operation of `lenet_core`, and the forward pass of every network, against the oracle, by kinds of input, on odd and
+//! unequal shapes, within bounds derived from the number of roundings. (The kernel of a convolution is compared with the
+//! plain operations bit for bit in `lenet-core/src/layer/conv2d.rs`.)
 
 use bytemuck::Pod;
-use lenet_core::network::{Activations, Image, Params, forward};
-use lenet_core::ops;
+use lenet_core::{Network, ops};
+use lenet_tests::for_each_network;
 use lenet_tests::generate::{KINDS, Kind, array};
 use lenet_tests::oracle::{self, Net, widen};
 use lenet_tests::tolerance;
-use ndarray::{Array, ArrayD, IxDyn};
+use ndarray::{Array, Array3, ArrayD, IxDyn};
 
 /// A nested array as an f64 array of `dims`.
 fn wide<A: Pod>(array: &A, dims: &[usize]) -> ArrayD<f64> {
@@ -24,12 +25,6 @@ fn assert_within<A: Pod>(found: &A, expected: &[f64], bound: &[f64], what: &str)
             "{what}, element {i}: {found:e}, expected {expected:e}, error {error:e} > {bound:e}"
         );
     }
-}
-
-fn assert_bits<A: Pod>(found: &A, expected: &A, what: &str) {
-    let bits =
-        |array: &A| -> Vec<u32> { bytemuck::cast_slice(std::slice::from_ref(array)).to_vec() };
-    assert_eq!(bits(found), bits(expected), "{what}");
 }
 
 /// Kinds of input with kinds of parameters, and a seed for each pair.
@@ -64,9 +59,11 @@ fn conv2d_case<
             wide(&*weight, &[C_OUT, C_IN, K, K]),
             wide(&*bias, &[C_OUT]),
         ];
+        let padding = (OH + K - 1 - H) / 2;
         let conv = |[x, w, b]: [ArrayD<f64>; 3]| {
             oracle::conv2d(
                 x.view().into_dimensionality().unwrap(),
+                padding,
                 w.view().into_dimensionality().unwrap(),
                 b.view().into_dimensionality().unwrap(),
             )
@@ -88,82 +85,47 @@ fn conv2d_computes_the_oracle() {
     conv2d_case::<2, 3, 6, 9, 3, 4, 7>();
     conv2d_case::<3, 2, 7, 4, 2, 6, 3>();
     conv2d_case::<5, 1, 5, 8, 4, 2, 5>();
+    conv2d_case::<2, 3, 6, 9, 3, 6, 9>();
+    conv2d_case::<1, 2, 5, 4, 6, 6, 5>();
+    conv2d_case::<3, 2, 3, 9, 7, 1, 7>();
     conv2d_case::<1, 6, 28, 28, 5, 24, 24>();
     conv2d_case::<6, 16, 12, 12, 5, 8, 8>();
 }
 
-fn fused_case<
-    const C_IN: usize,
-    const C_OUT: usize,
-    const H: usize,
-    const W: usize,
-    const K: usize,
-    const OH: usize,
-    const OW: usize,
-    const PH: usize,
-    const PW: usize,
->() {
-    for (of_input, of_weight, seed) in kinds() {
-        let what =
-            format!("({C_IN}, {H}, {W}) {of_input:?} * ({C_OUT}, {K}) {of_weight:?}, seed {seed}");
-        let input = array::<[[[f32; W]; H]; C_IN]>(of_input, seed);
-        let weight = array::<[[[[f32; K]; K]; C_IN]; C_OUT]>(of_weight, seed + 100);
-        let bias = array::<[f32; C_OUT]>(of_weight, seed + 200);
-        let mut conv = [[[0.0; OW]; OH]; C_OUT];
-        ops::conv2d(&input, &weight, &bias, &mut conv);
-
-        let mut pool_first = [[[0.0; PW]; PH]; C_OUT];
-        ops::max_pool2d(&conv, &mut pool_first);
-        let pooled: &mut [f32] = pool_first.as_flattened_mut().as_flattened_mut();
-        ops::sigmoid_in_place(pooled);
-
-        let mut sigmoid_first = [[[0.0; PW]; PH]; C_OUT];
-        ops::sigmoid_in_place(conv.as_flattened_mut().as_flattened_mut());
-        ops::max_pool2d(&conv, &mut sigmoid_first);
-
-        let mut fused = [[[f32::NAN; PW]; PH]; C_OUT];
-        ops::conv_pool_sigmoid(&input, &weight, &bias, &mut fused);
-        assert_bits(&fused, &pool_first, &what);
-        assert_bits(&fused, &sigmoid_first, &what);
-    }
-}
-
-#[test]
-fn the_fused_kernel_is_the_plain_ones_bit_for_bit_and_the_sigmoid_may_come_first() {
-    fused_case::<1, 1, 2, 2, 1, 2, 2, 1, 1>();
-    fused_case::<2, 3, 6, 8, 3, 4, 6, 2, 3>();
-    fused_case::<3, 2, 7, 5, 2, 6, 4, 3, 2>();
-    fused_case::<1, 6, 28, 28, 5, 24, 24, 12, 12>();
-    fused_case::<6, 16, 12, 12, 5, 8, 8, 4, 4>();
-}
-
-fn max_pool2d_case<
-    const C: usize,
-    const H: usize,
-    const W: usize,
-    const OH: usize,
-    const OW: usize,
->() {
+fn pool2d_case<const C: usize, const H: usize, const W: usize, const OH: usize, const OW: usize>() {
+    let n = H / OH;
     for (kind, seed) in KINDS.into_iter().zip(0..) {
+        let what = format!("({C}, {H}, {W}) {kind:?}, seed {seed}");
         let input = array::<[[[f32; W]; H]; C]>(kind, seed);
+        let x: Array3<f64> = wide(&*input, &[C, H, W]).into_dimensionality().unwrap();
+
         let mut out = [[[f32::NAN; OW]; OH]; C];
         ops::max_pool2d(&input, &mut out);
-        let x = wide(&*input, &[C, H, W]);
-        let expected = oracle::max_pool2d(x.view().into_dimensionality().unwrap());
-        assert_eq!(
-            widen(&out),
-            expected.into_raw_vec_and_offset().0,
-            "({C}, {H}, {W}) {kind:?}, seed {seed}"
-        );
+        let largest = oracle::pool2d(x.view(), n, |window| {
+            window.fold(f64::NEG_INFINITY, |a, &b| a.max(b))
+        });
+        assert_eq!(widen(&out), largest.into_raw_vec_and_offset().0, "{what}");
+
+        ops::average_pool2d(&input, &mut out);
+        let sum = |x: Array3<f64>| {
+            let sums = oracle::pool2d(x.view(), n, |window| window.sum() / (n * n) as f64);
+            sums.into_raw_vec_and_offset().0
+        };
+        let bound: Vec<f64> = sum(x.mapv(f64::abs))
+            .iter()
+            .map(|&m| tolerance::sum(n * n + 1, m))
+            .collect();
+        assert_within(&out, &sum(x), &bound, &what);
     }
 }
 
 #[test]
-fn max_pool2d_selects_what_the_oracle_does() {
-    max_pool2d_case::<1, 2, 2, 1, 1>();
-    max_pool2d_case::<3, 6, 10, 3, 5>();
-    max_pool2d_case::<2, 8, 2, 4, 1>();
-    max_pool2d_case::<6, 24, 24, 12, 12>();
+fn pools_compute_the_oracle() {
+    pool2d_case::<1, 2, 2, 1, 1>();
+    pool2d_case::<3, 6, 10, 3, 5>();
+    pool2d_case::<2, 8, 2, 4, 1>();
+    pool2d_case::<4, 9, 15, 3, 5>();
+    pool2d_case::<6, 24, 24, 12, 12>();
 }
 
 fn linear_case<const IN: usize, const OUT: usize>() {
@@ -204,6 +166,20 @@ fn linear_computes_the_oracle() {
     linear_case::<3, 7>();
     linear_case::<256, 120>();
     linear_case::<84, 10>();
+}
+
+#[test]
+fn tanh_computes_the_oracle() {
+    for step in -2000..=2000 {
+        let x = step as f32 / 128.0;
+        let expected = f64::from(x).tanh();
+        assert_within(
+            &ops::tanh(x),
+            &[expected],
+            &[tolerance::TANH * expected.abs()],
+            &format!("tanh({x})"),
+        );
+    }
 }
 
 #[test]
@@ -249,27 +225,35 @@ fn softmax_computes_the_oracle() {
     }
 }
 
-#[test]
-fn forward_computes_the_oracle() {
-    for seed in 0..20 {
+fn forward_case<N: Network>() {
+    for seed in 0..4 {
         // Parameters of a trained size; at ±1 every sigmoid would be saturated and hide what comes before it.
-        let mut params = array::<Params>(Kind::Random, seed);
-        params.as_flat_mut().iter_mut().for_each(|p| *p *= 0.3);
+        let mut params = array::<N::Params>(Kind::Random, seed);
+        let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
+        values.iter_mut().for_each(|p| *p *= 0.3);
+        let flat = widen(&*params);
+        let net = Net::new(N::LAYERS, &flat);
+        let [c, h, w] = N::LAYERS[0].input;
         for kind in KINDS {
-            let image = array::<Image>(kind, seed + 100)
-                .map(|map| map.map(|row| row.map(|v| v.clamp(-1.0, 1.0))));
-            let mut act = Activations::new();
-            let logits = forward(&params, &image, &mut act);
+            let mut image = array::<N::Image>(kind, seed + 100);
+            let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image));
+            values.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
+            let mut act: Box<N::Activations> = bytemuck::zeroed_box();
+            let logits = N::forward(&params, &image, &mut act);
 
-            let flat = widen(&*params);
-            let net = Net::new(&flat);
-            let wide = wide(&image, &[1, 28, 28]).into_dimensionality().unwrap();
+            let wide = wide(&*image, &[c, h, w]).into_dimensionality().unwrap();
             assert_within(
                 logits,
-                &net.forward(wide.view()).logits.to_vec(),
+                &net.logits(wide.view()).to_vec(),
                 &tolerance::logits(&net, wide.view()).to_vec(),
-                &format!("{kind:?}, seed {seed}"),
+                &format!("{}, {kind:?}, seed {seed}", N::NAME),
             );
         }
     }
+}
+
+#[test]
+fn forward_computes_the_oracle_for_every_network() {
+    for_each_network!(forward_case);
+    forward_case::<lenet_core::network::Net>();
 }

@@ -7,14 +7,15 @@
 //! linearly independent at each position, no change of a byte leaves the checksum as it was.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::network::{FINGERPRINT, Params};
-use lenet_core::weights::{MAX_LEN, PARAMS_OFFSET, WeightsError, encode, view};
+use lenet_core::network::{FINGERPRINT, NAME, NUM_PARAMS, Net, Params, TENSORS};
+use lenet_core::weights::{PARAMS_OFFSET, WeightsError, encode, max_len, view};
 use lenet_tests::generate::{Kind, METADATA, array};
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 use trainer::dataset::generator;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+const MAX_LEN: usize = max_len::<Net>();
 const PARAMS_END: usize = PARAMS_OFFSET + size_of::<Params>();
 
 #[derive(Clone)]
@@ -25,7 +26,9 @@ struct Aligned([u8; MAX_LEN]);
 fn file() -> (Box<Aligned>, usize) {
     let mut buffer = Box::new(Aligned([0; MAX_LEN]));
     let params = array::<Params>(Kind::Random, 0);
-    let len = encode(&params, &METADATA, &mut buffer.0).unwrap().len();
+    let len = encode::<Net>(&params, &METADATA, &mut buffer.0)
+        .unwrap()
+        .len();
     (buffer, len)
 }
 
@@ -37,31 +40,28 @@ fn refusal(seal: bool, change: impl FnOnce(&mut [u8])) -> String {
         let crc = CRC.checksum(&buffer.0[..len - 4]).to_le_bytes();
         buffer.0[len - 4..len].copy_from_slice(&crc);
     }
-    view(&buffer.0[..len]).unwrap_err().to_string()
+    view::<Net>(&buffer.0[..len]).unwrap_err().to_string()
 }
 
 #[test]
 fn the_first_bytes_are_literal() {
     let (buffer, _) = file();
-    assert_eq!(
-        buffer.0[..PARAMS_OFFSET],
-        [
-            b'L', b'N', b'E', b'T', 1, 0x30, 0xa5, 0xff, 0x6a, 0x0d, 0x65, 0xf4, 0x08, 0xa8, 0xec,
-            0x0a
-        ]
-    );
-    let first: f32 = array::<Params>(Kind::Random, 0).conv1.weight[0][0][0][0];
+    assert_eq!(buffer.0[..8], *b"LNET\x02\0\0\0");
+    assert_eq!(buffer.0[8..16], FINGERPRINT.to_le_bytes());
+    assert_eq!(buffer.0[16..20], (4 * NUM_PARAMS as u32).to_le_bytes());
+    let (name, rest) = buffer.0[20..PARAMS_OFFSET].split_at(NAME.len());
+    assert_eq!(name, NAME.as_bytes());
+    assert!(rest.iter().all(|&byte| byte == 0));
+    let first = array::<Params>(Kind::Random, 0).as_flat()[0];
     assert_eq!(buffer.0[PARAMS_OFFSET..][..4], first.to_le_bytes());
-    assert_eq!(
-        buffer.0[PARAMS_END..][..29],
-        *b"\x01a\x01b\x01c\x01d\x01e\x01f\x01g\x01h\x01i\x0aankle boot"
-    );
+    let text = String::from_utf8_lossy(&buffer.0[PARAMS_END..]);
+    assert!(text.contains("\x02\x01a\nankle boot\x07letters"), "{text}");
 }
 
 #[test]
 fn each_fault_has_its_sentence() {
     let (buffer, len) = file();
-    let refused = |bytes: &[u8]| view(bytes).unwrap_err().to_string();
+    let refused = |bytes: &[u8]| view::<Net>(bytes).unwrap_err().to_string();
 
     assert_eq!(refused(b""), "truncated: ends after 0 bytes");
     assert_eq!(
@@ -73,29 +73,50 @@ fn each_fault_has_its_sentence() {
         "not a LeNet weights file (starts with 7b 22 61 22)"
     );
     assert_eq!(
-        refusal(true, |file| file[4] = 2),
-        "file format 2, this program reads 1"
+        refusal(true, |file| file[4] = 1),
+        "file format 1, this program reads 2"
     );
     assert_eq!(
-        refusal(true, |file| file[12] ^= 0xff),
+        refusal(true, |file| file[5] = 9),
+        "its parameters are numbers of kind 9, this program reads kind 0"
+    );
+    assert_eq!(
+        refusal(true, |file| file[8] ^= 0xff),
         format!(
-            "trained for another architecture ({:016x}, this program is {FINGERPRINT:016x})",
-            FINGERPRINT ^ 0xff << 56
+            "its layers are not those of this program's network `{NAME}`, although the name is the same: \
+             the file is damaged, or the description has changed since"
         )
     );
-    // 177,704 is a8 ec 0a as a varint; its lowest bits are in the first byte.
+    let other = refusal(true, |file| {
+        file[8] ^= 0xff;
+        file[20..52].fill(0);
+        file[20..25].copy_from_slice(b"other");
+    });
     assert_eq!(
-        refusal(true, |file| file[13] += 1),
-        "177705 bytes of parameters, expected 177704"
+        other,
+        format!(
+            "a file of the network `other`, this program is built for `{NAME}`; build it with LENET_NETWORK=other"
+        )
     );
     assert_eq!(
-        refusal(true, |file| file[PARAMS_END + 1] = 0xff),
+        refusal(true, |file| file[16] ^= 1),
+        format!(
+            "{} bytes of parameters, expected {}",
+            4 * NUM_PARAMS + 1,
+            4 * NUM_PARAMS
+        )
+    );
+    // The first byte of the description in words is no longer UTF-8.
+    assert_eq!(
+        refusal(true, |file| file[PARAMS_END + 2] = 0xff),
         "class names or provenance cannot be decoded"
     );
+    let bias = &TENSORS[1];
     assert_eq!(
-        refusal(true, |file| file[PARAMS_OFFSET + 4 * 153..][..4]
+        refusal(true, |file| file[PARAMS_OFFSET + 4 * (bias.offset + 1)..]
+            [..4]
             .copy_from_slice(&f32::NAN.to_le_bytes())),
-        "conv1_bias[3] is NaN or infinite"
+        format!("{}[1] is NaN or infinite", bias.name)
     );
     assert_eq!(
         refused(&buffer.0[..len + 2]),
@@ -121,7 +142,7 @@ fn every_truncation_is_refused() {
     let (buffer, len) = file();
     (0..len).into_par_iter().for_each(|end| {
         assert_eq!(
-            view(&buffer.0[..end]),
+            view::<Net>(&buffer.0[..end]),
             Err(WeightsError::Truncated { found: end })
         );
     });
@@ -146,7 +167,10 @@ fn every_change_of_a_byte_around_the_parameters_is_refused() {
     for_positions(around.into_par_iter(), |position, file| {
         for change in 1..=255 {
             file[position] ^= change;
-            assert!(view(file).is_err(), "byte {position} ^ {change:#04x}");
+            assert!(
+                view::<Net>(file).is_err(),
+                "byte {position} ^ {change:#04x}"
+            );
             file[position] ^= change;
         }
     });
@@ -160,7 +184,7 @@ fn a_change_of_each_parameter_is_refused() {
         let (position, change) = (position + (random >> 30) as usize, (random % 255 + 1) as u8);
         file[position] ^= change;
         assert!(
-            matches!(view(file), Err(WeightsError::Checksum { .. })),
+            matches!(view::<Net>(file), Err(WeightsError::Checksum { .. })),
             "byte {position} ^ {change:#04x}"
         );
         file[position] ^= change;
@@ -231,7 +255,7 @@ fn no_change_of_a_byte_leaves_the_checksum_as_it_was() {
         if position % 499 == 0 && (PARAMS_OFFSET..PARAMS_END).contains(&position) {
             let change = (generator(2, position as u64).next_u32() % 255 + 1) as u8;
             buffer.0[position] ^= change;
-            match view(&buffer.0[..len]) {
+            match view::<Net>(&buffer.0[..len]) {
                 Err(WeightsError::Checksum { stored, computed }) => {
                     assert_eq!(stored ^ computed, syndromes.of(change), "byte {position}");
                 }

@@ -162,7 +162,7 @@ fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
     let hits = logits
         .iter()
         .zip(split.labels())
-        .filter(|(logits, label)| argmax(logits) == usize::from(**label));
+        .filter(|(logits, label)| argmax(*logits) == usize::from(**label));
     hits.count() as f64 / split.len() as f64
 }
 

@@ -43,7 +43,7 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
     let blocks = count.div_ceil(defined("GROUP"));
     let conv_params = TENSORS[4].offset;
     let mut memory = Memory::default();
-    let images = memory.buffer(split.images().as_flattened().as_flattened());
+    let images = memory.buffer(bytemuck::cast_slice::<_, u8>(split.images()));
     let labels = memory.buffer(split.labels());
     let order = memory.buffer(bytemuck::cast_slice(&words));
     let [params, moment1, moment2] = [&state.params, &state.moment1, &state.moment2]
@@ -186,7 +186,7 @@ fn ptx_computes_what_the_reference_does() {
 
     let test = dataset().test.truncated(5);
     let mut memory = Memory::default();
-    let images = memory.buffer(test.images().as_flattened().as_flattened());
+    let images = memory.buffer(bytemuck::cast_slice::<_, u8>(test.images()));
     let params = memory.buffer(bytemuck::cast_slice(state.params.as_flat()));
     let out = memory.buffer(&[0xff; 4 * 5 * CLASSES]);
     Kernel::new(PTX, "logits", &[images, 5, params, out]).launch(3, THREADS, &mut memory);

@@ -3,7 +3,7 @@
 use super::{compile, repository, scratch};
 use lenet_core::image::grey;
 use lenet_core::network::{
-    Activations, CLASSES, Logits, NUM_PARAMS, Params, Pixels, TENSORS, forward,
+    Activations, CLASSES, LAYERS, Logits, NUM_PARAMS, Params, Pixels, TENSORS, forward,
 };
 use lenet_tests::oracle::{Net, widen};
 use lenet_tests::tolerance;
@@ -107,7 +107,7 @@ impl Case {
         for params in [params, moment1, moment2, mean] {
             input.extend_from_slice(bytemuck::cast_slice(params.as_flat()));
         }
-        input.extend_from_slice(self.split.images().as_flattened().as_flattened());
+        input.extend_from_slice(bytemuck::cast_slice::<_, u8>(self.split.images()));
         input.extend_from_slice(self.split.labels());
         input
     }
@@ -200,13 +200,13 @@ fn kernels_compute_what_the_reference_does() {
 
         let params = &case.state.params;
         let flat = widen(&**params);
-        let net = Net::new(&flat);
+        let net = Net::new(&LAYERS, &flat);
         let wide = |pixels: &Pixels| {
             let image = grey(pixels);
             Array3::from_shape_vec((1, 28, 28), widen(&image)).unwrap()
         };
         for (pixels, logits) in case.split.images().iter().zip(&outcome.logits) {
-            let expected = net.forward(wide(pixels).view()).logits;
+            let expected = net.logits(wide(pixels).view());
             let bound = tolerance::logits(&net, wide(pixels).view());
             for class in 0..CLASSES {
                 let error = (f64::from(logits[class]) - expected[class]).abs();
@@ -286,7 +286,7 @@ fn kernels_compute_what_the_reference_does() {
                 let at = |step: f64| {
                     let mut moved = flat.clone();
                     moved[i] += step;
-                    loss(&Net::new(&moved))
+                    loss(&Net::new(&LAYERS, &moved))
                 };
                 let difference = (at(1e-6) - at(-1e-6)) / 2e-6;
                 let error = (f64::from(gradient.as_flat()[i]) - difference).abs();

@@ -46,7 +46,7 @@ pub(super) fn unpool<const N: usize, S: Lanewise<N>>(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use lenet_core::network::K;
+    use crate::lenet::K;
 
     /// Asserts of one of a convolution's windows, after the pool and the sigmoid, that it is the largest of its four values by
     /// the definition, in f64, and that the largest, or one as good, won.

@@ -97,6 +97,7 @@ fn border_mean(images: &[Pixels]) -> f64 {
 mod tests {
     use super::*;
     use crate::dataset::{ReadOptions, Split};
+    use lenet_core::network::CHANNELS;
 
     fn data(train: &[(u8, u8)], test: &[(u8, u8)]) -> Dataset {
         let split = |images: &[(u8, u8)]| {
@@ -157,10 +158,14 @@ mod tests {
 
     #[test]
     fn the_border_is_the_outermost_ring() {
-        let mut image = [[0; SIDE]; SIDE];
-        image[1..27].iter_mut().for_each(|row| row[1..27].fill(255));
+        let mut image = [[[0; WIDTH]; HEIGHT]; CHANNELS];
+        for map in &mut image {
+            let inner = &mut map[1..HEIGHT - 1];
+            inner.iter_mut().for_each(|row| row[1..WIDTH - 1].fill(255));
+        }
         assert_eq!(border_mean(&[image]), 0.0);
-        image[27][27] = 108;
-        assert_eq!(border_mean(&[image]), 1.0);
+        image[0][HEIGHT - 1][WIDTH - 1] = 108;
+        let border = CHANNELS * 2 * (HEIGHT + WIDTH - 2);
+        assert_eq!(border_mean(&[image]), 108.0 / border as f64);
     }
 }

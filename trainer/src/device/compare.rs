@@ -76,12 +76,12 @@ mod tests {
     #[test]
     fn the_first_difference_is_in_the_first_layer_that_has_one() {
         let host = Activations::new();
-        let mut board: Vec<Vec<f32>> = host.layers().map(|(_, values)| values.to_vec()).into();
+        let mut board: Vec<Vec<f32>> = host.layers().map(<[f32]>::to_vec).into();
         assert_eq!(first_difference(&host, &board), None);
         board[4][0] = 1.0;
         board[1][17] = -0.0;
         let difference = Difference {
-            layer: "pool2",
+            layer: LAYERS[1].name,
             element: 17,
             host: 0.0,
             board: -0.0,

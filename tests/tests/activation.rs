@@ -1,0 +1,195 @@
+//! Sigmoid, tanh and ReLU over all 2³² floats: range, monotone, NaN, error against f64; and what follows for the pool.
+//!
+//! The references are `1 / (1 + exp(-x))` and `tanh(x)` in f64 with the standard library's functions, whose own error is some
+//! 2⁻⁵².
+
+use lenet_core::ops::{Activation, max_pool2d, sigmoid};
+use rayon::prelude::*;
+use std::array::from_fn;
+
+/// Bounds stated in the documentation of a function.
+struct Bounds {
+    activation: Activation,
+    exact: fn(f64) -> f64,
+    /// All values are in here.
+    range: [f32; 2],
+    /// Absolute error.
+    error: f64,
+    /// Error in units in the last place of the exact value, where that is a normal number.
+    ulp: f64,
+}
+
+const BOUNDS: [Bounds; 3] = [
+    Bounds {
+        activation: Activation::Sigmoid,
+        exact: |x| 1.0 / (1.0 + (-x).exp()),
+        range: [0.0, 1.0],
+        // The largest, 8.931e-8, is at 7.859211.
+        error: 9e-8,
+        // The largest, 2.481, is at -16.635704.
+        ulp: 2.5,
+    },
+    Bounds {
+        activation: Activation::Tanh,
+        exact: f64::tanh,
+        range: [-1.0, 1.0],
+        error: 1.5e-7,
+        ulp: 2.5,
+    },
+    Bounds {
+        activation: Activation::Relu,
+        exact: |x| x.max(0.0),
+        range: [0.0, f32::INFINITY],
+        error: 0.0,
+        ulp: 0.0,
+    },
+];
+
+/// Bits of -inf and of inf: from one to the other in order of value are all floats but NaN.
+const NEG_INFINITY: u32 = f32::NEG_INFINITY.to_bits();
+const INFINITY: u32 = f32::INFINITY.to_bits();
+/// How many floats there are of either sign, zero and infinity included.
+const PER_SIGN: u32 = INFINITY + 1;
+
+/// The `index`th float in order of value, from -inf; -0 comes before 0.
+fn ascending(index: u32) -> f32 {
+    f32::from_bits(match index.checked_sub(PER_SIGN) {
+        None => NEG_INFINITY - index,
+        Some(positive) => positive,
+    })
+}
+
+/// Spacing of the normal f32 numbers around `value`.
+fn ulp(value: f64) -> f64 {
+    f64::from_bits(value.to_bits() & f64::INFINITY.to_bits()) * f64::from(f32::EPSILON)
+}
+
+fn check(bounds: &Bounds) {
+    let &Bounds {
+        activation,
+        exact,
+        range: [low, high],
+        ..
+    } = bounds;
+    const CHUNK: u32 = 1 << 20;
+    let errors = (0..(2 * PER_SIGN).div_ceil(CHUNK))
+        .into_par_iter()
+        .map(|n| {
+            // Chunks overlap by one, so that each neighbouring pair falls into one of them.
+            let indices = n * CHUNK..=(n * CHUNK + CHUNK).min(2 * PER_SIGN - 1);
+            let (mut below, mut error, mut error_ulp) = (low, (0.0, 0.0), (0.0, 0.0));
+            for x in indices.map(ascending) {
+                let y = activation.of(x);
+                assert!(
+                    below <= y && y <= high,
+                    "{activation:?} of {x:e} is {y:e} after {below:e}"
+                );
+                below = y;
+
+                let exact = exact(f64::from(x));
+                if exact.is_infinite() {
+                    assert!(y.is_infinite());
+                    continue;
+                }
+                let difference = (f64::from(y) - exact).abs();
+                if difference > error.0 {
+                    error = (difference, x);
+                }
+                if exact.abs() < f64::from(f32::MIN_POSITIVE) {
+                    assert!(
+                        y.abs() <= f32::MIN_POSITIVE,
+                        "{activation:?} of {x:e} is {y:e}, exactly {exact:e}"
+                    );
+                } else if difference > error_ulp.0 * ulp(exact) {
+                    error_ulp = (difference / ulp(exact), x);
+                }
+            }
+            (error, error_ulp)
+        });
+    let largest = |a: (f64, f32), b: (f64, f32)| if b.0 > a.0 { b } else { a };
+    let (error, error_ulp) = errors.reduce(Default::default, |a, b| {
+        (largest(a.0, b.0), largest(a.1, b.1))
+    });
+    println!("{activation:?}: largest error {error:?}, in ulp {error_ulp:?}");
+    assert!(error.0 <= bounds.error, "{activation:?}: {error:?}");
+    assert!(error_ulp.0 <= bounds.ulp, "{activation:?}: {error_ulp:?}");
+}
+
+#[test]
+#[ignore = "takes minutes: every float there is; ci.sh runs it"]
+fn monotone_in_range_and_close_to_f64_on_every_float() {
+    BOUNDS.iter().for_each(check);
+}
+
+#[test]
+#[ignore = "takes a minute: every float there is; ci.sh runs it"]
+fn the_sigmoid_has_the_bits_of_libm_on_every_float() {
+    (0..=u32::MAX).into_par_iter().for_each(|bits| {
+        let x = f32::from_bits(bits);
+        let libm = 1.0 / (1.0 + libm::expf(-x));
+        assert!(
+            x.is_nan() || sigmoid(x).to_bits() == libm.to_bits(),
+            "{x:e}: {:e} {libm:e}",
+            sigmoid(x)
+        );
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: every float there is; ci.sh runs it"]
+fn nan_stays_nan() {
+    (INFINITY + 1..=u32::MAX >> 1)
+        .into_par_iter()
+        .for_each(|bits| {
+            let nan = f32::from_bits(bits);
+            for Bounds { activation, .. } in &BOUNDS {
+                assert!(
+                    activation.of(nan).is_nan() && activation.of(-nan).is_nan(),
+                    "{bits:#x}"
+                );
+            }
+        });
+}
+
+#[test]
+fn tanh_is_odd() {
+    for bits in (0..INFINITY).step_by(4099) {
+        let x = f32::from_bits(bits);
+        let [plus, minus] = [x, -x].map(|x| Activation::Tanh.of(x));
+        assert_eq!(plus.to_bits(), (-minus).to_bits(), "{x:e}");
+    }
+}
+
+#[test]
+fn pool_before_activation_is_activation_before_pool() {
+    // Windows of values that are often equal, of zeros of both signs, and of any magnitude.
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let value = (state >> 8) as f32 / 8_388_608.0 - 1.0;
+        match state >> 30 {
+            0 => (2.0 * value).round() / 2.0,
+            1 => 1e-7 * value,
+            2 => 30.0 * value,
+            _ => 1.0 + 1e-7 * (8.0 * value).round(),
+        }
+    };
+    for round in 0..10_000 {
+        let input: [[[f32; 8]; 6]; 2] = from_fn(|_| from_fn(|_| from_fn(|_| next())));
+        for Bounds { activation, .. } in &BOUNDS {
+            let mut pool_first = [[[0.0; 4]; 3]; 2];
+            max_pool2d(&input, &mut pool_first);
+            activation.apply(pool_first.as_flattened_mut().as_flattened_mut());
+
+            let mut activated = input;
+            activation.apply(activated.as_flattened_mut().as_flattened_mut());
+            let mut pool_last = [[[0.0; 4]; 3]; 2];
+            max_pool2d(&activated, &mut pool_last);
+
+            assert_eq!(
+                pool_first, pool_last,
+                "{activation:?}, round {round}: {input:?}"
+            );
+        }
+    }
+}
