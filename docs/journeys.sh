@@ -28,7 +28,7 @@ trainer() { cargo run --release -p trainer -- "$@"; }
 cargo build --release -p trainer >&2
 firmware/build-all.sh mps2-an386 >&2
 
-say '# Five journeys'
+say '# Four journeys'
 say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of an
 AMD EPYC with AVX2. `trainer` stands for `cargo run --release -p trainer --`.'
 
@@ -92,11 +92,3 @@ see 'trainer device info --qemu'
 see 'trainer device evaluate --qemu --images 1000 --json > runs/device.json; echo "exit code $?"'
 see 'trainer device compare --qemu --images 3'
 see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5'
-say '## A contributor who adds a layer'
-say '[Adding a layer](adding-a-layer.md) is the diary of one. The first step, a wider layer in a copy of the repository, and what says so:'
-git worktree add -q --detach "$places/wider"
-trap 'git worktree remove --force "$places/wider"; rm -rf "$places" "$mine"' EXIT
-cd "$places/wider"
-clone=$PWD
-see 'sed -i "s/^pub const FC2: usize = 84;/pub const FC2: usize = 96;/" lenet-core/src/arch.rs && git diff --stat'
-see 101 'cargo test -p lenet-core --all-features 2>&1 | grep -E "^(error|test result|failures|    [a-z_:]+$)" | sort | uniq'

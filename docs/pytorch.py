@@ -60,7 +60,7 @@ with tempfile.TemporaryDirectory() as folder:
     correct = int((logits.argmax(1).numpy() == labels).sum())
     print(f"PyTorch {torch.__version__}: test acc {correct / len(labels):.4f} ({correct} of {len(labels)})")
 
-    outputs = {"pool1": pool1, "pool2": pool2, "fc1": fc1, "fc2": fc2, "logits": logits}
+    outputs = {"conv1": pool1, "conv2": pool2, "fc1": fc1, "fc2": fc2, "logits": logits}
     save_file({name: tensor.contiguous() for name, tensor in outputs.items()}, folder / "outputs.safetensors")
     trainer("evaluate", weights)
     code = trainer("compare", weights, folder / "outputs.safetensors", "--per-layer", "--tolerance", "2e-5")

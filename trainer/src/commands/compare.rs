@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// Weights file, or a safetensors or ONNX file that `import` reads
     a: PathBuf,
-    /// Another; or a safetensors file of a reference's outputs for the test images: `logits` (N, 10), f32 or f64, and, if
-    /// it has them, `pool1` (N, 6, 12, 12), `pool2` (N, 16, 4, 4), `fc1` (N, 120), `fc2` (N, 84)
+    /// Another weights file; or a safetensors file of a reference's outputs for the test images: `logits` (N, classes), f32 or
+    /// f64, and, if it has them, the outputs of other layers under their names, such as `conv1` (N, 6, 12, 12)
     b: PathBuf,
     /// Compare the outputs of every layer, not only the logits
     #[arg(long)]
