@@ -12,7 +12,7 @@ pub(super) type Panel = [Lanes; LANES];
 
 /// Turns features into panels, sixteen at a time.
 pub(super) struct Panels<'a> {
-    /// `(IN, LANES)`, at least; what does not fill a panel is followed by anything finite.
+    /// `(IN, LANES)`; the rest of the last panel is filled with zeros.
     pub input: &'a [Lanes],
     /// `(IN / 16, image, feature)`, rounded up; overwritten.
     pub out: &'a mut [Panel],
@@ -23,7 +23,16 @@ impl Kernel for Panels<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (input, out) in self.input.as_chunks::<LANES>().0.iter().zip(self.out) {
+        let (whole, rest) = self.input.as_chunks::<LANES>();
+        let (out, last) = self.out.split_at_mut(whole.len());
+        for (input, out) in whole.iter().zip(out) {
+            s.transpose(input.each_ref(), out.each_mut());
+        }
+        if let [out] = last {
+            let mut input = [[0.0; LANES]; LANES];
+            for (input, from) in input.iter_mut().zip(rest) {
+                s.store(s.load(from), input);
+            }
             s.transpose(input.each_ref(), out.each_mut());
         }
     }
@@ -40,16 +49,51 @@ pub(super) struct Linear<'a, const G: usize, const IN: usize, const OUT: usize> 
     pub groups: [(&'a [Lanes; IN], &'a mut [Lanes; OUT]); G],
 }
 
+/// The number of outputs, up to `most`, that are computed together: one that divides all of them, else the one that computes
+/// the fewest twice, as the last tile then overlaps the one before; the largest of equally good. A sum does not depend on it.
+const fn tile(outputs: usize, most: usize) -> usize {
+    if outputs <= most {
+        return outputs;
+    }
+    // Fewer would leave the multiply-adds to wait for each other.
+    let (mut best, mut size) = (most, most);
+    while 2 * size >= most {
+        if outputs.div_ceil(size) * size < outputs.div_ceil(best) * best {
+            best = size;
+        }
+        size -= 1;
+    }
+    best
+}
+
+/// Runs `$call` with the constant `$size` of the value of a constant expression in 1..=12.
+macro_rules! with_tile {
+    ($size:ident = $value:expr => $call:expr) => {
+        with_tile!(@ $size $value, $call, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $size:ident $value:expr, $call:expr, $($n:literal)*) => {
+        // All arms but one are left out when this is compiled for a layer.
+        match const { $value } {
+            $($n => {
+                const $size: usize = $n;
+                $call
+            })*
+            _ => unreachable!("a tile has 1 to 12 outputs"),
+        }
+    };
+}
+
 impl<const G: usize, const IN: usize, const OUT: usize> Linear<'_, G, IN, OUT> {
     #[inline(always)]
     fn tiled<S: Simd, const T: usize>(mut self, s: S) {
-        let weights = self.weight.as_chunks::<T>().0.iter();
-        for (tile, (weight, bias)) in weights.zip(self.bias.as_chunks::<T>().0).enumerate() {
+        for first in (0..OUT).step_by(T).map(|first| first.min(OUT - T)) {
+            let weight = self.weight[first..].first_chunk().expect("a tile");
+            let bias = self.bias[first..].first_chunk().expect("a tile");
             if S::WIDE {
-                outputs(s, weight, bias, &mut self.groups, tile);
+                outputs::<_, T, _, _, _>(s, weight, bias, &mut self.groups, first);
             } else {
                 for group in &mut self.groups {
-                    outputs(s, weight, bias, std::array::from_mut(group), tile);
+                    outputs::<_, T, _, _, _>(s, weight, bias, std::array::from_mut(group), first);
                 }
             }
         }
@@ -63,7 +107,7 @@ fn outputs<S: Simd, const T: usize, const G: usize, const IN: usize, const OUT: 
     weight: &[[f32; IN]; T],
     bias: &[f32; T],
     groups: &mut [(&[Lanes; IN], &mut [Lanes; OUT]); G],
-    tile: usize,
+    first: usize,
 ) {
     let mut sums = [[s.splat(0.0); T]; G];
     for sums in &mut sums {
@@ -84,7 +128,7 @@ fn outputs<S: Simd, const T: usize, const G: usize, const IN: usize, const OUT: 
         }
     }
     for g in 0..G {
-        let out = &mut groups[g].1.as_chunks_mut::<T>().0[tile];
+        let out: &mut [_; T] = groups[g].1[first..].first_chunk_mut().expect("a tile");
         for t in 0..T {
             s.store(sums[g][t], &mut out[t]);
         }
@@ -96,19 +140,11 @@ impl<const G: usize, const IN: usize, const OUT: usize> Kernel for Linear<'_, G,
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        const {
-            assert!(
-                OUT.is_multiple_of(12) || OUT.is_multiple_of(10) || OUT.is_multiple_of(8),
-                "outputs of a layer must be a multiple of 12, 10 or 8"
-            );
-        }
-        match (S::WIDE, OUT.is_multiple_of(12), OUT.is_multiple_of(10)) {
-            (true, true, _) => self.tiled::<S, 12>(s),
-            (true, _, true) => self.tiled::<S, 10>(s),
-            (true, ..) => self.tiled::<S, 8>(s),
-            (false, true, _) => self.tiled::<S, 6>(s),
-            (false, _, true) => self.tiled::<S, 5>(s),
-            (false, ..) => self.tiled::<S, 4>(s),
+        const { assert!(IN > 0 && OUT > 0) }
+        if S::WIDE {
+            with_tile!(T = tile(OUT, 12) => self.tiled::<S, T>(s));
+        } else {
+            with_tile!(T = tile(OUT, 6) => self.tiled::<S, T>(s));
         }
     }
 }
@@ -136,8 +172,7 @@ impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        const { assert!(IN >= LANES) }
-        if OUT < LANES {
+        if IN < LANES || OUT < LANES {
             for (i, turned) in self.turned.iter_mut().enumerate() {
                 *turned = std::array::from_fn(|o| self.weight[o][i]);
             }
@@ -195,20 +230,20 @@ pub(super) struct Update<'a, G, F, const IN: usize, const PANELS: usize, const O
     pub bias: Slots<'a, f32>,
 }
 
-/// Rows that are updated together.
+/// Rows that are updated together; the last of a layer may be fewer.
 pub(super) const UPDATE_ROWS: usize = 12;
+
+/// Panels whose gradients are kept at a time.
+const AT_ONCE: usize = 16;
 
 impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, F, IN, PANELS, OUT>
 where
     F: Fn(&G) -> &Kept<PANELS, OUT>,
 {
+    /// In tiles of `T` rows and of `P` panels, of which the gradients of `A` are kept at a time.
     #[inline(always)]
-    fn tiled<S: Simd, const T: usize, const P: usize>(self, s: S) {
-        const {
-            assert!(
-                PANELS.is_multiple_of(P) && PANELS == IN.div_ceil(LANES) && PANELS * LANES <= 256
-            )
-        }
+    fn tiled<S: Simd, const T: usize, const P: usize, const A: usize>(self, s: S) {
+        const { assert!(PANELS == IN.div_ceil(LANES)) }
         let Self {
             groups,
             kept,
@@ -218,45 +253,52 @@ where
             bias,
         } = self;
         let rows = bias.params.len();
-        assert!(rows <= UPDATE_ROWS && rows.is_multiple_of(T));
-        let mut grads = [[[0.0; LANES]; PANELS]; UPDATE_ROWS];
-        // `grads` is indexed by row first.
-        #[allow(clippy::needless_range_loop)]
-        for panel in (0..PANELS).step_by(P) {
-            for tile in (0..rows).step_by(T) {
-                let mut sums = [[s.splat(0.0); T]; P];
-                for group in groups {
-                    let kept = kept(group);
-                    let grad_out: &[Lanes; T] =
-                        kept.grad_out[first + tile..].first_chunk().expect("T rows");
-                    let panels: &[Panel; P] = kept.panels[panel..].first_chunk().expect("P panels");
-                    for n in 0..LANES {
-                        let mut inputs = [s.splat(0.0); P];
-                        for p in 0..P {
-                            inputs[p] = s.load(&panels[p][n]);
-                        }
-                        for t in 0..T {
-                            let grad = s.splat(grad_out[t][n]);
+        assert!((T..=UPDATE_ROWS).contains(&rows));
+        let mut grads = [[[0.0; LANES]; A]; UPDATE_ROWS];
+        for start in (0..PANELS).step_by(A) {
+            let end = PANELS.min(start + A);
+            // A tile needs `P` panels, so that it may begin in those before.
+            let base = start.min(end - P);
+            for panel in (start..end).step_by(P).map(|panel| panel.min(end - P)) {
+                for tile in (0..rows).step_by(T).map(|tile| tile.min(rows - T)) {
+                    let mut sums = [[s.splat(0.0); T]; P];
+                    for group in groups {
+                        let kept = kept(group);
+                        let grad_out: &[Lanes; T] =
+                            kept.grad_out[first + tile..].first_chunk().expect("T rows");
+                        let panels: &[Panel; P] =
+                            kept.panels[panel..].first_chunk().expect("P panels");
+                        for n in 0..LANES {
+                            let mut inputs = [s.splat(0.0); P];
                             for p in 0..P {
-                                sums[p][t] = s.mul_add(inputs[p], grad, sums[p][t]);
+                                inputs[p] = s.load(&panels[p][n]);
+                            }
+                            for t in 0..T {
+                                let grad = s.splat(grad_out[t][n]);
+                                for p in 0..P {
+                                    sums[p][t] = s.mul_add(inputs[p], grad, sums[p][t]);
+                                }
                             }
                         }
                     }
-                }
-                for p in 0..P {
-                    for t in 0..T {
-                        s.store(sums[p][t], &mut grads[tile + t][panel + p]);
+                    for p in 0..P {
+                        for t in 0..T {
+                            s.store(sums[p][t], &mut grads[tile + t][panel - base + p]);
+                        }
                     }
                 }
             }
-        }
-        let rows = weight
-            .params
-            .iter_mut()
-            .zip(weight.moment1)
-            .zip(weight.moment2);
-        for (((params, moment1), moment2), grads) in rows.zip(&grads) {
-            adam::update(adam, params, &grads.as_flattened()[..IN], moment1, moment2);
+            let inputs = start * LANES..IN.min(end * LANES);
+            let skipped = (start - base) * LANES;
+            for row in 0..rows {
+                adam::update(
+                    adam,
+                    &mut weight.params[row][inputs.clone()],
+                    &grads[row].as_flattened()[skipped..][..inputs.len()],
+                    &mut weight.moment1[row][inputs.clone()],
+                    &mut weight.moment2[row][inputs.clone()],
+                );
+            }
         }
         let mut grads = [0.0; UPDATE_ROWS];
         let rows = bias.params.len();
@@ -279,6 +321,31 @@ where
     }
 }
 
+impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, F, IN, PANELS, OUT>
+where
+    F: Fn(&G) -> &Kept<PANELS, OUT>,
+{
+    /// In tiles of `T` rows.
+    #[inline(always)]
+    fn rows<S: Simd, const T: usize>(self, s: S) {
+        if const { S::WIDE && PANELS > 1 } {
+            self.panels::<S, T, 2>(s);
+        } else {
+            self.panels::<S, T, 1>(s);
+        }
+    }
+
+    /// In tiles of `T` rows and of `P` panels.
+    #[inline(always)]
+    fn panels<S: Simd, const T: usize, const P: usize>(self, s: S) {
+        if const { PANELS <= AT_ONCE } {
+            self.tiled::<S, T, P, PANELS>(s);
+        } else {
+            self.tiled::<S, T, P, AT_ONCE>(s);
+        }
+    }
+}
+
 impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Kernel
     for Update<'_, G, F, IN, PANELS, OUT>
 where
@@ -288,12 +355,206 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        const { assert!(IN > 0 && OUT > 0) }
         let rows = self.bias.params.len();
-        match (S::WIDE, rows.is_multiple_of(6)) {
-            (true, true) => self.tiled::<S, 12, 2>(s),
-            (true, false) => self.tiled::<S, 10, 2>(s),
-            (false, true) => self.tiled::<S, 6, 1>(s),
-            (false, false) => self.tiled::<S, 5, 1>(s),
+        if const { OUT >= UPDATE_ROWS } && rows == UPDATE_ROWS {
+            if S::WIDE {
+                self.rows::<S, UPDATE_ROWS>(s);
+            } else {
+                self.rows::<S, { UPDATE_ROWS / 2 }>(s);
+            }
+            return;
         }
+        assert!(rows == OUT % UPDATE_ROWS, "the last rows of the layer");
+        if const { !OUT.is_multiple_of(UPDATE_ROWS) } {
+            if S::WIDE {
+                with_tile!(T = tile(OUT % UPDATE_ROWS, 12) => self.rows::<S, T>(s));
+            } else {
+                with_tile!(T = tile(OUT % UPDATE_ROWS, 6) => self.rows::<S, T>(s));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adam::Adam;
+    use bytemuck::{zeroed_box, zeroed_vec};
+
+    fn noise(values: &mut [f32], seed: u32) {
+        let mut state = seed;
+        values.fill_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        });
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    /// The whole group is the layer's part of it.
+    fn itself<const PANELS: usize, const OUT: usize>(
+        group: &Kept<PANELS, OUT>,
+    ) -> &Kept<PANELS, OUT> {
+        group
+    }
+
+    /// A layer forward, back and updated, against plain sums in f64.
+    fn check<const IN: usize, const OUT: usize, const PANELS: usize>() {
+        const GROUPS: usize = 2;
+        let name = format!("{IN} to {OUT}");
+        let mut weight: Box<[[f32; IN]; OUT]> = zeroed_box();
+        let mut bias = [0.0; OUT];
+        let mut inputs: [Box<[Lanes; IN]>; GROUPS] = std::array::from_fn(|_| zeroed_box());
+        let mut grads_out: [Box<[Lanes; OUT]>; GROUPS] = std::array::from_fn(|_| zeroed_box());
+        noise(weight.as_flattened_mut(), 1);
+        noise(&mut bias, 2);
+        for (seed, input) in (3..).zip(&mut inputs) {
+            noise(input.as_flattened_mut(), seed);
+        }
+        for (seed, grad) in (5..).zip(&mut grads_out) {
+            noise(grad.as_flattened_mut(), seed);
+        }
+        // Enough for the sums of either direction.
+        let tolerance = 1e-6 * ((IN + OUT) as f64).sqrt().max(4.0);
+
+        let mut before: Option<Vec<Vec<u32>>> = None;
+        for isa in Isa::every() {
+            let mut outs: [Box<[Lanes; OUT]>; GROUPS] = std::array::from_fn(|_| zeroed_box());
+            let [first, second] = outs.each_mut();
+            isa.run(Linear {
+                weight: &weight,
+                bias: &bias,
+                groups: [(&*inputs[0], &mut **first), (&*inputs[1], &mut **second)],
+            });
+            let mut alone: Box<[Lanes; OUT]> = zeroed_box();
+            isa.run(Linear {
+                weight: &weight,
+                bias: &bias,
+                groups: [(&*inputs[1], &mut *alone)],
+            });
+            assert!(alone == outs[1], "{name} {isa:?}: a group alone");
+            let mut turned: Box<[[f32; OUT]; IN]> = zeroed_box();
+            turn(isa, &weight, &mut turned);
+            let mut grad_input: Box<[Lanes; IN]> = zeroed_box();
+            isa.run(Linear {
+                weight: &turned,
+                bias: &[0.0; IN],
+                groups: [(&*grads_out[0], &mut *grad_input)],
+            });
+            let mut groups: Vec<Kept<PANELS, OUT>> = zeroed_vec(GROUPS);
+            for ((kept, input), grad_out) in groups.iter_mut().zip(&inputs).zip(&grads_out) {
+                kept.panels.as_flattened_mut().fill([f32::NAN; LANES]);
+                isa.run(Panels {
+                    input: &input[..],
+                    out: &mut kept.panels,
+                });
+                kept.grad_out = **grad_out;
+            }
+            // With these the update subtracts the gradient, and keeps a share of it as the first moment.
+            let adam = Adam::default().coefficients(1);
+            let mut params = weight.clone();
+            let mut bias_params = bias;
+            let mut moments: [Box<[[f32; IN]; OUT]>; 2] = std::array::from_fn(|_| zeroed_box());
+            let mut bias_moments = [[0.0; OUT]; 2];
+            for first in (0..OUT).step_by(UPDATE_ROWS) {
+                let rows = first..OUT.min(first + UPDATE_ROWS);
+                let [moment1, moment2] = &mut moments;
+                let [bias_moment1, bias_moment2] = &mut bias_moments;
+                isa.run(Update::<_, _, IN, PANELS, OUT> {
+                    groups: &groups[..],
+                    kept: itself::<PANELS, OUT>,
+                    first,
+                    adam: &adam,
+                    weight: Slots {
+                        params: &mut params[rows.clone()],
+                        moment1: &mut moment1[rows.clone()],
+                        moment2: &mut moment2[rows.clone()],
+                    },
+                    bias: Slots {
+                        params: &mut bias_params[rows.clone()],
+                        moment1: &mut bias_moment1[rows.clone()],
+                        moment2: &mut bias_moment2[rows],
+                    },
+                });
+            }
+            let [outs0, outs1] = &outs;
+            let all = [
+                outs0.as_flattened(),
+                outs1.as_flattened(),
+                grad_input.as_flattened(),
+                params.as_flattened(),
+                moments[0].as_flattened(),
+                moments[1].as_flattened(),
+                &bias_params,
+                bias_moments.as_flattened(),
+            ]
+            .map(bits)
+            .to_vec();
+            if let Some(before) = &before {
+                assert!(*before == all, "{name}: {isa:?} has other bits");
+                continue;
+            }
+            before = Some(all);
+
+            for (input, out) in inputs.iter().zip(&outs) {
+                for o in 0..OUT {
+                    for n in 0..LANES {
+                        let terms =
+                            (0..IN).map(|i| f64::from(input[i][n]) * f64::from(weight[o][i]));
+                        let error =
+                            f64::from(out[o][n]) - (f64::from(bias[o]) + terms.sum::<f64>());
+                        assert!(error.abs() < tolerance, "{name}: output {o}: {error:e}");
+                    }
+                }
+            }
+            for i in 0..IN {
+                for n in 0..LANES {
+                    let terms =
+                        (0..OUT).map(|o| f64::from(grads_out[0][o][n]) * f64::from(weight[o][i]));
+                    let error = f64::from(grad_input[i][n]) - terms.sum::<f64>();
+                    assert!(error.abs() < tolerance, "{name}: by input {i}: {error:e}");
+                }
+                for o in 0..OUT {
+                    let mut grad = 0.0;
+                    for (input, grad_out) in inputs.iter().zip(&grads_out) {
+                        for n in 0..LANES {
+                            grad += f64::from(input[i][n]) * f64::from(grad_out[o][n]);
+                        }
+                    }
+                    let error = f64::from(moments[0][o][i]) - f64::from(adam.keep1) * grad;
+                    assert!(error.abs() < 1e-6, "{name}: by weight {o} {i}: {error:e}");
+                    let moved = f64::from(params[o][i] - weight[o][i]);
+                    assert!(
+                        (moved + 1e-3 * grad.signum()).abs() < 1e-6 || grad.abs() < 1e-4,
+                        "{name}: weight {o} {i} moved by {moved:e}"
+                    );
+                }
+            }
+            for o in 0..OUT {
+                let grads = grads_out.iter().map(|grad| grad[o]);
+                let grad: f64 = grads.flatten().map(f64::from).sum();
+                let error = f64::from(bias_moments[0][o]) - f64::from(adam.keep1) * grad;
+                assert!(error.abs() < 1e-6, "{name}: by bias {o}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn layers_of_every_size_are_their_definition() {
+        check::<1, 1, 1>();
+        check::<1, 12, 1>();
+        check::<3, 2, 1>();
+        check::<15, 5, 1>();
+        check::<16, 16, 1>();
+        check::<17, 26, 2>();
+        check::<33, 13, 3>();
+        check::<84, 10, 6>();
+        check::<100, 64, 7>();
+        check::<257, 7, 17>();
+        check::<400, 43, 25>();
+        check::<530, 1, 34>();
     }
 }

@@ -2,10 +2,9 @@
 
 use super::sigmoid::exp_neg;
 use super::simd::{Kernel, LANES, Lanes, Simd};
-use lenet_core::network::CLASSES;
 
 /// The gradient of the loss by the logits, and what the loss itself is made of.
-pub(super) struct CrossEntropy<'a> {
+pub(super) struct CrossEntropy<'a, const CLASSES: usize> {
     /// `(CLASSES, LANES)`
     pub logits: &'a [Lanes; CLASSES],
     /// The images' classes, as many as there are images, at most sixteen.
@@ -16,7 +15,7 @@ pub(super) struct CrossEntropy<'a> {
     pub grad_logits: &'a mut [Lanes; CLASSES],
 }
 
-impl Kernel for CrossEntropy<'_> {
+impl<const CLASSES: usize> Kernel for CrossEntropy<'_, CLASSES> {
     /// The loss of each image.
     type Output = Lanes;
 
@@ -65,6 +64,49 @@ mod tests {
     use super::super::simd::Isa;
     use super::*;
     use crate::loss::cross_entropy;
+
+    const CLASSES: usize = 10;
+
+    /// Against the definition in f64.
+    fn check<const CLASSES: usize>() {
+        let logits: [Lanes; CLASSES] = std::array::from_fn(|c| {
+            std::array::from_fn(|n| ((c * 16 + n) as f32).sin() * n as f32)
+        });
+        let labels: [u8; LANES] = std::array::from_fn(|n| (n * 5 % CLASSES) as u8);
+        let mut before = None;
+        for isa in Isa::every() {
+            let mut grads = [[f32::NAN; LANES]; CLASSES];
+            let losses = isa.run(CrossEntropy {
+                logits: &logits,
+                labels: &labels,
+                scale: 0.5,
+                grad_logits: &mut grads,
+            });
+            for (n, &label) in labels.iter().enumerate() {
+                let logits = logits.map(|lanes| f64::from(lanes[n]));
+                let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+                let loss = sum.ln() - logits[usize::from(label)];
+                let error = f64::from(losses[n]) - loss;
+                assert!(error.abs() < 4e-6, "{isa:?} {CLASSES}: {error:e}");
+                for (c, (logit, grad)) in logits.iter().zip(&grads).enumerate() {
+                    let one = f64::from(u8::from(c == usize::from(label)));
+                    let error = f64::from(grad[n]) - 0.5 * (logit.exp() / sum - one);
+                    assert!(error.abs() < 4e-7, "{isa:?} {CLASSES}: {c} {error:e}");
+                }
+            }
+            let all = (losses, grads);
+            assert!(*before.get_or_insert(all) == all, "{isa:?} {CLASSES}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_classes() {
+        check::<2>();
+        check::<3>();
+        check::<26>();
+        check::<43>();
+        check::<64>();
+    }
 
     #[test]
     fn agrees_with_the_scalar_loss() {
