@@ -1,19 +1,19 @@
 //! How fast the CPU backend trains and tests on this machine, and against what the machine could do.
 //!
 //! Every figure is taken in one call, after a run that warms up, and is a median; rates count the multiply-adds that the
-//! network needs ([`Phase::multiply_adds`]), each as two operations. Comparisons with other programs are left to
+//! network needs ([`Phase::multiply_adds`](crate::cpu::Phase::multiply_adds)), each as two operations. Comparisons with other programs are left to
 //! scripts that run both in turn.
 
 use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State};
-use crate::cpu::{Cpu, Phase, peak_multiply_adds};
+use crate::cpu::{Cpu, peak_multiply_adds, phases};
 use crate::dataset::{Dataset, Order};
 use crate::error::Error;
 use crate::evaluate::Confusion;
 use crate::forward::forward;
 use crate::init::initial_params;
 use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES};
+use lenet_core::network::{Activations, CLASSES, LAYERS};
 use serde::Serialize;
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -71,7 +71,7 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PhaseReport {
     /// Its name.
-    pub phase: &'static str,
+    pub phase: String,
     /// One thread's time, in microseconds an image.
     pub us: f64,
     /// 10⁹ operations a second of one thread.
@@ -155,14 +155,14 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
         peak_gflops_one_thread: peak_one,
         peak_gflops: peak,
         share_of_peak: gflops / peak,
-        phases: Phase::ALL
+        phases: phases(&LAYERS)
             .into_iter()
-            .zip(times)
+            .zip(&times)
             .map(|(phase, time)| {
                 let us = an_image(time.as_secs_f64());
-                let gflops = 2e-3 * phase.multiply_adds() as f64 / us;
+                let gflops = 2e-3 * phase.multiply_adds as f64 / us;
                 PhaseReport {
-                    phase: phase.describe(),
+                    phase: phase.name,
                     us,
                     gflops,
                     share_of_peak: gflops / peak_one,
@@ -178,7 +178,8 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
 
 /// Multiply-adds of a training step for one image.
 pub fn multiply_adds() -> usize {
-    Phase::ALL.iter().map(|phase| phase.multiply_adds()).sum()
+    let phases = phases(&LAYERS);
+    phases.iter().map(|phase| phase.multiply_adds).sum()
 }
 
 /// The median time of some runs after one that is not timed, in seconds.

@@ -192,7 +192,7 @@ fn phases(report: &Report) -> String {
     };
     for phase in &report.phases {
         let rate = (phase.gflops > 0.0).then_some((phase.gflops, phase.share_of_peak));
-        row(phase.phase, phase.us, rate);
+        row(&phase.phase, phase.us, rate);
     }
     row("waiting for the other threads", waiting, None);
     row(
@@ -207,7 +207,7 @@ fn phases(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!(
-        "{}\n(multiply-adds of the definition, through the winners of the pools; forward, conv1 executes 0.4 and conv2 0.16 of\ntheirs, conv2 backward 0.64)",
+        "{}\n(multiply-adds of the definition, in the gradients those of the winners where a pool takes the maximum; Winograd's\nalgorithm executes fewer)",
         table.trim_fmt()
     )
 }

@@ -4,40 +4,7 @@
 
 use super::sigmoid::{sigmoid, sigmoid_grad};
 use super::simd::{Kernel, Lanes, Lanewise, Simd};
-
-/// An activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// No activation.
-    Identity,
-    /// The logistic function.
-    Sigmoid,
-    /// The hyperbolic tangent.
-    Tanh,
-    /// The rectifier.
-    Relu,
-}
-
-/// How a convolution's outputs are reduced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
-    /// They are not.
-    Whole,
-    /// The largest of each window, then the activation.
-    Max(usize),
-    /// The activation, then the mean of each window.
-    Average(usize),
-}
-
-impl Pool {
-    /// The side of a window.
-    pub const fn window(self) -> usize {
-        match self {
-            Self::Whole => 1,
-            Self::Max(n) | Self::Average(n) => n,
-        }
-    }
-}
+use lenet_core::layer::Activation;
 
 /// Applies an activation function.
 ///
@@ -142,13 +109,15 @@ impl Kernel for Activate<'_> {
     }
 }
 
-/// Turns the gradient by an activation's output into that by its input, in place.
+/// Computes the gradient by an activation's input from that by its output.
 pub(super) struct ActivateGrad<'a> {
     pub activation: Activation,
     /// The activation's output.
     pub out: &'a [Lanes],
     /// As long as `out`.
-    pub grad: &'a mut [Lanes],
+    pub grad: &'a [Lanes],
+    /// As long as `out`; overwritten.
+    pub to: &'a mut [Lanes],
 }
 
 impl Kernel for ActivateGrad<'_> {
@@ -157,17 +126,20 @@ impl Kernel for ActivateGrad<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         #[inline(always)]
-        fn each<S: Simd>(s: S, out: &[Lanes], grad: &mut [Lanes], activation: Activation) {
-            for (out, grad) in out.iter().zip(grad) {
-                let by_input = activate_grad(s, activation, s.load(out), s.load(grad));
-                s.store(by_input, grad);
+        fn each<S: Simd>(
+            s: S,
+            ActivateGrad { out, grad, to, .. }: ActivateGrad<'_>,
+            activation: Activation,
+        ) {
+            for ((out, grad), to) in out.iter().zip(grad).zip(to) {
+                s.store(activate_grad(s, activation, s.load(out), s.load(grad)), to);
             }
         }
         match self.activation {
-            Activation::Identity => {}
-            Activation::Sigmoid => each(s, self.out, self.grad, Activation::Sigmoid),
-            Activation::Tanh => each(s, self.out, self.grad, Activation::Tanh),
-            Activation::Relu => each(s, self.out, self.grad, Activation::Relu),
+            Activation::Identity => each(s, self, Activation::Identity),
+            Activation::Sigmoid => each(s, self, Activation::Sigmoid),
+            Activation::Tanh => each(s, self, Activation::Tanh),
+            Activation::Relu => each(s, self, Activation::Relu),
         }
     }
 }
@@ -194,13 +166,14 @@ mod tests {
     }
 
     fn run_grad(isa: Isa, activation: Activation, out: Lanes, grad: Lanes) -> Lanes {
-        let mut grads = [grad];
+        let mut by_input = [[f32::NAN; LANES]];
         isa.run(ActivateGrad {
             activation,
             out: &[out],
-            grad: &mut grads,
+            grad: &[grad],
+            to: &mut by_input,
         });
-        grads[0]
+        by_input[0]
     }
 
     /// Every 4,099th float, from the least to infinity, of both signs.

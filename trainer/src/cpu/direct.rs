@@ -26,23 +26,14 @@
 //! **Tiles.** The accumulators of some maps at some neighbouring columns stay in registers. Where the maps or columns are no
 //! multiple of a tile, the last tile overlaps the one before, and computes some values twice, to the same bits.
 
-use super::activation::{Activation, Pool, activate, activate_grad};
+use super::activation::{activate, activate_grad};
 use super::simd::{
     HALF, Kernel, LANES, Lanes, Lanewise, Simd, by_parts, part, part_mut, sum_lanes,
 };
 use bytemuck::Zeroable;
-
-/// The options of a layer that its shapes do not show.
-pub(super) struct Layer {
-    pub padding: usize,
-    pub pool: Pool,
-    pub activation: Activation,
-}
-
-/// A layer as a type without values.
-pub(super) trait Layered: Copy {
-    const LAYER: Layer;
-}
+use lenet_core::layer::{Layered, Pool};
+use lenet_core::plan::Layer;
+use std::marker::PhantomData;
 
 /// The tile's size that does the fewest computations for `n` values, of those up to `most`; the largest of equally good.
 const fn tile(n: usize, most: usize) -> usize {
@@ -174,7 +165,7 @@ pub(super) struct Forward<
     const PH: usize,
     const PW: usize,
 > {
-    pub layer: L,
+    pub layer: PhantomData<L>,
     /// With its border.
     pub input: &'a [[[Lanes; WP]; HP]; C],
     pub weight: &'a [[[[f32; K]; K]; C]; M],
@@ -366,27 +357,13 @@ fn row<
 /// The gradients by a layer's parameters over one group of images.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C)]
-pub(super) struct Sums<const C: usize, const M: usize, const K: usize> {
+pub struct Sums<const C: usize, const M: usize, const K: usize> {
     pub weight: [[[[f32; K]; K]; C]; M],
     /// Image by image.
-    bias: [Lanes; M],
+    pub bias: [Lanes; M],
 }
 
 impl<const C: usize, const M: usize, const K: usize> Sums<C, M, K> {
-    /// Adds those over another group.
-    pub(super) fn add(&mut self, other: &Self) {
-        let (to, from) = (
-            self.weight.as_flattened_mut().as_flattened_mut(),
-            other.weight.as_flattened().as_flattened(),
-        );
-        let weights = to.as_flattened_mut().iter_mut().zip(from.as_flattened());
-        let (to, from) = (&mut self.bias, &other.bias);
-        let biases = to.as_flattened_mut().iter_mut().zip(from.as_flattened());
-        for (to, from) in weights.chain(biases) {
-            *to += from;
-        }
-    }
-
     /// The gradient by the bias.
     pub(super) fn bias(&self) -> [f32; M] {
         self.bias.map(sum_lanes)
@@ -406,7 +383,7 @@ pub(super) struct Backward<
     const PH: usize,
     const PW: usize,
 > {
-    pub layer: L,
+    pub layer: PhantomData<L>,
     /// With its border.
     pub input: &'a [[[Lanes; WP]; HP]; C],
     /// From [`Forward`], as `winner` and `sums` are.
@@ -629,7 +606,7 @@ pub(super) struct GradInput<
     const M: usize,
     const K: usize,
 > {
-    pub layer: L,
+    pub layer: PhantomData<L>,
     pub weight: &'a [[[[f32; K]; K]; C]; M],
     /// From [`Backward`].
     pub grad_sums: &'a [Lanes],
@@ -730,6 +707,8 @@ mod tests {
     use super::super::simd::Isa;
     use super::*;
     use bytemuck::zeroed_box;
+    use lenet_core::layer::Activation;
+    use lenet_core::layer::conv2d::Spec;
 
     /// Noise in -1..1.
     struct Noise(u32);
@@ -848,7 +827,7 @@ mod tests {
     fn check<
         L: Layered, const C: usize, const H: usize, const W: usize, const HP: usize, const WP: usize, const M: usize,
         const K: usize, const PH: usize, const PW: usize,
-    >(layer: L, name: &str) {
+    >(layer: PhantomData<L>, name: &str) {
         let Layer { padding, pool, .. } = L::LAYER;
         assert_eq!((HP, WP), (H + 2 * padding, W + 2 * padding), "{name}");
         let mut noise = Noise(1);
@@ -946,11 +925,14 @@ mod tests {
                 #[derive(Clone, Copy)]
                 struct This;
                 impl Layered for This {
-                    const LAYER: Layer = Layer { padding: $p, pool: $pool, activation: Activation::$activation };
+                    const LAYER: Layer = Spec {
+                        maps: $m, kernel: $k, padding: $p, pool: $pool, activation: Activation::$activation,
+                    }
+                    .layer(stringify!($name), [$c, $h, $w]);
                 }
                 const N: usize = This::LAYER.pool.window();
                 check::<This, $c, $h, $w, { $h + 2 * $p }, { $w + 2 * $p }, $m, $k,
-                    { ($h + 2 * $p + 1 - $k) / N }, { ($w + 2 * $p + 1 - $k) / N }>(This, stringify!($name));
+                    { ($h + 2 * $p + 1 - $k) / N }, { ($w + 2 * $p + 1 - $k) / N }>(PhantomData::<This>, stringify!($name));
             }
         )* };
     }
@@ -982,17 +964,20 @@ mod tests {
         #[derive(Clone, Copy)]
         struct This;
         impl Layered for This {
-            const LAYER: Layer = Layer {
+            const LAYER: Layer = Spec {
+                maps: 2,
+                kernel: 3,
                 padding: 0,
                 pool: Pool::Max(3),
                 activation: Activation::Relu,
-            };
+            }
+            .layer("flat", [1, 8, 11]);
         }
         for isa in Isa::every() {
             let mut out = [[[[0.0; LANES]; 3]; 2]; 2];
             let mut winner = [[9; LANES]; 12];
             isa.run(Forward::<_, true, 1, 8, 11, 2, 3, 2, 3> {
-                layer: This,
+                layer: PhantomData::<This>,
                 input: &[[[[0.3; LANES]; 11]; 8]; 1],
                 weight: &[[[[0.1; 3]; 3]; 1], [[[-0.7; 3]; 3]; 1]],
                 bias: &[0.2, 0.1],

@@ -8,7 +8,7 @@ use super::simd::{Isa, Kernel, LANES, Lanes, Simd, sum_lanes};
 use crate::adam::{self, Coefficients};
 
 /// Sixteen features of each of sixteen images, `(image, feature)`.
-pub(super) type Panel = [Lanes; LANES];
+pub type Panel = [Lanes; LANES];
 
 /// Turns features into panels, sixteen at a time.
 pub(super) struct Panels<'a> {
@@ -200,7 +200,7 @@ impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
 /// What a layer of the whole batch keeps until its weights are updated, for one group of images.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Kept<const PANELS: usize, const OUT: usize> {
+pub struct Kept<const PANELS: usize, const OUT: usize> {
     /// The layer's input.
     pub panels: [Panel; PANELS],
     /// `(OUT, LANES)`, the gradient by its output; zero where there is no image.

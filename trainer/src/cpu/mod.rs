@@ -1,80 +1,126 @@
 //! Training on the CPU: sixteen images at a time, over all cores.
 //!
 //! **The batch is the vector.** Sixteen images are interleaved value by value, so that activations are
-//! `(feature, 16)`: each load is one run of memory, each weight is one broadcast, nothing is gathered. A step is
+//! `(C, H, W, 16)` or `(feature, 16)`: each load is one run of memory, each weight is one broadcast, nothing is gathered. A
+//! step is
 //!
 //! ```text
-//! for each group of sixteen images, shared over the threads:         (group.rs)
-//!     images -> bytes (28, 28, 16)                                    pixels.rs
-//!     conv, pool, sigmoid, twice, keeping who won each window         conv1.rs, conv2.rs
-//!     fully connected layers, loss, and back to pool2's gradient      linear.rs, loss.rs
-//!     back through the convolutions                                   conv2.rs, conv1.rs
-//! for each block of rows of the weights, shared over the threads:
-//!     gradient summed over all images in order, then Adam at once     linear.rs, adam.rs
-//! with a mean: the parameters into it                                 adam.rs
+//! for each one or two groups of sixteen images, shared over the threads:   (engine.rs)
+//!     images -> interleaved                                                pixels.rs
+//!     each layer forward, from the first to the last                       layer/
+//!     the loss                                                             loss.rs
+//!     each layer backward, from the last to the first                      layer/
+//! for each layer, and in a linear one each block of rows, shared over the threads:
+//!     gradient summed over all images in order, then Adam at once          layer/, adam.rs
+//! with a mean: the parameters into it                                      adam.rs
 //! ```
+//!
+//! No layer is named here: [`passes!`](crate::passes) makes the list of layers from the description of a network.
 //!
 //! **The same bits everywhere.** Every sum has one order: within an image by the loops of its kernel, then over the
 //! images of a group, then over the groups. Multiply-adds are fused on every instruction set ([`simd`]). So neither the
 //! number of threads nor the CPU changes a result. It differs from the reference's by rounding alone.
 //!
-//! Nothing is allocated in a step: groups and each thread's scratch are kept, and grow only with the batch.
+//! In a step the memory of groups and threads is kept, and grows only with the batch.
 
-// Not yet used outside their tests.
-#[allow(dead_code)]
 mod activation;
-mod conv1;
-mod conv2;
-#[allow(dead_code)]
 mod direct;
-mod group;
+mod engine;
+#[doc(hidden)]
+pub mod layer;
 mod linear;
 mod loss;
 mod peak;
 mod pixels;
 mod pool;
 mod profile;
+mod rows;
 mod sigmoid;
 pub mod simd;
-mod update;
+mod tiles;
 mod winograd;
 
+pub use engine::{Engine, Images, Slots, Weights};
 pub use peak::peak_multiply_adds;
-pub use profile::{Phase, Times};
+pub use pixels::{Store, Stored, View};
+pub use profile::{Phase, phases};
 pub use simd::Isa;
 
 use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::Split;
 use crate::error::Error;
-use crate::reference::StepSums;
-use bytemuck::{Zeroable, zeroed_box};
-use group::{Group, Images, Network, Prepared, Scratch, TOGETHER};
-use lenet_core::network::{Logits, Pixels};
-use profile::Clock;
-use rayon::prelude::*;
-use simd::LANES;
+use layer::Chain;
+use lenet_core::network::{Logits, Net, Pixels};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use update::update;
+use std::time::Duration;
 
-/// The backend.
+/// Groups that go through the layers together, so that a linear layer loads each weight once for both.
+const TOGETHER: usize = 2;
+
+/// A network that this backend can train: what [`passes!`](crate::passes) adds to a [`lenet_core::Network`].
+pub trait Network: lenet_core::Network {
+    /// An image as stored.
+    type Pixels: bytemuck::Pod + Send + Sync;
+    /// A group of images.
+    type Stored: Store<Self::Pixels> + View<<Self::Layers as Chain>::Input>;
+    /// The layers, each with the algorithm that computes it.
+    type Layers: Chain;
+}
+
+/// Makes [`Network`] of a description, beside the items that [`network!`](lenet_core::network!) made of it.
+#[macro_export]
+macro_rules! passes {
+    (
+        name: $name:literal,
+        input: $input:expr,
+        $( $layer:ident: $kind:ident { $($spec:tt)* } ),* $(,)?
+    ) => {
+        impl $crate::cpu::Network for Net {
+            type Pixels = Pixels;
+            type Stored = $crate::cpu::Stored<CHANNELS, HEIGHT, WIDTH>;
+            type Layers = $crate::passes!(@ true, [$($layer $kind)*]);
+        }
+    };
+    // The layers from one on, which may be the first.
+    (@ $is_first:literal, []) => { $crate::cpu::layer::End<CLASSES> };
+    (@ $is_first:literal, [$layer:ident $kind:ident $($rest:ident)*]) => {
+        (
+            <$crate::cpu::layer::$kind::Pick<
+                { $crate::cpu::layer::$kind::choose(&$layer::LAYER, $is_first) },
+            > as $crate::cpu::layer::$kind::Choice<
+                $layer::This,
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[0] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[1] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[2] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[3] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[4] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[5] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[6] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[7] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[8] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[9] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[10] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[11] },
+                { $crate::cpu::layer::$kind::sizes(&$layer::LAYER, $is_first)[12] },
+            >>::Pass,
+            $crate::passes!(@ false, [$($rest)*]),
+        )
+    };
+}
+
+mod selected {
+    use lenet_core::network::*;
+    lenet_core::description!(crate::passes);
+}
+
+/// The backend, for the network that this build is for.
 pub struct Cpu<'a> {
-    isa: Isa,
     train: &'a Split,
     state: State,
     adam: Adam,
-    threads: Arc<rayon::ThreadPool>,
-    prepared: Box<Prepared>,
-    /// One a group of the largest batch so far.
-    groups: Vec<Group>,
-    /// One a thread.
-    workers: Vec<Mutex<Worker>>,
-}
-
-struct Worker {
-    scratch: Box<Scratch>,
-    clock: Clock,
+    weights: Weights<Net>,
+    engine: Engine<Net>,
 }
 
 impl<'a> Cpu<'a> {
@@ -105,123 +151,70 @@ impl<'a> Cpu<'a> {
         threads: usize,
         isa: Isa,
     ) -> Result<Self, Error> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|error| Error::Backend(format!("cannot start {threads} threads: {error}")))?;
+        let engine = Engine::new(isa, threads)?;
         let state = state.for_training(&adam);
-        let prepared = Prepared::new(isa, &state.params);
-        let workers = (0..threads.current_num_threads())
-            .map(|_| {
-                Mutex::new(Worker {
-                    scratch: zeroed_box(),
-                    clock: Clock::stopped(),
-                })
-            })
-            .collect();
+        let weights = Weights::new(isa, &*state.params);
         Ok(Self {
-            isa,
             train,
             state,
             adam,
-            threads: Arc::new(threads),
-            prepared,
-            groups: Vec::new(),
-            workers,
+            weights,
+            engine,
         })
     }
 
     /// The instruction set.
     pub fn isa(&self) -> Isa {
-        self.isa
+        self.engine.isa()
     }
 
     /// The number of threads.
     pub fn threads(&self) -> usize {
-        self.threads.current_num_threads()
+        self.engine.threads().current_num_threads()
     }
 
-    /// Trains as [`Backend::train`] and tells the time that the threads together spent in each phase.
-    pub fn profile(&mut self, batches: &Batches) -> Result<Times, Error> {
-        let set_clocks = |workers: &mut [Mutex<Worker>], clock: fn() -> Clock| {
-            let clocks = workers.iter_mut().map(|worker| {
-                let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
-                std::mem::replace(&mut worker.clock, clock()).times
-            });
-            clocks
-                .reduce(|a, b| std::array::from_fn(|i| a[i] + b[i]))
-                .unwrap_or_default()
-        };
-        set_clocks(&mut self.workers, Clock::running);
+    /// Trains as [`Backend::train`] and returns the time that the threads together spent in each of the [`phases`].
+    pub fn profile(&mut self, batches: &Batches) -> Result<Vec<Duration>, Error> {
+        self.engine.set_clocks(true);
         self.train(batches, &mut |_| ControlFlow::Continue(()))?;
-        Ok(set_clocks(&mut self.workers, Clock::stopped))
+        Ok(self.engine.set_clocks(false))
     }
 
     /// One step, on a thread of the pool.
     fn step(&mut self, batches: &Batches, index: usize) -> StepStats {
         let start = index * batches.batch_size;
-        let images = batches.batch_size.min(batches.images - start);
-        let used = images.div_ceil(LANES);
-        if self.groups.len() < used {
-            self.groups.resize(used, Group::zeroed());
-        }
-        let Self {
-            isa,
-            train,
-            state,
-            adam,
-            prepared,
-            groups,
-            workers,
-            threads: _,
-        } = self;
-        let (isa, groups, scale) = (*isa, &mut groups[..used], 1.0 / images as f32);
-        let network = Network {
-            isa,
-            params: &state.params,
-            prepared,
+        let images = Images {
+            stored: self.train.images(),
+            labels: self.train.labels(),
+            count: batches.batch_size.min(batches.images - start),
+            index: &|n| batches.order.index(start + n),
+            change: match &batches.augment {
+                None => None,
+                Some(augment) => Some(&|index, pixels: &Pixels| augment.apply(index, pixels)),
+            },
         };
-        // A few groups together do the fully connected layers faster, unless threads would then have nothing to do.
-        let together = (used / workers.len()).clamp(1, TOGETHER);
-        groups
-            .par_chunks_mut(together)
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(chunk, groups)| {
-                let first = chunk * together * LANES;
-                let len = (groups.len() * LANES).min(images - first);
-                let mut indices = [0; TOGETHER * LANES];
-                for (n, index) in indices[..len].iter_mut().enumerate() {
-                    *index = batches.order.index(start + first + n);
-                }
-                let Worker { scratch, clock } = &mut *worker(workers);
-                let images = Images {
-                    train,
-                    augment: batches.augment.as_ref(),
-                    indices: &indices[..len],
-                };
-                network.gradient(&images, scale, groups, scratch, clock);
-            });
-        update(isa, adam, state, groups, prepared, workers);
-        let mut sums = StepSums::default();
-        for (g, group) in groups.iter().enumerate() {
-            group.add_losses(images - g * LANES, &mut sums);
-        }
-        sums.stats()
+        let State {
+            params,
+            moment1,
+            moment2,
+            step,
+            mean,
+        } = &mut self.state;
+        *step += 1;
+        let adam = self.adam.coefficients(*step);
+        let slots = Slots {
+            params: params.as_flat_mut(),
+            moment1: moment1.as_flat_mut(),
+            moment2: moment2.as_flat_mut(),
+            mean: mean.as_mut().map(|mean| &mut mean.as_flat_mut()[..]),
+        };
+        self.engine.step(&images, &mut self.weights, &adam, slots)
     }
-}
-
-/// The worker of the thread of the pool that asks.
-fn worker(workers: &[Mutex<Worker>]) -> MutexGuard<'_, Worker> {
-    let thread = rayon::current_thread_index().unwrap_or(0);
-    workers[thread]
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Backend for Cpu<'_> {
     fn describe(&self) -> String {
-        format!("cpu ({}, {} threads)", self.isa.name(), self.threads())
+        format!("cpu ({}, {} threads)", self.isa().name(), self.threads())
     }
 
     fn train(
@@ -230,7 +223,7 @@ impl Backend for Cpu<'_> {
         on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
         // All steps in one visit to the pool: waking a thread for each would cost as much as a hundred images.
-        let threads = self.threads.clone();
+        let threads = self.engine.threads();
         threads.install(|| {
             for index in batches.range.clone() {
                 let stats = self.step(batches, index);
@@ -243,28 +236,15 @@ impl Backend for Cpu<'_> {
     }
 
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error> {
-        let Self {
-            threads,
-            isa,
-            workers,
-            state,
-            prepared,
-            ..
-        } = self;
-        let mean = state.mean.as_deref().map(|mean| Prepared::new(*isa, mean));
-        let network = Network {
-            isa: *isa,
-            params: state.result(),
-            prepared: mean.as_ref().unwrap_or(prepared),
-        };
-        threads.install(|| {
-            images
-                .par_chunks(TOGETHER * LANES)
-                .zip(out.par_chunks_mut(TOGETHER * LANES))
-                .for_each(|(images, out)| {
-                    network.logits(images, out, &mut worker(workers).scratch);
-                });
-        });
+        let mean = self.state.mean.as_deref();
+        let mean = mean.map(|mean| Weights::new(self.isa(), mean));
+        let weights = mean.as_ref().unwrap_or(&self.weights);
+        self.engine
+            .logits(self.state.result(), weights, images, out, |out, logits| {
+                for (out, logit) in out.iter_mut().zip(logits) {
+                    *out = logit;
+                }
+            });
         Ok(())
     }
 
@@ -278,6 +258,7 @@ mod tests {
     use super::*;
     use crate::dataset::Order;
     use crate::init::initial_params;
+    use lenet_core::network::CLASSES;
 
     /// The tiles of AVX-512 differ from those of the others; that their bits do not is seen here on any CPU.
     #[test]
@@ -287,7 +268,7 @@ mod tests {
             (0..IMAGES * size_of::<Pixels>()).map(|i| (i as u32).wrapping_mul(2_654_435_761) >> 24);
         let data = Split::new(
             pixels.map(|pixel| pixel as u8).collect(),
-            (0..IMAGES).map(|i| (i % 10) as u8).collect(),
+            (0..IMAGES).map(|i| (i % CLASSES) as u8).collect(),
         );
         let results = [Isa::portable_wide(), "portable".parse().unwrap()].map(|isa| {
             let state = State::new(initial_params(0));
@@ -295,7 +276,7 @@ mod tests {
             let batches = Batches::epoch(Order::Sequential, IMAGES, 72);
             cpu.train(&batches, &mut |_| ControlFlow::Continue(()))
                 .unwrap();
-            let mut logits = [Logits::default(); 37];
+            let mut logits = [[0.0; CLASSES]; 37];
             cpu.logits(&data.images()[..37], &mut logits).unwrap();
             (cpu.state, logits)
         });

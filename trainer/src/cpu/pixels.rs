@@ -1,15 +1,9 @@
-//! From stored pixels to what the kernels read: sixteen images interleaved.
+//! From stored pixels to what a first layer reads: sixteen images interleaved.
 
-use super::simd::{Kernel, LANES, Simd};
-use crate::lenet::SIDE;
-use lenet_core::network::Pixels;
+use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
+use bytemuck::{Pod, Zeroable};
 
-/// Pixels of an image.
-const PIXELS: usize = SIDE * SIDE;
-const _: () = assert!(PIXELS.is_multiple_of(LANES));
-
-/// What a pixel of 1 is stored as. The kernels read stored pixels, whose whole numbers are exact, and make up for it with
-/// their weights: forward by weights so much smaller, back by a sum so much smaller.
+/// What a pixel of 1 is stored as.
 pub(super) const WHITE: u8 = u8::MAX;
 
 /// `to[j][i] = from[i][j]`
@@ -34,12 +28,78 @@ pub(super) fn transpose_bytes(from: [&[u8; LANES]; LANES], to: [&mut [u8; LANES]
     }
 }
 
+/// A group of images of `C` channels, `H` rows and `W` columns, as they are stored and interleaved.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct Stored<const C: usize, const H: usize, const W: usize> {
+    /// One image after the other; a place without an image repeats the last.
+    pub(super) pixels: [[[[u8; W]; H]; C]; LANES],
+    /// Interleaved. The layers that read them read whole numbers, which are exact, and make up for it with their weights:
+    /// forward by weights so much smaller, backward by a sum so much smaller.
+    pub(super) bytes: [[[[u8; LANES]; W]; H]; C],
+    /// Interleaved, as values in 0..=1, if the first layer reads these.
+    lanes: [[[Lanes; W]; H]; C],
+    /// How many images there are.
+    pub(super) images: usize,
+}
+
+/// What holds a group of images of type `P` and gives a first layer its input.
+pub trait Store<P>: Zeroable + Send + Sync {
+    /// Sets as many images.
+    fn set(&mut self, isa: Isa, images: usize, with_lanes: bool, image: &mut dyn FnMut(usize) -> P);
+}
+
+impl<const C: usize, const H: usize, const W: usize> Store<[[[u8; W]; H]; C]> for Stored<C, H, W> {
+    fn set(
+        &mut self,
+        isa: Isa,
+        images: usize,
+        with_lanes: bool,
+        image: &mut dyn FnMut(usize) -> [[[u8; W]; H]; C],
+    ) {
+        self.images = images;
+        for (n, pixels) in self.pixels.iter_mut().enumerate() {
+            *pixels = image(n.min(images - 1));
+        }
+        isa.run(Interleave {
+            images: self
+                .pixels
+                .each_ref()
+                .map(|image| image.as_flattened().as_flattened()),
+            out: self.bytes.as_flattened_mut().as_flattened_mut(),
+        });
+        if with_lanes {
+            isa.run(Grey {
+                bytes: self.bytes.as_flattened().as_flattened(),
+                out: self.lanes.as_flattened_mut().as_flattened_mut(),
+            });
+        }
+    }
+}
+
+/// How a first layer sees a group of images.
+pub trait View<T> {
+    /// Returns its input.
+    fn view(&self) -> &T;
+}
+
+impl<const C: usize, const H: usize, const W: usize> View<Self> for Stored<C, H, W> {
+    fn view(&self) -> &Self {
+        self
+    }
+}
+
+impl<const C: usize, const H: usize, const W: usize, T: Pod> View<T> for Stored<C, H, W> {
+    fn view(&self) -> &T {
+        bytemuck::must_cast_ref(&self.lanes)
+    }
+}
+
 /// Interleaves sixteen images.
-pub(super) struct Interleave<'a> {
-    /// The images; a place without an image may repeat another.
-    pub images: &'a [Pixels; LANES],
-    /// `(SIDE, SIDE, LANES)`; overwritten.
-    pub out: &'a mut [[[u8; LANES]; SIDE]; SIDE],
+struct Interleave<'a> {
+    images: [&'a [u8]; LANES],
+    /// As long as each of the images; overwritten.
+    out: &'a mut [[u8; LANES]],
 }
 
 impl Kernel for Interleave<'_> {
@@ -47,44 +107,75 @@ impl Kernel for Interleave<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let out = self.out.as_flattened_mut();
-        for (k, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let images = self.images.each_ref();
+        let (blocks, last) = self.out.as_chunks_mut::<LANES>();
+        let whole = blocks.len() * LANES;
+        for (k, out) in blocks.iter_mut().enumerate() {
             transpose_bytes(
-                images.map(|image| &image.as_flattened().as_flattened().as_chunks().0[k]),
+                self.images.map(|image| &image.as_chunks().0[k]),
                 out.each_mut(),
             );
+        }
+        for (k, out) in last.iter_mut().enumerate() {
+            *out = self.images.map(|image| image[whole + k]);
+        }
+    }
+}
+
+/// Turns interleaved bytes into what a network sees, as [`lenet_core::image::grey`].
+struct Grey<'a> {
+    bytes: &'a [[u8; LANES]],
+    /// As long as `bytes`; overwritten.
+    out: &'a mut [Lanes],
+}
+
+impl Kernel for Grey<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let white = s.splat(f32::from(WHITE));
+        for (bytes, out) in self.bytes.iter().zip(self.out) {
+            s.store(s.div(s.load_bytes(bytes), white), out);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Isa;
     use super::*;
+    use bytemuck::zeroed_box;
 
-    #[test]
-    fn interleaves_on_every_version() {
-        let images: [Pixels; LANES] = std::array::from_fn(|n| {
-            [std::array::from_fn(|y| {
-                std::array::from_fn(|x| (n * 16 + y * SIDE + x) as u8)
-            })]
+    fn check<const C: usize, const H: usize, const W: usize>() {
+        let images: [[[[u8; W]; H]; C]; LANES] = std::array::from_fn(|n| {
+            std::array::from_fn(|c| {
+                std::array::from_fn(|y| {
+                    std::array::from_fn(|x| (n * 16 + y * W + x + c * 101) as u8)
+                })
+            })
         });
         for isa in Isa::available() {
-            let mut out = [[[9; LANES]; SIDE]; SIDE];
-            isa.run(Interleave {
-                images: &images,
-                out: &mut out,
-            });
-            for y in 0..SIDE {
-                for x in 0..SIDE {
-                    assert_eq!(
-                        out[y][x],
-                        images.map(|image| image[0][y][x]),
-                        "{isa:?} {y} {x}"
-                    );
+            let mut stored: Box<Stored<C, H, W>> = zeroed_box();
+            stored.set(isa, 11, true, &mut |n| images[n]);
+            let lanes: &[[[Lanes; W]; H]; C] = stored.view();
+            for c in 0..C {
+                for y in 0..H {
+                    for x in 0..W {
+                        let expected: [u8; LANES] =
+                            std::array::from_fn(|n| images[n.min(10)][c][y][x]);
+                        let at = format!("{isa:?} {c} {y} {x}");
+                        assert_eq!(stored.bytes[c][y][x], expected, "{at}");
+                        let expected = expected.map(|pixel| f32::from(pixel) / 255.0);
+                        assert_eq!(lanes[c][y][x], expected, "{at}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn interleaves_on_every_version() {
+        check::<1, 28, 28>();
+        check::<3, 11, 17>();
+        check::<1, 1, 3>();
     }
 }

@@ -1,11 +1,157 @@
-//! The max-pool's windows of 2x2, of sixteen images.
+//! Pooling of blocks of 2x2 sums, and its gradient, for the algorithms that find several sums of a convolution together.
+//!
+//! **Numerics.** The maximum comes before the activation, which is monotone; of equal values the first in row order wins. The
+//! mean comes after the activation: its window is summed in row order and divided.
 
-use super::simd::Lanewise;
-use crate::lenet::POOL;
+use super::activation::{activate, activate_grad};
+use super::simd::{Kernel, LANES, Lanes, Lanewise, Simd, part, part_mut};
+use bytemuck::Zeroable;
+use lenet_core::layer::{Layered, Pool};
+use std::marker::PhantomData;
+
+/// Side of a block.
+pub(super) const POOL: usize = 2;
+
+/// Whether the functions here can do this pooling.
+pub(super) const fn is_known(pool: Pool) -> bool {
+    matches!(pool, Pool::Whole | Pool::Max(POOL) | Pool::Average(POOL))
+}
+
+/// What the backward pass needs of pooling. Memory that a pooling does not use is never touched.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct Trace<const M: usize, const CH: usize, const CW: usize, const PH: usize, const PW: usize>
+{
+    /// Of a maximum, which position of each window won, 0 to 3 in row order.
+    pub(super) winner: [[[[u8; LANES]; PW]; PH]; M],
+    /// Of a mean, the outputs of the activation.
+    values: [[[Lanes; CW]; CH]; M],
+}
+
+/// Pools the block at row `y` and column `x` of blocks of the map `m`: part `n` of the lanes. Without a mean the activation is
+/// left to do.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn pool_block<
+    L: Layered,
+    const TRAIN: bool,
+    const N: usize,
+    S: Lanewise<N>,
+    const M: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    _: PhantomData<L>,
+    s: S,
+    n: usize,
+    block: [&[[f32; N]; POOL]; POOL],
+    bias: f32,
+    [m, y, x]: [usize; 3],
+    out: &mut [[[Lanes; PW]; PH]; M],
+    trace: &mut Trace<M, CH, CW, PH, PW>,
+) {
+    match const { L::LAYER.pool } {
+        Pool::Max(_) => {
+            let winner = part_mut(&mut trace.winner[m][y][x], n);
+            pool::<_, _, TRAIN>(s, block, bias, part_mut(&mut out[m][y][x], n), winner);
+        }
+        Pool::Average(_) => {
+            let mut sum = s.splat(0.0);
+            for i in 0..POOL {
+                for j in 0..POOL {
+                    let value = s.add(s.load(&block[i][j]), s.splat(bias));
+                    let value = activate(s, const { L::LAYER.activation }, value);
+                    sum = if i + j == 0 { value } else { s.add(sum, value) };
+                    if TRAIN {
+                        let to = &mut trace.values[m][POOL * y + i][POOL * x + j];
+                        s.store(value, part_mut(to, n));
+                    }
+                }
+            }
+            let mean = s.mul(sum, s.splat(const { 1.0 / (POOL * POOL) as f32 }));
+            s.store(mean, part_mut(&mut out[m][y][x], n));
+        }
+        Pool::Whole => {
+            for i in 0..POOL {
+                for j in 0..POOL {
+                    let row = out[m].get_mut(POOL * y + i);
+                    if let Some(out) = row.and_then(|row| row.get_mut(POOL * x + j)) {
+                        let value = s.add(s.load(&block[i][j]), s.splat(bias));
+                        s.store(value, part_mut(out, n));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The gradient by a layer's output.
+#[derive(Clone, Copy)]
+pub(super) struct OutputGrad<
+    'a,
+    L,
+    const M: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+> {
+    pub layer: PhantomData<L>,
+    /// By the pooled output; without a mean that before the activation.
+    pub grad: &'a [[[Lanes; PW]; PH]; M],
+    pub trace: &'a Trace<M, CH, CW, PH, PW>,
+}
+
+impl<L: Layered, const M: usize, const CH: usize, const CW: usize, const PH: usize, const PW: usize>
+    OutputGrad<'_, L, M, CH, CW, PH, PW>
+{
+    /// Returns the gradient by the sums of the block at row `y` and column `x` of blocks of the map `m`: part `n` of the lanes. Of
+    /// sums that are no output it is zero.
+    #[inline(always)]
+    pub(super) fn block<const N: usize, S: Lanewise<N>>(
+        &self,
+        s: S,
+        n: usize,
+        [m, y, x]: [usize; 3],
+    ) -> [[S::V; POOL]; POOL] {
+        let mut block = [[s.splat(0.0); POOL]; POOL];
+        match const { L::LAYER.pool } {
+            Pool::Max(_) if y < PH && x < PW => {
+                let winner = part(&self.trace.winner[m][y][x], n);
+                return unpool(s, part(&self.grad[m][y][x], n), winner);
+            }
+            Pool::Average(_) if y < PH && x < PW => {
+                let grad = s.load(part(&self.grad[m][y][x], n));
+                let share = s.mul(grad, s.splat(const { 1.0 / (POOL * POOL) as f32 }));
+                for i in 0..POOL {
+                    for j in 0..POOL {
+                        let value = &self.trace.values[m][POOL * y + i][POOL * x + j];
+                        let activation = const { L::LAYER.activation };
+                        block[i][j] = activate_grad(s, activation, s.load(part(value, n)), share);
+                    }
+                }
+            }
+            Pool::Whole => {
+                for i in 0..POOL {
+                    for j in 0..POOL {
+                        let row = self.grad[m].get(POOL * y + i);
+                        if let Some(grad) = row.and_then(|row| row.get(POOL * x + j)) {
+                            block[i][j] = s.load(part(grad, n));
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        block
+    }
+}
 
 /// The largest value of a window and the bias, and with `WINNER` who that is: 0 to 3 in row order, of equal values the first.
 #[inline(always)]
-pub(super) fn pool<const N: usize, S: Lanewise<N>, const WINNER: bool>(
+fn pool<const N: usize, S: Lanewise<N>, const WINNER: bool>(
     s: S,
     [[a, b], [c, d]]: [&[[f32; N]; POOL]; POOL],
     bias: f32,
@@ -25,7 +171,7 @@ pub(super) fn pool<const N: usize, S: Lanewise<N>, const WINNER: bool>(
 
 /// The gradient by a window's four values, of which the winner's is not zero.
 #[inline(always)]
-pub(super) fn unpool<const N: usize, S: Lanewise<N>>(
+fn unpool<const N: usize, S: Lanewise<N>>(
     s: S,
     grad: &[f32; N],
     winner: &[u8; N],
@@ -43,13 +189,77 @@ pub(super) fn unpool<const N: usize, S: Lanewise<N>>(
     ]
 }
 
+/// Turns the gradient by the pooled output into that before the activation, whose sum over a map is the gradient by its bias;
+/// with a mean, does nothing.
+pub(super) struct GradBias<'a, L, const M: usize, const PH: usize, const PW: usize> {
+    pub layer: PhantomData<L>,
+    /// The output of the activation.
+    pub out: &'a [[[Lanes; PW]; PH]; M],
+    pub grad: &'a mut [[[Lanes; PW]; PH]; M],
+    /// Overwritten.
+    pub sums: &'a mut [Lanes; M],
+}
+
+impl<L: Layered, const M: usize, const PH: usize, const PW: usize> Kernel
+    for GradBias<'_, L, M, PH, PW>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        /// Maps at a time, so that one addition does not wait for another.
+        const TILE: usize = 2;
+
+        #[inline(always)]
+        fn maps<L: Layered, S: Simd, const T: usize, const PH: usize, const PW: usize>(
+            s: S,
+            out: &[[[Lanes; PW]; PH]; T],
+            grad: &mut [[[Lanes; PW]; PH]; T],
+            sums: &mut [Lanes; T],
+        ) {
+            let outs = out.each_ref().map(|map| map.as_flattened());
+            let grads = grad.each_mut().map(|map| map.as_flattened_mut());
+            let mut acc = [s.splat(0.0); T];
+            for k in 0..PH * PW {
+                for t in 0..T {
+                    let (out, grad) = (s.load(&outs[t][k]), s.load(&grads[t][k]));
+                    let by_sum = activate_grad(s, const { L::LAYER.activation }, out, grad);
+                    acc[t] = s.add(acc[t], by_sum);
+                    s.store(by_sum, &mut grads[t][k]);
+                }
+            }
+            for t in 0..T {
+                s.store(acc[t], &mut sums[t]);
+            }
+        }
+
+        if let Pool::Average(_) = const { L::LAYER.pool } {
+            return;
+        }
+        let (outs, last_out) = self.out.as_chunks::<TILE>();
+        let (grads, last_grad) = self.grad.as_chunks_mut::<TILE>();
+        let (sums, last_sum) = self.sums.as_chunks_mut::<TILE>();
+        for ((out, grad), sums) in outs.iter().zip(grads).zip(sums) {
+            maps::<L, S, TILE, PH, PW>(s, out, grad, sums);
+        }
+        let (outs, grads) = (
+            last_out.as_chunks::<1>().0,
+            last_grad.as_chunks_mut::<1>().0,
+        );
+        let sums = last_sum.as_chunks_mut::<1>().0;
+        for ((out, grad), sums) in outs.iter().zip(grads).zip(sums) {
+            maps::<L, S, 1, PH, PW>(s, out, grad, sums);
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::winograd::K;
     use super::*;
-    use crate::lenet::K;
 
-    /// Asserts of one of a convolution's windows, after the pool and the sigmoid, that it is the largest of its four values by
-    /// the definition, in f64, and that the largest, or one as good, won.
+    /// Asserts of one of a convolution's windows, after maximum pooling and the sigmoid, that it is the largest of its four
+    /// values by the definition, in f64, and that the largest, or one as good, won.
     ///
     /// # Shapes
     /// * `weight`: `(IN, K, K)`

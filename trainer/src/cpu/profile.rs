@@ -1,105 +1,98 @@
 //! Where the time of a step goes.
+//!
+//! The phases of a step are, for a network of `n` layers: the data; each layer forward; the loss; each layer backward, from the
+//! last to the first; the update.
 
-use crate::lenet::POOL;
-use lenet_core::network::LAYERS;
+use lenet_core::layer::Pool;
+use lenet_core::plan::{Kind, Layer};
 use std::time::{Duration, Instant};
 
+/// The index of the phase in which stored pixels become what the first layer reads.
+pub(super) const DATA: usize = 0;
+
+/// The index of the phase of a layer's forward pass.
+pub(super) const fn forward(layer: usize) -> usize {
+    1 + layer
+}
+
+/// The index of the phase of the loss, for so many layers.
+pub(super) const fn loss(layers: usize) -> usize {
+    1 + layers
+}
+
+/// The index of the phase of a layer's backward pass, for so many layers.
+pub(super) const fn backward(layer: usize, layers: usize) -> usize {
+    1 + 2 * layers - layer
+}
+
+/// The index of the phase of the update, for so many layers.
+pub(super) const fn update(layers: usize) -> usize {
+    2 + 2 * layers
+}
+
 /// A part of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Bytes to interleaved f32.
-    Data,
-    /// conv1, pool and sigmoid.
-    Conv1,
-    /// conv2, pool and sigmoid.
-    Conv2,
-    /// The fully connected layers forward.
-    Linear,
-    /// Loss, and the gradients by the inputs of the fully connected layers, with the turning into panels.
-    LinearGradInput,
-    /// The gradients by conv2's parameters and its input.
-    Conv2Grad,
-    /// pool1's gradient from sixteen images interleaved to one after the other.
-    Turn,
-    /// The gradient by conv1's parameters.
-    Conv1Grad,
-    /// The gradients by the weights of the fully connected layers, the sums over groups, and Adam.
-    Update,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// Its name: `conv1 forward`.
+    pub name: String,
+    /// Multiply-adds for one image by the definition, 0 where there are none to count: of a convolution's gradients, those of
+    /// the winners of a pool. What executes fewer or more is counted with these.
+    pub multiply_adds: usize,
 }
 
-impl Phase {
-    /// All, in the order of a step.
-    pub const ALL: [Self; 9] = [
-        Self::Data,
-        Self::Conv1,
-        Self::Conv2,
-        Self::Linear,
-        Self::LinearGradInput,
-        Self::Conv2Grad,
-        Self::Turn,
-        Self::Conv1Grad,
-        Self::Update,
-    ];
-
-    /// In a few words, for people.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Conv1 => "conv1 forward, pool, sigmoid",
-            Self::Conv2 => "conv2 forward, pool, sigmoid",
-            Self::Linear => "fully connected forward",
-            Self::LinearGradInput => "loss, fully connected backward",
-            Self::Conv2Grad => "conv2 backward",
-            Self::Turn => "pool1's gradient turned",
-            Self::Conv1Grad => "conv1 backward",
-            Self::Update => "weights of fully connected, Adam",
-        }
+/// Returns all phases in the order of a step.
+pub fn phases(layers: &[Layer]) -> Vec<Phase> {
+    let phase = |name: String, multiply_adds| Phase {
+        name,
+        multiply_adds,
+    };
+    let gradient = |layer: &Layer| match layer.pool {
+        Pool::Max(window) => layer.multiply_adds() / (window * window),
+        Pool::Whole | Pool::Average(_) => layer.multiply_adds(),
+    };
+    let mut phases = vec![phase("data".to_owned(), 0)];
+    for layer in layers {
+        phases.push(phase(
+            format!("{} forward", layer.name),
+            layer.multiply_adds(),
+        ));
     }
-
-    /// Multiply-adds for one image by the definition, 0 where there are none to count: of a convolution's gradient those
-    /// of the pool's winners, a quarter of all. What executes fewer or more is counted with these.
-    pub fn multiply_adds(self) -> usize {
-        let of = |names: &[&str]| -> usize {
-            let layers = LAYERS.iter().filter(|layer| names.contains(&layer.name));
-            layers.map(|layer| layer.multiply_adds()).sum()
-        };
-        const CONNECTED: &[&str] = &["fc1", "fc2", "fc3"];
-        match self {
-            Self::Data | Self::Turn => 0,
-            Self::Conv1 => of(&["conv1"]),
-            Self::Conv2 => of(&["conv2"]),
-            Self::Linear | Self::LinearGradInput | Self::Update => of(CONNECTED),
-            Self::Conv2Grad => 2 * of(&["conv2"]) / (POOL * POOL),
-            Self::Conv1Grad => of(&["conv1"]) / (POOL * POOL),
-        }
+    phases.push(phase("loss".to_owned(), 0));
+    for (index, layer) in layers.iter().enumerate().rev() {
+        // The first layer needs no gradient by its input; the weights' of linear layers are part of the update.
+        let by_input = usize::from(index > 0);
+        let by_weight = usize::from(layer.kind == Kind::Conv2d);
+        let name = format!("{} backward", layer.name);
+        phases.push(phase(name, (by_input + by_weight) * gradient(layer)));
     }
+    let linear = layers.iter().filter(|layer| layer.kind == Kind::Linear);
+    phases.push(phase(
+        "gradients of linear weights, Adam".to_owned(),
+        linear.map(Layer::multiply_adds).sum(),
+    ));
+    phases
 }
-
-/// Time by phase.
-pub type Times = [Duration; Phase::ALL.len()];
 
 /// Sums up the time of phases; a stopped clock does nothing.
-pub(super) struct Clock {
+pub struct Clock {
     running: bool,
     last: Instant,
-    pub times: Times,
+    times: Vec<Duration>,
 }
 
 impl Clock {
-    pub(super) fn stopped() -> Self {
+    /// A clock that runs from [`start`](Self::start) on, or not at all.
+    pub(super) fn new(layers: usize, running: bool) -> Self {
         Self {
-            running: false,
+            running,
             last: Instant::now(),
-            times: Times::default(),
+            times: vec![Duration::ZERO; 1 + update(layers)],
         }
     }
 
-    /// A clock that runs from `start` on.
-    pub(super) fn running() -> Self {
-        Self {
-            running: true,
-            ..Self::stopped()
-        }
+    /// The time of each phase.
+    pub(super) fn times(&self) -> &[Duration] {
+        &self.times
     }
 
     /// Begins the first phase.
@@ -110,10 +103,10 @@ impl Clock {
     }
 
     /// Ends a phase and begins the next.
-    pub(super) fn lap(&mut self, phase: Phase) {
+    pub(super) fn lap(&mut self, phase: usize) {
         if self.running {
             let now = Instant::now();
-            self.times[phase as usize] += now - self.last;
+            self.times[phase] += now - self.last;
             self.last = now;
         }
     }
@@ -124,8 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_training_step_needs_463_320_multiply_adds_an_image() {
-        let sum: usize = Phase::ALL.iter().map(|phase| phase.multiply_adds()).sum();
-        assert_eq!(sum, 463_320);
+    fn every_phase_has_its_own_index() {
+        let layers = 5;
+        let mut indices = vec![DATA, loss(layers), update(layers)];
+        indices.extend((0..layers).flat_map(|layer| [forward(layer), backward(layer, layers)]));
+        indices.sort_unstable();
+        assert!(indices.into_iter().eq(0..2 * layers + 3));
     }
 }

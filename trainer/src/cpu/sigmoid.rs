@@ -4,7 +4,7 @@
 //! in the low bits, so that `2^n` is one integer addition to the exponent; `2^r` is a polynomial of degree five, fitted
 //! to the least relative error (1.1e-7) with its constant term held at 1, so that `exp(0)` is 1.
 
-use super::simd::{Kernel, Lanes, Lanewise, Simd};
+use super::simd::Lanewise;
 
 /// `exp(-x)` is normal for `|x|` up to here, and beyond it a sigmoid no longer moves.
 const LIMIT: f32 = 87.0;
@@ -42,49 +42,17 @@ pub(super) fn sigmoid<const N: usize, S: Lanewise<N>>(s: S, x: S::V) -> S::V {
     s.div(one, s.add(one, exp_neg(s, x)))
 }
 
-/// The sigmoid of each value, in place.
-pub(super) struct Sigmoid<'a>(pub &'a mut [Lanes]);
-
-impl Kernel for Sigmoid<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for lanes in self.0 {
-            s.store(sigmoid(s, s.load(lanes)), lanes);
-        }
-    }
-}
-
 /// `grad * (out * (1 - out))`
 #[inline(always)]
 pub(super) fn sigmoid_grad<const N: usize, S: Lanewise<N>>(s: S, out: S::V, grad: S::V) -> S::V {
     s.mul(grad, s.mul(out, s.sub(s.splat(1.0), out)))
 }
 
-/// `grad *= out * (1 - out)`: turns the gradient by the sigmoid's output into that by its input.
-pub(super) struct SigmoidGrad<'a> {
-    /// What the sigmoid gave.
-    pub out: &'a [Lanes],
-    /// As long as `out`.
-    pub grad: &'a mut [Lanes],
-}
-
-impl Kernel for SigmoidGrad<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (out, grad) in self.out.iter().zip(self.grad) {
-            s.store(sigmoid_grad(s, s.load(out), s.load(grad)), grad);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{Isa, LANES};
-    use super::*;
+    use super::super::activation::Activate;
+    use super::super::simd::{Isa, LANES, Lanes};
+    use lenet_core::layer::Activation;
 
     #[test]
     fn is_the_sigmoid_within_two_units_of_1() {
@@ -93,7 +61,10 @@ mod tests {
             while x < 100.0 {
                 let inputs: Lanes = std::array::from_fn(|i| x + i as f32 * 0.001);
                 let mut out = [inputs];
-                isa.run(Sigmoid(&mut out));
+                isa.run(Activate {
+                    activation: Activation::Sigmoid,
+                    values: &mut out,
+                });
                 for (x, y) in inputs.into_iter().zip(out[0]) {
                     let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
                     assert!(
@@ -112,7 +83,10 @@ mod tests {
             let mut lanes = [0.0; LANES];
             lanes[1..5].copy_from_slice(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0]);
             let mut out = [lanes];
-            isa.run(Sigmoid(&mut out));
+            isa.run(Activate {
+                activation: Activation::Sigmoid,
+                values: &mut out,
+            });
             let [out] = out;
             assert_eq!((out[0], out[1], out[4]), (0.5, 1.0, 0.5), "{isa:?}");
             assert!(out[2] >= 0.0 && out[2] < 1e-37, "{isa:?}: {}", out[2]);

@@ -16,10 +16,10 @@
 //! ```
 //!
 //! Along one side so much is won; along both, where the values of a row's points go down the columns likewise, 64 products
-//! do for 400 ([`conv2`](super::conv2)).
+//! do for 400 ([`tiles`](super::tiles)).
 //!
-//! It costs some rounding: conv1, along rows, rounds to 6e-8 where its definition rounds to 2e-8, conv2, along both sides,
-//! to 2.5e-7 for 1.0e-7 (root mean squares, noise for images, values of conv2 of 0.4). Where all that a tile reads is equal,
+//! It costs some rounding: LeNet's first convolution, along rows, rounds to 6e-8 where its definition rounds to 2e-8, its
+//! second, along both sides, to 2.5e-7 for 1.0e-7 (root mean squares, noise for images, values of the second of 0.4). Where all that a tile reads is equal,
 //! its outputs still are: of a row that does not change from column to column, all values but the one at 1 are exactly
 //! zero, so that a pool's ties stay ties.
 //!
@@ -27,7 +27,9 @@
 //! there by the kernels to the values', and to the input's; and by the values to the kernels'.
 
 use super::simd::{Lanewise, load_all, store_all};
-use crate::lenet::K;
+
+/// Side of the kernels.
+pub(super) const K: usize = 5;
 
 /// Outputs that are found together.
 pub(super) const OUTPUTS: usize = 4;
@@ -109,7 +111,10 @@ pub(super) fn products_grad<const N: usize, S: Lanewise<N>>(
 
 /// The gradient by the inputs from that by their values: [`values`] transposed.
 #[inline(always)]
-fn input_grad<const N: usize, S: Lanewise<N>>(s: S, grad: [S::V; POINTS]) -> [S::V; POINTS] {
+pub(super) fn input_grad<const N: usize, S: Lanewise<N>>(
+    s: S,
+    grad: [S::V; POINTS],
+) -> [S::V; POINTS] {
     let [g0, g1, g2, g3, g4, g5, g6, g7] = grad;
     let (even1, odd1) = (s.add(g1, g2), s.sub(g1, g2));
     let (even2, odd2) = (s.add(g3, g4), s.mul(s.splat(2.0), s.sub(g3, g4)));

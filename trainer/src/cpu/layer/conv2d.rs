@@ -1,0 +1,626 @@
+//! The convolution with its pooling: the choice between the algorithms, and how each is called.
+//!
+//! | algorithm | convolutions | multiplications of the definition |
+//! |---|---|---|
+//! | [`rows`] | kernels of 5, of a first layer with one channel, pooled in windows of 2 or not at all | 8 of 20 |
+//! | [`tiles`] | kernels of 5, pooled in windows of 2 or not at all | 64 of 400 |
+//! | [`direct`] | all | all |
+
+use super::super::direct::{self, grad_sums_len, sums_len, winner_len};
+use super::super::pixels::Stored;
+use super::super::simd::{Isa, Kernel, LANES, Lanes, Simd};
+use super::super::winograd::{K as WINOGRAD_K, OUTPUTS};
+use super::super::{pool, rows, tiles};
+use super::{Backward, Batch, Forward, Pass, SIZES, Slots};
+use crate::adam::{self, Coefficients};
+use bytemuck::{Pod, Zeroable};
+use lenet_core::layer::Layered;
+use lenet_core::plan::Layer;
+use std::marker::PhantomData;
+
+/// The algorithm of this number.
+pub struct Pick<const ALGORITHM: usize>;
+
+const DIRECT: usize = 0;
+const ROWS: usize = 1;
+const TILES: usize = 2;
+
+/// Returns the number of the fastest algorithm that can do a layer.
+pub const fn choose(layer: &Layer, is_first: bool) -> usize {
+    if is_first && rows::can_do(layer) {
+        ROWS
+    } else if tiles::can_do(layer) {
+        TILES
+    } else {
+        DIRECT
+    }
+}
+
+/// Returns the sizes that the type of a layer's algorithm is generic over.
+pub const fn sizes(layer: &Layer, is_first: bool) -> [usize; SIZES] {
+    let [c, h, w] = layer.input;
+    let [m, ph, pw] = layer.output;
+    let [_, ch, cw] = layer.convolved();
+    let (k, padding, pool) = (layer.kernel, layer.padding, layer.pool);
+    let (hp, wp) = (h + 2 * padding, w + 2 * padding);
+    match choose(layer, is_first) {
+        ROWS => [m, h, w, hp, ch, cw, ph, pw, 0, 0, 0, 0, 0],
+        TILES => {
+            let (th, tw) = (ch.div_ceil(OUTPUTS), cw.div_ceil(OUTPUTS));
+            let wt = tw * OUTPUTS + WINOGRAD_K - 1;
+            let (mb, cb) = (m.div_ceil(tiles::OUT), c.div_ceil(tiles::IN));
+            [m, c, h, w, ch, cw, ph, pw, th, tw, wt, mb, cb]
+        }
+        _ => {
+            let sums = sums_len(pool, m, ch, cw);
+            let winners = winner_len(pool, m, ph, pw);
+            let grad_sums = grad_sums_len(m, ch, w, k);
+            [m, c, k, h, w, hp, wp, ph, pw, sums, winners, grad_sums, 0]
+        }
+    }
+}
+
+/// The [`Pass`] for a layer `L` of given [`sizes`].
+pub trait Choice<
+    L,
+    const S0: usize,
+    const S1: usize,
+    const S2: usize,
+    const S3: usize,
+    const S4: usize,
+    const S5: usize,
+    const S6: usize,
+    const S7: usize,
+    const S8: usize,
+    const S9: usize,
+    const S10: usize,
+    const S11: usize,
+    const S12: usize,
+>
+{
+    /// It.
+    type Pass: Pass;
+}
+
+/// The gradients by the parameters over some images.
+trait Sums<W, B>: Zeroable {
+    /// Returns all values, to add those of another group.
+    fn parts(&self) -> [&[f32]; 2];
+    /// As [`parts`](Self::parts), to write.
+    fn parts_mut(&mut self) -> [&mut [f32]; 2];
+    /// Computes the gradient by the weight.
+    fn weight<L: Layered>(&self, weight: &mut W);
+    /// Returns the gradient by the bias.
+    fn bias(&self) -> B;
+}
+
+/// What the kernels read of a weight, and memory of the update.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct Prepared<K, S, W> {
+    kernels: K,
+    sums: S,
+    grad: W,
+}
+
+/// Adds up the sums of all groups, in their order, and updates the parameters.
+fn update<L: Layered, P: Pass, T, S: Sums<P::Weight, P::Bias>>(
+    batch: &Batch<'_, T>,
+    kept: impl Fn(&T) -> &S,
+    [p, m, v]: &mut [Slots<'_, P>; 3],
+    sums: &mut S,
+    grad: &mut P::Weight,
+) {
+    for part in sums.parts_mut() {
+        part.fill(0.0);
+    }
+    for group in batch.groups {
+        batch.isa.run(AddSums {
+            other: kept(group).parts(),
+            out: sums.parts_mut(),
+        });
+    }
+    sums.weight::<L>(grad);
+    update_tensor(batch.adam, [&mut *p.weight, m.weight, v.weight], grad);
+    update_tensor(batch.adam, [&mut *p.bias, m.bias, v.bias], &sums.bias());
+}
+
+/// Adds another group's sums.
+struct AddSums<'a> {
+    other: [&'a [f32]; 2],
+    out: [&'a mut [f32]; 2],
+}
+
+impl Kernel for AddSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (other, out) in self.other.into_iter().zip(self.out) {
+            let (others, last_other) = other.as_chunks();
+            let (outs, last_out) = out.as_chunks_mut();
+            for (other, out) in others.iter().zip(outs) {
+                s.store(s.add(s.load(out), s.load(other)), out);
+            }
+            for (other, out) in last_other.iter().zip(last_out) {
+                *out += other;
+            }
+        }
+    }
+}
+
+/// Adam on one tensor: parameters, first and second moments.
+fn update_tensor<T: Pod>(adam: &Coefficients, [params, moment1, moment2]: [&mut T; 3], grad: &T) {
+    adam::update(
+        adam,
+        bytemuck::cast_slice_mut(std::slice::from_mut(params)),
+        bytemuck::cast_slice(std::slice::from_ref(grad)),
+        bytemuck::cast_slice_mut(std::slice::from_mut(moment1)),
+        bytemuck::cast_slice_mut(std::slice::from_mut(moment2)),
+    );
+}
+
+impl<
+    L: Layered + 'static,
+    const M: usize,
+    const C: usize,
+    const K: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const WP: usize,
+    const PH: usize,
+    const PW: usize,
+    const SUMS: usize,
+    const WINNERS: usize,
+    const GRAD_SUMS: usize,
+    const S12: usize,
+> Choice<L, M, C, K, H, W, HP, WP, PH, PW, SUMS, WINNERS, GRAD_SUMS, S12> for Pick<DIRECT>
+{
+    type Pass = Direct<L, M, C, K, H, W, HP, WP, PH, PW, SUMS, WINNERS, GRAD_SUMS>;
+}
+
+/// By the definition: [`direct`].
+pub struct Direct<
+    L,
+    const M: usize,
+    const C: usize,
+    const K: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const WP: usize,
+    const PH: usize,
+    const PW: usize,
+    const SUMS: usize,
+    const WINNERS: usize,
+    const GRAD_SUMS: usize,
+>(PhantomData<L>);
+
+/// What the forward pass of [`Direct`] keeps.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct DirectTrace<
+    const C: usize,
+    const HP: usize,
+    const WP: usize,
+    const SUMS: usize,
+    const WINNERS: usize,
+> {
+    /// The input with its border, if it needs one.
+    padded: [[[Lanes; WP]; HP]; C],
+    sums: [Lanes; SUMS],
+    winner: [[u8; LANES]; WINNERS],
+}
+
+impl<const M: usize, const C: usize, const K: usize> Sums<[[[[f32; K]; K]; C]; M], [f32; M]>
+    for direct::Sums<C, M, K>
+{
+    fn parts(&self) -> [&[f32]; 2] {
+        let weight = self.weight.as_flattened().as_flattened().as_flattened();
+        [weight, self.bias.as_flattened()]
+    }
+
+    fn parts_mut(&mut self) -> [&mut [f32]; 2] {
+        let weight = self.weight.as_flattened_mut().as_flattened_mut();
+        [weight.as_flattened_mut(), self.bias.as_flattened_mut()]
+    }
+
+    fn weight<L: Layered>(&self, weight: &mut [[[[f32; K]; K]; C]; M]) {
+        weight.clone_from(&self.weight);
+    }
+
+    fn bias(&self) -> [f32; M] {
+        self.bias()
+    }
+}
+
+impl<
+    L: Layered + 'static,
+    const M: usize,
+    const C: usize,
+    const K: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const WP: usize,
+    const PH: usize,
+    const PW: usize,
+    const SUMS: usize,
+    const WINNERS: usize,
+    const GRAD_SUMS: usize,
+> Pass for Direct<L, M, C, K, H, W, HP, WP, PH, PW, SUMS, WINNERS, GRAD_SUMS>
+{
+    type Weight = [[[[f32; K]; K]; C]; M];
+    type Bias = [f32; M];
+    type Input = [[[Lanes; W]; H]; C];
+    type Output = [[[Lanes; PW]; PH]; M];
+    type GradInput = [[[Lanes; W]; H]; C];
+    type Prepared = Prepared<(), direct::Sums<C, M, K>, Self::Weight>;
+    type Trace = DirectTrace<C, HP, WP, SUMS, WINNERS>;
+    type Kept = direct::Sums<C, M, K>;
+    /// The gradient by the sums.
+    type Scratch = [Lanes; GRAD_SUMS];
+
+    fn prepare(_: Isa, _: &Self::Weight, _: &mut Self::Prepared) {}
+
+    fn forward<const G: usize, const TRAIN: bool>(pass: Forward<'_, Self, G>) {
+        let groups = pass.input.into_iter().zip(pass.out).zip(pass.trace);
+        for ((input, out), trace) in groups {
+            let DirectTrace {
+                padded,
+                sums,
+                winner,
+            } = trace;
+            let input = match bytemuck::try_cast_ref(input) {
+                Ok(input) if const { L::LAYER.padding == 0 } => input,
+                _ => {
+                    pass.isa.run(direct::Pad { input, out: padded });
+                    &*padded
+                }
+            };
+            pass.isa
+                .run(direct::Forward::<_, TRAIN, _, _, _, _, _, _, _> {
+                    layer: PhantomData::<L>,
+                    input,
+                    weight: pass.params.weight,
+                    bias: pass.params.bias,
+                    out,
+                    winner,
+                    sums,
+                });
+        }
+    }
+
+    fn backward<const G: usize>(pass: Backward<'_, Self, G>) {
+        let mut grad_inputs = pass.grad_input.into_iter().flatten();
+        let groups = pass.input.into_iter().zip(pass.out).zip(pass.trace);
+        for (((input, out), trace), (grad, kept)) in
+            groups.zip(pass.grad_out.into_iter().zip(pass.kept))
+        {
+            let input = match bytemuck::try_cast_ref(input) {
+                Ok(input) if const { L::LAYER.padding == 0 } => input,
+                _ => &trace.padded,
+            };
+            pass.isa.run(direct::Backward {
+                layer: PhantomData::<L>,
+                input,
+                out,
+                winner: &trace.winner,
+                sums: &trace.sums,
+                grad,
+                grad_sums: pass.scratch,
+                grad_params: kept,
+            });
+            if let Some(grad_input) = grad_inputs.next() {
+                pass.isa.run(direct::GradInput {
+                    layer: PhantomData::<L>,
+                    weight: pass.params.weight,
+                    grad_sums: pass.scratch,
+                    grad_input,
+                });
+            }
+        }
+    }
+
+    fn update<T: Sync>(
+        batch: &Batch<'_, T>,
+        kept: impl Fn(&T) -> &Self::Kept + Copy + Sync,
+        mut slots: [Slots<'_, Self>; 3],
+        prepared: &mut Self::Prepared,
+    ) {
+        let Prepared { sums, grad, .. } = prepared;
+        batch.timed(|| update::<L, _, _, _>(batch, kept, &mut slots, sums, grad));
+    }
+}
+
+impl<
+    L: Layered + 'static,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+    const S8: usize,
+    const S9: usize,
+    const S10: usize,
+    const S11: usize,
+    const S12: usize,
+> Choice<L, M, H, W, HP, CH, CW, PH, PW, S8, S9, S10, S11, S12> for Pick<ROWS>
+{
+    type Pass = Rows<L, M, H, W, HP, CH, CW, PH, PW>;
+}
+
+/// By Winograd's algorithm along rows: [`rows`].
+pub struct Rows<
+    L,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+>(PhantomData<L>);
+
+/// What the passes of [`Rows`] keep on their way.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C)]
+pub struct RowsScratch<
+    const M: usize,
+    const H: usize,
+    const HP: usize,
+    const PH: usize,
+    const PW: usize,
+> {
+    forward: rows::ForwardScratch<M, HP>,
+    backward: rows::BackwardScratch<M, H, HP, PH, PW>,
+}
+
+impl<const M: usize> Sums<[[[[f32; WINOGRAD_K]; WINOGRAD_K]; 1]; M], [f32; M]> for rows::Sums<M> {
+    fn parts(&self) -> [&[f32]; 2] {
+        self.parts()
+    }
+
+    fn parts_mut(&mut self) -> [&mut [f32]; 2] {
+        self.parts_mut()
+    }
+
+    fn weight<L: Layered>(&self, weight: &mut [[[[f32; WINOGRAD_K]; WINOGRAD_K]; 1]; M]) {
+        self.weight::<L>(weight);
+    }
+
+    fn bias(&self) -> [f32; M] {
+        self.bias()
+    }
+}
+
+impl<
+    L: Layered + 'static,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+> Pass for Rows<L, M, H, W, HP, CH, CW, PH, PW>
+{
+    type Weight = [[[[f32; WINOGRAD_K]; WINOGRAD_K]; 1]; M];
+    type Bias = [f32; M];
+    type Input = Stored<1, H, W>;
+    type Output = [[[Lanes; PW]; PH]; M];
+    type GradInput = [[[Lanes; W]; H]; 1];
+    type Prepared = Prepared<rows::Kernels<M>, rows::Sums<M>, Self::Weight>;
+    type Trace = pool::Trace<M, CH, CW, PH, PW>;
+    type Kept = rows::Sums<M>;
+    type Scratch = RowsScratch<M, H, HP, PH, PW>;
+
+    const STORED: bool = true;
+
+    fn prepare(_: Isa, weight: &Self::Weight, prepared: &mut Self::Prepared) {
+        rows::set_kernels(weight, &mut prepared.kernels);
+    }
+
+    fn forward<const G: usize, const TRAIN: bool>(pass: Forward<'_, Self, G>) {
+        let groups = pass.input.into_iter().zip(pass.out).zip(pass.trace);
+        for ((input, out), trace) in groups {
+            pass.isa
+                .run(rows::Forward::<_, TRAIN, _, _, _, _, _, _, _, _> {
+                    layer: PhantomData::<L>,
+                    image: &input.bytes[0],
+                    kernels: &pass.params.prepared.kernels,
+                    bias: pass.params.bias,
+                    out,
+                    trace,
+                    scratch: &mut pass.scratch.forward,
+                });
+        }
+    }
+
+    fn backward<const G: usize>(pass: Backward<'_, Self, G>) {
+        let groups = pass.input.into_iter().zip(pass.out).zip(pass.trace);
+        for (((input, out), trace), (grad, kept)) in
+            groups.zip(pass.grad_out.into_iter().zip(pass.kept))
+        {
+            let scratch = &mut pass.scratch.backward;
+            rows::backward(
+                pass.isa,
+                PhantomData::<L>,
+                input,
+                out,
+                trace,
+                grad,
+                kept,
+                scratch,
+            );
+        }
+    }
+
+    fn update<T: Sync>(
+        batch: &Batch<'_, T>,
+        kept: impl Fn(&T) -> &Self::Kept + Copy + Sync,
+        mut slots: [Slots<'_, Self>; 3],
+        prepared: &mut Self::Prepared,
+    ) {
+        batch.timed(|| {
+            let Prepared {
+                kernels,
+                sums,
+                grad,
+            } = prepared;
+            update::<L, _, _, _>(batch, kept, &mut slots, sums, grad);
+            rows::set_kernels(slots[0].weight, kernels);
+        });
+    }
+}
+
+impl<
+    L: Layered + 'static,
+    const M: usize,
+    const C: usize,
+    const H: usize,
+    const W: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+    const TH: usize,
+    const TW: usize,
+    const WT: usize,
+    const MB: usize,
+    const CB: usize,
+> Choice<L, M, C, H, W, CH, CW, PH, PW, TH, TW, WT, MB, CB> for Pick<TILES>
+{
+    type Pass = Tiles<L, M, C, H, W, CH, CW, PH, PW, TH, TW, WT, MB, CB>;
+}
+
+/// By Winograd's algorithm along both sides: [`tiles`].
+pub struct Tiles<
+    L,
+    const M: usize,
+    const C: usize,
+    const H: usize,
+    const W: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+    const TH: usize,
+    const TW: usize,
+    const WT: usize,
+    const MB: usize,
+    const CB: usize,
+>(PhantomData<L>);
+
+impl<const M: usize, const C: usize, const MB: usize, const CB: usize>
+    Sums<[[[[f32; WINOGRAD_K]; WINOGRAD_K]; C]; M], [f32; M]> for tiles::Sums<M, MB, CB>
+{
+    fn parts(&self) -> [&[f32]; 2] {
+        self.parts()
+    }
+
+    fn parts_mut(&mut self) -> [&mut [f32]; 2] {
+        self.parts_mut()
+    }
+
+    fn weight<L: Layered>(&self, weight: &mut [[[[f32; WINOGRAD_K]; WINOGRAD_K]; C]; M]) {
+        self.weight(weight);
+    }
+
+    fn bias(&self) -> [f32; M] {
+        self.bias()
+    }
+}
+
+impl<
+    L: Layered + 'static,
+    const M: usize,
+    const C: usize,
+    const H: usize,
+    const W: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+    const TH: usize,
+    const TW: usize,
+    const WT: usize,
+    const MB: usize,
+    const CB: usize,
+> Pass for Tiles<L, M, C, H, W, CH, CW, PH, PW, TH, TW, WT, MB, CB>
+{
+    type Weight = [[[[f32; WINOGRAD_K]; WINOGRAD_K]; C]; M];
+    type Bias = [f32; M];
+    type Input = [[[Lanes; W]; H]; C];
+    type Output = [[[Lanes; PW]; PH]; M];
+    type GradInput = [[[Lanes; W]; H]; C];
+    type Prepared = Prepared<tiles::Kernels<M, C>, tiles::Sums<M, MB, CB>, Self::Weight>;
+    type Trace = pool::Trace<M, CH, CW, PH, PW>;
+    type Kept = tiles::Sums<M, MB, CB>;
+    type Scratch = tiles::Scratch<M, C, TH, TW, WT>;
+
+    fn prepare(_: Isa, weight: &Self::Weight, prepared: &mut Self::Prepared) {
+        tiles::set_kernels(weight, &mut prepared.kernels);
+    }
+
+    fn forward<const G: usize, const TRAIN: bool>(pass: Forward<'_, Self, G>) {
+        let groups = pass.input.into_iter().zip(pass.out).zip(pass.trace);
+        for ((input, out), trace) in groups {
+            pass.isa.run(
+                tiles::Forward::<_, TRAIN, _, _, _, _, _, _, _, _, _, _, _> {
+                    layer: PhantomData::<L>,
+                    input,
+                    kernels: &pass.params.prepared.kernels,
+                    bias: pass.params.bias,
+                    out,
+                    trace,
+                    scratch: pass.scratch,
+                },
+            );
+        }
+    }
+
+    fn backward<const G: usize>(pass: Backward<'_, Self, G>) {
+        let mut grad_inputs = pass.grad_input.into_iter().flatten();
+        let groups = pass.input.into_iter().zip(pass.out).zip(pass.trace);
+        for (((input, out), trace), (grad, kept)) in
+            groups.zip(pass.grad_out.into_iter().zip(pass.kept))
+        {
+            tiles::backward(
+                pass.isa,
+                PhantomData::<L>,
+                input,
+                &pass.params.prepared.kernels,
+                out,
+                trace,
+                grad,
+                kept,
+                grad_inputs.next(),
+                pass.scratch,
+            );
+        }
+    }
+
+    fn update<T: Sync>(
+        batch: &Batch<'_, T>,
+        kept: impl Fn(&T) -> &Self::Kept + Copy + Sync,
+        mut slots: [Slots<'_, Self>; 3],
+        prepared: &mut Self::Prepared,
+    ) {
+        batch.timed(|| {
+            let Prepared {
+                kernels,
+                sums,
+                grad,
+            } = prepared;
+            update::<L, _, _, _>(batch, kept, &mut slots, sums, grad);
+            tiles::set_kernels(slots[0].weight, kernels);
+        });
+    }
+}

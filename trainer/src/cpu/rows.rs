@@ -1,0 +1,969 @@
+//! A first convolution over one channel, with its pooling and its activation, of sixteen images, and the gradient by its
+//! parameters: by [`winograd`]'s algorithm along rows.
+//!
+//! Four outputs side by side are rows of two blocks of the pool. Four columns are done from top to bottom before the next, and
+//! of them two rows of outputs at a time, so that what is stored on the way stays in the fastest cache. The input are stored
+//! pixels, whose whole numbers are exact; the weights make up for it.
+//!
+//! # The gradient by the weight
+//! Of the four positions of a window whose maximum is taken only the winner passes a gradient on, so that three quarters of the
+//! dense products are with zero. Sixteen interleaved images have sixteen different winners; one image has one. So there the
+//! gradient is taken image by image ([`sparse`]): a vector is a run of one image's memory, the gradient by a pool's output is
+//! a broadcast factor: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
+//!
+//! Otherwise the gradient is dense, and goes the way of the forward pass transposed: the outputs' gradient in a row becomes
+//! that by the products at each point; the gradient by a kernel at a point is the sum of its products with the values.
+
+use super::activation::activate;
+use super::pixels::{Stored, WHITE, transpose_bytes};
+use super::pool::{GradBias, OutputGrad, POOL, Trace, is_known, pool_block};
+use super::simd::{
+    HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, by_parts, load_all, part, part_mut,
+    store_all, sum_lanes,
+};
+use super::winograd::{
+    self, K, OUTPUTS, POINTS, at_points, at_points_grad, interpolate, products_grad,
+};
+use bytemuck::Zeroable;
+use lenet_core::layer::{Layered, Pool};
+use lenet_core::plan::{Kind, Layer};
+use std::marker::PhantomData;
+
+/// Whether this algorithm can do a layer, if it is the first.
+pub(super) const fn can_do(layer: &Layer) -> bool {
+    let [channels, ..] = layer.input;
+    let [_, height, _] = layer.convolved();
+    matches!(layer.kind, Kind::Conv2d)
+        && layer.kernel == K
+        && channels == 1
+        && height.is_multiple_of(POOL)
+        && is_known(layer.pool)
+}
+
+/// Whether the gradient by a layer's weight is taken through the winners.
+const fn sparse(layer: &Layer) -> bool {
+    let [_, _, width] = layer.input;
+    matches!(layer.pool, Pool::Max(_)) && layer.padding == 0 && width >= LANES && width <= 28
+}
+
+/// The kernels at each point, for stored pixels: `(POINTS, M, K)`.
+pub(super) type Kernels<const M: usize> = [[[f32; K]; M]; POINTS];
+
+/// Computes the kernels at each point, in f64, rounded once.
+pub(super) fn set_kernels<const M: usize>(
+    weight: &[[[[f32; K]; K]; 1]; M],
+    kernels: &mut Kernels<M>,
+) {
+    for (m, [rows]) in weight.iter().enumerate() {
+        for (i, row) in rows.iter().enumerate() {
+            let taps = row.map(|tap| [f64::from(tap) / f64::from(WHITE)]);
+            for (kernels, [value]) in kernels.iter_mut().zip(at_points(&taps)) {
+                kernels[m][i] = value as f32;
+            }
+        }
+    }
+}
+
+/// What the forward pass keeps on its way. `HP` is the height with the padding.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct ForwardScratch<const M: usize, const HP: usize> {
+    /// Of the columns that four outputs read, the values at each point; in the padding they are always zero.
+    values: [[Lanes; HP]; POINTS],
+    /// Of the upper and the lower row of two blocks, the sums at each point.
+    sums: [[[Lanes; M]; POINTS]; POOL],
+    /// The outputs.
+    outputs: [[[Lanes; OUTPUTS]; M]; POOL],
+}
+
+/// The forward pass. With `TRAIN` it writes what the backward pass needs.
+///
+/// # Numerics
+/// At each point a sum takes its terms by row of the kernel, fused.
+pub(super) struct Forward<
+    'a,
+    L,
+    const TRAIN: bool,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+> {
+    pub layer: PhantomData<L>,
+    /// As stored.
+    pub image: &'a [[[u8; LANES]; W]; H],
+    /// Made by [`set_kernels`].
+    pub kernels: &'a Kernels<M>,
+    pub bias: &'a [f32; M],
+    /// Overwritten.
+    pub out: &'a mut [[[Lanes; PW]; PH]; M],
+    /// Overwritten with `TRAIN`, else left.
+    pub trace: &'a mut Trace<M, CH, CW, PH, PW>,
+    /// Overwritten.
+    pub scratch: &'a mut ForwardScratch<M, HP>,
+}
+
+impl<
+    L: Layered,
+    const TRAIN: bool,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+> Kernel for Forward<'_, L, TRAIN, M, H, W, HP, CH, CW, PH, PW>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const {
+            assert!(can_do(&L::LAYER));
+            assert!(HP == H + 2 * L::LAYER.padding && CH + K == HP + 1);
+            assert!(CW + K == W + 2 * L::LAYER.padding + 1);
+        }
+        let ForwardScratch {
+            values,
+            sums,
+            outputs,
+        } = self.scratch;
+        for first in (0..CW).step_by(OUTPUTS) {
+            evaluate_columns::<L, S, H, W, HP>(s, self.image, first, values);
+            for y in 0..CH / POOL {
+                for (p, (kernels, values)) in self.kernels.iter().zip(&*values).enumerate() {
+                    let rows = values[POOL * y..].first_chunk().expect("inside");
+                    let sums = sums.each_mut().map(|sums| &mut sums[p]);
+                    if S::WIDE {
+                        multiply::<S, M, 6>(s, kernels, rows, sums);
+                    } else {
+                        multiply::<S, M, 2>(s, kernels, rows, sums);
+                    }
+                }
+                for (sums, outputs) in sums.iter().zip(&mut *outputs) {
+                    for (m, outputs) in outputs.iter_mut().enumerate() {
+                        let sums = sums.each_ref().map(|sums| &sums[m]);
+                        by_parts!(s, interpolate_part(sums, outputs));
+                    }
+                }
+                let [upper, lower] = &*outputs;
+                for m in 0..M {
+                    for x in 0..OUTPUTS / POOL {
+                        let block = [upper, lower].map(|row| &row[m].as_chunks().0[x]);
+                        let at = [m, y, first / POOL + x];
+                        if CW.is_multiple_of(OUTPUTS) || POOL * at[2] < CW {
+                            let (out, trace) = (&mut *self.out, &mut *self.trace);
+                            pool_block::<L, TRAIN, LANES, S, M, CH, CW, PH, PW>(
+                                self.layer,
+                                s,
+                                0,
+                                block,
+                                self.bias[m],
+                                at,
+                                out,
+                                trace,
+                            );
+                        }
+                    }
+                }
+            }
+            // Apart, as each is a long chain of operations, of which as many as possible must run side by side.
+            let window = const { L::LAYER.pool.window() };
+            let columns = first / window..PW.min((first + OUTPUTS) / window);
+            match const { L::LAYER.pool } {
+                Pool::Average(_) => {}
+                _ => {
+                    for map in &mut *self.out {
+                        for row in map {
+                            for out in &mut row[columns.clone()] {
+                                let value = activate(s, const { L::LAYER.activation }, s.load(out));
+                                s.store(value, out);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The values at each point of the columns that the outputs from `first` on read.
+#[inline(always)]
+fn evaluate_columns<L: Layered, S: Simd, const H: usize, const W: usize, const HP: usize>(
+    s: S,
+    image: &[[[u8; LANES]; W]; H],
+    first: usize,
+    values: &mut [[Lanes; HP]; POINTS],
+) {
+    const BLACK: &[u8; LANES] = &[0; LANES];
+    let padding = const { L::LAYER.padding };
+    for (y, row) in image.iter().enumerate() {
+        let pixels: [&[u8; LANES]; POINTS] = if padding == 0 && W.is_multiple_of(OUTPUTS) {
+            let pixels: &[_; POINTS] = row[first..].first_chunk().expect("inside");
+            pixels.each_ref()
+        } else {
+            std::array::from_fn(|x| row.get((first + x).wrapping_sub(padding)).unwrap_or(BLACK))
+        };
+        let mut values = values.each_mut().map(|values| &mut values[y + padding]);
+        by_parts!(s, evaluate(pixels, &mut values));
+    }
+}
+
+/// The values at each point of pixels in a row: part `n` of their lanes.
+#[inline(always)]
+fn evaluate<const N: usize, S: Lanewise<N>>(
+    s: S,
+    n: usize,
+    pixels: [&[u8; LANES]; POINTS],
+    values: &mut [&mut Lanes; POINTS],
+) {
+    let mut inputs = [s.splat(0.0); POINTS];
+    for (input, pixel) in inputs.iter_mut().zip(pixels) {
+        *input = s.load_bytes(part(pixel, n));
+    }
+    for (value, to) in winograd::values(s, inputs).into_iter().zip(values) {
+        s.store(value, part_mut(to, n));
+    }
+}
+
+/// The outputs in a row from their sums at the points: part `n` of their lanes.
+#[inline(always)]
+fn interpolate_part<const N: usize, S: Lanewise<N>>(
+    s: S,
+    n: usize,
+    sums: [&Lanes; POINTS],
+    outputs: &mut [Lanes; OUTPUTS],
+) {
+    let sums = sums.map(|sums| part(sums, n));
+    interpolate(
+        s,
+        sums,
+        outputs.each_mut().map(|output| part_mut(output, n)),
+    );
+}
+
+/// The sums over rows at one point, of two rows of outputs, in tiles of `T` maps.
+#[inline(always)]
+fn multiply<S: Simd, const M: usize, const T: usize>(
+    s: S,
+    kernels: &[[f32; K]; M],
+    rows: &[Lanes; K + POOL - 1],
+    [upper, lower]: [&mut [Lanes; M]; POOL],
+) {
+    let (kernels, last_kernels) = kernels.as_chunks::<T>();
+    let (upper, last_upper) = upper.as_chunks_mut::<T>();
+    let (lower, last_lower) = lower.as_chunks_mut::<T>();
+    for (kernels, sums) in kernels.iter().zip(upper.iter_mut().zip(lower)) {
+        multiply_tile(s, kernels, rows, sums);
+    }
+    let last = last_upper.as_chunks_mut::<1>().0.iter_mut();
+    let last = last.zip(last_lower.as_chunks_mut::<1>().0);
+    for (kernels, sums) in last_kernels.as_chunks::<1>().0.iter().zip(last) {
+        multiply_tile(s, kernels, rows, sums);
+    }
+}
+
+/// The sums over rows at one point, of two rows of outputs and `T` maps.
+#[inline(always)]
+fn multiply_tile<S: Simd, const T: usize>(
+    s: S,
+    kernels: &[[f32; K]; T],
+    rows: &[Lanes; K + POOL - 1],
+    (upper, lower): (&mut [Lanes; T], &mut [Lanes; T]),
+) {
+    let mut acc = [[s.splat(0.0); POOL]; T];
+    // What the lower row reads, the upper row reads next.
+    let mut value = s.load(&rows[0]);
+    for i in 0..K {
+        let next = s.load(&rows[i + 1]);
+        for t in 0..T {
+            let kernel = s.splat(kernels[t][i]);
+            acc[t][0] = s.mul_add(value, kernel, acc[t][0]);
+            acc[t][1] = s.mul_add(next, kernel, acc[t][1]);
+        }
+        value = next;
+    }
+    for t in 0..T {
+        s.store(acc[t][0], &mut upper[t]);
+        s.store(acc[t][1], &mut lower[t]);
+    }
+}
+
+/// The gradients by the parameters over one group of images.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct Sums<const M: usize> {
+    /// `(M, K, HALF)`, by stored pixels. Taken through the winners, a row has the `K` columns of the kernel, else the kernel's
+    /// values at the points.
+    weight: [[HalfLanes; K]; M],
+    /// `(M, LANES)`
+    bias: [Lanes; M],
+}
+
+impl<const M: usize> Sums<M> {
+    /// Returns the sums as vectors, to add those of another group.
+    pub(super) fn parts(&self) -> [&[f32]; 2] {
+        let weight = self.weight.as_flattened().as_flattened();
+        [weight, self.bias.as_flattened()]
+    }
+
+    /// As [`parts`](Self::parts), to write.
+    pub(super) fn parts_mut(&mut self) -> [&mut [f32]; 2] {
+        let weight = self.weight.as_flattened_mut().as_flattened_mut();
+        [weight, self.bias.as_flattened_mut()]
+    }
+
+    /// Computes the gradient by the weight.
+    pub(super) fn weight<L: Layered>(&self, weight: &mut [[[[f32; K]; K]; 1]; M]) {
+        for (sums, [kernel]) in self.weight.iter().zip(weight) {
+            for (sums, row) in sums.iter().zip(kernel) {
+                if const { sparse(&L::LAYER) } {
+                    *row = std::array::from_fn(|j| sums[j] / f32::from(WHITE));
+                } else {
+                    let taps = at_points_grad(&sums.map(|sum| [f64::from(sum)]));
+                    *row = taps.map(|[tap]| (tap / f64::from(WHITE)) as f32);
+                }
+            }
+        }
+    }
+
+    /// Returns the gradient by the bias.
+    pub(super) fn bias(&self) -> [f32; M] {
+        self.bias.map(sum_lanes)
+    }
+}
+
+/// What the backward pass keeps on its way.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub struct BackwardScratch<
+    const M: usize,
+    const H: usize,
+    const HP: usize,
+    const PH: usize,
+    const PW: usize,
+> {
+    // Through the winners, one image after the other:
+    /// The gradient by the pooled output.
+    grads: [[[[f32; PW]; PH]; M]; LANES],
+    winners: [[[[u8; PW]; PH]; M]; LANES],
+    // Of one image at a time:
+    image: [[f32; PITCH]; H],
+    /// Where the kernel lay that won; little-endian.
+    corners: [[[u16; PW]; PH]; M],
+    // Else:
+    whole: Dense<LANES, M, HP>,
+    half: Dense<HALF, M, HP>,
+}
+
+/// Runs the backward pass. The gradient is by the pooled output; it may be overwritten.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn backward<
+    L: Layered,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    isa: super::simd::Isa,
+    layer: PhantomData<L>,
+    input: &Stored<1, H, W>,
+    out: &[[[Lanes; PW]; PH]; M],
+    trace: &Trace<M, CH, CW, PH, PW>,
+    grad: &mut [[[Lanes; PW]; PH]; M],
+    sums: &mut Sums<M>,
+    scratch: &mut BackwardScratch<M, H, HP, PH, PW>,
+) {
+    *sums = Sums::zeroed();
+    isa.run(GradBias {
+        layer,
+        out,
+        grad,
+        sums: &mut sums.bias,
+    });
+    if const { !sparse(&L::LAYER) } {
+        isa.run(GradDense {
+            image: &input.bytes[0],
+            grad: OutputGrad { layer, grad, trace },
+            sums,
+            scratch,
+        });
+        return;
+    }
+    isa.run(Turn {
+        lanes: grad.as_flattened().as_flattened(),
+        images: scratch
+            .grads
+            .each_mut()
+            .map(|image| image.as_flattened_mut().as_flattened_mut()),
+    });
+    isa.run(TurnWinners {
+        lanes: trace.winner.as_flattened().as_flattened(),
+        images: scratch
+            .winners
+            .each_mut()
+            .map(|image| image.as_flattened_mut().as_flattened_mut()),
+    });
+    for n in 0..input.images {
+        isa.run(GradSparse {
+            pixels: &input.pixels[n][0],
+            winner: &scratch.winners[n],
+            grad: &scratch.grads[n],
+            image: &mut scratch.image,
+            corners: &mut scratch.corners,
+            sums,
+        });
+    }
+}
+
+/// Turns the gradient by the pooled output from sixteen images interleaved to one after the other.
+struct Turn<'a> {
+    lanes: &'a [Lanes],
+    /// Each as long as `lanes`; overwritten.
+    images: [&'a mut [f32]; LANES],
+}
+
+impl Kernel for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let (blocks, last) = self.lanes.as_chunks::<LANES>();
+        for (k, block) in blocks.iter().enumerate() {
+            let images = self.images.each_mut();
+            s.transpose(
+                block.each_ref(),
+                images.map(|image| &mut image.as_chunks_mut().0[k]),
+            );
+        }
+        for (k, lanes) in last.iter().enumerate() {
+            for (value, image) in lanes.iter().zip(&mut self.images) {
+                image[blocks.len() * LANES + k] = *value;
+            }
+        }
+    }
+}
+
+/// Turns the winners likewise.
+struct TurnWinners<'a> {
+    lanes: &'a [[u8; LANES]],
+    /// Each as long as `lanes`; overwritten.
+    images: [&'a mut [u8]; LANES],
+}
+
+impl Kernel for TurnWinners<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let (blocks, last) = self.lanes.as_chunks::<LANES>();
+        for (k, block) in blocks.iter().enumerate() {
+            let images = self.images.each_mut();
+            transpose_bytes(
+                block.each_ref(),
+                images.map(|image| &mut image.as_chunks_mut().0[k]),
+            );
+        }
+        for (k, lanes) in last.iter().enumerate() {
+            for (value, image) in lanes.iter().zip(&mut self.images) {
+                image[blocks.len() * LANES + k] = *value;
+            }
+        }
+    }
+}
+
+/// Floats from one row of an image to the next: its columns in two cache lines, and in a third those once more from which
+/// a half vector would cross from the first line into the second.
+const PITCH: usize = 3 * LANES;
+/// The first of the columns that are there twice.
+const TWICE: usize = LANES - HALF;
+/// How far their second place is from the first.
+const AGAIN: usize = 2 * LANES - TWICE;
+/// What a kernel reads from its corner on.
+const KERNEL: usize = (K - 1) * PITCH + HALF;
+
+/// Where the image has the corner of each window.
+const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
+    let mut corners = [[0; PW]; PH];
+    let mut y = 0;
+    while y < PH {
+        let mut x = 0;
+        while x < PW {
+            let column = POOL * x;
+            let column = if column >= TWICE && column < LANES {
+                column + AGAIN
+            } else {
+                column
+            };
+            corners[y][x] = (POOL * y * PITCH + column) as u16;
+            x += 1;
+        }
+        y += 1;
+    }
+    corners
+}
+
+/// Adds one image's gradient by the weight, through the winners.
+///
+/// # Numerics
+/// Each image's sum is taken over the windows in row order, fused, and added to the sum over images.
+struct GradSparse<
+    'a,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const PH: usize,
+    const PW: usize,
+> {
+    pixels: &'a [[u8; W]; H],
+    /// Which position of its window won.
+    winner: &'a [[[u8; PW]; PH]; M],
+    /// By the pooled output before the activation.
+    grad: &'a [[[f32; PW]; PH]; M],
+    /// Overwritten.
+    image: &'a mut [[f32; PITCH]; H],
+    /// Overwritten.
+    corners: &'a mut [[[u16; PW]; PH]; M],
+    /// Added to.
+    sums: &'a mut Sums<M>,
+}
+
+impl<const M: usize, const H: usize, const W: usize, const PH: usize, const PW: usize> Kernel
+    for GradSparse<'_, M, H, W, PH, PW>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const {
+            assert!(W >= LANES && W <= 28 && POOL * PW + K == W + 1 && POOL * PH + K == H + 1);
+        }
+        let Self {
+            image,
+            corners,
+            sums,
+            ..
+        } = self;
+        for (pixels, row) in self.pixels.iter().zip(&mut *image) {
+            for (from, to) in [(0, 0), (W - LANES, W - LANES), (TWICE, TWICE + AGAIN)] {
+                let Some(pixels) = pixels[from..].first_chunk() else {
+                    continue;
+                };
+                let row = row[to..].first_chunk_mut().expect("within a row");
+                s.store(s.load_bytes(pixels), row);
+            }
+        }
+        let first = const { window_corners::<PH, PW>() };
+        for (corners, winner) in corners.iter_mut().zip(self.winner) {
+            let windows = first.as_flattened().iter().zip(winner.as_flattened());
+            for (corner, (first, winner)) in corners.as_flattened_mut().iter_mut().zip(windows) {
+                let corner_of_winner =
+                    first + u16::from(winner >> 1) * PITCH as u16 + u16::from(winner & 1);
+                *corner = corner_of_winner.to_le();
+            }
+        }
+
+        /// Maps at a time: enough sums for the multiply-adds not to wait for each other.
+        const TILE: usize = 2;
+        let (grads, last_grads) = self.grad.as_chunks::<TILE>();
+        let (corners, last_corners) = corners.as_chunks::<TILE>();
+        let (sums, last_sums) = sums.weight.as_chunks_mut::<TILE>();
+        for ((grads, corners), sums) in grads.iter().zip(corners).zip(sums) {
+            add_windows(s.half(), image.as_flattened(), grads, corners, sums);
+        }
+        let (grads, corners) = (
+            last_grads.as_chunks::<1>().0,
+            last_corners.as_chunks::<1>().0,
+        );
+        let sums = last_sums.as_chunks_mut::<1>().0;
+        for ((grads, corners), sums) in grads.iter().zip(corners).zip(sums) {
+            add_windows(s.half(), image.as_flattened(), grads, corners, sums);
+        }
+    }
+}
+
+/// Adds the gradient by the weight of `T` maps.
+#[inline(always)]
+fn add_windows<S: Lanewise<HALF>, const T: usize, const PH: usize, const PW: usize>(
+    s: S,
+    image: &[f32],
+    grads: &[[[f32; PW]; PH]; T],
+    corners: &[[[u16; PW]; PH]; T],
+    sums: &mut [[HalfLanes; K]; T],
+) {
+    /// Windows whose corners are loaded together, as loads are what limits this loop.
+    const AT_ONCE: usize = 2;
+    let grads = grads.each_ref().map(|map| map.as_flattened());
+    let corners = corners.each_ref().map(|map| map.as_flattened());
+    let mut acc = [[s.splat(0.0); K]; T];
+    let mut add = |t: usize, grad: f32, corner: u16| {
+        let grad = s.splat(grad);
+        let kernel: &[f32; KERNEL] = image[usize::from(corner)..]
+            .first_chunk()
+            .expect("the kernel fits");
+        for i in 0..K {
+            let row = kernel[i * PITCH..].first_chunk().expect("within KERNEL");
+            acc[t][i] = s.mul_add(grad, s.load(row), acc[t][i]);
+        }
+    };
+    let windows = PH * PW;
+    for window in (0..windows / AT_ONCE * AT_ONCE).step_by(AT_ONCE) {
+        let mut together = [0u32; T];
+        for t in 0..T {
+            let corners: &[u16; AT_ONCE] = corners[t][window..].first_chunk().expect("inside");
+            together[t] = u32::from_le(bytemuck::must_cast(*corners));
+        }
+        for k in 0..AT_ONCE {
+            for t in 0..T {
+                add(t, grads[t][window + k], (together[t] >> (16 * k)) as u16);
+            }
+        }
+    }
+    for window in windows / AT_ONCE * AT_ONCE..windows {
+        for t in 0..T {
+            add(t, grads[t][window], u16::from_le(corners[t][window]));
+        }
+    }
+    for t in 0..T {
+        for i in 0..K {
+            let sum = s.load(&sums[t][i]);
+            s.store(s.add(sum, acc[t][i]), &mut sums[t][i]);
+        }
+    }
+}
+
+/// What the dense gradient by the weight keeps on its way, `N` lanes of it.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+struct Dense<const N: usize, const M: usize, const HP: usize> {
+    /// Of the columns that four outputs read, the values at each point; in the padding they are always zero.
+    values: [[[f32; N]; HP]; POINTS],
+    /// The gradient by the products at each point, of some maps; below the last row of outputs it is always zero.
+    products: [[[[f32; N]; HP]; POINTS]; MAPS],
+    /// The gradient by the kernels at each point.
+    sums: [[[[f32; N]; K]; POINTS]; M],
+    bias: [[f32; N]; M],
+}
+
+/// Maps whose dense gradient is taken at a time, at most.
+const MAPS: usize = 2;
+
+/// Computes the gradient by the weight, and with a mean by the bias, of sixteen images.
+///
+/// # Numerics
+/// At each point the sums take their terms by four columns of outputs and in these by row, fused; then come the lanes, by halves
+/// onto each other in each half, the lower half first. With a mean, the gradient by the bias is the sum of the products'
+/// gradient at the point 1, in the same order.
+struct GradDense<
+    'a,
+    L,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+> {
+    image: &'a [[[u8; LANES]; W]; H],
+    grad: OutputGrad<'a, L, M, CH, CW, PH, PW>,
+    /// Overwritten.
+    sums: &'a mut Sums<M>,
+    /// Overwritten.
+    scratch: &'a mut BackwardScratch<M, H, HP, PH, PW>,
+}
+
+impl<
+    L: Layered,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+> Kernel for GradDense<'_, L, M, H, W, HP, CH, CW, PH, PW>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self {
+            image,
+            grad,
+            sums,
+            scratch,
+        } = self;
+        if S::WIDE {
+            dense::<_, S, MAPS, _, M, H, W, HP, CH, CW, PH, PW>(
+                s,
+                0,
+                image,
+                grad,
+                sums,
+                &mut scratch.whole,
+            );
+        } else {
+            for n in 0..2 {
+                let scratch = &mut scratch.half;
+                dense::<_, S::Half, 1, _, M, H, W, HP, CH, CW, PH, PW>(
+                    s.half(),
+                    n,
+                    image,
+                    grad,
+                    sums,
+                    scratch,
+                );
+            }
+        }
+    }
+}
+
+/// Part `n` of the lanes, `T` maps at a time.
+#[inline(always)]
+fn dense<
+    const N: usize,
+    S: Lanewise<N>,
+    const T: usize,
+    L: Layered,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    s: S,
+    n: usize,
+    image: &[[[u8; LANES]; W]; H],
+    grad: OutputGrad<'_, L, M, CH, CW, PH, PW>,
+    sums: &mut Sums<M>,
+    scratch: &mut Dense<N, M, HP>,
+) {
+    const BLACK: &[u8; LANES] = &[0; LANES];
+    let padding = const { L::LAYER.padding };
+    for sum in scratch.sums.as_flattened_mut().as_flattened_mut() {
+        s.store(s.splat(0.0), sum);
+    }
+    for sum in &mut scratch.bias {
+        s.store(s.splat(0.0), sum);
+    }
+    for first in (0..CW).step_by(OUTPUTS) {
+        for (y, row) in image.iter().enumerate() {
+            let mut inputs = [s.splat(0.0); POINTS];
+            for (x, input) in inputs.iter_mut().enumerate() {
+                let pixel = row.get((first + x).wrapping_sub(padding)).unwrap_or(BLACK);
+                *input = s.load_bytes(part(pixel, n));
+            }
+            let to = scratch
+                .values
+                .each_mut()
+                .map(|values| &mut values[y + padding]);
+            store_all(s, winograd::values(s, inputs), to);
+        }
+        for m in (0..M / T * T).step_by(T) {
+            dense_maps::<N, S, T, L, M, HP, CH, CW, PH, PW>(s, n, first, m, grad, scratch);
+        }
+        for m in M / T * T..M {
+            dense_maps::<N, S, 1, L, M, HP, CH, CW, PH, PW>(s, n, first, m, grad, scratch);
+        }
+    }
+    for (sums, all) in scratch.sums.iter().zip(&mut sums.weight) {
+        for (i, all) in all.iter_mut().enumerate() {
+            let points = sums.each_ref().map(|sums| &sums[i]);
+            s.add_sums(load_all(s, points), all);
+        }
+    }
+    if let Pool::Average(_) = const { L::LAYER.pool } {
+        for (sum, to) in scratch.bias.iter().zip(&mut sums.bias) {
+            *part_mut(to, n) = *sum;
+        }
+    }
+}
+
+/// Adds what `T` maps have at four columns of outputs.
+#[inline(always)]
+fn dense_maps<
+    const N: usize,
+    S: Lanewise<N>,
+    const T: usize,
+    L: Layered,
+    const M: usize,
+    const HP: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    s: S,
+    n: usize,
+    first: usize,
+    m: usize,
+    grad: OutputGrad<'_, L, M, CH, CW, PH, PW>,
+    scratch: &mut Dense<N, M, HP>,
+) {
+    let Dense {
+        values,
+        products,
+        sums,
+        bias,
+    } = scratch;
+    let products: &mut [_; T] = products.first_chunk_mut().expect("at most MAPS");
+    for (t, products) in products.iter_mut().enumerate() {
+        for y in 0..CH / POOL {
+            let [left, right] = [0, 1].map(|x| grad.block(s, n, [m + t, y, first / POOL + x]));
+            for i in 0..POOL {
+                let row = [left[i][0], left[i][1], right[i][0], right[i][1]];
+                let to = products.each_mut().map(|row| &mut row[POOL * y + i]);
+                store_all(s, products_grad(s, row), to);
+            }
+        }
+        if let Pool::Average(_) = const { L::LAYER.pool } {
+            let mut sum = s.load(&bias[m + t]);
+            for product in &products[1][..CH] {
+                sum = s.add(sum, s.load(product));
+            }
+            s.store(sum, &mut bias[m + t]);
+        }
+    }
+    for p in 0..POINTS {
+        let mut acc = [[s.splat(0.0); K]; T];
+        // The gradient at this row of inputs, and at the rows above it.
+        let mut above = [[s.splat(0.0); K]; T];
+        for t in 0..T {
+            acc[t] = load_all(s, sums[m + t][p].each_ref());
+        }
+        for y in 0..HP {
+            let value = s.load(&values[p][y]);
+            for t in 0..T {
+                let [g0, g1, g2, g3, _] = above[t];
+                above[t] = [s.load(&products[t][p][y]), g0, g1, g2, g3];
+                for i in 0..K {
+                    acc[t][i] = s.mul_add(above[t][i], value, acc[t][i]);
+                }
+            }
+        }
+        for t in 0..T {
+            store_all(s, acc[t], sums[m + t][p].each_mut());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool::tests::assert_window;
+    use super::super::simd::Isa;
+    use super::*;
+    use crate::dataset::generator;
+    use bytemuck::zeroed_box;
+    use lenet_core::layer::Activation;
+    use lenet_core::layer::conv2d::Spec;
+    use rand_chacha::rand_core::Rng;
+
+    #[derive(Clone, Copy)]
+    struct This;
+
+    impl Layered for This {
+        const LAYER: Layer = Spec {
+            maps: 6,
+            kernel: K,
+            padding: 0,
+            pool: Pool::Max(2),
+            activation: Activation::Sigmoid,
+        }
+        .layer("this", [1, 28, 28]);
+    }
+
+    type Image = [[[u8; LANES]; 28]; 28];
+    type Weight = [[[[f32; K]; K]; 1]; 6];
+
+    /// Weights in -0.2..0.2, and biases.
+    fn params() -> (Weight, [f32; 6]) {
+        let mut rng = generator(2, 0);
+        let mut next = || (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 0.4;
+        let weight = std::array::from_fn(|_| {
+            [[[0.0; K]; K]].map(|map| map.map(|row| row.map(|_: f32| next())))
+        });
+        (weight, std::array::from_fn(|_| next()))
+    }
+
+    /// Outputs and winners.
+    fn run(
+        isa: Isa,
+        image: &Image,
+    ) -> (Box<[[[Lanes; 12]; 12]; 6]>, Box<Trace<6, 24, 24, 12, 12>>) {
+        let (weight, bias) = params();
+        let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box::<ForwardScratch<6, 28>>());
+        set_kernels(&weight, &mut kernels);
+        let (mut out, mut trace) = (zeroed_box(), zeroed_box());
+        isa.run(Forward::<_, true, _, _, _, _, _, _, _, _> {
+            layer: PhantomData::<This>,
+            image,
+            kernels: &kernels,
+            bias: &bias,
+            out: &mut out,
+            trace: &mut trace,
+            scratch: &mut scratch,
+        });
+        (out, trace)
+    }
+
+    #[test]
+    fn forward_is_its_definition() {
+        let (weight, bias) = params();
+        let mut rng = generator(0, 0);
+        let mut image: Image = [[[0; LANES]; 28]; 28];
+        for pixel in image.as_flattened_mut().as_flattened_mut() {
+            *pixel = rng.next_u32() as u8;
+        }
+        for isa in Isa::every() {
+            let (out, trace) = run(isa, &image);
+            for y in 0..12 {
+                for x in 0..12 {
+                    for m in 0..6 {
+                        let lane = (y + x + m) % LANES;
+                        let pixel =
+                            |_, y: usize, x: usize| f64::from(image[y][x][lane]) / f64::from(WHITE);
+                        let found = (out[m][y][x][lane], trace.winner[m][y][x][lane]);
+                        assert_window(&weight[m], bias[m], pixel, [y, x], found);
+                    }
+                }
+            }
+        }
+    }
+
+    /// On flat pictures, and those that change along one side only, the first of equal values wins.
+    #[test]
+    fn ties_stay_ties() {
+        let pictures: [fn(usize, usize) -> u8; 3] = [
+            |_, _| 96,
+            |y, _| ((y as f32 * 0.7).sin().abs() * 255.0) as u8,
+            |_, x| ((x as f32 * 0.7).sin().abs() * 255.0) as u8,
+        ];
+        let may_win: [&[u8]; 3] = [&[0], &[0, 2], &[0, 1]];
+        for (picture, may_win) in pictures.into_iter().zip(may_win) {
+            let image: Image =
+                std::array::from_fn(|y| std::array::from_fn(|x| [picture(y, x); LANES]));
+            for isa in Isa::every() {
+                let (_, trace) = run(isa, &image);
+                let winners = trace.winner.as_flattened().as_flattened().as_flattened();
+                let mut winners = winners.iter();
+                assert!(winners.all(|winner| may_win.contains(winner)), "{isa:?}");
+            }
+        }
+    }
+}
