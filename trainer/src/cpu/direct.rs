@@ -67,19 +67,72 @@ macro_rules! with_size {
     };
 }
 
-/// The tiles of the forward pass and of the gradient by the input: maps, and columns. As many accumulators as fit the
-/// registers: 24 of whole vectors, or 12 of half ones.
-const fn tiles(maps: usize, columns: usize, wide: bool) -> (usize, usize) {
-    let maps = tile(maps, 6);
-    let most = match (wide, maps) {
+/// The most columns of a tile of so many maps: as many accumulators as fit the registers, 24 of whole vectors or 12 of half
+/// ones.
+const fn most_columns(maps: usize, wide: bool) -> usize {
+    match (wide, maps) {
         (true, 1..=3) => 8,
         (true, maps) => 24 / maps,
         (false, 1) => 8,
         (false, 2) => 5,
         (false, 3 | 4) => 3,
         (false, _) => 2,
-    };
-    (maps, tile(columns, most))
+    }
+}
+
+/// The maps and columns of a tile of the forward pass.
+const fn tiles(maps: usize, columns: usize, wide: bool) -> (usize, usize) {
+    let maps = tile(maps, 6);
+    (maps, tile(columns, most_columns(maps, wide)))
+}
+
+/// The columns of the kernel, from the first and up to the last, that were within a row of sums when they were at one of
+/// `columns` inputs from `x` on. The other columns of the kernel were in the border of zeros.
+const fn columns_within(
+    x: usize,
+    columns: usize,
+    width: usize,
+    kernel: usize,
+    padding: usize,
+) -> (usize, usize) {
+    let end = x + padding + columns;
+    let first = (x + padding + kernel).saturating_sub(width + 2 * padding);
+    (first, if end < kernel { end } else { kernel })
+}
+
+/// The channels and columns of a tile of the gradient by the input: of those that have enough accumulators for the
+/// multiply-adds not to wait for each other, the one that reads the least of the border.
+const fn grad_tiles(
+    channels: usize,
+    width: usize,
+    kernel: usize,
+    padding: usize,
+    wide: bool,
+) -> (usize, usize) {
+    let channels = tile(channels, 6);
+    let mut columns = most_columns(channels, wide);
+    if columns >= width {
+        columns = width;
+    }
+    let (mut best, mut least) = (columns, usize::MAX);
+    while columns > 0 && (columns * channels >= 8 || least == usize::MAX) {
+        let (mut x, mut products) = (0, 0);
+        while x < width {
+            let start = if x + columns < width {
+                x
+            } else {
+                width - columns
+            };
+            let (first, end) = columns_within(start, columns, width, kernel, padding);
+            products += columns * (end - first);
+            x += columns;
+        }
+        if products < least {
+            (best, least) = (columns, products);
+        }
+        columns -= 1;
+    }
+    (channels, best)
 }
 
 /// The length of [`Forward::sums`].
@@ -524,57 +577,96 @@ fn by_weight<
     for m in (0..M).step_by(T).map(|m| m.min(M - T)) {
         let grad_sums = &grad_sums[m * maps..][..T * maps];
         for (c, input) in input.iter().enumerate() {
+            let mut sums = [[[0.0; K]; T]; K];
+            by_parts!(s, weight_plane(input, grad_sums, border, &mut sums));
             for i in 0..K {
-                let mut sums = [[0.0; K]; T];
-                by_parts!(s, weight_row(&input[i..], grad_sums, border, &mut sums));
                 for t in 0..T {
-                    weight[m + t][c][i] = sums[t];
+                    weight[m + t][c][i] = sums[i][t];
                 }
             }
         }
     }
 }
 
-/// Adds the gradient by a row of the kernels of `T` maps: part `n` of the lanes.
+/// Adds the gradient by the kernels of `T` maps over one channel: part `n` of the lanes.
 #[inline(always)]
-fn weight_row<const N: usize, S: Lanewise<N>, const WP: usize, const K: usize, const T: usize>(
+fn weight_plane<
+    const N: usize,
+    S: Lanewise<N>,
+    const HP: usize,
+    const WP: usize,
+    const K: usize,
+    const T: usize,
+>(
     s: S,
     n: usize,
-    input: &[[Lanes; WP]],
+    input: &[[Lanes; WP]; HP],
     grad_sums: &[Lanes],
     border: usize,
-    sums: &mut [[f32; K]; T],
+    sums: &mut [[[f32; K]; T]; K],
 ) {
-    let width = const { WP + 1 - K };
-    let pitch = width + 2 * border;
-    let mut acc = [[s.splat(0.0); K]; T];
-    let maps = grad_sums.len() / T;
-    for (y, row) in input.iter().take(maps / pitch).enumerate() {
-        let mut grads = [&[] as &[Lanes]; T];
-        for t in 0..T {
-            grads[t] = &grad_sums[t * maps + y * pitch + border..][..width];
-        }
-        for x in 0..width {
-            let inputs = &row[x..x + K];
-            let mut grad = [s.splat(0.0); T];
+    let (height, width) = const { (HP + 1 - K, WP + 1 - K) };
+    let (maps, pitch) = (grad_sums.len() / T, width + 2 * border);
+    // A few rows at a time, which stay in the fastest cache for all rows of the kernel.
+    let rows = const { rows_at_once(T * (WP + 1 - K)) };
+    let mut stored = [[[[0.0; N]; K]; T]; K];
+    for first in (0..height).step_by(rows) {
+        for (i, stored) in stored.iter_mut().enumerate() {
+            let mut acc = [[s.splat(0.0); K]; T];
             for t in 0..T {
-                grad[t] = s.load(part(&grads[t][x], n));
+                for j in 0..K {
+                    acc[t][j] = s.load(&stored[t][j]);
+                }
             }
-            for j in 0..K {
-                let input = s.load(part(&inputs[j], n));
+            for y in first..height.min(first + rows) {
+                let row = &input[y + i];
+                let mut grads = [&[] as &[Lanes]; T];
                 for t in 0..T {
-                    acc[t][j] = s.mul_add(input, grad[t], acc[t][j]);
+                    grads[t] = &grad_sums[t * maps + y * pitch + border..][..width];
+                }
+                for x in 0..width {
+                    let inputs = &row[x..x + K];
+                    // Of inputs and gradients the fewer stay in registers beside the accumulators.
+                    if const { K < T } {
+                        let mut loaded = [s.splat(0.0); K];
+                        for j in 0..K {
+                            loaded[j] = s.load(part(&inputs[j], n));
+                        }
+                        for t in 0..T {
+                            let grad = s.load(part(&grads[t][x], n));
+                            for j in 0..K {
+                                acc[t][j] = s.mul_add(loaded[j], grad, acc[t][j]);
+                            }
+                        }
+                    } else {
+                        let mut loaded = [s.splat(0.0); T];
+                        for t in 0..T {
+                            loaded[t] = s.load(part(&grads[t][x], n));
+                        }
+                        for j in 0..K {
+                            let input = s.load(part(&inputs[j], n));
+                            for t in 0..T {
+                                acc[t][j] = s.mul_add(input, loaded[t], acc[t][j]);
+                            }
+                        }
+                    }
+                }
+            }
+            for t in 0..T {
+                for j in 0..K {
+                    s.store(acc[t][j], &mut stored[t][j]);
                 }
             }
         }
     }
-    let mut stored = [[[0.0; N]; K]; T];
-    for t in 0..T {
-        for j in 0..K {
-            s.store(acc[t][j], &mut stored[t][j]);
-        }
-    }
-    add_sums(s, stored.as_flattened(), sums.as_flattened_mut());
+    let sums = sums.as_flattened_mut().as_flattened_mut();
+    add_sums(s, stored.as_flattened().as_flattened(), sums);
+}
+
+/// Rows of this many vectors each that fill half of the fastest cache, at least one.
+const fn rows_at_once(vectors: usize) -> usize {
+    let rows = (16 << 10) / (vectors * size_of::<Lanes>());
+    if rows > 0 { rows } else { 1 }
 }
 
 /// Adds the sum of the lanes of each vector, in the order of [`Lanewise::add_sums`].
@@ -632,11 +724,11 @@ impl<L: Layered, const C: usize, const H: usize, const W: usize, const M: usize,
         assert!(grad_sums.len() == M * height * const { W + K - 1 });
         for y in 0..H {
             if S::WIDE {
-                with_size!(T = tiles(C, W, true).0 => with_size!(Q = tiles(C, W, true).1 =>
+                with_size!(T = grad_tiles(C, W, K, L::LAYER.padding, true).0 => with_size!(Q = grad_tiles(C, W, K, L::LAYER.padding, true).1 =>
                     grad_row::<LANES, S, C, H, W, M, K, T, Q>(s, 0, weight, grad_sums, height, padding, y, grad)));
             } else {
                 for n in 0..2 {
-                    with_size!(T = tiles(C, W, false).0 => with_size!(Q = tiles(C, W, false).1 =>
+                    with_size!(T = grad_tiles(C, W, K, L::LAYER.padding, false).0 => with_size!(Q = grad_tiles(C, W, K, L::LAYER.padding, false).1 =>
                         grad_row::<HALF, S::Half, C, H, W, M, K, T, Q>(s.half(), n, weight, grad_sums, height, padding, y, grad)));
                 }
             }
@@ -671,6 +763,8 @@ fn grad_row<
     // Rows of the kernel that were within the sums when they were at this input.
     let rows = (y + padding + 1).saturating_sub(height)..K.min(y + padding + 1);
     for x in (0..W).step_by(Q).map(|x| x.min(W - Q)) {
+        // Likewise its columns, for one of the inputs at least.
+        let columns = columns_within(x, Q, W, K, padding);
         for c in (0..C).step_by(T).map(|c| c.min(C - T)) {
             let mut acc = [[s.splat(0.0); Q]; T];
             for (m, weight) in weight.iter().enumerate() {
@@ -678,10 +772,11 @@ fn grad_row<
                 for i in rows.clone() {
                     let first = (m * height + y + padding - i) * pitch + x;
                     let grads = &grad_sums[first..][..const { Q + K - 1 }];
-                    for j in 0..K {
+                    for j in columns.0..columns.1 {
+                        let grads = &grads[K - 1 - j..][..Q];
                         let mut values = [s.splat(0.0); Q];
                         for q in 0..Q {
-                            values[q] = s.load(part(&grads[K - 1 - j + q], n));
+                            values[q] = s.load(part(&grads[q], n));
                         }
                         for t in 0..T {
                             let weight = s.splat(weight[t][i][j]);

@@ -56,6 +56,18 @@ fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
     }
 }
 
+/// The quarters of each half added to each other: those of `a`, then those of `b`.
+#[inline(always)]
+fn add_quarters(_: Avx512, a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
+    unsafe {
+        _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+        )
+    }
+}
+
 /// The lower and the upper half.
 #[inline(always)]
 fn halves(_: Avx512, v: __m512) -> [__m256; 2] {
@@ -150,22 +162,29 @@ impl Lanewise<LANES> for Avx512 {
     }
     #[inline(always)]
     fn add_sums(self, [a, b, c, d, e, f, g, h]: [__m512; HALF], to: &mut HalfLanes) {
-        let [a, b, c, d] = [
-            halves(self, a),
-            halves(self, b),
-            halves(self, c),
-            halves(self, d),
-        ];
-        let [e, f, g, h] = [
-            halves(self, e),
-            halves(self, f),
-            halves(self, g),
-            halves(self, h),
-        ];
-        self.0
-            .add_sums([a[0], b[0], c[0], d[0], e[0], f[0], g[0], h[0]], to);
-        self.0
-            .add_sums([a[1], b[1], c[1], d[1], e[1], f[1], g[1], h[1]], to);
+        // As in AVX2, of both halves at once.
+        let [ae, bf] = [add_quarters(self, a, e), add_quarters(self, b, f)];
+        let [cg, dh] = [add_quarters(self, c, g), add_quarters(self, d, h)];
+        // SAFETY: the CPU has AVX-512F, as `self` proves.
+        let sums = unsafe {
+            let abef = _mm512_add_ps(
+                _mm512_shuffle_ps::<0x44>(ae, bf),
+                _mm512_shuffle_ps::<0xee>(ae, bf),
+            );
+            let cdgh = _mm512_add_ps(
+                _mm512_shuffle_ps::<0x44>(cg, dh),
+                _mm512_shuffle_ps::<0xee>(cg, dh),
+            );
+            let sums = _mm512_add_ps(
+                _mm512_shuffle_ps::<0x88>(abef, cdgh),
+                _mm512_shuffle_ps::<0xdd>(abef, cdgh),
+            );
+            // The quarters are those of a to d of the lower and of the upper half, then those of e to h.
+            _mm512_shuffle_f32x4::<0b11_01_10_00>(sums, sums)
+        };
+        let [low, high] = halves(self, sums);
+        let half = self.0;
+        half.store(half.add(half.add(half.load(to), low), high), to);
     }
 }
 
