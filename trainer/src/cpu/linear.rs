@@ -544,17 +544,12 @@ mod tests {
 
     #[test]
     fn layers_of_every_size_are_their_definition() {
-        check::<1, 1, 1>();
         check::<1, 12, 1>();
-        check::<3, 2, 1>();
-        check::<15, 5, 1>();
-        check::<16, 16, 1>();
+        check::<3, 1, 1>();
         check::<17, 26, 2>();
-        check::<33, 13, 3>();
         check::<84, 10, 6>();
         check::<100, 64, 7>();
         check::<257, 7, 17>();
         check::<400, 43, 25>();
-        check::<530, 1, 34>();
     }
 }
