@@ -55,7 +55,7 @@ const ROUND: f32 = 12_582_912.0;
 /// `(2^r - 1) / r` for `r` in -0.5..=0.5, interpolated at the Chebyshev nodes: the relative error is 2.2e-8.
 const POWERS: [f32; 6] = [
     std::f32::consts::LN_2,
-    0.240_226_51,
+    0.240_226_5,
     0.055_503_57,
     0.009_618_083,
     0.001_339_086_3,

@@ -928,7 +928,8 @@ mod tests {
         let mut noise = Noise(1);
         let mut input: Box<[[[Lanes; W]; H]; C]> = zeroed_box();
         let mut weight: Box<[[[[f32; K]; K]; C]; M]> = zeroed_box();
-        let (mut bias, mut grad): ([f32; M], Box<[[[Lanes; PW]; PH]; M]>) = ([0.0; M], zeroed_box());
+        let mut bias = [0.0; M];
+        let mut grad: Box<[[[Lanes; PW]; PH]; M]> = zeroed_box();
         noise.fill(input.as_flattened_mut().as_flattened_mut().as_flattened_mut(), 1.0);
         let scale = 2.0 / ((C * K * K) as f32).sqrt();
         noise.fill(weight.as_flattened_mut().as_flattened_mut().as_flattened_mut(), scale);

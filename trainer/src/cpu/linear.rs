@@ -290,11 +290,11 @@ where
             }
             let inputs = start * LANES..IN.min(end * LANES);
             let skipped = (start - base) * LANES;
-            for row in 0..rows {
+            for (row, grads) in grads[..rows].iter().enumerate() {
                 adam::update(
                     adam,
                     &mut weight.params[row][inputs.clone()],
-                    &grads[row].as_flattened()[skipped..][..inputs.len()],
+                    &grads.as_flattened()[skipped..][..inputs.len()],
                     &mut weight.moment1[row][inputs.clone()],
                     &mut weight.moment2[row][inputs.clone()],
                 );
