@@ -1,9 +1,9 @@
 //! Odd networks, and those that are shipped, each expanded as a module: what is true of the default network must be true of all.
 
-use lenet_core::Network;
+use trainer::cpu;
 
-/// A network with its gradient.
-pub trait Case: Network {
+/// A network with its gradient by plain loops and its passes on the CPU backend.
+pub trait Case: cpu::Network {
     /// Adds the gradient of one image's loss to `grads`, and returns the loss.
     fn gradient(
         params: &Self::Params,
@@ -19,6 +19,7 @@ macro_rules! network {
     ($($description:tt)*) => {
         lenet_core::network! { $($description)* }
         trainer::gradient! { $($description)* }
+        trainer::passes! { $($description)* }
 
         impl $crate::networks::Case for Net {
             fn gradient(
