@@ -19,24 +19,27 @@ pub enum Error {
     },
     /// None of the places that may hold a data set has one.
     #[error(
-        "no data set found. Looked for train-images-idx3-ubyte[.gz] (and 3 more) in:\n{searched}\
-         Name a folder that has them, or class folders of images: --data DIR. Debian: apt install dataset-fashion-mnist"
+        "no data set found. Looked in:\n{searched}Name a folder that has one: --data DIR. Debian: apt install \
+         dataset-fashion-mnist"
     )]
     NoDataset {
-        /// A line a place.
+        /// A line for each place.
         searched: String,
     },
     /// A folder lacks one of the four files.
     #[error(
-        "{folder}: no {name} or {name}.gz. A data set is four files: train-images-idx3-ubyte, \
-         train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte",
+        "{folder}: no {name}, gzipped or not. The folder has {there}. A data set is four IDX files: \
+         train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or the first \
+         two with --test-split)",
         folder = folder.display()
     )]
     MissingFile {
         /// The folder.
         folder: PathBuf,
-        /// The file's name without `.gz`.
+        /// The file's usual name without `.gz`.
         name: &'static str,
+        /// What lies there instead.
+        there: String,
     },
     /// A file of the data set is not what it should be.
     #[error("{path}: {problem}", path = path.display())]

@@ -391,10 +391,10 @@ fn a_run_goes_on_only_with_its_own_settings() {
     );
     // The same settings once more, other threads, another place of the same data.
     std::fs::rename(place.path("letters"), place.path("moved")).unwrap();
-    let err = place.failed("--resume run --epochs 3", 1);
-    assert!(
-        err.contains("Looked for") && err.contains("\n  letters\n"),
-        "{err}"
+    place.refused(
+        "--resume run --epochs 3",
+        1,
+        "letters: no such folder; name the one of the data set with --data DIR",
     );
     assert!(place.read("run/last.checkpoint") == before);
     place.good("--resume run --epochs 3 --lr 0.001 --threads 1 --data moved");

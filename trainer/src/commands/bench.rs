@@ -1,11 +1,12 @@
 //! `trainer bench`: how fast training and testing are on this machine.
 
 use super::out::Out;
-use super::{DataArgs, check_batch_size};
+use super::{DataArgs, batch_size};
 use crate::bench::{Plan, Report, measure, multiply_adds};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::report::layers::grouped;
+use crate::run::Settings;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::Serialize;
@@ -21,9 +22,9 @@ pub struct Args {
     /// Threads of the cpu device; 0 is one a core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: u16,
-    /// Images a step
-    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    batch_size: u32,
+    /// Images per step [default: 256, or all if there are fewer]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch_size: Option<u32>,
     /// Epochs that are timed
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     epochs: u32,
@@ -49,10 +50,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ));
     }
     let data = args.data.load()?;
-    check_batch_size(args.batch_size, data.train.len())?;
+    let default = Settings::default().batch_size;
+    let (batch_size, note) = batch_size(args.batch_size, default, data.train.len());
+    note.iter().for_each(super::out::note);
     let plan = Plan {
         threads: args.threads.into(),
-        batch_size: args.batch_size as usize,
+        // The report says what a step has.
+        batch_size: (batch_size as usize).min(data.train.len()),
         epochs: args.epochs,
     };
     match args.device {

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum DataCommand {
-    /// Read everything, count, and warn of what looks odd
+    /// Read everything, count it, and warn of what looks wrong
     Check(CheckArgs),
     /// Draw the first images of each class into a PNG file
     Show(ShowArgs),
@@ -49,7 +49,7 @@ enum Split {
 pub fn run(command: &DataCommand) -> Result<(), Error> {
     match command {
         DataCommand::Check(args) => check(&args.data.read()?),
-        DataCommand::Show(args) => show(args, &args.data.read()?),
+        DataCommand::Show(args) => show(args, &args.data.load()?),
     }
 }
 
@@ -74,12 +74,15 @@ fn check(data: &Dataset) -> Result<(), Error> {
     writeln!(Out, "data {} in {}", data.name, data.folder.display())?;
     writeln!(Out, "{}", table.trim_fmt())?;
     writeln!(Out, "sha256 {}", hex(&data.sha256))?;
+    for note in &data.notes {
+        writeln!(Out, "note: {note}")?;
+    }
     let warnings = check::warnings(data);
     for warning in &warnings {
         writeln!(Out, "warning: {warning}")?;
     }
     if warnings.is_empty() {
-        writeln!(Out, "nothing odd")?;
+        writeln!(Out, "no problems found")?;
     }
     Ok(())
 }

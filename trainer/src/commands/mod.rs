@@ -71,14 +71,15 @@ enum Command {
 /// Where the data set is, and how to read it.
 #[derive(Clone, Debug, clap::Args)]
 struct DataArgs {
-    /// Folder with the four IDX files, gzipped or not, or with train/NAME/*.png and test/NAME/*.png
-    /// [default: data/fashion-mnist, else the Debian package's]
-    #[arg(long, value_name = "DIR", env = "LENET_DATA", hide_env_values = true)]
+    // The variable is read by `folder`: set but empty, it is as good as not set, which clap does not know.
+    /// Folder with the data set: IDX files (gzipped or not), class folders of pictures (train/NAME/*, test/NAME/*), or CSV
+    /// tables [env: LENET_DATA] [default: data/fashion-mnist, else the Debian package's]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Go on where files of Fashion-MNIST differ from the published ones
     #[arg(long)]
     allow_modified: bool,
-    /// Share of each class to test on, where the class folders are not in train and test
+    /// Share of each class to test on, where the data set has no test images
     #[arg(long, value_name = "F", value_parser = share)]
     test_split: Option<f64>,
     #[command(flatten)]
@@ -96,14 +97,28 @@ impl DataArgs {
         args
     }
 
-    /// Reads the data, and warns of what is odd about it.
+    /// The folder, if one is named.
+    fn folder(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os("LENET_DATA").filter(|folder| !folder.is_empty());
+        self.data.clone().or_else(|| variable().map(PathBuf::from))
+    }
+
+    /// Reads the data, and says what is odd about it and what was done to it.
     fn load(&self) -> Result<Dataset, Error> {
+        self.load_unless(false)
+    }
+
+    /// As [`load`](Self::load), but says only what is odd if it is to be `quiet`.
+    fn load_unless(&self, quiet: bool) -> Result<Dataset, Error> {
         let data = self.read()?;
-        if !data.published {
-            for warning in dataset::check::warnings(&data) {
-                out::warn(warning);
-            }
+        if !quiet {
+            data.notes.iter().for_each(out::note);
         }
+        let warnings = match data.published {
+            true => data.warnings.clone(),
+            false => dataset::check::warnings(&data),
+        };
+        warnings.iter().for_each(out::warn);
         Ok(data)
     }
 
@@ -114,7 +129,7 @@ impl DataArgs {
             test_split: self.test_split,
             images: self.images,
         };
-        dataset::open(self.data.as_deref(), options)
+        dataset::open(self.folder().as_deref(), options)
     }
 }
 
@@ -151,14 +166,27 @@ fn no_cuda() -> Error {
     }
 }
 
-/// A step cannot have more images than there are.
-fn check_batch_size(batch_size: u32, images: usize) -> Result<(), Error> {
-    if batch_size as usize > images {
-        return Err(Error::Settings(format!(
-            "--batch-size {batch_size} is more than the {images} training images"
-        )));
+/// Returns the batch size for so many images where one was `given` or else there is a `default`, and what to say about it.
+/// An epoch of fewer images than that is one step with all of them.
+fn batch_size(given: Option<u32>, default: u32, images: usize) -> (u32, Option<String>) {
+    let wanted = given.unwrap_or(default);
+    let all = u32::try_from(images).unwrap_or(u32::MAX);
+    match given {
+        _ if wanted <= all => (wanted, None),
+        // The same steps, but this is what the run and its file tell of.
+        None => {
+            let note = format!(
+                "batch size {all}: there are {images} training images, fewer than the default batch size of {default}"
+            );
+            (all, Some(note))
+        }
+        Some(_) => {
+            let note = format!(
+                "--batch-size {wanted} is more than the {images} training images: each epoch is one step with all of them"
+            );
+            (wanted, Some(note))
+        }
     }
-    Ok(())
 }
 
 /// Does what the command line asks.

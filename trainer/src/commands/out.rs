@@ -19,3 +19,8 @@ impl Out {
 pub fn warn(text: impl Display) {
     let _ = writeln!(stderr(), "warning: {text}");
 }
+
+/// Says what was done that the user may want to know, on the error stream, as the output may be for programs.
+pub fn note(text: impl Display) {
+    let _ = writeln!(stderr(), "note: {text}");
+}

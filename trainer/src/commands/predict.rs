@@ -1,7 +1,8 @@
 //! `trainer predict`: what a network takes single images for.
 
 use super::DataArgs;
-use super::out::Out;
+use super::out::{Out, note, warn};
+use crate::dataset::check::image_warnings;
 use crate::dataset::read_image;
 use crate::error::Error;
 use crate::evaluate::core_logits;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// Weights file, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
-    /// PNG or JPEG files, 28x28, bright on black
+    /// PNG, JPEG, BMP or PNM files of the network's size, bright on black
     #[arg(required_unless_present = "index")]
     images: Vec<PathBuf>,
     /// Image of the test set, counted from 0; may be given again
@@ -60,10 +61,20 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let mut images: Vec<(Prediction<'_>, Pixels)> = Vec::new();
     for path in &args.images {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
-        let pixels = read_image(&bytes, args.data.images).map_err(|problem| Error::Data {
+        let image = read_image(&bytes, args.data.images).map_err(|problem| Error::Data {
             path: path.clone(),
             problem,
         })?;
+        let pixels = image.pixels;
+        if image.is_converted() {
+            note(format_args!(
+                "{}: the colours are converted to grey",
+                path.display()
+            ));
+        }
+        for warning in image_warnings(&pixels) {
+            warn(format_args!("{}: {warning}", path.display()));
+        }
         let top = top(
             weights.params,
             &pixels,
@@ -80,7 +91,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ));
     }
     if !args.index.is_empty() {
-        let test = args.data.read()?;
+        let test = args.data.load()?;
         for &index in &args.index {
             let Some(pixels) = test.test.images().get(index) else {
                 return Err(Error::Settings(format!(

@@ -3,7 +3,7 @@
 use super::DataArgs;
 use super::out::Out;
 use crate::checkpoint;
-use crate::dataset::hex;
+use crate::dataset::{self, hex};
 use crate::error::Error;
 use crate::evaluate::core_logits;
 use crate::report;
@@ -40,7 +40,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         None => args.data.clone(),
     };
     if args.data.data.is_none() {
-        data.data = data.data.filter(|folder| folder.is_dir());
+        data.data = data
+            .data
+            .filter(|folder| dataset::find(Some(folder)).is_ok());
     }
     let data = data.read()?;
     let trained_on = weights.metadata.provenance.dataset_sha256;

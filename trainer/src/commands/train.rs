@@ -3,7 +3,7 @@
 use super::console::{Console, LogFormat};
 use super::out::warn;
 use super::summary::network_table;
-use super::{DataArgs, check_batch_size, cuda};
+use super::{DataArgs, batch_size, cuda};
 use crate::adam::{Adam, Schedule};
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
@@ -30,7 +30,7 @@ pub struct Args {
     /// Times that each training image is seen [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     epochs: Option<u32>,
-    /// Images a step [default: 256]
+    /// Images per step [default: 256, or all if there are fewer]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch_size: Option<u32>,
     /// Learning rate of Adam [default: 0.001]
@@ -178,7 +178,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Some(run) => Some(RunFolder::resume(run)?),
     };
     let run_config = resumed.as_ref().map(|(_, checkpoint)| &checkpoint.config);
-    let settings =
+    let mut settings =
         args.settings(run_config.map_or_else(Settings::default, |run| run.settings.clone()));
     if settings.patience.is_some() && settings.val_split.is_none() {
         return Err(Error::Settings(
@@ -186,14 +186,19 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ));
     }
     let mut data = match run_config {
-        Some(run) => args.data.of_run(&run.data).load()?,
-        None => args.data.load()?,
+        Some(run) => args.data.of_run(&run.data).load_unless(args.quiet)?,
+        None => args.data.load_unless(args.quiet)?,
     };
     if let Some(share) = settings.val_split {
         data.hold_out(share, settings.seed)?;
     }
     let images = data.train.len();
-    check_batch_size(settings.batch_size, images)?;
+    let given = match run_config {
+        None => args.batch_size,
+        Some(run) => Some(args.batch_size.unwrap_or(run.settings.batch_size)),
+    };
+    let batch_note;
+    (settings.batch_size, batch_note) = batch_size(given, settings.batch_size, images);
     let device = match (args.device, run_config) {
         (Some(device), _) => device,
         (None, None) => Device::Auto,
@@ -295,6 +300,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
     if let Some(cause) = not_on_gpu {
         console.line(format_args!("not on a GPU: {cause}"));
+    }
+    if let Some(note) = batch_note {
+        console.line(format_args!("{note}"));
     }
     console.line(network_table());
     let validation = data.val.as_ref().map(Split::len);

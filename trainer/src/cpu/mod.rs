@@ -130,7 +130,8 @@ impl<'a> Cpu<'a> {
     /// # Errors
     /// `Backend`: the system refuses the threads, or `LENET_ISA` names what the CPU does not have.
     pub fn new(train: &'a Split, state: State, adam: Adam, threads: usize) -> Result<Self, Error> {
-        let isa = match std::env::var_os("LENET_ISA") {
+        let isa = std::env::var_os("LENET_ISA").filter(|isa| !isa.is_empty());
+        let isa = match isa {
             None => Isa::fastest(),
             Some(name) => name
                 .to_string_lossy()

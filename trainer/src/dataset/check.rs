@@ -1,22 +1,35 @@
 //! What is odd about a data set without being an error.
 
 use super::Dataset;
-use lenet_core::network::{CLASSES, HEIGHT, Pixels, WIDTH};
+use super::shape::{SHAPE, Shape, bytes};
+use lenet_core::network::{CLASSES, Pixels};
 use std::collections::HashSet;
 
 /// The most that a class may have of another's images before it is worth a word.
 const LOPSIDED: usize = 10;
 
-/// A sentence for each oddity: dark on white, test images that are training images too, classes without images,
-/// with far fewer than others, or without a name.
+/// Mean grey value of the border above which an image is taken for one that is dark on white.
+const BRIGHT: f64 = 127.0;
+
+/// Returns a sentence for each oddity: what [`Dataset::warnings`] has; then dark on white, images without content, test
+/// images that are training images too, classes without images, with far fewer than others, or without a name.
 pub fn warnings(data: &Dataset) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let border = border_mean(data.train.images());
-    if border > 127.0 {
+    let mut warnings = data.warnings.clone();
+    if let Some(border) = bright_border(data.train.images()) {
         warnings.push(format!(
             "the borders of the images are bright (mean {border:.0} of 255): dark on white? Fashion-MNIST is bright on \
-             black; --invert turns PNG and JPEG files"
+             black; --invert turns pictures round"
         ));
+    }
+    for (split, name) in [(&data.train, "training"), (&data.test, "test")] {
+        let mut blank = (0..split.len()).filter(|&index| is_blank(&split.images()[index]));
+        if let Some(first) = blank.next() {
+            warnings.push(format!(
+                "{} of {} {name} images have the same value everywhere (the first: index {first}){INVISIBLE}",
+                1 + blank.count(),
+                split.len(),
+            ));
+        }
     }
     let train: HashSet<&Pixels> = data.train.images().iter().collect();
     let test = data.test.images();
@@ -35,9 +48,9 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
         .collect();
     let counts = counts(data);
     for &class in &named {
-        for (count, split) in counts[class].into_iter().zip(["training", "test"]) {
-            if count == 0 {
-                warnings.push(format!("class {}: no {split} image", data.classes[class]));
+        for (split, name) in ["training", "test"].into_iter().enumerate() {
+            if counts[class][split] == 0 && !data.empty_folders.contains(&(class, split)) {
+                warnings.push(format!("class {}: no {name} image", data.classes[class]));
             }
         }
     }
@@ -76,17 +89,48 @@ pub fn counts(data: &Dataset) -> [[usize; 2]; CLASSES] {
     counts
 }
 
-/// Mean grey value of the outermost pixels.
-fn border_mean(images: &[Pixels]) -> f64 {
-    let (mut sum, mut count) = (0_u64, 0_u64);
-    for map in images.iter().flatten() {
-        for (y, row) in map.iter().enumerate() {
-            let inner = 1..WIDTH.saturating_sub(1);
-            let whole_row = y == 0 || y + 1 == HEIGHT;
-            for (x, &grey) in row.iter().enumerate() {
-                if whole_row || !inner.contains(&x) {
-                    (sum, count) = (sum + u64::from(grey), count + 1);
-                }
+/// What may be the reason of an image without content.
+const INVISIBLE: &str = ": black shows where a picture is transparent; if it is drawn in black, --invert makes that white";
+
+/// Returns a sentence for each oddity of a single picture that a network is asked about.
+pub fn image_warnings(image: &Pixels) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(border) = bright_border(std::slice::from_ref(image)) {
+        warnings.push(format!(
+            "the border is bright (mean {border:.0} of 255): dark on white? If the network was trained on bright on \
+             black, as Fashion-MNIST is, --invert makes the picture so"
+        ));
+    }
+    if is_blank(image) {
+        let value = bytes(std::slice::from_ref(image))[0];
+        warnings.push(format!("the value is {value} everywhere{INVISIBLE}"));
+    }
+    warnings
+}
+
+/// Whether all values are the same.
+fn is_blank(image: &Pixels) -> bool {
+    let values = bytes(std::slice::from_ref(image));
+    values.iter().all(|value| *value == values[0])
+}
+
+/// The mean value of the borders, if that is so bright that the images may be dark on white. In colour nothing follows
+/// from it: photographs have a sky.
+fn bright_border(images: &[Pixels]) -> Option<f64> {
+    let mean = border_mean(bytes(images), SHAPE);
+    (SHAPE.channels == 1 && mean > BRIGHT).then_some(mean)
+}
+
+/// Mean value of the outermost pixels.
+fn border_mean(images: &[u8], shape: Shape) -> f64 {
+    let (mut sum, mut count) = (0, 0_u64);
+    for plane in images.chunks_exact(shape.area()) {
+        for (y, row) in plane.chunks_exact(shape.width).enumerate() {
+            let is_end = y == 0 || y == shape.height - 1;
+            let step = if is_end { 1 } else { (shape.width - 1).max(1) };
+            for value in row.iter().step_by(step) {
+                sum += u64::from(*value);
+                count += 1;
             }
         }
     }
@@ -97,14 +141,18 @@ fn border_mean(images: &[Pixels]) -> f64 {
 mod tests {
     use super::*;
     use crate::dataset::{ReadOptions, Split};
-    use lenet_core::network::CHANNELS;
+    use std::collections::BTreeSet;
+
+    /// An image of one grey value, but for a corner.
+    fn image(grey: u8) -> Vec<u8> {
+        let mut image = vec![grey; SHAPE.len()];
+        image[0] ^= 1;
+        image
+    }
 
     fn data(train: &[(u8, u8)], test: &[(u8, u8)]) -> Dataset {
         let split = |images: &[(u8, u8)]| {
-            let pixels = images
-                .iter()
-                .flat_map(|&(grey, _)| [grey; size_of::<Pixels>()])
-                .collect();
+            let pixels = images.iter().flat_map(|&(grey, _)| image(grey)).collect();
             Split::new(pixels, images.iter().map(|&(_, label)| label).collect())
         };
         Dataset {
@@ -114,6 +162,9 @@ mod tests {
             sha256: [0; 32],
             published: false,
             options: ReadOptions::default(),
+            notes: vec![],
+            warnings: vec![],
+            empty_folders: BTreeSet::new(),
             train: split(train),
             val: None,
             test: split(test),
@@ -134,7 +185,7 @@ mod tests {
             warnings(&data(&[(200, 0), (210, 1)], &[(210, 0)])),
             [
                 "the borders of the images are bright (mean 205 of 255): dark on white? Fashion-MNIST is bright on black; \
-                 --invert turns PNG and JPEG files",
+                 --invert turns pictures round",
                 "1 of 1 test images are training images too (the first: index 0); the test accuracy flatters",
                 "class b: no test image",
             ]
@@ -157,15 +208,48 @@ mod tests {
     }
 
     #[test]
+    fn what_the_files_had_comes_first_and_is_not_said_twice() {
+        let mut data = data(&[(1, 0)], &[(2, 0)]);
+        data.warnings = vec!["b: no picture in this class folder".to_owned()];
+        data.empty_folders = BTreeSet::from([(1, 0)]);
+        assert_eq!(
+            warnings(&data),
+            [
+                "b: no picture in this class folder",
+                "class b: no test image"
+            ]
+        );
+    }
+
+    #[test]
     fn the_border_is_the_outermost_ring() {
-        let mut image = [[[0; WIDTH]; HEIGHT]; CHANNELS];
-        for map in &mut image {
-            let inner = &mut map[1..HEIGHT - 1];
-            inner.iter_mut().for_each(|row| row[1..WIDTH - 1].fill(255));
-        }
-        assert_eq!(border_mean(&[image]), 0.0);
-        image[0][HEIGHT - 1][WIDTH - 1] = 108;
-        let border = CHANNELS * 2 * (HEIGHT + WIDTH - 2);
-        assert_eq!(border_mean(&[image]), 108.0 / border as f64);
+        let shape = Shape {
+            channels: 2,
+            height: 3,
+            width: 4,
+        };
+        let mut image = vec![0; shape.len()];
+        image[5..7].fill(255);
+        assert_eq!(border_mean(&image, shape), 0.0);
+        (image[4], image[12 + 11]) = (100, 20);
+        assert_eq!(border_mean(&image, shape), 6.0);
+    }
+
+    #[test]
+    fn a_picture_without_content_is_said() {
+        let of = |values: Vec<u8>| image_warnings(&crate::dataset::shape::images(&values)[0]);
+        let mut values = vec![0; SHAPE.len()];
+        assert_eq!(of(values.clone()).len(), 1);
+        values[SHAPE.width + 1] = 255;
+        assert_eq!(of(values), [""; 0]);
+        let both = of(vec![255; SHAPE.len()]);
+        assert!(
+            both[0].starts_with("the border is bright (mean 255 of 255)"),
+            "{both:?}"
+        );
+        assert!(
+            both[1].starts_with("the value is 255 everywhere: "),
+            "{both:?}"
+        );
     }
 }

@@ -1,243 +1,269 @@
-//! A data set of one's own: a folder a class, with PNG and JPEG files in it.
+//! A data set of one's own: a folder a class, with pictures in it.
 //!
-//! Either `train/NAME/*` and `test/NAME/*`, or `NAME/*` alone, of which a share is set aside for the test. Classes are
-//! numbered by the order of their names, images ordered by theirs.
+//! Classes are numbered by the order of their names, images ordered by theirs. What lies among the pictures and is no
+//! picture is left out and counted.
 
-use super::{ImageOptions, MAX_CLASS_NAME, Order, Split, is_class_name, read_image};
+use super::listing::{LeftOut, Listing};
+use super::names::class_name;
+use super::shape::SHAPE;
+use super::{ImageOptions, Split, image};
 use crate::error::Error;
-use lenet_core::network::{CLASSES, Pixels};
+use lenet_core::network::CLASSES;
 use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-const TRAIN: &str = "train";
-const TEST: &str = "test";
-
-/// What a folder of class folders holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folder {
+/// What class folders hold.
+#[derive(Debug)]
+pub(super) struct Folder {
     /// Names of the classes; empty where there is none.
     pub classes: [String; CLASSES],
     /// What is trained on.
     pub train: Split,
-    /// What is tested on.
-    pub test: Split,
+    /// What is tested on, if that is apart.
+    pub test: Option<Split>,
+    /// What was done to the pictures that their owner may not expect.
+    pub notes: Vec<String>,
+    /// What was left out.
+    pub warnings: Vec<String>,
+    /// The classes and splits (0 for training, 1 for tests) of which `warnings` say that their folder is empty.
+    pub empty_folders: BTreeSet<(usize, usize)>,
 }
 
-/// Whether a folder is such a data set: it has `train` or `test`, or a folder with a PNG or JPEG file in it.
-pub fn looks_like(folder: &Path) -> bool {
-    let is_image = |path: &PathBuf| {
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        ["png", "jpg", "jpeg"]
-            .iter()
-            .any(|known| extension == *known)
-    };
-    let has_images = |path: &PathBuf| {
-        path.is_dir() && entries(path).is_ok_and(|entries| entries.iter().any(is_image))
-    };
-    [TRAIN, TEST].iter().any(|name| folder.join(name).is_dir())
-        || entries(folder).is_ok_and(|entries| entries.iter().any(has_images))
-}
+/// The folders of each class, by its name: one, or one in each Unicode form of the name.
+type Classes = BTreeMap<String, Vec<PathBuf>>;
 
-/// Reads all images. `test_split` is the share of each class to test on, where `train` and `test` are not apart.
+/// Reads all images of the class folders in `train`, and in `test` where it is apart.
 ///
 /// # Errors
 /// * `Io`: a folder or file cannot be read
 /// * `Data`: one of them is not what it should be: see the sentence
-/// * `Settings`: `test_split` is missing, or given though `train` and `test` are apart
-pub fn read(
-    folder: &Path,
-    test_split: Option<f64>,
+pub(super) fn read(
+    train: &Path,
+    test: Option<&Path>,
     options: ImageOptions,
 ) -> Result<Folder, Error> {
-    let apart = [TRAIN, TEST].iter().any(|name| folder.join(name).is_dir());
-    match (apart, test_split) {
-        (true, Some(_)) => {
-            return Err(Error::Settings(format!(
-                "{} has folders {TRAIN} and {TEST}; --test-split is for class folders that are not in them",
-                folder.display()
-            )));
-        }
-        (false, None) => {
-            return Err(Error::Settings(format!(
-                "{} has no folder {TRAIN}. Put the class folders into {TRAIN} and {TEST}, or say with --test-split F \
-                 which share of each class to test on",
-                folder.display()
-            )));
-        }
-        _ => {}
+    let mut left_out = LeftOut::default();
+    let classes = class_folders(train, &mut left_out)?;
+    let count = classes.len();
+    let list = || {
+        let names: Vec<&str> = classes.keys().map(String::as_str).collect();
+        names.join(", ")
+    };
+    if count == 0 || count > CLASSES {
+        let problem = match count {
+            0 => "no class folder in it; expected a folder of pictures for each class".to_owned(),
+            _ => format!(
+                "{count} class folders ({}); this network has {CLASSES} classes",
+                list()
+            ),
+        };
+        return Err(data(train, problem));
     }
-    let root = if apart {
-        folder.join(TRAIN)
-    } else {
-        folder.to_owned()
-    };
-    let names = class_names(&root)?;
-    let train = files(&root, &names)?;
-    let (train, test) = match test_split {
-        Some(share) => split(train, share),
-        None => {
-            let root = folder.join(TEST);
-            if let Some(stranger) = class_names(&root)?
-                .into_iter()
-                .find(|name| !names.contains(name))
-            {
-                return Err(Error::Data {
-                    path: root.join(stranger),
-                    problem: format!(
-                        "a class that {TRAIN} does not have; it has {}",
-                        names.join(", ")
-                    ),
-                });
-            }
-            (train, files(&root, &names)?)
+    let train_files = files(&classes, &mut left_out)?;
+    if train_files.iter().all(Vec::is_empty) {
+        let problem = format!(
+            "no picture in its class folders ({}){}",
+            list(),
+            parenthesis(&left_out)
+        );
+        return Err(data(train, problem));
+    }
+    let mut warnings = Vec::new();
+    let mut empty_folders = BTreeSet::new();
+    let is_empty = |folder: &Path| format!("{}: no picture in this class folder", folder.display());
+    for (class, folders) in classes.values().enumerate() {
+        if train_files[class].is_empty() {
+            warnings.push(is_empty(&folders[0]));
+            empty_folders.insert((class, 0));
         }
-    };
-    let mut classes: [String; CLASSES] = Default::default();
-    classes[..names.len()].clone_from_slice(&names);
+    }
+    let mut test_files = None;
+    if let Some(test) = test {
+        let of_test = class_folders(test, &mut left_out)?;
+        let found = files(&of_test, &mut left_out)?;
+        let mut of_each = vec![Vec::new(); count];
+        for ((name, folders), found) in of_test.into_iter().zip(found) {
+            let class = classes.keys().position(|class| *class == name);
+            if found.is_empty() {
+                warnings.push(is_empty(&folders[0]));
+                empty_folders.extend(class.map(|class| (class, 1)));
+            }
+            match class {
+                Some(class) => of_each[class] = found,
+                // An empty folder is no class of its own.
+                None if found.is_empty() => {}
+                None => {
+                    let train = train.display();
+                    let problem = format!("a class that {train} does not have; it has {}", list());
+                    return Err(data(&folders[0], problem));
+                }
+            }
+        }
+        if of_each.iter().all(Vec::is_empty) {
+            let problem = format!("no picture in its class folders{}", parenthesis(&left_out));
+            return Err(data(test, problem));
+        }
+        test_files = Some(of_each);
+    }
+    if let Some(first) = left_out.first() {
+        warnings.push(format!(
+            "left out, as they are no pictures in class folders: {} (the first: {})",
+            left_out.counts(),
+            first.display()
+        ));
+    }
+
+    let coloured = AtomicUsize::new(0);
+    let pictures = [Some(&train_files), test_files.as_ref()];
+    let pictures: usize = pictures.into_iter().flatten().flatten().map(Vec::len).sum();
+    let train = pixels(train_files, options, &coloured)?;
+    let test = test_files.map(|files| pixels(files, options, &coloured));
+    let test = test.transpose()?;
+    let coloured = coloured.into_inner();
+    let mut notes = Vec::new();
+    if SHAPE.channels == 1 && coloured > 0 {
+        notes.push(format!(
+            "{coloured} of {pictures} pictures have colour; they are converted to grey, as this network has one channel"
+        ));
+    }
+    if SHAPE.channels > 1 && coloured < pictures {
+        notes.push(format!(
+            "{} of {pictures} pictures are grey; they fill all {} channels of this network alike",
+            pictures - coloured,
+            SHAPE.channels
+        ));
+    }
+    let mut names: [String; CLASSES] = std::array::from_fn(|_| String::new());
+    for (name, class) in names.iter_mut().zip(classes.into_keys()) {
+        *name = class;
+    }
     Ok(Folder {
-        classes,
-        train: images(folder, TRAIN, train, options)?,
-        test: images(folder, TEST, test, options)?,
+        classes: names,
+        train,
+        test,
+        notes,
+        warnings,
+        empty_folders,
     })
 }
 
-/// The names of the class folders, sorted.
-fn class_names(root: &Path) -> Result<Vec<String>, Error> {
-    let data = |path: &Path, problem| Error::Data {
+fn data(path: &Path, problem: String) -> Error {
+    Error::Data {
         path: path.to_owned(),
         problem,
-    };
-    let mut names = Vec::new();
-    for path in entries(root)? {
-        let name = path.file_name().unwrap_or_default().to_str();
-        match name.filter(|name| is_class_name(name)) {
-            _ if !path.is_dir() => {
-                return Err(data(
-                    &path,
-                    "stands beside the class folders; expected folders only".to_owned(),
-                ));
-            }
-            None => {
-                return Err(data(
-                    &path,
-                    format!(
-                        "the name of a class has at most {MAX_CLASS_NAME} bytes of UTF-8, none of them a control character"
-                    ),
-                ));
-            }
-            Some(name) => names.push(name.to_owned()),
-        }
-    }
-    match names.len() {
-        1..=CLASSES => Ok(names),
-        0 => Err(data(root, "no class folder in it".to_owned())),
-        count => Err(data(
-            root,
-            format!(
-                "{count} class folders ({}); this network has {CLASSES} classes",
-                names.join(", ")
-            ),
-        )),
     }
 }
 
-/// The image files of each class, sorted; none where a class has no folder.
-fn files(root: &Path, names: &[String]) -> Result<Vec<Vec<PathBuf>>, Error> {
-    let of = |name: &String| match root.join(name) {
-        folder if folder.is_dir() => entries(&folder),
-        _ => Ok(Vec::new()),
-    };
-    names.iter().map(of).collect()
+fn parenthesis(left_out: &LeftOut) -> String {
+    match left_out.is_empty() {
+        true => String::new(),
+        false => format!(" (what is there instead: {})", left_out.counts()),
+    }
 }
 
-/// Sets `share` of each class aside, at least one image of two and never all: the same ones each time.
-fn split(classes: Vec<Vec<PathBuf>>, share: f64) -> (Vec<Vec<PathBuf>>, Vec<Vec<PathBuf>>) {
-    let halves = (0..).zip(classes).map(|(class, files)| {
-        let len = files.len();
-        let test = ((len as f64 * share).round() as usize)
-            .max(1)
-            .min(len.saturating_sub(1));
-        let order = Order::shuffled(0, class, len);
-        let mut tested = vec![false; len];
-        for position in 0..test {
-            tested[order.index(position)] = true;
+/// The class folders of a folder, sorted by name.
+fn class_folders(root: &Path, left_out: &mut LeftOut) -> Result<Classes, Error> {
+    let listing = Listing::new(root)?;
+    left_out.extend(listing.left_out);
+    for file in listing.files {
+        left_out.add_file(file);
+    }
+    let mut classes = Classes::new();
+    for folder in listing.folders {
+        let name = folder.file_name().unwrap_or_default().to_str();
+        let name = name.ok_or("a name that is no UTF-8; the name of a class is".to_owned());
+        let name = name.and_then(class_name);
+        let name = name.map_err(|problem| data(&folder, problem))?;
+        classes.entry(name).or_default().push(folder);
+    }
+    Ok(classes)
+}
+
+/// The pictures of each class, sorted by name.
+fn files(classes: &Classes, left_out: &mut LeftOut) -> Result<Vec<Vec<PathBuf>>, Error> {
+    let mut all = Vec::new();
+    for folders in classes.values() {
+        let mut pictures = Vec::new();
+        for folder in folders {
+            let listing = Listing::new(folder)?;
+            left_out.extend(listing.left_out);
+            for folder in listing.folders {
+                left_out.add("folder".to_owned(), folder);
+            }
+            for file in listing.files {
+                match is_picture(&file)? {
+                    true => pictures.push(file),
+                    false => left_out.add_file(file),
+                }
+            }
         }
-        let (test, train): (Vec<_>, Vec<_>) = files
-            .into_iter()
-            .zip(tested)
-            .partition(|(_, tested)| *tested);
-        let paths = |files: Vec<(PathBuf, bool)>| files.into_iter().map(|(path, _)| path).collect();
-        (paths(train), paths(test))
-    });
-    halves.unzip()
+        // The files of two folders of one class follow each other.
+        pictures.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
+        all.push(pictures);
+    }
+    Ok(all)
 }
 
-/// Reads the files, in the order of the classes.
-fn images(
-    folder: &Path,
-    split: &str,
+/// A file that is called a picture, which it must then be, or one that begins as a picture does.
+fn is_picture(path: &Path) -> Result<bool, Error> {
+    if image::has_picture_name(path) {
+        return Ok(true);
+    }
+    let start = || {
+        let mut start = Vec::new();
+        std::fs::File::open(path)?
+            .take(16)
+            .read_to_end(&mut start)?;
+        Ok(start)
+    };
+    let start = start().map_err(Error::io("cannot be read", path))?;
+    Ok(image::is_picture(&start))
+}
+
+/// Reads the files, in the order of the classes, and counts those with colour.
+fn pixels(
     classes: Vec<Vec<PathBuf>>,
     options: ImageOptions,
+    coloured: &AtomicUsize,
 ) -> Result<Split, Error> {
     let files: Vec<(u8, PathBuf)> = (0..)
         .zip(classes)
         .flat_map(|(class, files)| files.into_iter().map(move |file| (class, file)))
         .collect();
-    if files.is_empty() {
-        return Err(Error::Data {
-            path: folder.to_owned(),
-            problem: format!("no image to {split} on"),
+    let mut images = vec![0; files.len() * SHAPE.len()];
+    let mut failed: Vec<(usize, Error)> = images
+        .par_chunks_exact_mut(SHAPE.len())
+        .zip(&files)
+        .enumerate()
+        .filter_map(
+            |(index, (image, (_, path)))| match read_file(path, options, image) {
+                Ok(has_colour) => {
+                    coloured.fetch_add(has_colour.into(), Ordering::Relaxed);
+                    None
+                }
+                Err(error) => Some((index, error)),
+            },
+        )
+        .collect();
+    failed.sort_by_key(|(index, _)| *index);
+    let others = failed.len().saturating_sub(1);
+    if let Some((_, error)) = failed.into_iter().next() {
+        return Err(match error {
+            Error::Data { path, problem } if others > 0 => data(
+                &path,
+                format!("{problem} ({others} more of these files cannot be read either)"),
+            ),
+            error => error,
         });
     }
-    let images: Vec<Pixels> = files
-        .par_iter()
-        .map(|(_, path)| {
-            let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
-            read_image(&bytes, options).map_err(|problem| Error::Data {
-                path: path.clone(),
-                problem,
-            })
-        })
-        .collect::<Result<_, _>>()?;
     let labels = files.into_iter().map(|(class, _)| class).collect();
-    Ok(Split::new(bytemuck::cast_slice(&images).to_vec(), labels))
+    Ok(Split::new(images, labels))
 }
 
-/// What is in a folder, sorted by name; hidden files are left out.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let unreadable = |source| Error::io("cannot be read", folder)(source);
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_of_each_class_is_set_aside_and_always_the_same() {
-        let class = |len: usize| {
-            (0..len)
-                .map(|i| PathBuf::from(format!("{i:03}")))
-                .collect::<Vec<_>>()
-        };
-        let classes = || [20, 1, 2, 0].map(class).to_vec();
-        let (train, test) = split(classes(), 0.25);
-        let len = |split: &[Vec<PathBuf>]| split.iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(
-            (len(&train), len(&test)),
-            (vec![15, 1, 1, 0], vec![5, 0, 1, 0])
-        );
-        let mut all = [train[0].clone(), test[0].clone()].concat();
-        all.sort();
-        assert_eq!(all, classes()[0]);
-        assert_eq!(split(classes(), 0.25), (train, test));
-    }
+fn read_file(path: &Path, options: ImageOptions, image: &mut [u8]) -> Result<bool, Error> {
+    let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
+    image::decode(&bytes, options, SHAPE, image).map_err(|problem| data(path, problem))
 }

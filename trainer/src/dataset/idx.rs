@@ -1,59 +1,46 @@
 //! The IDX files of MNIST and its kin, plain or gzipped.
 //!
 //! Strict: everything the header promises is compared with what this network can use before any memory is asked for,
-//! and a file must have exactly the bytes that its header promises.
+//! and a file must have exactly the bytes that its header promises. Nothing is held twice: the content goes from the
+//! file into the memory where it stays, and is hashed on its way.
 //! Format: LeCun, Cortes, Burges: The MNIST database, <http://yann.lecun.com/exdb/mnist/> (big-endian header).
 
-use super::{Split, network_size};
-use flate2::read::MultiGzDecoder;
-use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
+use super::Split;
+use super::gunzip::Content;
+use super::kinds::beginning;
+use super::shape::{SHAPE, Shape, bytes};
+use lenet_core::network::CLASSES;
 use sha2::{Digest, Sha256};
-use std::io::Read;
+use std::io::{BufRead, Read};
 
-/// The last byte is the number of dimensions.
-const IMAGES_MAGIC: u32 = if CHANNELS == 1 { 0x0803 } else { 0x0804 };
+/// Bytes, in one dimension.
 const LABELS_MAGIC: u32 = 0x0801;
-/// More images than any data set of this kind has; fewer than an allocation that hurts (800 MB).
+/// Bytes, in three dimensions: images of one channel.
+const IMAGES_MAGIC: u32 = 0x0803;
+/// Bytes, in four dimensions: images, channels, rows, columns.
+const CHANNELS_MAGIC: u32 = 0x0804;
+/// More images than any data set of this kind has.
 const MAX_COUNT: u32 = 1 << 20;
+/// Deflate makes at most so many bytes of one.
+const MAX_RATIO: u64 = 1032;
+/// Bytes that are read, and then hashed, at a time.
+const CHUNK: u64 = 1 << 18;
 
 /// The content of an IDX file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// The records without the header: `(N, CHANNELS, HEIGHT, WIDTH)` values, or `(N)` labels.
+    /// The records without the header: `(N, C, H, W)` values of pixels, or `(N)` labels.
     pub bytes: Vec<u8>,
     /// Of the uncompressed file.
     pub sha256: [u8; 32],
 }
 
-/// Reads images of the network's size: three dimensions, `(N, H, W)`, for a network of one channel, four, `(N, 3, H, W)`, for
-/// one of three.
+/// Reads images of this network's shape.
 ///
 /// # Errors
 /// A sentence that says what was found and what was expected.
 pub fn read_images(bytes: &[u8]) -> Result<Idx, String> {
-    let mut file = Content::open(bytes)?;
-    let [magic, count] = file.header()?;
-    expect_magic(magic, IMAGES_MAGIC)?;
-    let channels = match CHANNELS {
-        1 => 1,
-        _ => file.header::<1>()?[0],
-    };
-    let [rows, columns] = file.header()?;
-    if [channels, rows, columns] != [CHANNELS, HEIGHT, WIDTH].map(|side| side as u32) {
-        let of_channels = match CHANNELS {
-            1 => String::new(),
-            _ => format!("{channels}x"),
-        };
-        return Err(format!(
-            "images of {of_channels}{rows}x{columns} pixels; this network takes {}",
-            network_size()
-        ));
-    }
-    let bytes = file.rest(count, size_of::<Pixels>())?;
-    Ok(Idx {
-        bytes,
-        sha256: file.hash.finalize().into(),
-    })
+    images(bytes, bytes.len() as u64, SHAPE)
 }
 
 /// Reads labels, which must be classes of the network.
@@ -61,28 +48,100 @@ pub fn read_images(bytes: &[u8]) -> Result<Idx, String> {
 /// # Errors
 /// A sentence that says what was found and what was expected.
 pub fn read_labels(bytes: &[u8]) -> Result<Idx, String> {
-    let mut file = Content::open(bytes)?;
-    let [magic, count] = file.header()?;
-    expect_magic(magic, LABELS_MAGIC)?;
-    let bytes = file.rest(count, 1)?;
-    if let Some(index) = bytes
-        .iter()
-        .position(|&label| usize::from(label) >= CLASSES)
-    {
+    let idx = labels(bytes, bytes.len() as u64)?;
+    check_labels(&idx.bytes, 0)?;
+    Ok(idx)
+}
+
+/// Refuses labels that are no classes of the network, said as in the file, where they count from `first`.
+pub(super) fn check_labels(labels: &[u8], first: u8) -> Result<(), String> {
+    let is_class = |label: u8| usize::from(label) < CLASSES;
+    let Some(index) = labels.iter().position(|&label| !is_class(label)) else {
+        return Ok(());
+    };
+    let of_file = |label: u8| usize::from(label) + usize::from(first);
+    let others = labels.iter().filter(|&&label| !is_class(label)).count() - 1;
+    let more = match others {
+        0 => String::new(),
+        _ => {
+            let largest = labels.iter().max().expect("one is too large");
+            format!(
+                ". {others} more are too large, up to {}: it takes a program that is built for a network with so many \
+                 classes",
+                of_file(*largest)
+            )
+        }
+    };
+    Err(format!(
+        "label {} at index {index}; this network has {CLASSES} classes, {first} to {}{more}",
+        of_file(labels[index]),
+        of_file((CLASSES - 1) as u8)
+    ))
+}
+
+/// Reads images of a shape. `len` is the file's length.
+pub(super) fn images(file: impl BufRead, len: u64, shape: Shape) -> Result<Idx, String> {
+    let mut file = File::open(file, len)?;
+    let [magic] = file.header()?;
+    let count;
+    let found = match magic {
+        IMAGES_MAGIC => {
+            let [n, height, width] = file.header()?;
+            count = n;
+            [1, height, width]
+        }
+        CHANNELS_MAGIC => {
+            let [n, channels, height, width] = file.header()?;
+            count = n;
+            [channels, height, width]
+        }
+        _ => return Err(other_magic(magic, IMAGES_MAGIC)),
+    };
+    let [channels, height, width] = found;
+    if found.map(|side| side as usize) != [shape.channels, shape.height, shape.width] {
+        let size = |channels: u32, height: u32, width: u32| match (channels, shape.channels) {
+            (1, 1) => format!("{height}x{width} pixels"),
+            (1, _) => format!("{height}x{width} pixels in one channel"),
+            _ => format!("{height}x{width} pixels in {channels} channels"),
+        };
+        let hint = match [height as usize, width as usize] == [shape.width, shape.channels] {
+            true => "; the channels come before the rows: (N, C, H, W)",
+            false => "",
+        };
         return Err(format!(
-            "label {} at index {index}; classes are 0-{}",
-            bytes[index],
-            CLASSES - 1
+            "images of {}; this network takes {shape}{hint}",
+            size(channels, height, width)
         ));
     }
-    Ok(Idx {
-        bytes,
-        sha256: file.hash.finalize().into(),
-    })
+    file.rest(count, shape.len())
+}
+
+/// Reads labels of any class. `len` is the file's length.
+pub(super) fn labels(file: impl BufRead, len: u64) -> Result<Idx, String> {
+    let mut file = File::open(file, len)?;
+    let [magic] = file.header()?;
+    if magic != LABELS_MAGIC {
+        return Err(other_magic(magic, LABELS_MAGIC));
+    }
+    let [count] = file.header()?;
+    file.rest(count, 1)
+}
+
+/// Returns the SHA-256 of a file's uncompressed content, whatever it is.
+pub(super) fn content_sha256(file: impl BufRead) -> Result<[u8; 32], String> {
+    let mut content = Content::new(file).map_err(broken_gzip)?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK as usize];
+    loop {
+        match content.read(&mut chunk).map_err(broken_gzip)? {
+            0 => return Ok(hash.finalize().into()),
+            len => hash.update(&chunk[..len]),
+        }
+    }
 }
 
 /// SHA-256 of the images and of the labels, each as the IDX file that it would be: [`Idx::sha256`] of those files.
-pub fn sha256(split: &Split) -> [[u8; 32]; 2] {
+pub(super) fn sha256(split: &Split) -> [[u8; 32]; 2] {
     let count = split.len() as u32;
     let hash = |header: &[u32], bytes: &[u8]| {
         let mut hash = Sha256::new();
@@ -92,55 +151,52 @@ pub fn sha256(split: &Split) -> [[u8; 32]; 2] {
         hash.update(bytes);
         hash.finalize().into()
     };
-    let shape = [CHANNELS, HEIGHT, WIDTH].map(|side| side as u32);
-    let header = match CHANNELS {
-        1 => vec![IMAGES_MAGIC, count, shape[1], shape[2]],
-        _ => vec![IMAGES_MAGIC, count, shape[0], shape[1], shape[2]],
+    let [channels, height, width] = [SHAPE.channels, SHAPE.height, SHAPE.width].map(|n| n as u32);
+    let header: &[u32] = match channels {
+        1 => &[IMAGES_MAGIC, count, height, width],
+        _ => &[CHANNELS_MAGIC, count, channels, height, width],
     };
     [
-        hash(&header, bytemuck::cast_slice(split.images())),
+        hash(header, bytes(split.images())),
         hash(&[LABELS_MAGIC, count], split.labels()),
     ]
 }
 
-fn expect_magic(found: u32, expected: u32) -> Result<(), String> {
+fn other_magic(found: u32, expected: u32) -> String {
     let kind = |magic| match magic {
-        IMAGES_MAGIC => ", an image file",
+        IMAGES_MAGIC | CHANNELS_MAGIC => ", an image file",
         LABELS_MAGIC => ", a label file",
-        _ => "",
+        _ => match magic >> 8 {
+            0x09 | 0x0b | 0x0c => ", integers that are no unsigned bytes",
+            0x0d | 0x0e => ", floating-point numbers",
+            _ => "",
+        },
     };
-    if found != expected {
-        let (found_kind, expected_kind) = (kind(found), kind(expected));
-        return Err(format!(
-            "magic {found:#010x}{found_kind}; expected {expected:#010x}{expected_kind}"
-        ));
-    }
-    Ok(())
+    let (found_kind, expected_kind) = (kind(found), kind(expected));
+    format!("magic {found:#010x}{found_kind}; expected {expected:#010x}{expected_kind}")
 }
 
-/// The bytes of a file, uncompressed on the way.
-struct Content<'a> {
-    reader: Box<dyn Read + 'a>,
+/// A file, uncompressed on the way.
+struct File<R> {
+    content: Content<R>,
+    /// Of the file as it lies on the disk.
+    len: u64,
     hash: Sha256,
     read: u64,
 }
 
-impl<'a> Content<'a> {
-    /// Gzip is recognised by its first two bytes; what is neither gzip nor IDX is refused with its beginning.
-    fn open(bytes: &'a [u8]) -> Result<Self, String> {
-        let reader: Box<dyn Read> = match bytes {
+impl<R: BufRead> File<R> {
+    /// Refuses what is neither gzip nor IDX with its beginning.
+    fn open(mut file: R, len: u64) -> Result<Self, String> {
+        let unreadable = |error| format!("cannot be read: {error}");
+        match file.fill_buf().map_err(unreadable)? {
             [] => return Err("empty; expected an IDX file".to_owned()),
-            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(bytes)),
-            [0, 0, ..] => Box::new(bytes),
-            _ => {
-                let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(16)])
-                    .escape_debug()
-                    .collect();
-                return Err(format!("neither gzip nor IDX (starts with \"{start}\")"));
-            }
-        };
+            [0x1f, 0x8b, ..] | [0, 0, ..] => {}
+            start => return Err(format!("neither gzip nor IDX ({})", beginning(start))),
+        }
         Ok(Self {
-            reader,
+            content: Content::new(file).map_err(broken_gzip)?,
+            len,
             hash: Sha256::new(),
             read: 0,
         })
@@ -153,12 +209,12 @@ impl<'a> Content<'a> {
         let mut filled = 0;
         while filled < header.len() {
             match self
-                .reader
+                .content
                 .read(&mut header[filled..])
-                .map_err(broken_gzip)?
+                .map_err(|error| self.broken(error))?
             {
                 0 => {
-                    let read = self.read as usize + filled;
+                    let read = self.read + filled as u64;
                     return Err(format!("ends within its header, after {read} bytes"));
                 }
                 n => filled += n,
@@ -170,7 +226,7 @@ impl<'a> Content<'a> {
     }
 
     /// Exactly `count` records of `size` bytes, and then the end of the file.
-    fn rest(&mut self, count: u32, size: usize) -> Result<Vec<u8>, String> {
+    fn rest(mut self, count: u32, size: usize) -> Result<Idx, String> {
         if count == 0 {
             return Err("holds 0 records".to_owned());
         }
@@ -180,23 +236,51 @@ impl<'a> Content<'a> {
             ));
         }
         let promised = count as usize * size;
-        let mut bytes = Vec::with_capacity(promised);
-        let limit = promised as u64 + 1;
-        self.reader
-            .by_ref()
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .map_err(broken_gzip)?;
-        if bytes.len() != promised {
-            let total = self.read + promised as u64;
-            let found = match bytes.len() > promised {
-                true => "has more".to_owned(),
-                false => format!("has {}", self.read + bytes.len() as u64),
-            };
-            return Err(format!("promises {total} bytes ({count} records), {found}"));
+        let total = self.read + promised as u64;
+        let wrong = |found: String| format!("promises {total} bytes ({count} records), {found}");
+        // No memory is asked for that the file cannot fill.
+        match self.content {
+            Content::Plain(_) if self.len < total => {
+                return Err(wrong(format!("has {}", self.len)));
+            }
+            Content::Plain(_) if self.len > total => return Err(wrong("has more".to_owned())),
+            Content::Gzip(_) if self.len.saturating_mul(MAX_RATIO) < total => {
+                return Err(wrong(format!(
+                    "and {} gzipped bytes cannot hold them",
+                    self.len
+                )));
+            }
+            _ => {}
         }
-        self.hash.update(&bytes);
-        Ok(bytes)
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(promised).is_err() {
+            return Err(wrong("for which there is not enough memory".to_owned()));
+        }
+        while bytes.len() < promised {
+            let before = bytes.len();
+            let limit = CHUNK.min((promised - before) as u64);
+            let read = self.content.by_ref().take(limit).read_to_end(&mut bytes);
+            read.map_err(|error| self.broken(error))?;
+            if bytes.len() == before {
+                return Err(wrong(format!("has {}", self.read + before as u64)));
+            }
+            self.hash.update(&bytes[before..]);
+        }
+        match self.content.read(&mut [0]) {
+            Ok(0) => Ok(Idx {
+                bytes,
+                sha256: self.hash.finalize().into(),
+            }),
+            Ok(_) => Err(wrong("has more".to_owned())),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    fn broken(&self, error: std::io::Error) -> String {
+        match self.content {
+            Content::Plain(_) => format!("cannot be read: {error}"),
+            Content::Gzip(_) => broken_gzip(error),
+        }
     }
 }
 
@@ -258,7 +342,7 @@ mod tests {
         assert_eq!(refused(b""), "empty; expected an IDX file");
         assert_eq!(
             refused(b"<!DOCTYPE html>"),
-            "neither gzip nor IDX (starts with \"<!DOCTYPE html>\")"
+            "neither gzip nor IDX (starts with \"<!DOCTYPE html>\", a web page; download the file itself)"
         );
         assert_eq!(
             refused(&images(1, 28, 28, 784)[..9]),
@@ -270,7 +354,7 @@ mod tests {
         );
         assert_eq!(
             refused(&[0, 0, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-            "magic 0x00000909; expected 0x00000803, an image file"
+            "magic 0x00000909, integers that are no unsigned bytes; expected 0x00000803, an image file"
         );
         assert_eq!(
             refused(&images(1, 32, 28, 896)),
@@ -291,7 +375,7 @@ mod tests {
         );
         assert_eq!(
             read_labels(&labels(&[3, 37])).unwrap_err(),
-            "label 37 at index 1; classes are 0-9"
+            "label 37 at index 1; this network has 10 classes, 0 to 9"
         );
         assert!(
             read_labels(&images(1, 28, 28, 784))
@@ -311,5 +395,19 @@ mod tests {
         );
         file[len - 6] ^= 1;
         assert!(read_images(&file).unwrap_err().starts_with("broken gzip"));
+    }
+
+    #[test]
+    fn labels_are_said_as_in_the_file() {
+        assert_eq!(check_labels(&[0, 9], 0), Ok(()));
+        assert_eq!(
+            check_labels(&[3, 37], 0).unwrap_err(),
+            "label 37 at index 1; this network has 10 classes, 0 to 9"
+        );
+        assert_eq!(
+            check_labels(&[3, 25, 12, 10], 1).unwrap_err(),
+            "label 26 at index 1; this network has 10 classes, 1 to 10. 2 more are too large, up to 26: it takes a program \
+             that is built for a network with so many classes"
+        );
     }
 }

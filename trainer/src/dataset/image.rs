@@ -1,113 +1,271 @@
-//! PNG and JPEG files as images of the network, bright on black.
+//! Pictures as images of the network: PNG, JPEG, BMP and PNM files.
 //!
-//! For a network of one channel, colour becomes grey (Rec. 709); for one of three, grey becomes red, green and blue alike. Sixteen
-//! bits become eight, transparent is black. Another size is an error unless scaling was asked for. Decoding and scaling are
-//! the `image` crate's.
+//! A picture is turned as its EXIF orientation says. Where it is transparent it shows black, on which Fashion-MNIST is
+//! drawn. Sixteen bits become eight. For a network of one channel, colour becomes grey by ITU-R 601-2 luma in the
+//! fixed-point arithmetic of Pillow's `convert("L")`, by which most data sets were made grey; for one of three channels,
+//! grey fills all of them. Another size is an error unless scaling was asked for.
+//!
+//! Decoding, turning and scaling are the work of `image` and, for JPEG, of `zune-jpeg`, which `image` uses too. It is
+//! called directly because only then can it be strict: see [`jpeg`].
 
 use super::ImageOptions;
-use bytemuck::Zeroable;
+use super::kinds::beginning;
+use super::shape::{self, SHAPE, Shape};
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader};
-use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Rgba, RgbaImage};
+use lenet_core::network::Pixels;
 use std::io::Cursor;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// Sides above this are refused before any memory is asked for.
 const MAX_SIDE: u32 = 8192;
-/// Width and height of the network's images.
-const WANTED: [u32; 2] = [WIDTH as u32, HEIGHT as u32];
 
-/// Reads an image file.
+/// How the names of picture files end.
+const EXTENSIONS: [&str; 11] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "dib", "pnm", "pbm", "pgm", "ppm",
+];
+
+/// A picture as this network takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The image.
+    pub pixels: Pixels,
+    /// Whether the picture had other colours than grey.
+    pub has_colour: bool,
+}
+
+impl Image {
+    /// Whether colours became grey, as the network has one channel.
+    pub fn is_converted(&self) -> bool {
+        self.has_colour && SHAPE.channels == 1
+    }
+}
+
+/// Reads a picture.
 ///
 /// # Errors
 /// A sentence that says what was found and what was expected.
-pub fn read_image(bytes: &[u8], options: ImageOptions) -> Result<Pixels, String> {
-    let (name, format) = match bytes {
-        [] => return Err("empty; expected a PNG or JPEG file".to_owned()),
-        [0x89, b'P', b'N', b'G', ..] => ("PNG", ImageFormat::Png),
-        [0xff, 0xd8, ..] => ("JPEG", ImageFormat::Jpeg),
+pub fn read_image(bytes: &[u8], options: ImageOptions) -> Result<Image, String> {
+    let mut values = vec![0; SHAPE.len()];
+    let has_colour = decode(bytes, options, SHAPE, &mut values)?;
+    Ok(Image {
+        pixels: shape::image(&values),
+        has_colour,
+    })
+}
+
+/// Whether the name says that a file is a picture.
+pub(super) fn has_picture_name(path: &std::path::Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    EXTENSIONS.iter().any(|known| extension == *known)
+}
+
+/// Whether a file that begins so is a picture.
+pub(super) fn is_picture(start: &[u8]) -> bool {
+    format(start).is_some()
+}
+
+fn format(start: &[u8]) -> Option<(&'static str, ImageFormat)> {
+    match start {
+        [0x89, b'P', b'N', b'G', ..] => Some(("PNG", ImageFormat::Png)),
+        [0xff, 0xd8, 0xff, ..] => Some(("JPEG", ImageFormat::Jpeg)),
+        [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some(("BMP", ImageFormat::Bmp)),
+        [b'P', b'1'..=b'7', space, ..] if space.is_ascii_whitespace() => {
+            Some(("PNM", ImageFormat::Pnm))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a picture into the values of an image of `shape`, and returns whether it had other colours than grey.
+pub(super) fn decode(
+    bytes: &[u8],
+    options: ImageOptions,
+    shape: Shape,
+    out: &mut [u8],
+) -> Result<bool, String> {
+    let Some((name, format)) = format(bytes) else {
+        return Err(match bytes {
+            [] => "empty; expected a PNG, JPEG, BMP or PNM file".to_owned(),
+            _ => format!("no PNG, JPEG, BMP or PNM file ({})", beginning(bytes)),
+        });
+    };
+    // Before the picture is decoded, so that no memory is asked for a picture that is refused.
+    let check_size = |(width, height): (u32, u32), orientation: Orientation| {
+        let (width, height) = match is_on_its_side(orientation) {
+            true => (height, width),
+            false => (width, height),
+        };
+        let size = format!("a {name} of {width}x{height} pixels");
+        if width.max(height) > MAX_SIDE {
+            return Err(format!("{size}; at most {MAX_SIDE}x{MAX_SIDE} are read"));
+        }
+        let wanted = [shape.width, shape.height];
+        if [width, height].map(|side| side as usize) != wanted && !options.resize {
+            let [width, height] = wanted;
+            return Err(format!(
+                "{size}; this network takes {width}x{height}, and --resize scales to that"
+            ));
+        }
+        Ok(())
+    };
+    let (mut picture, orientation) = match format {
+        ImageFormat::Jpeg => jpeg(bytes, check_size)?,
         _ => {
-            let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(16)])
-                .escape_debug()
-                .collect();
-            return Err(format!("neither PNG nor JPEG (starts with \"{start}\")"));
+            let broken = |error| format!("broken {name}: {error}");
+            let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
+                .into_decoder()
+                .map_err(broken)?;
+            let orientation = decoder.orientation().map_err(broken)?;
+            check_size(decoder.dimensions(), orientation)?;
+            let picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
+            (picture, orientation)
         }
     };
-    let broken = |error| format!("broken {name}: {error}");
-    let decoder = ImageReader::with_format(Cursor::new(bytes), format)
-        .into_decoder()
-        .map_err(broken)?;
-    let (width, height) = decoder.dimensions();
-    let size = format!("a {name} of {width}x{height} pixels");
-    if width.max(height) > MAX_SIDE {
-        return Err(format!("{size}; at most {MAX_SIDE}x{MAX_SIDE} are read"));
-    }
-    if [width, height] != WANTED && !options.resize {
-        return Err(format!(
-            "{size}; this network takes {WIDTH}x{HEIGHT}, and --resize scales to that"
-        ));
-    }
-    let decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    let mut pixels = Pixels::zeroed();
-    for (channel, map) in pixels.iter_mut().enumerate() {
-        let values = on_black(&decoded, channel, options.invert);
-        let values = if [width, height] == WANTED {
-            values
-        } else {
-            scaled(&values)
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgba8();
+    let is_grey = |&Rgba([r, g, b, a]): &Rgba<u8>| a == 0 || (r == g && g == b);
+    let has_colour = !picture.pixels().all(is_grey);
+    for (channel, out) in out.chunks_exact_mut(shape.area()).enumerate() {
+        let value = |&Rgba([r, g, b, _]): &Rgba<u8>| match shape.channels {
+            1 => luma([r, g, b]),
+            _ => [r, g, b][channel],
         };
-        *map = std::array::from_fn(|y| std::array::from_fn(|x| values[(x as u32, y as u32)].0[0]));
+        let plane = on_black(&picture, value, options.invert);
+        out.copy_from_slice(&scaled(plane, shape));
     }
-    Ok(pixels)
+    Ok(has_colour)
 }
 
-/// Returns the values of a channel, inverted if asked; where the image is transparent, black shows.
-fn on_black(image: &DynamicImage, channel: usize, invert: bool) -> GrayImage {
-    let on_black = |value: u8, alpha: u8| {
-        let [value, alpha] = [value, alpha].map(u16::from);
+/// Grey by ITU-R 601-2, `(299 r + 587 g + 114 b) / 1000`, as Pillow computes it: in units of 1/65,536, rounded.
+fn luma([r, g, b]: [u8; 3]) -> u8 {
+    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
+    ((sum + 0x8000) >> 16) as u8
+}
+
+fn is_on_its_side(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(
+        orientation,
+        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH
+    )
+}
+
+/// Decodes a JPEG file, which must be whole.
+///
+/// Decoders make up what a damaged file lacks: a file that was cut on its way is a picture with a grey bottom. Three
+/// things prevent that here. The file must have an end marker, at which its coded data ends; the decoder is strict about
+/// what stands in them; and the picture must stay the same when other bits follow the data, as a picture whose data
+/// ends early does not.
+fn jpeg(
+    bytes: &[u8],
+    check_size: impl Fn((u32, u32), Orientation) -> Result<(), String>,
+) -> Result<(DynamicImage, Orientation), String> {
+    const CUT: &str = "truncated JPEG: its data ends before the picture does; copy it again";
+    let broken = |error| format!("broken JPEG: {error}");
+    let mut data = bytes[..jpeg_end(bytes).ok_or(CUT)?].to_vec();
+    let end = |data: &[u8]| [data, &[0xff, 0xd9]].concat();
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX);
+
+    let whole = end(&data);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&whole[..]), options);
+    decoder.decode_headers().map_err(broken)?;
+    let (width, height) = decoder.dimensions().expect("the headers are decoded");
+    let (width, height) = (width as u32, height as u32);
+    let exif = decoder
+        .exif()
+        .and_then(|exif| Orientation::from_exif_chunk(exif));
+    let orientation = exif.unwrap_or(Orientation::NoTransforms);
+    check_size((width, height), orientation)?;
+    let is_grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let options = options.jpeg_set_out_colorspace(match is_grey {
+        true => ColorSpace::Luma,
+        false => ColorSpace::RGB,
+    });
+    let decode = |file: &[u8]| JpegDecoder::new_with_options(ZCursor::new(file), options).decode();
+    let pixels = decode(&whole).map_err(broken)?;
+    // These bits stand for large numbers, where the decoder makes up zeros.
+    data.extend([0xee; 64]);
+    if decode(&end(&data)).ok().as_ref() != Some(&pixels) {
+        return Err(CUT.to_owned());
+    }
+    let picture = match is_grey {
+        true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        false => image::RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    };
+    let picture =
+        picture.ok_or("broken JPEG: it has another number of pixels than its size says")?;
+    Ok((picture, orientation))
+}
+
+/// Returns where the end marker of a JPEG file begins, fill bytes before it included.
+fn jpeg_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 2; // Behind the start marker.
+    loop {
+        // Outside of a scan no byte precedes a marker; inside of one, its data does.
+        at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
+        let fill = bytes[at..].iter().take_while(|&&byte| byte == 0xff).count();
+        let marker = at + fill;
+        match *bytes.get(marker)? {
+            0xd9 => return Some(at),
+            // A stuffed byte, or a marker of nothing but itself.
+            0 | 0x01 | 0xd0..=0xd7 => at = marker + 1,
+            _ => {
+                let length = bytes.get(marker + 1..marker + 3)?;
+                at = marker + 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+        }
+    }
+}
+
+/// One value of each pixel, inverted if asked; where the picture is transparent, black shows.
+fn on_black(picture: &RgbaImage, value: impl Fn(&Rgba<u8>) -> u8, invert: bool) -> GrayImage {
+    GrayImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let pixel = &picture[(x, y)];
+        let value = u16::from(value(pixel));
         let value = if invert { 255 - value } else { value };
-        [((value * alpha + 127) / 255) as u8].into()
-    };
-    if CHANNELS == 1 {
-        let image = image.to_luma_alpha8();
-        GrayImage::from_fn(image.width(), image.height(), |x, y| {
-            let [grey, alpha] = image[(x, y)].0;
-            on_black(grey, alpha)
-        })
-    } else {
-        let image = image.to_rgba8();
-        GrayImage::from_fn(image.width(), image.height(), |x, y| {
-            let pixel = image[(x, y)].0;
-            on_black(pixel[channel], pixel[3])
-        })
-    }
+        [((value * u16::from(pixel[3]) + 127) / 255) as u8].into()
+    })
 }
 
-/// Scales to the largest size that fits, in the middle.
-fn scaled(image: &GrayImage) -> GrayImage {
-    let [width, height] = [image.width(), image.height()].map(u64::from);
-    let [wanted_width, wanted_height] = WANTED.map(u64::from);
-    // The side that is the tighter fit takes all the room it has.
-    let (by, of) = if width * wanted_height >= height * wanted_width {
-        (wanted_width, width)
-    } else {
-        (wanted_height, height)
+/// The values of a plane, scaled to as large as fits, in the middle of black.
+fn scaled(plane: GrayImage, shape: Shape) -> Vec<u8> {
+    let wanted = [shape.width as u32, shape.height as u32];
+    if [plane.width(), plane.height()] == wanted {
+        return plane.into_raw();
+    }
+    let [width, height] = fitting([plane.width(), plane.height()], wanted);
+    let small = imageops::resize(&plane, width, height, FilterType::Triangle);
+    let mut whole = GrayImage::new(wanted[0], wanted[1]);
+    let [left, top] = [(wanted[0] - width) / 2, (wanted[1] - height) / 2];
+    imageops::replace(&mut whole, &small, left.into(), top.into());
+    whole.into_raw()
+}
+
+/// The largest sides of the same proportion, at least 1, that are not longer than those wanted.
+fn fitting([width, height]: [u32; 2], wanted: [u32; 2]) -> [u32; 2] {
+    // `side * numerator / denominator`, rounded.
+    let scale = |side: u32, numerator: u32, denominator: u32| {
+        let [side, numerator, denominator] = [side, numerator, denominator].map(u64::from);
+        ((side * numerator + denominator / 2) / denominator).max(1) as u32
     };
-    let side = |side: u64| ((side * by + of / 2) / of).max(1) as u32;
-    let small = imageops::resize(image, side(width), side(height), FilterType::Triangle);
-    let mut whole = GrayImage::new(WANTED[0], WANTED[1]);
-    let middle = |wanted: u32, side: u32| i64::from((wanted - side) / 2);
-    let (x, y) = (
-        middle(WANTED[0], small.width()),
-        middle(WANTED[1], small.height()),
-    );
-    imageops::replace(&mut whole, &small, x, y);
-    whole
+    match u64::from(width) * u64::from(wanted[1]) >= u64::from(height) * u64::from(wanted[0]) {
+        true => [wanted[0], scale(height, wanted[0], width).min(wanted[1])],
+        false => [scale(width, wanted[1], height).min(wanted[0]), wanted[1]],
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, Luma, LumaA, Pixel, Rgb};
+    use image::{ImageBuffer, Luma, LumaA, Pixel, Rgb, RgbImage};
 
     fn encoded<P: Pixel + image::PixelWithColorType>(
         image: &ImageBuffer<P, Vec<P::Subpixel>>,
@@ -144,6 +302,27 @@ mod tests {
         ..AS_IT_IS
     };
 
+    /// The values of an image in any shape.
+    fn values(file: &[u8], options: ImageOptions, shape: Shape) -> Result<Vec<u8>, String> {
+        let mut values = vec![0; shape.len()];
+        decode(file, options, shape, &mut values).map(|_| values)
+    }
+
+    /// A picture in which no two pixels near each other are alike, in colour or grey.
+    fn noise(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            Rgb([
+                (x * 37 + y * 11) as u8,
+                (x * 5 + y * 59) as u8,
+                (x * y * 7) as u8,
+            ])
+        })
+    }
+
+    fn grey_noise() -> GrayImage {
+        DynamicImage::from(noise(28, 28)).into_luma8()
+    }
+
     #[test]
     fn every_kind_of_pixel_becomes_grey() {
         for (file, options, grey) in [
@@ -155,46 +334,172 @@ mod tests {
             (png(28, 28, LumaA([200u8, 128])), AS_IT_IS, 100),
             (png(28, 28, LumaA([200u8, 0])), INVERT, 0),
         ] {
-            assert_eq!(read_image(&file, options), Ok([[[grey; 28]; 28]]));
+            let expected = Image {
+                pixels: shape::image(&vec![grey; SHAPE.len()]),
+                has_colour: false,
+            };
+            assert_eq!(read_image(&file, options), Ok(expected));
         }
         let jpeg = encoded(
             &ImageBuffer::from_pixel(28, 28, Luma([100u8])),
             ImageFormat::Jpeg,
         );
-        let grey = read_image(&jpeg, AS_IT_IS).unwrap()[0][14][14];
+        let grey = values(&jpeg, AS_IT_IS, SHAPE).unwrap()[14 * 28 + 14];
         assert!(grey.abs_diff(100) <= 1, "{grey}");
     }
 
     #[test]
-    fn green_is_brighter_than_blue() {
-        let grey = |rgb| read_image(&png(28, 28, Rgb::<u8>(rgb)), AS_IT_IS).unwrap()[0][0][0];
-        assert!(grey([0, 255, 0]) > grey([255, 0, 0]) && grey([255, 0, 0]) > grey([0, 0, 255]));
+    fn every_format_gives_the_same_pixels() {
+        let picture = noise(28, 28);
+        let expected = values(&encoded(&picture, ImageFormat::Png), AS_IT_IS, SHAPE).unwrap();
+        for format in [ImageFormat::Bmp, ImageFormat::Pnm] {
+            let file = encoded(&picture, format);
+            assert!(is_picture(&file[..16]), "{format:?}");
+            assert_eq!(values(&file, AS_IT_IS, SHAPE).as_ref(), Ok(&expected));
+        }
+        let text = b"P2 28 28 255\n".iter().copied();
+        let text: Vec<u8> = text.chain("9 ".repeat(784).into_bytes()).collect();
+        assert_eq!(values(&text, AS_IT_IS, SHAPE), Ok(vec![9; 784]));
+    }
+
+    /// Pillow 13's `Image.convert("L")` gave the grey values.
+    #[test]
+    fn colour_becomes_grey_as_in_pillow() {
+        for (rgb, grey) in [
+            ([255, 0, 0], 76),
+            ([0, 255, 0], 150),
+            ([0, 0, 255], 29),
+            ([255, 255, 255], 255),
+            ([1, 0, 0], 0),
+            ([0, 1, 0], 1),
+            ([10, 200, 30], 124),
+            ([200, 10, 30], 69),
+            ([30, 10, 200], 38),
+            ([123, 45, 67], 71),
+            // Cut off instead of rounded, these would be one less.
+            ([21, 7, 221], 36),
+            ([209, 84, 115], 125),
+            // In exact arithmetic the sum ends in .5, which would be rounded up.
+            ([176, 112, 238], 145),
+            ([252, 158, 179], 188),
+        ] {
+            let image = read_image(&png(28, 28, Rgb::<u8>(rgb)), AS_IT_IS).unwrap();
+            let is_grey = rgb[0] == rgb[1] && rgb[1] == rgb[2];
+            assert_eq!(
+                (image.pixels[0][0][0], image.has_colour),
+                (grey, !is_grey),
+                "{rgb:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_network_of_three_channels_gets_the_colours() {
+        let shape = Shape {
+            channels: 3,
+            height: 6,
+            width: 5,
+        };
+        let picture = noise(5, 6);
+        let read = values(&encoded(&picture, ImageFormat::Png), AS_IT_IS, shape).unwrap();
+        for (channel, plane) in read.chunks(30).enumerate() {
+            let expected = picture.pixels().map(|pixel| pixel[channel]);
+            assert!(plane.iter().copied().eq(expected), "{channel}");
+        }
+        let inverted = values(&encoded(&picture, ImageFormat::Png), INVERT, shape).unwrap();
+        assert!(inverted.iter().zip(&read).all(|(a, b)| a + b == 255));
+        // Grey fills all of them.
+        let grey = values(&png(5, 6, Luma([77u8])), AS_IT_IS, shape);
+        assert_eq!(grey, Ok(vec![77; 90]));
     }
 
     #[test]
     fn pixels_stay_where_they_are() {
         let image = GrayImage::from_fn(28, 28, |x, y| [(x * 9 + y / 4) as u8].into());
         let read = read_image(&encoded(&image, ImageFormat::Png), AS_IT_IS).unwrap();
-        assert_eq!(read[0][9][20], 20 * 9 + 2);
+        assert_eq!(read.pixels[0][9][20], 20 * 9 + 2);
     }
 
     #[test]
     fn scaling_keeps_proportions_and_fills_up_with_black() {
-        let wide = read_image(&png(56, 28, Luma([200u8])), RESIZE).unwrap()[0];
+        let read = |file: &[u8]| read_image(file, RESIZE).unwrap().pixels[0];
+        let wide = read(&png(56, 28, Luma([200u8])));
         assert_eq!(wide[6], [0; 28]);
         assert_eq!(wide[7..21], [[200; 28]; 14]);
         assert_eq!(wide[21], [0; 28]);
-        let thin = read_image(&png(1, 4000, Luma([200u8])), RESIZE).unwrap()[0];
+        let thin = read(&png(1, 4000, Luma([200u8])));
         assert_eq!((thin[3][12], thin[3][13], thin[3][14]), (0, 200, 0));
+        // Into what is wider than high.
+        assert_eq!(fitting([100, 100], [40, 20]), [20, 20]);
+        assert_eq!(fitting([300, 100], [40, 20]), [40, 13]);
+        assert_eq!(fitting([10, 9000], [40, 20]), [1, 20]);
+    }
+
+    /// A JPEG file of the picture that says to turn it: what is stored, is the picture turned back.
+    fn jpeg_to_turn(picture: &DynamicImage, orientation: Orientation) -> Vec<u8> {
+        let mut stored = picture.clone();
+        stored.apply_orientation(match orientation {
+            Orientation::Rotate90 => Orientation::Rotate270,
+            Orientation::Rotate270 => Orientation::Rotate90,
+            other => other,
+        });
+        let mut file = Vec::new();
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 100);
+        image::ImageEncoder::set_exif_metadata(&mut encoder, exif(orientation)).unwrap();
+        encoder.encode_image(&stored).unwrap();
+        file
+    }
+
+    /// A TIFF of one entry: orientation, tag 0x112, one short.
+    fn exif(orientation: Orientation) -> Vec<u8> {
+        let mut exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01".to_vec();
+        exif.extend([0, orientation.to_exif(), 0, 0, 0, 0, 0, 0]);
+        exif
+    }
+
+    #[test]
+    fn a_picture_is_turned_as_its_exif_says() {
+        let shape = Shape {
+            channels: 1,
+            height: 24,
+            width: 16,
+        };
+        // Smooth, so that JPEG stores it well, and like none of its turned forms.
+        let picture = GrayImage::from_fn(16, 24, |x, y| [(x * 9 + y * y / 6) as u8].into());
+        let picture = DynamicImage::from(picture);
+        let expected = picture.to_luma8().into_raw();
+        for exif_value in 1..=8 {
+            let orientation = Orientation::from_exif(exif_value).unwrap();
+            let read = values(&jpeg_to_turn(&picture, orientation), AS_IT_IS, shape).unwrap();
+            let furthest = read
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| a.abs_diff(*b))
+                .max();
+            assert!(furthest < Some(8), "{orientation:?}: {furthest:?}");
+        }
+        // PNG has a chunk for it.
+        let mut file = Cursor::new(Vec::new());
+        let mut encoder = image::codecs::png::PngEncoder::new(&mut file);
+        let exif = exif(Orientation::Rotate90);
+        image::ImageEncoder::set_exif_metadata(&mut encoder, exif).unwrap();
+        picture.rotate270().write_with_encoder(encoder).unwrap();
+        assert_eq!(values(&file.into_inner(), AS_IT_IS, shape), Ok(expected));
+        // The size is said as the picture is seen.
+        let turned = jpeg_to_turn(&picture, Orientation::Rotate90);
+        assert_eq!(
+            read_image(&turned, AS_IT_IS).unwrap_err(),
+            "a JPEG of 16x24 pixels; this network takes 28x28, and --resize scales to that"
+        );
     }
 
     #[test]
     fn each_fault_has_its_sentence() {
         let refused = |file: &[u8]| read_image(file, AS_IT_IS).unwrap_err();
-        assert_eq!(refused(b""), "empty; expected a PNG or JPEG file");
+        assert_eq!(refused(b""), "empty; expected a PNG, JPEG, BMP or PNM file");
         assert_eq!(
             refused(b"GIF89a\x01"),
-            "neither PNG nor JPEG (starts with \"GIF89a\\u{1}\")"
+            "no PNG, JPEG, BMP or PNM file (starts with \"GIF89a\\u{1}\", a GIF picture; convert it to PNG)"
         );
         assert_eq!(
             refused(&png(32, 30, Luma([0u8]))),
@@ -208,6 +513,62 @@ mod tests {
         for end in 4..whole.len() - 12 {
             let sentence = refused(&whole[..end]);
             assert!(sentence.starts_with("broken PNG: "), "{end}: {sentence}");
+        }
+    }
+
+    /// A file that was cut is refused, or gives the whole picture where only its end mark is missing.
+    #[test]
+    fn no_cut_file_gives_another_picture() {
+        let grey = grey_noise();
+        let colour = noise(28, 28);
+        for (name, whole) in [
+            ("png", encoded(&colour, ImageFormat::Png)),
+            ("bmp", encoded(&colour, ImageFormat::Bmp)),
+            ("ppm", encoded(&colour, ImageFormat::Pnm)),
+            ("grey jpeg", encoded(&grey, ImageFormat::Jpeg)),
+            ("colour jpeg", encoded(&colour, ImageFormat::Jpeg)),
+            (
+                "progressive jpeg",
+                include_bytes!("../../tests/pictures/progressive.jpg").to_vec(),
+            ),
+            (
+                "restarts jpeg",
+                include_bytes!("../../tests/pictures/restarts.jpg").to_vec(),
+            ),
+        ] {
+            let expected = values(&whole, AS_IT_IS, SHAPE).unwrap();
+            for len in 0..whole.len() {
+                let read = values(&whole[..len], AS_IT_IS, SHAPE);
+                assert!(
+                    read.is_err() || read.as_ref() == Ok(&expected),
+                    "{name}, {len} bytes"
+                );
+                let is_jpeg = name.ends_with("jpeg");
+                assert!(!is_jpeg || read.is_err(), "{name}, {len} bytes");
+            }
+            // Bytes that follow, such as a telephone's, are no harm.
+            let longer = [&whole[..], b"more"].concat();
+            assert_eq!(values(&longer, AS_IT_IS, SHAPE), Ok(expected), "{name}");
+        }
+    }
+
+    /// Some programs put the end mark behind a file that they have only a part of.
+    #[test]
+    fn a_jpeg_whose_data_ends_before_its_picture_is_refused() {
+        for whole in [
+            encoded(&grey_noise(), ImageFormat::Jpeg),
+            encoded(&noise(28, 28), ImageFormat::Jpeg),
+            include_bytes!("../../tests/pictures/restarts.jpg").to_vec(),
+        ] {
+            let expected = values(&whole, AS_IT_IS, SHAPE).unwrap();
+            for len in 4..whole.len() - 2 {
+                let cut = [&whole[..len], &[0xff, 0xd9]].concat();
+                let read = values(&cut, AS_IT_IS, SHAPE);
+                assert!(read.is_err() || read == Ok(expected.clone()), "{len}");
+            }
+            let half = [&whole[..whole.len() / 2], &[0xff, 0xd9]].concat();
+            let sentence = values(&half, AS_IT_IS, SHAPE).unwrap_err();
+            assert!(sentence.contains("JPEG"), "{sentence}");
         }
     }
 }

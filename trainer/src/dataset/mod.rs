@@ -4,47 +4,39 @@
 mod augment;
 pub mod check;
 mod folder;
+mod gunzip;
 mod idx;
-#[cfg(feature = "program")]
+#[cfg_attr(not(feature = "program"), path = "no_image.rs")]
 mod image;
+mod kinds;
+mod listing;
+mod locate;
+mod names;
 mod order;
+mod shape;
 mod source;
+mod table;
 
-#[cfg(feature = "program")]
-pub use self::image::read_image;
+pub use self::image::{Image, read_image};
 pub use augment::Augment;
-pub use idx::{read_images, read_labels};
+pub use idx::{Idx, read_images, read_labels};
 pub use order::{Order, Permutation, ROUNDS, generator};
 pub use source::{Dataset, FASHION_MNIST_CLASSES, ImageOptions, ReadOptions, find, hex, open};
 
-use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
-use ndarray::{Array1, Array4};
-
-/// In this build every image file is an error.
-#[cfg(not(feature = "program"))]
-pub fn read_image(_bytes: &[u8], _options: ImageOptions) -> Result<Pixels, String> {
-    Err("this build reads no PNG and JPEG files; build it with the feature `program`".to_owned())
-}
-
-/// Longest name of a class in bytes: short enough for a board's display and for the file.
-const MAX_CLASS_NAME: usize = 32;
-
-/// Whether a class may be called so: on terminals, pictures and boards a name is a short line.
-fn is_class_name(name: &str) -> bool {
-    name.len() <= MAX_CLASS_NAME && !name.contains(char::is_control)
-}
+use lenet_core::network::{CLASSES, Pixels};
+use shape::SHAPE;
 
 /// Images with their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// `(N, CHANNELS, HEIGHT, WIDTH)`, grey values in 0..=255, in standard layout.
-    images: Array4<u8>,
+    /// The values of the images' pixels, image after image.
+    images: Vec<u8>,
     /// `(N)`, classes in `0..CLASSES`.
-    labels: Array1<u8>,
+    labels: Vec<u8>,
 }
 
 impl Split {
-    /// Images, `(N, CHANNELS, HEIGHT, WIDTH)`, with their labels, `(N)`.
+    /// Images, whose values lie one image behind the other, with their labels, `(N)`.
     ///
     /// # Panics
     /// If there are more of one than of the other, or a label is no class: what is read from files has been checked.
@@ -53,12 +45,12 @@ impl Split {
             labels.iter().all(|&label| usize::from(label) < CLASSES),
             "labels are classes"
         );
-        let images = Array4::from_shape_vec((labels.len(), CHANNELS, HEIGHT, WIDTH), images)
-            .expect("each label has an image");
-        Self {
-            images,
-            labels: labels.into(),
-        }
+        assert_eq!(
+            images.len(),
+            labels.len() * SHAPE.len(),
+            "each label has an image"
+        );
+        Self { images, labels }
     }
 
     /// Number of images.
@@ -71,14 +63,14 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// The images, `(N, CHANNELS, HEIGHT, WIDTH)`.
+    /// The images, `(N)`.
     pub fn images(&self) -> &[Pixels] {
-        bytemuck::cast_slice(self.images.as_slice().expect("made in standard layout"))
+        shape::images(&self.images)
     }
 
     /// The labels, `(N)`.
     pub fn labels(&self) -> &[u8] {
-        self.labels.as_slice().expect("made in standard layout")
+        &self.labels
     }
 
     /// Whether an accuracy on these images is within noise, three standard deviations, of what always naming the largest
@@ -94,37 +86,74 @@ impl Split {
         accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
     }
 
-    /// Splits a share off for validation, drawn by the seed; both parts keep the order of the file.
-    pub fn split(&self, share: f64, seed: u64) -> (Self, Self) {
+    /// Draws a share of the images by the seed: for each image, whether it is one of them.
+    pub fn share(&self, share: f64, seed: u64) -> Vec<bool> {
         let len = self.len();
         let order = Order::shuffled(seed, u32::MAX, len);
-        let mut held_out = vec![false; len];
+        let mut drawn = vec![false; len];
         for position in 0..(len as f64 * share).round() as usize {
-            held_out[order.index(position)] = true;
+            drawn[order.index(position)] = true;
         }
-        let part = |wanted: bool| {
-            let indices = || (0..len).filter(|&index| held_out[index] == wanted);
-            let images = indices().flat_map(|index| bytemuck::bytes_of(&self.images()[index]));
-            let labels = indices().map(|index| self.labels()[index]);
-            Self::new(images.copied().collect(), labels.collect())
+        drawn
+    }
+
+    /// Draws a share of each class, at least one image of two and never all: the same ones each time.
+    pub fn share_of_each_class(&self, share: f64) -> Vec<bool> {
+        let mut drawn = vec![false; self.len()];
+        for class in 0..CLASSES {
+            let is_of_class = |&index: &usize| usize::from(self.labels[index]) == class;
+            let of_class: Vec<usize> = (0..self.len()).filter(is_of_class).collect();
+            let len = of_class.len();
+            let count = ((len as f64 * share).round() as usize)
+                .max(1)
+                .min(len.saturating_sub(1));
+            let order = Order::shuffled(0, class as u32, len);
+            for position in 0..count {
+                drawn[of_class[order.index(position)]] = true;
+            }
+        }
+        drawn
+    }
+
+    /// Takes out the images for which `taken` says so, and returns them; both parts keep their order. The others stay
+    /// where they are in memory, as there may be as many as it holds.
+    ///
+    /// # Panics
+    /// If `taken` has not as many elements as there are images.
+    pub fn take(&mut self, taken: &[bool]) -> Self {
+        assert_eq!(taken.len(), self.len(), "one for each image");
+        let size = SHAPE.len();
+        let mut part = Self {
+            images: Vec::new(),
+            labels: Vec::new(),
         };
-        (part(false), part(true))
+        let mut kept = 0;
+        for (index, &taken) in taken.iter().enumerate() {
+            let image = index * size..(index + 1) * size;
+            match taken {
+                true => {
+                    part.images.extend_from_slice(&self.images[image]);
+                    part.labels.push(self.labels[index]);
+                }
+                false => {
+                    self.images.copy_within(image, kept * size);
+                    self.labels[kept] = self.labels[index];
+                    kept += 1;
+                }
+            }
+        }
+        self.images.truncate(kept * size);
+        self.images.shrink_to_fit();
+        self.labels.truncate(kept);
+        part
     }
 
     /// The first `len` images.
     pub fn truncated(&self, len: usize) -> Self {
-        Self::new(
-            bytemuck::cast_slice(&self.images()[..len]).to_vec(),
-            self.labels()[..len].to_vec(),
-        )
-    }
-}
-
-/// Returns the size of the network's images in words, such as `28x28`, or `3x32x32` for colour.
-pub fn network_size() -> String {
-    match CHANNELS {
-        1 => format!("{HEIGHT}x{WIDTH}"),
-        _ => format!("{CHANNELS}x{HEIGHT}x{WIDTH}"),
+        Self {
+            images: self.images[..len * SHAPE.len()].to_vec(),
+            labels: self.labels[..len].to_vec(),
+        }
     }
 }
 
@@ -136,32 +165,54 @@ mod tests {
     fn chance_is_the_share_of_the_largest_class_and_its_noise() {
         // Three in four are of class 7; a standard deviation is 0.0217.
         let labels = (0..400).map(|i| if i % 4 == 0 { 2 } else { 7 }).collect();
-        let split = Split::new(vec![0; 400 * size_of::<Pixels>()], labels);
+        let split = Split::new(vec![0; 400 * SHAPE.len()], labels);
         assert_eq!(
             [0.25, 0.75, 0.81, 0.82, 1.0].map(|accuracy| split.is_chance(accuracy)),
             [true, true, true, false, false]
         );
     }
 
+    /// Images whose values are all their index, with labels.
+    fn counting(labels: Vec<u8>) -> Split {
+        let images = (0..labels.len() as u8).flat_map(|i| vec![i; SHAPE.len()]);
+        Split::new(images.collect(), labels)
+    }
+
+    fn first(split: &Split) -> Vec<u8> {
+        let images = split.images.chunks(SHAPE.len());
+        images.map(|image| image[0]).collect()
+    }
+
     #[test]
-    fn a_split_shares_the_images_out_by_the_seed() {
-        let images: Vec<u8> = (0..100).flat_map(|i| [i; size_of::<Pixels>()]).collect();
-        let all = Split::new(images, (0..100).map(|i| i % 10).collect());
-        let first =
-            |split: &Split| -> Vec<u8> { split.images().iter().map(|i| i[0][0][0]).collect() };
-        let (train, val) = all.split(0.1, 1);
+    fn a_share_is_drawn_by_the_seed_and_taken_out() {
+        let all = counting((0..100).map(|i| i % 10).collect());
+        let mut train = all.clone();
+        let val = train.take(&all.share(0.1, 1));
         assert_eq!((train.len(), val.len()), (90, 10));
         let mut together = [first(&train), first(&val)].concat();
         assert!(first(&train).is_sorted() && first(&val).is_sorted());
         together.sort_unstable();
         assert!(together.into_iter().eq(0..100));
-        assert!(
-            first(&val)
-                .iter()
-                .map(|i| i % 10)
-                .eq(val.labels().iter().copied())
-        );
-        assert_eq!(all.split(0.1, 1), (train, val.clone()));
-        assert_ne!(all.split(0.1, 2).1, val);
+        for part in [&train, &val] {
+            let labels = first(part).into_iter().map(|i| i % 10);
+            assert!(labels.eq(part.labels().iter().copied()));
+        }
+        assert_eq!(all.share(0.1, 1), all.share(0.1, 1));
+        assert_ne!(all.share(0.1, 1), all.share(0.1, 2));
+    }
+
+    #[test]
+    fn a_share_of_each_class_is_set_aside_and_always_the_same() {
+        let labels = [(0, 20), (1, 1), (2, 2)];
+        let labels = labels.map(|(class, len)| vec![class; len]).concat();
+        let mut train = counting(labels);
+        let drawn = train.share_of_each_class(0.25);
+        assert_eq!(drawn, train.share_of_each_class(0.25));
+        let test = train.take(&drawn);
+        let count = |split: &Split, class| split.labels().iter().filter(|&&l| l == class).count();
+        assert_eq!([0, 1, 2].map(|class| count(&train, class)), [15, 1, 1]);
+        assert_eq!([0, 1, 2].map(|class| count(&test, class)), [5, 0, 1]);
+        // Pinned: a run goes on only with the images that it was begun with.
+        assert_eq!(first(&test)[..5], [1, 4, 9, 15, 18]);
     }
 }

@@ -1,15 +1,23 @@
-//! Where the data set is found, and whether it is the published one.
+//! The data set: read in the form in which it lies there, with all that identifies it.
 
+use super::Split;
 use super::folder::{self, Folder};
-use super::idx::{self, Idx, read_images, read_labels};
-use super::{MAX_CLASS_NAME, Split, is_class_name};
+use super::idx::{self, Idx};
+use super::listing::Listing;
+use super::locate::{self, FORMS, Folders, Form, Found, IDX_NAMES, IdxFiles, Role, Tables};
+use super::names;
+use super::shape::SHAPE;
+use super::table::{self, Table};
 use crate::error::Error;
-use lenet_core::network::{CLASSES, Pixels};
+use lenet_core::network::CLASSES;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// Classes of Fashion-MNIST, in the order of its labels.
-pub const FASHION_MNIST_CLASSES: [&str; CLASSES] = [
+pub const FASHION_MNIST_CLASSES: [&str; 10] = [
     "t-shirt",
     "trouser",
     "pullover",
@@ -22,24 +30,12 @@ pub const FASHION_MNIST_CLASSES: [&str; CLASSES] = [
     "ankle boot",
 ];
 
-/// The four files in the order of reading, with the SHA-256 of the uncompressed files of Fashion-MNIST.
-const FILES: [(&str, &str); 4] = [
-    (
-        "train-images-idx3-ubyte",
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ),
-    (
-        "train-labels-idx1-ubyte",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    ),
-    (
-        "t10k-images-idx3-ubyte",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ),
-    (
-        "t10k-labels-idx1-ubyte",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
+/// The SHA-256 of the uncompressed files of Fashion-MNIST, in the order of [`Role`].
+const PUBLISHED: [&str; 4] = [
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 ];
 
 /// Name of the published data set.
@@ -47,14 +43,14 @@ const FASHION_MNIST: &str = "fashion-mnist";
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
 
-/// What may be done to an image file so that it fits.
+/// What may be done to a picture so that it fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "program", derive(clap::Args))]
 pub struct ImageOptions {
-    /// Scale PNG and JPEG files of other sizes to 28x28: they keep their proportions, and the rest is black
+    /// Scale pictures of other sizes to what the network takes: they keep their proportions, and the rest is black
     #[cfg_attr(feature = "program", arg(long))]
     pub resize: bool,
-    /// Turn PNG and JPEG files from dark on white into bright on black, as Fashion-MNIST is
+    /// Turn pictures from dark on white into bright on black, as Fashion-MNIST is
     #[cfg_attr(feature = "program", arg(long))]
     pub invert: bool,
 }
@@ -64,9 +60,9 @@ pub struct ImageOptions {
 pub struct ReadOptions {
     /// Whether files of Fashion-MNIST may differ from the published ones.
     pub allow_modified: bool,
-    /// Share of each class to test on, in 0..1, of class folders without `train` and `test`.
+    /// Share of each class to test on, in 0..1, of a data set without test images.
     pub test_split: Option<f64>,
-    /// Of PNG and JPEG files.
+    /// Of pictures.
     pub images: ImageOptions,
 }
 
@@ -75,7 +71,7 @@ pub struct ReadOptions {
 pub struct Dataset {
     /// `fashion-mnist` where the files are the published ones, else the folder's name.
     pub name: String,
-    /// The folder.
+    /// Where it was found; see [`find`].
     pub folder: PathBuf,
     /// Names of the classes; empty where there is none.
     pub classes: [String; CLASSES],
@@ -85,6 +81,14 @@ pub struct Dataset {
     pub published: bool,
     /// How it was read.
     pub options: ReadOptions,
+    /// What was done to it that its owner may want to know.
+    pub notes: Vec<String>,
+    /// What lies there and was not read, or is odd about the files; [`check::warnings`](super::check::warnings) has
+    /// what is odd about the images too.
+    pub warnings: Vec<String>,
+    /// The classes and splits (0 for training, 1 for tests) of which [`warnings`](Self::warnings) say that their folder
+    /// is empty.
+    pub empty_folders: BTreeSet<(usize, usize)>,
     /// What is trained on.
     pub train: Split,
     /// What is validated on: nothing before [`hold_out`](Self::hold_out).
@@ -93,83 +97,88 @@ pub struct Dataset {
     pub test: Split,
 }
 
-/// Looks for the data set's folder: the one given, else `data/fashion-mnist` of the repository, else Debian's.
-/// Reads nothing.
+/// Looks for the data set: in the folder given, else in `data/fashion-mnist` of the repository, else where Debian has it.
+/// Reads no images. Returns what [`open`] finds it by: a folder, or behind it what the names of its files begin with.
 ///
 /// # Errors
-/// `NoDataset` with every place looked at.
+/// * `NoDataset`: there is none, with every place looked at
+/// * `Data`: there is none where one was given, or there are several
 pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
-    let places = match given {
-        Some(folder) => vec![folder.to_owned()],
-        None => vec![
-            PathBuf::from("data").join(FASHION_MNIST),
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("../data")
-                .join(FASHION_MNIST),
-            PathBuf::from(DEBIAN),
-        ],
-    };
-    match places
-        .iter()
-        .find(|place| has_idx(place) || folder::looks_like(place))
-    {
-        Some(place) => Ok(place.clone()),
-        None => {
-            let searched = places
-                .iter()
-                .map(|place| format!("  {}\n", place.display()))
-                .collect();
-            Err(Error::NoDataset { searched })
-        }
-    }
+    Ok(locate(given)?.0.path)
 }
 
-/// Finds a data set, as four IDX files or as class folders of PNG and JPEG files, and reads it.
+fn locate(given: Option<&Path>) -> Result<(Found, Form), Error> {
+    if let Some(given) = given {
+        return locate::find(given);
+    }
+    let places = [
+        PathBuf::from("data").join(FASHION_MNIST),
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../data")
+            .join(FASHION_MNIST),
+        PathBuf::from(DEBIAN),
+    ];
+    let mut searched = String::new();
+    for place in places.iter().filter(|place| place.exists()) {
+        match locate::find(place) {
+            Ok(found) => return Ok(found),
+            Err(error) => searched += &format!("  {error}\n"),
+        }
+    }
+    for place in places.iter().filter(|place| !place.exists()) {
+        searched += &format!("  {}: no such folder\n", place.display());
+    }
+    Err(Error::NoDataset { searched })
+}
+
+/// Finds a data set, as IDX files, class folders of pictures, or tables, and reads it.
 ///
 /// # Errors
 /// * `NoDataset`: there is none, with every place looked at
 /// * `Settings`: `options` are not for this kind of data set
-/// * what reading gives
+/// * `MissingFile`: a file is not there
+/// * `Io`: one cannot be read
+/// * `Data`: it is not what it should be: see the sentence
 pub fn open(given: Option<&Path>, options: ReadOptions) -> Result<Dataset, Error> {
-    let folder = find(given)?;
-    if !has_idx(&folder) {
-        return Dataset::load_folders(&folder, options);
-    }
-    let ImageOptions { resize, invert } = options.images;
+    let (found, form) = locate(given)?;
+    let kind = match &form {
+        Form::Idx(_) => "IDX files",
+        Form::Tables(_) => "tables",
+        Form::Folders(folders) => return open_folders(found, folders, options),
+    };
     for (given, option) in [
-        (options.test_split.is_some(), "--test-split"),
-        (resize, "--resize"),
-        (invert, "--invert"),
+        (options.images.resize, "--resize"),
+        (options.images.invert, "--invert"),
     ] {
         if given {
             return Err(Error::Settings(format!(
-                "{option} is for PNG and JPEG files in class folders; {} has IDX files",
-                folder.display()
+                "{option} is for pictures in class folders; {} has {kind}",
+                found.path.display()
             )));
         }
     }
-    Dataset::load(&folder, options.allow_modified)
+    match form {
+        Form::Idx(files) => open_idx(found, files, options),
+        Form::Tables(tables) => open_tables(found, &tables, options),
+        Form::Folders(_) => unreachable!("opened above"),
+    }
 }
 
 impl Dataset {
-    /// Reads class folders; see `folder.rs`.
-    fn load_folders(folder: &Path, options: ReadOptions) -> Result<Self, Error> {
-        let Folder {
-            classes,
-            train,
-            test,
-        } = folder::read(folder, options.test_split, options.images)?;
-        Ok(Self {
-            name: folder_name(folder),
-            folder: folder.to_owned(),
-            classes,
-            sha256: combined(&idx::sha256(&train)),
-            published: false,
-            options,
-            train,
-            val: None,
-            test,
-        })
+    /// Reads the four files of a folder. Where one of them is Fashion-MNIST's, or the folder is called so, all must
+    /// be, unless `allow_modified`.
+    ///
+    /// # Errors
+    /// As [`open`]
+    pub fn load(folder: &Path, allow_modified: bool) -> Result<Self, Error> {
+        let Some((found, files)) = locate::idx_in(folder)? else {
+            return Err(missing(folder, Role::TrainImages));
+        };
+        let options = ReadOptions {
+            allow_modified,
+            ..ReadOptions::default()
+        };
+        open_idx(found, files, options)
     }
 
     /// Takes a share of the training images, drawn by the seed, to validate on.
@@ -177,15 +186,15 @@ impl Dataset {
     /// # Errors
     /// `Settings`: it leaves no image to train or to validate on.
     pub fn hold_out(&mut self, share: f64, seed: u64) -> Result<(), Error> {
-        let (train, val) = self.train.split(share, seed);
-        if train.is_empty() || val.is_empty() {
+        let held_out = self.train.share(share, seed);
+        let val = held_out.iter().filter(|&&held_out| held_out).count();
+        let train = self.train.len() - val;
+        if train == 0 || val == 0 {
             return Err(Error::Settings(format!(
-                "--val-split {share} leaves {} images to train on and {} to validate on",
-                train.len(),
-                val.len()
+                "--val-split {share} leaves {train} images to train on and {val} to validate on"
             )));
         }
-        (self.train, self.val) = (train, Some(val));
+        self.val = Some(self.train.take(&held_out));
         Ok(())
     }
 
@@ -193,96 +202,440 @@ impl Dataset {
     pub fn held_out(&self) -> &Split {
         self.val.as_ref().unwrap_or(&self.test)
     }
+}
 
-    /// Reads the four files of a folder. Where one of them is Fashion-MNIST's, or the folder is called so, all must
-    /// be, unless `allow_modified`.
-    ///
-    /// # Errors
-    /// * `MissingFile`: a file is not there
-    /// * `Io`: it cannot be read
-    /// * `Data`: it is not what it should be: see the sentence
-    pub fn load(folder: &Path, allow_modified: bool) -> Result<Self, Error> {
-        let paths: Vec<PathBuf> = FILES
-            .iter()
-            .map(|(name, _)| {
-                existing(folder, name).ok_or(Error::MissingFile {
-                    folder: folder.to_owned(),
-                    name,
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        // The training images take most of the time: unpack them beside the rest.
-        let (train_images, others) = rayon::join(
-            || read(&paths[0], read_images),
-            || {
-                Ok::<_, Error>((
-                    read(&paths[1], read_labels)?,
-                    read(&paths[2], read_images)?,
-                    read(&paths[3], read_labels)?,
-                ))
-            },
-        );
-        let train_images = train_images?;
-        let (train_labels, test_images, test_labels) = others?;
-
-        let found = [
-            train_images.sha256,
-            train_labels.sha256,
-            test_images.sha256,
-            test_labels.sha256,
-        ];
-        let published: Vec<bool> = FILES
-            .iter()
-            .zip(found)
-            .map(|((_, known), found)| hex(&found) == *known)
-            .collect();
-        let folder_name = folder_name(folder);
-        if !allow_modified
-            && (published.contains(&true) || folder_name == FASHION_MNIST)
-            && let Some(file) = published.iter().position(|published| !published)
-        {
-            let problem = format!(
-                "SHA-256 of the uncompressed file is {}, Fashion-MNIST's is {}; copy it again, or go on with --allow-modified",
-                hex(&found[file]),
-                FILES[file].1
-            );
-            return Err(Error::Data {
-                path: paths[file].clone(),
-                problem,
-            });
+/// Reads class folders.
+fn open_folders(found: Found, folders: &Folders, options: ReadOptions) -> Result<Dataset, Error> {
+    let mut warnings = found.warnings;
+    let root = found.path.display();
+    let remedy = "say with --test-split F which share of each class to test on";
+    match (&folders.test, options.test_split, &folders.unlabelled) {
+        (Some(test), Some(_), _) => return Err(has_test(&found.path, &test.display().to_string())),
+        (None, None, Some(unlabelled)) => {
+            return Err(Error::Settings(format!(
+                "{}: pictures without class folders, so that their classes are not known. Put them into a folder for each \
+                 class, or {remedy}",
+                unlabelled.display()
+            )));
         }
-        let is_published = !published.contains(&false);
+        (None, None, None) if folders.is_apart => {
+            return Err(Error::Settings(format!(
+                "{root} has no folder test. Put class folders into it, or {remedy}"
+            )));
+        }
+        (None, None, None) => {
+            let hint = match locate::folder_above(&found.path) {
+                None => String::new(),
+                Some(above) => format!(". Or name the folder above: --data {}", above.display()),
+            };
+            return Err(Error::Settings(format!(
+                "{root} has no folder train. Put the class folders into train and test, or {remedy}{hint}"
+            )));
+        }
+        (None, Some(_), Some(unlabelled)) => warnings.push(format!(
+            "{}: left out, as its pictures are not in class folders",
+            unlabelled.display()
+        )),
+        (None, Some(_), None) | (Some(_), None, _) => {}
+    }
+    let test = folders.test.as_deref();
+    let Folder {
+        classes,
+        mut train,
+        test,
+        notes,
+        warnings: of_files,
+        empty_folders,
+    } = folder::read(&folders.train, test, options.images)?;
+    warnings.extend(of_files);
+    let test = match test {
+        Some(test) => test,
+        None => set_aside(&mut train, &found.path, options.test_split)?,
+    };
+    Ok(Dataset {
+        name: found.name,
+        folder: found.path,
+        classes,
+        sha256: combined(&idx::sha256(&train)),
+        published: false,
+        options,
+        notes: [found.notes, notes].concat(),
+        warnings,
+        empty_folders,
+        train,
+        val: None,
+        test,
+    })
+}
 
-        Ok(Self {
-            name: if is_published {
-                FASHION_MNIST.to_owned()
-            } else {
-                folder_name
-            },
-            classes: class_names(folder, is_published)?,
-            sha256: combined(&[train_images.sha256, train_labels.sha256]),
-            published: is_published,
-            options: ReadOptions {
-                allow_modified,
-                ..ReadOptions::default()
-            },
-            train: pair(train_images, train_labels, &paths[1])?,
-            val: None,
-            test: pair(test_images, test_labels, &paths[3])?,
-            folder: folder.to_owned(),
-        })
+/// Says that what somebody validates on is not read.
+fn left_out_val(path: &Path) -> String {
+    format!(
+        "{}: left out; to validate, --val-split holds out a share of the training images",
+        path.display()
+    )
+}
+
+/// Says that `--test-split` is for other data sets.
+fn has_test(path: &Path, test: &str) -> Error {
+    Error::Settings(format!(
+        "{} has test images of its own ({test}); --test-split is for data sets without them",
+        path.display()
+    ))
+}
+
+fn set_aside(train: &mut Split, path: &Path, share: Option<f64>) -> Result<Split, Error> {
+    let share = share.expect("given, or there are test images");
+    let set_aside = train.share_of_each_class(share);
+    let test = train.take(&set_aside);
+    match test.is_empty() {
+        false => Ok(test),
+        true => Err(Error::Settings(format!(
+            "--test-split {share} leaves no image of {} to test on",
+            path.display()
+        ))),
     }
 }
 
-fn has_idx(folder: &Path) -> bool {
-    FILES
-        .iter()
-        .any(|(name, _)| existing(folder, name).is_some())
+/// Images and labels as they lie in files.
+struct Raw {
+    images: Vec<u8>,
+    labels: Vec<u8>,
+    /// The file of the labels.
+    path: PathBuf,
+    /// Of the uncompressed files, if they are IDX files.
+    sha256: Option<[[u8; 32]; 2]>,
 }
 
-fn folder_name(folder: &Path) -> String {
-    let name = folder.file_name().and_then(|name| name.to_str());
-    name.unwrap_or("data").to_owned()
+/// Reads IDX files.
+fn open_idx(mut found: Found, mut files: IdxFiles, options: ReadOptions) -> Result<Dataset, Error> {
+    if let Some(val) = files.files[Role::ValImages as usize].first() {
+        let (notes, warnings) = (&mut found.notes, &mut found.warnings);
+        match files.has_test() {
+            false => {
+                notes.push(format!(
+                    "no t10k-images-idx3-ubyte: {} is tested on",
+                    val.display()
+                ));
+                let [_, _, test_images, test_labels, val_images, val_labels] = &mut files.files;
+                std::mem::swap(test_images, val_images);
+                std::mem::swap(test_labels, val_labels);
+            }
+            true => warnings.push(left_out_val(val)),
+        }
+    }
+    if options.test_split.is_some() && files.has_test() {
+        let test = files.files[2..4].concat();
+        let test = test.first().and_then(|path| path.file_name());
+        return Err(has_test(
+            &found.path,
+            &test.unwrap_or_default().to_string_lossy(),
+        ));
+    }
+    let wanted = match options.test_split {
+        Some(_) => &Role::ALL[..2],
+        None => &Role::ALL[..],
+    };
+    if let Some(&role) = wanted
+        .iter()
+        .find(|&&role| files.files[role as usize].is_empty())
+    {
+        return Err(missing(&files.folder, role));
+    }
+    // The training images take most of the time: unpack them beside the rest.
+    let read_role = |role: Role| match files.files[role as usize].is_empty() {
+        true => Ok(None),
+        false => read_idx(&files.files[role as usize], role).map(Some),
+    };
+    let (train_images, others) = rayon::join(
+        || read_role(Role::TrainImages),
+        || {
+            Ok::<_, Error>([
+                read_role(Role::TrainLabels)?,
+                read_role(Role::TestImages)?,
+                read_role(Role::TestLabels)?,
+            ])
+        },
+    );
+    let train_images = train_images?;
+    let [train_labels, test_images, test_labels] = others?;
+
+    let read = [&train_images, &train_labels, &test_images, &test_labels];
+    let published: Vec<bool> = read
+        .iter()
+        .zip(PUBLISHED)
+        .map(|(idx, known)| idx.as_ref().is_some_and(|idx| hex(&idx.sha256) == known))
+        .collect();
+    if !options.allow_modified
+        && (published.contains(&true) || found.name == FASHION_MNIST)
+        && let Some(file) = (0..4).find(|&file| !published[file] && read[file].is_some())
+    {
+        let problem = format!(
+            "SHA-256 of the uncompressed file is {}, Fashion-MNIST's is {}; copy it again, or go on with --allow-modified",
+            hex(&read[file]
+                .as_ref()
+                .expect("found as one that is there")
+                .sha256),
+            PUBLISHED[file]
+        );
+        return Err(Error::Data {
+            path: files.files[file][0].clone(),
+            problem,
+        });
+    }
+    let is_published = !published.contains(&false);
+    let raw = |images: Option<Idx>, labels: Option<Idx>, role: Role| {
+        let (images, labels) = images.zip(labels)?;
+        Some(Raw {
+            sha256: Some([images.sha256, labels.sha256]),
+            images: images.bytes,
+            labels: labels.bytes,
+            path: files.files[role as usize][0].clone(),
+        })
+    };
+    let train = raw(train_images, train_labels, Role::TrainLabels).expect("both were wanted");
+    let test = raw(test_images, test_labels, Role::TestLabels);
+    assemble(
+        found,
+        &files.folder,
+        &files.family,
+        is_published,
+        train,
+        test,
+        options,
+    )
+}
+
+/// Reads tables.
+fn open_tables(mut found: Found, tables: &Tables, options: ReadOptions) -> Result<Dataset, Error> {
+    let remedy = "say with --test-split F which share of each class to test on";
+    let Some(train_path) = tables.train.first() else {
+        return Err(Error::Data {
+            path: tables.folder.clone(),
+            problem: format!("a table for tests, but none to train on. {FORMS}"),
+        });
+    };
+    let mut train = read_table(&tables.train)?;
+    let Some(labels) = train.labels.take() else {
+        return Err(Error::Data {
+            path: train_path.clone(),
+            problem: "no column of labels in front of the pixels".to_owned(),
+        });
+    };
+    let (test_files, val) = match (tables.test.is_empty(), tables.val.first()) {
+        (true, Some(val)) => {
+            found
+                .notes
+                .push(format!("no table test: {} is tested on", val.display()));
+            (&tables.val, None)
+        }
+        (_, val) => (&tables.test, val),
+    };
+    if let Some(val) = val {
+        found.warnings.push(left_out_val(val));
+    }
+    let mut test = None;
+    if let Some(path) = test_files.first() {
+        let Table { images, labels } = read_table(test_files)?;
+        match (labels, options.test_split) {
+            (Some(_), Some(_)) => return Err(has_test(&found.path, &path.display().to_string())),
+            (Some(labels), None) => {
+                test = Some(Raw {
+                    images,
+                    labels,
+                    path: path.clone(),
+                    sha256: None,
+                });
+            }
+            (None, Some(_)) => found.warnings.push(format!(
+                "{}: left out, as it has no column of labels",
+                path.display()
+            )),
+            (None, None) => {
+                return Err(Error::Settings(format!(
+                    "{}: no column of labels, so that nothing can be tested on it; {remedy}",
+                    path.display()
+                )));
+            }
+        }
+    } else if options.test_split.is_none() {
+        return Err(Error::Settings(format!(
+            "{} has no table of test images beside {}; {remedy}",
+            found.path.display(),
+            train_path.display()
+        )));
+    }
+    let train = Raw {
+        images: train.images,
+        labels,
+        path: train_path.clone(),
+        sha256: None,
+    };
+    assemble(
+        found,
+        &tables.folder,
+        &tables.family,
+        false,
+        train,
+        test,
+        options,
+    )
+}
+
+/// Makes a data set of what is in files: EMNIST's images upright, labels from 0, classes with names, tests apart.
+fn assemble(
+    mut found: Found,
+    folder: &Path,
+    family: &str,
+    is_published: bool,
+    mut train: Raw,
+    mut test: Option<Raw>,
+    options: ReadOptions,
+) -> Result<Dataset, Error> {
+    let is_emnist = family.split('-').any(|part| part == "emnist");
+    let parts = || std::iter::once(&train).chain(&test);
+    for Raw {
+        images,
+        labels,
+        path,
+        ..
+    } in parts()
+    {
+        let images = images.len() / SHAPE.len();
+        if images != labels.len() {
+            let problem = format!("{} labels for {images} images", labels.len());
+            return Err(Error::Data {
+                path: path.clone(),
+                problem,
+            });
+        }
+    }
+    let labels = || parts().flat_map(|part| part.labels.iter().copied());
+    let (least, largest) = (labels().min().unwrap_or(0), labels().max().unwrap_or(0));
+    let counts_from_1 = usize::from(largest) == CLASSES || is_emnist && family.ends_with("letters");
+    let first = u8::from(least >= 1 && counts_from_1);
+    if first == 1 {
+        let note = "the labels count from 1: each is shifted by one, so that they count from 0";
+        found.notes.push(note.to_owned());
+        for part in std::iter::once(&mut train).chain(&mut test) {
+            part.labels.iter_mut().for_each(|label| *label -= 1);
+        }
+    }
+    if is_emnist {
+        let note = "the images of EMNIST are stored transposed: they are set upright";
+        found.notes.push(note.to_owned());
+        for part in std::iter::once(&mut train).chain(&mut test) {
+            transpose(&mut part.images, [SHAPE.height, SHAPE.width]);
+        }
+    }
+    for Raw { labels, path, .. } in std::iter::once(&train).chain(&test) {
+        idx::check_labels(labels, first).map_err(|problem| Error::Data {
+            path: path.clone(),
+            problem,
+        })?;
+    }
+    let names = class_names(folder, family, first, is_published, largest - first)?;
+    let hashes = train
+        .sha256
+        .filter(|_| first == 0 && !is_emnist && test.is_some());
+    let mut train = Split::new(train.images, train.labels);
+    let test = match test {
+        Some(test) => Split::new(test.images, test.labels),
+        None => set_aside(&mut train, &found.path, options.test_split)?,
+    };
+    Ok(Dataset {
+        name: match is_published {
+            true => FASHION_MNIST.to_owned(),
+            false => found.name,
+        },
+        folder: found.path,
+        classes: names,
+        sha256: combined(&hashes.unwrap_or_else(|| idx::sha256(&train))),
+        published: is_published,
+        options,
+        notes: found.notes,
+        warnings: found.warnings,
+        empty_folders: BTreeSet::new(),
+        train,
+        val: None,
+        test,
+    })
+}
+
+/// `image[x][y] = image[y][x]` for each plane of an image whose sides are equal; else nothing.
+fn transpose(images: &mut [u8], [height, width]: [usize; 2]) {
+    if height != width {
+        return;
+    }
+    for plane in images.chunks_exact_mut(height * width) {
+        for y in 0..height {
+            for x in 0..y {
+                plane.swap(y * width + x, x * width + y);
+            }
+        }
+    }
+}
+
+/// Says which of the four files is not there, and what is.
+fn missing(folder: &Path, role: Role) -> Error {
+    let there = Listing::new(folder).map(|listing| listing.to_string());
+    Error::MissingFile {
+        folder: folder.to_owned(),
+        name: IDX_NAMES[role as usize],
+        there: there.unwrap_or_default(),
+    }
+}
+
+/// The problem of a file.
+fn data(path: &Path) -> impl Fn(String) -> Error {
+    move |problem| Error::Data {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+fn open_file(path: &Path) -> Result<(BufReader<File>, u64), Error> {
+    let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (len, file) = file.map_err(Error::io("cannot be read", path))?;
+    Ok((BufReader::new(file), len))
+}
+
+/// Reads the first of the files, whose content the others must have too.
+fn read_idx(paths: &[PathBuf], role: Role) -> Result<Idx, Error> {
+    let (file, len) = open_file(&paths[0])?;
+    let idx = match role {
+        Role::TrainImages | Role::TestImages | Role::ValImages => idx::images(file, len, SHAPE),
+        Role::TrainLabels | Role::TestLabels | Role::ValLabels => idx::labels(file, len),
+    };
+    let idx = idx.map_err(data(&paths[0]))?;
+    same_content(paths, idx.sha256)?;
+    Ok(idx)
+}
+
+/// As [`read_idx`].
+fn read_table(paths: &[PathBuf]) -> Result<Table, Error> {
+    let path = &paths[0];
+    if paths.len() > 1 {
+        let first = idx::content_sha256(open_file(path)?.0).map_err(data(path))?;
+        same_content(paths, first)?;
+    }
+    let line = table::peek(open_file(path)?.0).map_err(data(path))?;
+    table::read(open_file(path)?.0, &line, SHAPE).map_err(data(path))
+}
+
+/// Refuses files for the same purpose with other content than the first one's.
+fn same_content(paths: &[PathBuf], first: [u8; 32]) -> Result<(), Error> {
+    for path in &paths[1..] {
+        let sha256 = idx::content_sha256(open_file(path)?.0).map_err(data(path))?;
+        if sha256 != first {
+            let problem = format!(
+                "not the content of {}, uncompressed, though either could be read; remove the wrong one",
+                paths[0].display()
+            );
+            return Err(data(path)(problem));
+        }
+    }
+    Ok(())
 }
 
 /// See [`Dataset::sha256`].
@@ -290,66 +643,65 @@ fn combined(hashes: &[[u8; 32]; 2]) -> [u8; 32] {
     Sha256::digest(hashes.as_flattened()).into()
 }
 
-/// The file under its name, or with `.gz` behind it.
-fn existing(folder: &Path, name: &str) -> Option<PathBuf> {
-    [folder.join(name), folder.join(format!("{name}.gz"))]
-        .into_iter()
-        .find(|path| path.is_file())
-}
-
-fn read(path: &Path, parse: fn(&[u8]) -> Result<Idx, String>) -> Result<Idx, Error> {
-    let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
-    parse(&bytes).map_err(|problem| Error::Data {
-        path: path.to_owned(),
-        problem,
-    })
-}
-
-fn pair(images: Idx, labels: Idx, labels_path: &Path) -> Result<Split, Error> {
-    let images_len = images.bytes.len() / size_of::<Pixels>();
-    if images_len != labels.bytes.len() {
-        let problem = format!("{} labels for {images_len} images", labels.bytes.len());
-        return Err(Error::Data {
-            path: labels_path.to_owned(),
-            problem,
-        });
-    }
-    Ok(Split::new(images.bytes, labels.bytes))
-}
-
-/// From `classes.txt`, a name a line; else the published names, else the digits.
-fn class_names(folder: &Path, is_published: bool) -> Result<[String; CLASSES], Error> {
-    let path = folder.join("classes.txt");
-    if !path.is_file() {
-        return Ok(match is_published {
-            true => std::array::from_fn(|class| {
-                let name = FASHION_MNIST_CLASSES.get(class);
-                name.copied().unwrap_or_default().to_owned()
-            }),
-            false => std::array::from_fn(|class| class.to_string()),
-        });
-    }
-    let text = std::fs::read_to_string(&path).map_err(Error::io("cannot be read", &path))?;
-    let names: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
-    if !(1..=CLASSES).contains(&names.len()) || !names.iter().all(|name| is_class_name(name)) {
-        let problem = format!(
-            "{} names of up to {longest} bytes; expected 1 to {CLASSES}, one a line, of at most {MAX_CLASS_NAME} bytes \
-             without control characters",
-            names.len()
-        );
-        return Err(Error::Data { path, problem });
-    }
-    Ok(std::array::from_fn(|class| {
-        names.get(class).copied().unwrap_or_default().to_owned()
-    }))
+/// From `classes.txt`, a name a line; else the published names, else EMNIST's characters, else the labels themselves.
+fn class_names(
+    folder: &Path,
+    family: &str,
+    first: u8,
+    is_published: bool,
+    largest: u8,
+) -> Result<[String; CLASSES], Error> {
+    let listing = Listing::new(folder)?;
+    let named = |wanted: &str| {
+        let is_wanted = |path: &&PathBuf| {
+            path.file_name()
+                .is_some_and(|name| name.eq_ignore_ascii_case(wanted))
+        };
+        listing.files.iter().find(is_wanted)
+    };
+    let mut names: Vec<String> = match named("classes.txt") {
+        Some(path) => {
+            let names = names::read_list(path)?;
+            if names.len() <= usize::from(largest) {
+                let problem = format!(
+                    "{} names, but there are labels up to {}; expected a name for each class",
+                    names.len(),
+                    largest + first
+                );
+                return Err(data(path)(problem));
+            }
+            names
+        }
+        None if is_published => FASHION_MNIST_CLASSES.map(str::to_owned).to_vec(),
+        None => match named(&format!("{family}-mapping.txt")) {
+            Some(path) => names::read_mapping(path, first)?,
+            None if first == 1 && family.ends_with("letters") => {
+                ('A'..='Z').map(String::from).collect()
+            }
+            None => (0..CLASSES)
+                .map(|class| (class + usize::from(first)).to_string())
+                .collect(),
+        },
+    };
+    names.truncate(CLASSES);
+    names.resize(CLASSES, String::new());
+    Ok(names.try_into().expect("as many as there are classes"))
 }
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_swaps_rows_and_columns_of_each_image() {
+        let mut images: Vec<u8> = (0..18).collect();
+        transpose(&mut images, [3, 3]);
+        assert_eq!(images[..9], [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+        assert_eq!(images[9..], [9, 12, 15, 10, 13, 16, 11, 14, 17]);
+    }
 }

@@ -1,0 +1,749 @@
+//! Finds the data set that lies in a folder, in the forms in which people have them.
+//!
+//! | form | what is recognised |
+//! |---|---|
+//! | IDX files | `train-images-idx3-ubyte` and its three fellows: with `.` for `-`, with `.gz`, in upper case, with `test` for `t10k`, with a name in front (`emnist-letters-train-…`), each in a folder of its own name |
+//! | class folders | `train/NAME/*` and `test/NAME/*`, also called `Training`, `Testing`, `seg_train` and so on, each perhaps one level further down; or `NAME/*` |
+//! | tables | `NAME_train.csv` and `NAME_test.csv`, or a single one |
+//!
+//! Where a folder has none of them, the folders below it are searched: archives are often unpacked into one folder too
+//! many, and torchvision keeps the files in `FashionMNIST/raw`. What is found but not used is said.
+
+use super::listing::{Listing, name};
+use super::{image, kinds, table};
+use crate::error::Error;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// Levels below the given folder that are searched.
+const MAX_DEPTH: usize = 3;
+/// Folders that are searched at most, in case that somebody names his whole disk.
+const MAX_FOLDERS: usize = 2000;
+
+const NO_FOLDER: &str = "no such folder; name the one of the data set with --data DIR";
+
+/// Files of which a message says what they are, at most.
+const MOST_HINTS: usize = 5;
+
+/// A data set that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its folder; behind it, where there are several in it, the beginning of its files' names.
+    pub path: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// What else was found, and is not read.
+    pub warnings: Vec<String>,
+    /// Where it was found, if not where it was said to be.
+    pub notes: Vec<String>,
+}
+
+/// The forms of a data set.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// IDX files.
+    Idx(IdxFiles),
+    /// CSV files.
+    Tables(Tables),
+    /// Folders of pictures.
+    Folders(Folders),
+}
+
+/// Which of the four files a file is, or which of two more for validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    TrainImages,
+    TrainLabels,
+    TestImages,
+    TestLabels,
+    ValImages,
+    ValLabels,
+}
+
+impl Role {
+    /// The four of every data set.
+    pub const ALL: [Self; 4] = [
+        Self::TrainImages,
+        Self::TrainLabels,
+        Self::TestImages,
+        Self::TestLabels,
+    ];
+}
+
+/// The usual names of the four files.
+pub(super) const IDX_NAMES: [&str; 4] = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+];
+
+/// The IDX files of a data set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct IdxFiles {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What stands before `train` and `t10k` in the names.
+    pub family: String,
+    /// The files of each [`Role`], in that order: of several, which must have the same content, the first is read.
+    pub files: [Vec<PathBuf>; 6],
+}
+
+impl IdxFiles {
+    fn has_train(&self) -> bool {
+        self.files[..2].iter().all(|files| !files.is_empty())
+    }
+
+    /// Whether one of the two test files is there.
+    pub fn has_test(&self) -> bool {
+        self.files[2..4].iter().any(|files| !files.is_empty())
+    }
+}
+
+/// The CSV files of a data set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What stands before `train` and `test` in the names.
+    pub family: String,
+    /// What is trained on; see [`IdxFiles::files`].
+    pub train: Vec<PathBuf>,
+    /// What is tested on, if it is apart.
+    pub test: Vec<PathBuf>,
+    /// What is validated on: tested on if there is nothing else.
+    pub val: Vec<PathBuf>,
+}
+
+/// Class folders.
+#[derive(Clone, Debug)]
+pub(super) struct Folders {
+    /// The folder that has all of them.
+    pub root: PathBuf,
+    /// The folder of the class folders that are trained on.
+    pub train: PathBuf,
+    /// That of those that are tested on, if they are apart.
+    pub test: Option<PathBuf>,
+    /// Whether [`train`](Self::train) is a folder of its own, such as `train`.
+    pub is_apart: bool,
+    /// A folder for tests whose pictures have no classes.
+    pub unlabelled: Option<PathBuf>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Finds the data set at a path: in the folder, in one below it, or among several in a folder by the common beginning of
+/// its files' names.
+///
+/// # Errors
+/// * `Io`: a folder cannot be read
+/// * `Data`: there is none, or there are several; the sentence names what lies there and what to do
+pub(super) fn find(given: &Path) -> Result<(Found, Form), Error> {
+    let data = |problem| Error::Data {
+        path: given.to_owned(),
+        problem,
+    };
+    if given.is_file() {
+        let problem = match kinds::by_name(&name(given)) {
+            Some(kind) => format!("{kind}, and name the folder"),
+            None => "a file; name its folder".to_owned(),
+        };
+        return Err(data(problem));
+    }
+    if given.exists() && !given.is_dir() {
+        return Err(data("no folder".to_owned()));
+    }
+    if !given.is_dir() {
+        // The beginning of the names of files, such as `gzip/emnist-digits`.
+        let folder = match given.parent() {
+            Some(folder) if folder == Path::new("") => Path::new("."),
+            Some(folder) if folder.is_dir() => folder,
+            _ => return Err(data(NO_FOLDER.to_owned())),
+        };
+        let wanted = name(given).to_lowercase();
+        let candidates = candidates(folder, &Listing::new(folder)?)?;
+        let families: Vec<Candidate> = candidates
+            .into_iter()
+            .filter(|candidate| !wanted.is_empty() && candidate.family() == wanted)
+            .collect();
+        return match families.into_iter().next() {
+            Some(found) => Ok(found.into_found(Vec::new())),
+            None => Err(data(NO_FOLDER.to_owned())),
+        };
+    }
+    let listing = Listing::new(given)?;
+    let here = candidates(given, &listing)?;
+    if here.iter().any(|candidate| candidate.is_whole(0)) {
+        return choose(here, given);
+    }
+    let mut below = Vec::new();
+    let mut left = MAX_FOLDERS;
+    search(&listing.folders, 1, &mut left, &mut below)?;
+    if let Some(best) = below.iter().map(Candidate::rank).min() {
+        below.retain(|candidate| candidate.rank() == best);
+        let (mut found, form) = choose(below, given)?;
+        let note = format!("reading {}", found.path.display());
+        found.notes.insert(0, note);
+        return Ok((found, form));
+    }
+    match here.is_empty() {
+        // Not whole: the error about what is missing comes when it is read.
+        false => choose(here, given),
+        true => Err(data(nothing(&listing))),
+    }
+}
+
+/// Finds IDX files in a folder itself.
+///
+/// # Errors
+/// `Io`
+pub(super) fn idx_in(folder: &Path) -> Result<Option<(Found, IdxFiles)>, Error> {
+    let listing = Listing::new(folder)?;
+    let mut families = idx_families(folder, &listing)?;
+    Ok(families.pop_first().map(|(_, files)| {
+        let (found, _) = Candidate(Form::Idx(files.clone())).into_found(Vec::new());
+        (found, files)
+    }))
+}
+
+/// Returns the folder that has both the given one, which is called as one of training images is, and its test images.
+pub(super) fn folder_above(folder: &Path) -> Option<PathBuf> {
+    split_of(&name(folder))?;
+    let above = match folder.parent() {
+        Some(above) if above == Path::new("") => Path::new("."),
+        above => above?,
+    };
+    let listing = Listing::new(above).ok()?;
+    let folders = class_folders(above, &listing).ok()??;
+    (folders.is_apart && folders.test.is_some()).then(|| above.to_owned())
+}
+
+/// A data set that may be the one.
+#[derive(Debug)]
+struct Candidate(Form);
+
+impl Candidate {
+    /// Forms that are easily taken for one have the larger numbers.
+    fn rank(&self) -> usize {
+        match &self.0 {
+            Form::Idx(_) => 0,
+            Form::Folders(folders) if folders.is_apart => 1,
+            Form::Tables(_) => 2,
+            Form::Folders(_) => 3,
+        }
+    }
+
+    /// Whether it has what is trained on. Far from the given folder, a folder with pictures is not yet a class.
+    fn is_whole(&self, depth: usize) -> bool {
+        match &self.0 {
+            Form::Idx(files) => files.has_train(),
+            Form::Tables(tables) => !tables.train.is_empty(),
+            Form::Folders(folders) if folders.is_apart || depth == 0 => true,
+            Form::Folders(folders) => Listing::new(&folders.train).is_ok_and(|listing| {
+                let classes = listing.folders.iter().filter(|folder| has_pictures(folder));
+                classes.count() > 1
+            }),
+        }
+    }
+
+    fn family(&self) -> &str {
+        match &self.0 {
+            Form::Idx(files) => &files.family,
+            Form::Tables(tables) => &tables.family,
+            Form::Folders(_) => "",
+        }
+    }
+
+    /// Its path: what [`find`] can be given to find it.
+    fn path(&self) -> PathBuf {
+        let folder = match &self.0 {
+            Form::Idx(files) => &files.folder,
+            Form::Tables(tables) => &tables.folder,
+            Form::Folders(folders) => return folders.root.clone(),
+        };
+        match self.family() {
+            "" => folder.clone(),
+            family => folder.join(family),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.0 {
+            Form::Idx(_) => "IDX files",
+            Form::Tables(_) => "CSV files",
+            Form::Folders(_) => "class folders",
+        }
+    }
+
+    fn into_found(mut self, warnings: Vec<String>) -> (Found, Form) {
+        let path = self.path();
+        let mut found = Found {
+            name: data_name(&path),
+            path,
+            warnings,
+            notes: Vec::new(),
+        };
+        if let Form::Folders(folders) = &mut self.0 {
+            found.notes.append(&mut folders.notes);
+            found.warnings.append(&mut folders.warnings);
+        }
+        (found, self.0)
+    }
+}
+
+/// The last part of a path that says more than `raw`.
+fn data_name(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let names = absolute.iter().rev().map(|name| name.to_string_lossy());
+    let mut telling = names.filter(|name| !matches!(&**name, "raw" | "gzip" | "." | "/"));
+    telling
+        .next()
+        .map_or("data".to_owned(), |name| name.into_owned())
+}
+
+/// Takes the best one, warns of those that it was preferred to, and refuses to choose among equals.
+fn choose(candidates: Vec<Candidate>, given: &Path) -> Result<(Found, Form), Error> {
+    let mut candidates = candidates.into_iter();
+    let best = candidates.next().expect("called with at least one");
+    let others: Vec<Candidate> = candidates.collect();
+    let is_equal = |other: &&Candidate| {
+        other.rank() == best.rank() && best.family().is_empty() == other.family().is_empty()
+    };
+    if others.iter().any(|other| is_equal(&other)) {
+        let mut problem = "several data sets lie there; name one of them:".to_owned();
+        for candidate in std::iter::once(&best).chain(&others) {
+            let path = candidate.path();
+            let _ = write!(
+                problem,
+                "\n  --data {} ({})",
+                path.display(),
+                candidate.kind()
+            );
+        }
+        return Err(Error::Data {
+            path: given.to_owned(),
+            problem,
+        });
+    }
+    let kind = best.kind();
+    let warnings = others.iter().map(|other| {
+        let path = other.path();
+        let mut warning = format!(
+            "{}: {} are left out; {kind} are read",
+            path.display(),
+            other.kind()
+        );
+        if path != given {
+            let _ = write!(warning, ". To read the others: --data {}", path.display());
+        }
+        warning
+    });
+    let warnings = warnings.collect();
+    Ok(best.into_found(warnings))
+}
+
+/// Looks into the folders, and into those in them where there is nothing.
+fn search(
+    folders: &[PathBuf],
+    depth: usize,
+    left: &mut usize,
+    found: &mut Vec<Candidate>,
+) -> Result<(), Error> {
+    for folder in folders {
+        if *left == 0 {
+            return Ok(());
+        }
+        *left -= 1;
+        // A folder that cannot be read is none with a data set.
+        let Ok(listing) = Listing::new(folder) else {
+            continue;
+        };
+        let mut here = candidates(folder, &listing).unwrap_or_default();
+        here.retain(|candidate| candidate.is_whole(depth));
+        match here.is_empty() {
+            false => found.append(&mut here),
+            true if depth < MAX_DEPTH => search(&listing.folders, depth + 1, left, found)?,
+            true => {}
+        }
+    }
+    Ok(())
+}
+
+/// The data sets in a folder itself, the best first.
+fn candidates(folder: &Path, listing: &Listing) -> Result<Vec<Candidate>, Error> {
+    let mut found: Vec<Candidate> = idx_families(folder, listing)?
+        .into_values()
+        .map(|files| Candidate(Form::Idx(files)))
+        .collect();
+    let tables = tables(folder, listing);
+    found.extend(
+        tables
+            .into_values()
+            .map(|tables| Candidate(Form::Tables(tables))),
+    );
+    match class_folders(folder, listing) {
+        Ok(folders) => found.extend(folders.map(|folders| Candidate(Form::Folders(folders)))),
+        Err(error) if found.is_empty() => return Err(error),
+        Err(_) => {}
+    }
+    found.sort_by_key(|candidate| (!candidate.is_whole(0), candidate.rank()));
+    Ok(found)
+}
+
+/// The parts of a file's name, in lower case, without `gz`.
+fn parts(name: &str) -> Vec<String> {
+    let name = name.to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.split(['-', '.', '_', ' '])
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What a file is called that is one of the four: what stands in front, and which one it is.
+fn idx_role(name: &str) -> Option<(String, Role)> {
+    let parts = parts(name);
+    let at = parts.windows(2).position(|pair| {
+        (pair[0] == "t10k" || split_of_part(&pair[0]).is_some())
+            && ["images", "image", "labels", "label"].contains(&&*pair[1])
+    })?;
+    let is_idx = |part: &String| part.starts_with("idx") || part == "ubyte";
+    if !parts.get(at + 2).is_some_and(is_idx) || !parts[at + 2..].iter().all(is_idx) {
+        return None;
+    }
+    let split = split_of_part(&parts[at]).unwrap_or(SplitName::Test);
+    let role = match (split, parts[at + 1].starts_with("image")) {
+        (SplitName::Train, true) => Role::TrainImages,
+        (SplitName::Train, false) => Role::TrainLabels,
+        (SplitName::Test, true) => Role::TestImages,
+        (SplitName::Test, false) => Role::TestLabels,
+        (SplitName::Val, true) => Role::ValImages,
+        (SplitName::Val, false) => Role::ValLabels,
+    };
+    Some((parts[..at].join("-"), role))
+}
+
+/// The IDX files in a folder, by what stands in front of their names.
+fn idx_families(folder: &Path, listing: &Listing) -> Result<BTreeMap<String, IdxFiles>, Error> {
+    let mut files = listing.files.clone();
+    // Some programs unpack each file into a folder of its name.
+    for nested in &listing.folders {
+        if let Some(role) = idx_role(&name(nested)) {
+            let inside = Listing::new(nested)?.files.into_iter();
+            files.extend(inside.filter(|file| idx_role(&name(file)).as_ref() == Some(&role)));
+        }
+    }
+    let mut families = BTreeMap::<String, IdxFiles>::new();
+    for file in files {
+        if let Some((family, role)) = idx_role(&name(&file)) {
+            let files = families.entry(family.clone()).or_insert_with(|| IdxFiles {
+                folder: folder.to_owned(),
+                family,
+                ..IdxFiles::default()
+            });
+            files.files[role as usize].push(file);
+        }
+    }
+    Ok(families)
+}
+
+/// The tables in a folder, by what stands in front of their names.
+fn tables(folder: &Path, listing: &Listing) -> BTreeMap<String, Tables> {
+    let mut families = BTreeMap::<String, Tables>::new();
+    let mut others = Vec::new();
+    for file in &listing.files {
+        let parts = parts(&name(file));
+        if parts.last().is_none_or(|last| last != "csv") {
+            continue;
+        }
+        let is_table = |file| table::is_table(BufReader::new(file));
+        if !File::open(file).is_ok_and(is_table) {
+            continue;
+        }
+        let stem = &parts[..parts.len() - 1];
+        let Some((at, split)) = stem
+            .iter()
+            .enumerate()
+            .find_map(|(at, part)| Some((at, split_of_part(part)?)))
+        else {
+            others.push((stem.join("-"), file));
+            continue;
+        };
+        let family = stem[..at].join("-");
+        let tables = families.entry(family).or_default();
+        match split {
+            SplitName::Train => tables.train.push(file.clone()),
+            SplitName::Test => tables.test.push(file.clone()),
+            SplitName::Val => tables.val.push(file.clone()),
+        }
+    }
+    // A table that is neither for training nor for tests is of both.
+    if families.is_empty() {
+        for (family, file) in others {
+            families.entry(family).or_default().train.push(file.clone());
+        }
+    }
+    for (family, tables) in &mut families {
+        tables.folder = folder.to_owned();
+        tables.family.clone_from(family);
+    }
+    families
+}
+
+/// What a folder or file is for, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SplitName {
+    Train,
+    Test,
+    Val,
+}
+
+fn split_of_part(part: &str) -> Option<SplitName> {
+    match part {
+        "train" | "training" | "trainset" => Some(SplitName::Train),
+        "test" | "testing" | "testset" => Some(SplitName::Test),
+        "val" | "valid" | "validation" | "valset" => Some(SplitName::Val),
+        _ => None,
+    }
+}
+
+/// What a folder is for, and how far its name is from the plain one.
+fn split_of(name: &str) -> Option<(SplitName, usize)> {
+    let parts = parts(name);
+    let split = parts.iter().find_map(|part| split_of_part(part))?;
+    let distance = match name {
+        "train" | "test" | "val" => 0,
+        _ => parts.len(),
+    };
+    Some((split, distance))
+}
+
+/// The class folders in a folder, if there are such.
+fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Error> {
+    // A folder for tests need not have any; one that is only similarly called must have class folders.
+    let is_split = |folder: &Path, distance: usize| {
+        idx_role(&name(folder)).is_none()
+            && (distance <= 1 || has_pictures(folder) || class_root(folder, MAX_DEPTH).is_some())
+    };
+    let of = |wanted: SplitName| {
+        let mut folders: Vec<(usize, &PathBuf)> = listing
+            .folders
+            .iter()
+            .filter_map(|folder| match split_of(&name(folder)) {
+                Some((split, distance)) if split == wanted && is_split(folder, distance) => {
+                    Some((distance, folder))
+                }
+                _ => None,
+            })
+            .collect();
+        folders.sort();
+        folders
+            .into_iter()
+            .map(|(_, folder)| folder)
+            .collect::<Vec<_>>()
+    };
+    let (mut flat, mut apart) = (Vec::new(), Vec::new());
+    for split in [SplitName::Train, SplitName::Test, SplitName::Val] {
+        let (with_pictures, with_folders): (Vec<_>, Vec<_>) = of(split)
+            .into_iter()
+            .partition(|folder| has_pictures(folder));
+        flat.push(with_pictures);
+        apart.push(with_folders);
+    }
+    let [train, test, val] = [0, 1, 2].map(|split| apart[split].first().copied());
+    let pictures = || listing.folders.iter().filter(|folder| has_pictures(folder));
+    let Some(train) = train else {
+        // Folders of pictures, of which one may be called `train` as its class is.
+        let is_named = |folder: &&PathBuf| split_of(&name(folder)).is_some();
+        let problem = match (flat[0].first(), test.or(val)) {
+            (Some(train), _) if pictures().all(|folder| is_named(&folder)) => format!(
+                "{} has pictures, but no class folders: the class of each is not known. Put them into a folder for each \
+                 class",
+                train.display()
+            ),
+            (None, Some(other)) if pictures().next().is_none() => format!(
+                "{} is there, but no folder train; expected train/NAME/* and test/NAME/*",
+                other.display()
+            ),
+            _ if pictures().next().is_none() => return Ok(None),
+            _ => {
+                return Ok(Some(Folders {
+                    root: folder.to_owned(),
+                    train: folder.to_owned(),
+                    test: None,
+                    is_apart: false,
+                    unlabelled: None,
+                    notes: Vec::new(),
+                    warnings: Vec::new(),
+                }));
+            }
+        };
+        return Err(Error::Data {
+            path: folder.to_owned(),
+            problem,
+        });
+    };
+    let mut notes = Vec::new();
+    let mut used = vec![train];
+    let mut unlabelled = None;
+    let test = match (test, flat[1].first(), val) {
+        (Some(test), ..) => Some(test),
+        (None, Some(pictures), _) => {
+            unlabelled = Some((*pictures).clone());
+            None
+        }
+        (None, None, Some(val)) => {
+            notes.push(format!("no folder test: {} is tested on", val.display()));
+            Some(val)
+        }
+        (None, None, None) => None,
+    };
+    used.extend(test);
+    let mut warnings = Vec::new();
+    for other in &listing.folders {
+        let has_images = || has_pictures(other) || class_root(other, 1).is_some();
+        if used.contains(&other) || unlabelled.as_ref() == Some(other) || !has_images() {
+            continue;
+        }
+        let advice = match split_of(&name(other)) {
+            Some((SplitName::Val, _)) => {
+                "; to validate, --val-split holds out a share of the training images"
+            }
+            _ => "",
+        };
+        warnings.push(format!(
+            "{} is left out: {} is trained on{}{advice}",
+            other.display(),
+            train.display(),
+            test.map_or(String::new(), |test| format!(
+                ", {} tested on",
+                test.display()
+            )),
+        ));
+    }
+    let root = |folder: &Path| class_root(folder, MAX_DEPTH).unwrap_or(folder.to_owned());
+    let (train, mut test) = (root(train), test.map(|test| root(test)));
+    // Test images without classes may lie one level further down, as in `Final_Test/Images/*`.
+    if let Some(only) = test.as_deref().and_then(only_with_pictures)
+        && !train.join(name(&only)).is_dir()
+        && only_with_pictures(&train).is_none()
+    {
+        (unlabelled, test) = (Some(only), None);
+    }
+    Ok(Some(Folders {
+        root: folder.to_owned(),
+        train,
+        test,
+        is_apart: true,
+        unlabelled,
+        notes,
+        warnings,
+    }))
+}
+
+/// The only folder in a folder, if it has pictures.
+fn only_with_pictures(folder: &Path) -> Option<PathBuf> {
+    let listing = Listing::new(folder).ok()?;
+    match &listing.folders[..] {
+        [only] if has_pictures(only) => Some(only.clone()),
+        _ => None,
+    }
+}
+
+/// The folder whose folders have pictures: this one, or the only one in it.
+fn class_root(folder: &Path, depth: usize) -> Option<PathBuf> {
+    let listing = Listing::new(folder).ok()?;
+    if listing.folders.iter().any(|folder| has_pictures(folder)) {
+        return Some(folder.to_owned());
+    }
+    match &listing.folders[..] {
+        [only] if depth > 0 => class_root(only, depth - 1),
+        _ => None,
+    }
+}
+
+/// Whether a folder itself has a file that is called a picture.
+fn has_pictures(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return false;
+    };
+    let is_hidden = |path: &Path| name(path).starts_with('.');
+    let is_picture =
+        |path: PathBuf| !is_hidden(&path) && image::has_picture_name(&path) && path.is_file();
+    entries.flatten().any(|entry| is_picture(entry.path()))
+}
+
+/// Says what lies in a folder without a data set, and what to do.
+fn nothing(listing: &Listing) -> String {
+    let mut text = format!("no data set found in it. It has {listing}.\n");
+    let hints = listing
+        .files
+        .iter()
+        .filter_map(|file| kinds::by_name(&name(file)));
+    for hint in hints.take(MOST_HINTS) {
+        let _ = writeln!(text, "{hint}.");
+    }
+    text + FORMS
+}
+
+/// What [`find`] finds.
+pub(super) const FORMS: &str = "A data set is four IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, \
+     t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; gzipped or not), or class folders of PNG, JPEG, BMP or PNM files \
+     (train/NAME/* and test/NAME/*, or NAME/* with --test-split), or tables (NAME_train.csv and NAME_test.csv with a \
+     label and the pixels in each row)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_idx_files_are_known_as_people_write_them() {
+        for (name, family, role) in [
+            ("train-images-idx3-ubyte", "", Role::TrainImages),
+            ("train-images.idx3-ubyte", "", Role::TrainImages),
+            ("T10K-LABELS-IDX1-UBYTE.GZ", "", Role::TestLabels),
+            ("test-images-idx3-ubyte.gz", "", Role::TestImages),
+            ("train_labels.idx1", "", Role::TrainLabels),
+            ("val-images-idx3-ubyte", "", Role::ValImages),
+            (
+                "emnist-letters-train-labels-idx1-ubyte.gz",
+                "emnist-letters",
+                Role::TrainLabels,
+            ),
+        ] {
+            assert_eq!(idx_role(name), Some((family.to_owned(), role)), "{name}");
+        }
+        for name in [
+            "train-images-idx3-ubyte.zip",
+            "train-images-idx3-ubyte (1).gz",
+            "train-images.png",
+            "images-idx3-ubyte",
+            "train-images",
+            "trainer-images-idx3-ubyte",
+        ] {
+            assert_eq!(idx_role(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_folders_say_what_they_are_for() {
+        for (name, split, distance) in [
+            ("train", SplitName::Train, 0),
+            ("Train", SplitName::Train, 1),
+            ("training", SplitName::Train, 1),
+            ("training_set", SplitName::Train, 2),
+            ("seg_train", SplitName::Train, 2),
+            ("Final_Test", SplitName::Test, 2),
+            ("testing", SplitName::Test, 1),
+            ("val", SplitName::Val, 0),
+            ("Validation", SplitName::Val, 1),
+        ] {
+            assert_eq!(split_of(name), Some((split, distance)), "{name}");
+        }
+        for name in ["trainers", "contest", "value", "t-shirt"] {
+            assert_eq!(split_of(name), None, "{name}");
+        }
+    }
+}
