@@ -12,9 +12,9 @@
 //! ```
 
 use crate::backend::State;
+use crate::config::Config;
 use crate::error::Error;
 use crate::output;
-use crate::run::Config;
 use crate::train::{Epoch, Partial, Progress};
 use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::network::{FINGERPRINT, Params};
@@ -207,9 +207,9 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::config;
     use crate::dataset::generator;
     use crate::init::initial_params;
-    use crate::run::tests::config;
     use rand_chacha::rand_core::Rng;
 
     /// In the second epoch of three steps each, one of which is done.

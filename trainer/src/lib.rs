@@ -12,6 +12,7 @@
 //! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
 //! | [`train`] | the epoch loop over a backend |
 //! | [`mod@bench`] | how fast it is here, and what the machine could do |
+//! | [`config`] | the settings of a run |
 //! | [`checkpoint`] | what a training needs to go on |
 //! | [`mod@forward`] | the forward pass of `lenet_core` with the vectors of this CPU |
 //! | [`evaluate`] | accuracy and confusion |
@@ -35,6 +36,8 @@ pub mod c_header;
 pub mod checkpoint;
 #[cfg(feature = "program")]
 pub mod commands;
+#[cfg(feature = "program")]
+pub mod config;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

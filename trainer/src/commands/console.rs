@@ -2,7 +2,7 @@
 //! the end the curves.
 
 use super::out::{Out, warn};
-use crate::run::Settings;
+use crate::config::Settings;
 use crate::train::{Epoch, Partial};
 use clap::ValueEnum;
 use console::Term;

@@ -17,9 +17,9 @@ mod train;
 
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
+use crate::config::DataConfig;
 use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
 use crate::error::Error;
-use crate::run::DataConfig;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 

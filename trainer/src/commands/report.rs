@@ -3,11 +3,11 @@
 use super::DataArgs;
 use super::out::Out;
 use crate::checkpoint;
+use crate::config::DataConfig;
 use crate::dataset::{self, hex};
 use crate::error::Error;
 use crate::evaluate::core_logits;
 use crate::report;
-use crate::run::DataConfig;
 use crate::weights_file::WeightsFile;
 use std::path::PathBuf;
 

@@ -1,0 +1,230 @@
+//! The settings of a run, as `config.toml` and the checkpoint keep them, and which of them must not change when it goes on.
+
+use crate::adam::Adam;
+use crate::dataset::{Dataset, hex};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// What the command line sets of a training. With the data and the kind of device it determines every bit of the result.
+///
+/// A run from before there was an option is read as if it had the option's default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Times that each image is to be seen.
+    pub epochs: u32,
+    /// Images a step.
+    pub batch_size: u32,
+    /// Learning rate, per step.
+    pub lr: f64,
+    /// Of the initial parameters and the order of images.
+    pub seed: u64,
+    /// `shuffled` or `sequential`.
+    pub order: String,
+    /// The limit of steps, if there is one.
+    pub max_steps: Option<u64>,
+    /// File of the initial parameters, if they come from one.
+    pub init: Option<String>,
+    /// `constant` or `cosine`.
+    pub lr_schedule: String,
+    /// See [`Adam::weight_decay`].
+    pub weight_decay: f64,
+    /// See [`Augment`](crate::dataset::Augment).
+    pub augment: bool,
+    /// See [`Adam::average`].
+    pub average: Option<u64>,
+    /// Share of the training images held out for validation, if any are.
+    pub val_split: Option<f64>,
+    /// Epochs without progress on the validation split after which the training ends, if it does.
+    pub patience: Option<u32>,
+    /// GPUs that share a batch; 1 on other devices.
+    pub devices: u32,
+}
+
+impl Default for Settings {
+    /// Those of the course.
+    fn default() -> Self {
+        Self {
+            epochs: 5,
+            batch_size: 256,
+            lr: Adam::default().lr,
+            seed: 0,
+            order: "shuffled".to_owned(),
+            max_steps: None,
+            init: None,
+            lr_schedule: "constant".to_owned(),
+            weight_decay: 0.0,
+            augment: false,
+            average: None,
+            val_split: None,
+            patience: None,
+            devices: 1,
+        }
+    }
+}
+
+impl Settings {
+    /// `val` if images are held out for validation, else `test`: what an epoch's accuracy is of.
+    pub fn held_out(&self) -> &'static str {
+        match self.val_split {
+            Some(_) => "val",
+            None => "test",
+        }
+    }
+}
+
+/// The settings that were in force, as `config.toml` keeps them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Version of the program.
+    pub version: String,
+    /// From the command line.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// What computed: its kind, then details that change no bit.
+    pub device: String,
+    /// The data.
+    pub data: DataConfig,
+}
+
+impl Config {
+    /// The text of `config.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("text keys, and numbers of 63 bits")
+    }
+
+    /// From the text of `config.toml`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| format!("settings: {}", error.message()))
+    }
+
+    /// `cpu` of `cpu (avx2, 2 threads)`.
+    pub fn device_kind(&self) -> &str {
+        self.device.split(' ').next().unwrap_or_default()
+    }
+
+    /// What must be the same for a run to go on as if never stopped, but is not: a line each, with both values.
+    /// `epochs` and `patience` may differ: they say when it ends. But a falling learning rate depends on `epochs`.
+    pub fn differences(&self, run: &Self) -> Vec<String> {
+        let may_differ: &[&str] = match run.settings.lr_schedule.as_str() {
+            "constant" => &["epochs", "patience"],
+            _ => &["patience"],
+        };
+        let table = |config: &Self| {
+            let settings = toml::Table::try_from(&config.settings);
+            let mut table = settings.expect("text keys, and numbers of 63 bits");
+            table.retain(|key, _| !may_differ.contains(&key));
+            table.insert("device".to_owned(), config.device_kind().into());
+            let DataConfig {
+                sha256,
+                train,
+                test,
+                ..
+            } = &config.data;
+            let data = format!("{train} and {test} images, SHA-256 {sha256}");
+            table.insert("data".to_owned(), data.into());
+            table
+        };
+        let (here, run) = (table(self), table(run));
+        let keys: BTreeSet<&String> = here.keys().chain(run.keys()).collect();
+        let show = |value: Option<&toml::Value>| value.map_or("none".to_owned(), |v| v.to_string());
+        keys.into_iter()
+            .map(|key| (key, here.get(key), run.get(key)))
+            .filter(|(_, here, run)| here != run)
+            .map(|(key, here, run)| format!("{key}: {} in the run, {} here", show(run), show(here)))
+            .collect()
+    }
+}
+
+/// The data set that was used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// See [`crate::dataset::ReadOptions::test_split`].
+    pub test_split: Option<f64>,
+    /// Whether image files were scaled.
+    pub resize: bool,
+    /// Whether image files were inverted.
+    pub invert: bool,
+    /// See [`Dataset::sha256`].
+    pub sha256: String,
+    /// Training images.
+    pub train: usize,
+    /// Test images.
+    pub test: usize,
+}
+
+impl From<&Dataset> for DataConfig {
+    fn from(data: &Dataset) -> Self {
+        Self {
+            name: data.name.clone(),
+            folder: data.folder.clone(),
+            test_split: data.options.test_split,
+            resize: data.options.images.resize,
+            invert: data.options.images.invert,
+            sha256: hex(&data.sha256),
+            train: data.train.len(),
+            test: data.test.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn config() -> Config {
+        Config {
+            version: "0.0.0".to_owned(),
+            settings: Settings {
+                batch_size: 32,
+                init: Some("start.weights".to_owned()),
+                ..Settings::default()
+            },
+            device: "cpu (none, 3 threads)".to_owned(),
+            data: DataConfig {
+                name: "letters".to_owned(),
+                folder: PathBuf::from("some/letters"),
+                test_split: None,
+                resize: false,
+                invert: false,
+                sha256: "ab".repeat(32),
+                train: 96,
+                test: 30,
+            },
+        }
+    }
+
+    #[test]
+    fn what_changes_the_result_is_a_difference() {
+        let run = config();
+        let mut here = config();
+        here.device = "cpu (avx2, 1 threads)".to_owned();
+        here.settings.epochs = 70;
+        here.data.folder = PathBuf::from("elsewhere");
+        assert_eq!(here.differences(&run), [""; 0]);
+        here.device = "reference (plain loops, 1 thread)".to_owned();
+        here.settings.lr = 0.1;
+        here.settings.init = None;
+        here.data.test = 29;
+        let sha256 = "ab".repeat(32);
+        assert_eq!(
+            here.differences(&run),
+            [
+                format!(
+                    "data: \"96 and 30 images, SHA-256 {sha256}\" in the run, \"96 and 29 images, SHA-256 {sha256}\" here"
+                ),
+                "device: \"cpu\" in the run, \"reference\" here".to_owned(),
+                "init: \"start.weights\" in the run, none here".to_owned(),
+                "lr: 0.001 in the run, 0.1 here".to_owned(),
+            ]
+        );
+    }
+}
