@@ -17,6 +17,7 @@
 //! | [`mod@forward`] | the forward pass of `lenet_core` with the vectors of this CPU |
 //! | [`evaluate`] | accuracy and confusion |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
+//! | [`signals`] | requests to end, and which of them are to be ignored |
 //! | [`report`] | pictures of a run, and a page with all of them |
 //! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
 //! | [`safetensors`], [`onnx`], [`c_header`] | parameters for and from other programs |
@@ -58,5 +59,7 @@ pub mod report;
 #[cfg(feature = "program")]
 pub mod run;
 pub mod safetensors;
+#[cfg(feature = "program")]
+pub mod signals;
 pub mod train;
 pub mod weights_file;

@@ -175,9 +175,10 @@ fn any_step_is_a_place_to_stop() {
 }
 
 /// A run that does not end by itself.
+#[cfg(unix)]
 fn endless(place: &Place, arguments: &str) -> Child {
     place
-        .process(arguments)
+        .with_signals(&["--default-signal"], arguments)
         .args(["--epochs", "100000"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -189,6 +190,13 @@ fn wait_for(path: &Path) {
     while !path.exists() {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Sends a signal by its name without `SIG`.
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args(["-s", name, &id]).status();
+    assert!(kill.unwrap().success());
 }
 
 /// Compares `run`, which stands somewhere, with a run that never stopped, both up to the end of the next epoch.
@@ -220,10 +228,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
             0 => wait_for(&place.path("run/last.checkpoint")),
             _ => std::thread::sleep(Duration::from_millis(300)),
         }
-        let kill = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status();
-        assert!(kill.unwrap().success());
+        signal(&child, "INT");
         let output = child.wait_with_output().unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         let Checkpoint { progress, .. } = checkpoint(&place, "run");
@@ -243,6 +248,42 @@ fn ctrl_c_saves_and_the_run_goes_on() {
     }
     println!("{stopped_within} of 3 stops fell within an epoch");
     finish_and_compare(&place, "run", options);
+}
+
+/// As under `nohup`, or in the background of a shell's script. Each of the others still stops the training.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_inherited_as_ignored_stays_ignored() {
+    let place = Place::new();
+    for (ignored, other) in [("HUP", "TERM"), ("INT", "HUP"), ("TERM", "INT")] {
+        let options = [
+            &*format!("--ignore-signal={ignored}"),
+            &*format!("--default-signal={other}"),
+        ];
+        let mut child = place
+            .with_signals(
+                &options,
+                &format!("--data letters --batch-size 32 --epochs 100000 --out {ignored}"),
+            )
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for(&place.path(&format!("{ignored}/last.checkpoint")));
+        signal(&child, ignored);
+        // A training that is told to stop does so after the step under way.
+        let epochs = || checkpoint(&place, ignored).progress.epochs.len();
+        let before = epochs();
+        while epochs() < before + 5 {
+            assert!(child.try_wait().unwrap().is_none(), "{ignored} ended it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(&child, other);
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{ignored}: {err}");
+        assert!(err.starts_with("error: stopped in epoch "), "{err}");
+    }
 }
 
 /// As Ctrl-C does, after the first step; where nobody reads the errors either, only the code tells.

@@ -147,7 +147,7 @@ impl BoardArgs {
         weights: Option<&WeightsFile>,
         act: impl FnOnce(&mut Client<Box<dyn Wire>>) -> Result<T, DeviceError>,
     ) -> Result<T, Error> {
-        let (qemu, wire, name): (_, Box<dyn Wire>, _) =
+        let (mut qemu, wire, name): (_, Box<dyn Wire>, _) =
             match (self.place.qemu, &self.place.port, &self.place.tcp) {
                 (Some(machine), _, _) => {
                     let image = machine.image("serve", self.elf.as_deref())?;
@@ -175,7 +175,7 @@ impl BoardArgs {
             }
             act(&mut client)
         });
-        Ok(answer.map_err(|error| match &qemu {
+        Ok(answer.map_err(|error| match &mut qemu {
             Some(qemu) => qemu.explain(error),
             None => error,
         })?)

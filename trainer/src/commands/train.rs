@@ -15,6 +15,7 @@ use crate::init::initial_params;
 use crate::reference::Reference;
 use crate::report;
 use crate::run::RunFolder;
+use crate::signals;
 use crate::train::{Event, Plan, Progress, train};
 use crate::weights_file::WeightsFile;
 use clap::ValueEnum;
@@ -22,8 +23,7 @@ use lenet_core::network::Params;
 use lenet_core::weights::{ClassNames, EncodeError, Metadata, Provenance};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -172,6 +172,9 @@ fn weight_decay(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The exit code of a training that was told to stop, as a shell gives it for Ctrl-C.
+const STOPPED: i32 = 130;
+
 pub fn run(args: &Args) -> Result<(), Error> {
     let mut console = Console::new(args.log_format, args.quiet);
     let resumed = match &args.resume {
@@ -297,7 +300,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
             (RunFolder::create(&path)?, Progress::default())
         }
     };
-    let stop = stop_on_signal()?;
+    let stop = signals::stop_flag(STOPPED)
+        .map_err(|error| Error::Backend(format!("signals cannot be caught: {error}")))?;
 
     if let Some(cause) = not_on_gpu {
         console.line(format_args!("not on a GPU: {cause}"));
@@ -451,19 +455,6 @@ fn lacking_on_cuda(settings: &Settings) -> Option<String> {
     ];
     let (option, _) = lacking.into_iter().find(|(_, wanted)| *wanted)?;
     Some(format!("the cuda device has no {option}"))
-}
-
-/// Set by Ctrl-C, SIGTERM and SIGHUP; the second of them ends the program at once.
-fn stop_on_signal() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let set = stop.clone();
-    ctrlc::set_handler(move || {
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .map_err(|error| Error::Backend(format!("Ctrl-C cannot be caught: {error}")))?;
-    Ok(stop)
 }
 
 /// The parameters with where they come from.

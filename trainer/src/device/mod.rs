@@ -5,6 +5,7 @@
 //! | `client.rs` | [`Client`]: questions and answers over a wire that may lose or damage frames |
 //! | `wire.rs` | [`Wire`]: bytes over TCP or a serial port |
 //! | `qemu.rs` | [`Qemu`]: an emulated board, started here and never left behind |
+//! | `watcher.rs` | cleans up if this process is killed |
 //! | `compare.rs` | where two computations part, in ulps |
 //! | `probe.rs` | the wire through a debug probe (feature `probe`) |
 //!
@@ -15,6 +16,7 @@ mod compare;
 #[cfg(feature = "probe")]
 pub mod probe;
 mod qemu;
+mod watcher;
 mod wire;
 
 pub use client::{Classified, Client, Identity, Traffic};

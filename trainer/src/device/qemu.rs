@@ -1,15 +1,16 @@
 //! A board that QEMU emulates: started directly, given its weights at start, and stopped whatever happens.
 //!
 //! QEMU is the child itself, so its exit code and its death by a signal are seen. It is killed when its [`Qemu`] is
-//! dropped and on Ctrl-C; what it prints is kept for messages.
+//! dropped; if this process does not live to do so, a [`Watcher`] kills it. What it prints is kept for messages.
 
+use super::watcher::Watcher;
 use super::{DeviceError, Tcp};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -82,29 +83,28 @@ impl Machine {
 /// A running emulator. It works in a temporary folder of its own, which goes with it.
 pub struct Qemu {
     machine: Machine,
-    id: u32,
-    folder: PathBuf,
+    running: Running,
     output: Arc<Mutex<VecDeque<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
 
-/// What must not be left behind.
+/// What must not be left behind. Fields are dropped in this order: the watcher leaves when there is nothing to watch.
 struct Running {
-    child: Child,
-    _folder: TempDir,
+    child: Killed,
+    folder: TempDir,
+    _watcher: Watcher,
 }
 
-impl Drop for Running {
+/// A child that is killed when this is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
     fn drop(&mut self) {
         // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
-
-/// By process id: every emulator that a [`Qemu`] or Ctrl-C has to stop.
-static RUNNING: Mutex<BTreeMap<u32, Running>> = Mutex::new(BTreeMap::new());
-static ON_CTRL_C: Once = Once::new();
 
 impl Qemu {
     /// Starts a program: `words` is its command line, `files` are in its folder, `arguments` go to QEMU.
@@ -125,14 +125,8 @@ impl Qemu {
             source,
             hint: "",
         };
-        ON_CTRL_C.call_once(|| {
-            // It fails only if there is a handler already, and then that one decides.
-            let _ = ctrlc::set_handler(|| {
-                locked(&RUNNING).clear();
-                std::process::exit(130);
-            });
-        });
         let folder = tempfile::tempdir().map_err(cannot)?;
+        let mut watcher = Watcher::start(folder.path()).map_err(cannot)?;
         for (name, content) in files.iter().chain([&("weights", weights)]) {
             std::fs::write(folder.path().join(name), content).map_err(cannot)?;
         }
@@ -145,9 +139,7 @@ impl Qemu {
             "loader,file=weights,addr={:#x},force-raw=on",
             machine.weights_address
         );
-        // Held while the child starts, so that Ctrl-C waits for the entry.
-        let mut running = locked(&RUNNING);
-        let mut child = Command::new(QEMU)
+        let child = Command::new(QEMU)
             .args(["-machine", machine.name, "-display", "none"])
             .args(["-monitor", "none", "-semihosting-config", &semihosting])
             .args(["-device", &loader, "-kernel"])
@@ -162,32 +154,30 @@ impl Qemu {
                 ErrorKind::NotFound => DeviceError::NoQemu,
                 _ => cannot(source),
             })?;
+        let mut child = Killed(child);
+        watcher.watch(child.0.id()).map_err(cannot)?;
         let output = Arc::new(Mutex::new(VecDeque::new()));
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
         let readers = [
             stdout.map(|pipe| keep_lines(pipe, &output)),
             stderr.map(|pipe| keep_lines(pipe, &output)),
         ];
-        let qemu = Self {
+        let readers = readers.into_iter().flatten();
+        Ok(Self {
             machine,
-            id: child.id(),
-            folder: folder.path().to_owned(),
             output,
-            readers: readers.into_iter().flatten().collect(),
-        };
-        running.insert(
-            qemu.id,
-            Running {
+            readers: readers.collect::<Result<_, _>>().map_err(cannot)?,
+            running: Running {
                 child,
-                _folder: folder,
+                folder,
+                _watcher: watcher,
             },
-        );
-        Ok(qemu)
+        })
     }
 
     /// A file in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.running.folder.path().join(name)
     }
 
     /// Starts `serve` and connects to its UART, for which QEMU has `patience`.
@@ -209,7 +199,7 @@ impl Qemu {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         listener.set_nonblocking(true).map_err(here)?;
         let serial = format!("tcp:{},nodelay=on", listener.local_addr().map_err(here)?);
-        let qemu = Self::start(
+        let mut qemu = Self::start(
             machine,
             image,
             weights,
@@ -273,7 +263,7 @@ impl Qemu {
     }
 
     /// What went wrong, in the words of the program where it has ended; else `error`.
-    pub fn explain(&self, error: DeviceError) -> DeviceError {
+    pub fn explain(&mut self, error: DeviceError) -> DeviceError {
         let DeviceError::Wire { .. } = error else {
             return error;
         };
@@ -288,12 +278,8 @@ impl Qemu {
         error
     }
 
-    fn ended(&self) -> io::Result<Option<ExitStatus>> {
-        locked(&RUNNING)
-            .get_mut(&self.id)
-            .expect("there until this is dropped")
-            .child
-            .try_wait()
+    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.running.child.0.try_wait()
     }
 
     fn hangs(&self, missing: &str, patience: Duration) -> DeviceError {
@@ -315,12 +301,6 @@ impl Qemu {
     }
 }
 
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        locked(&RUNNING).remove(&self.id);
-    }
-}
-
 fn ending(status: ExitStatus) -> String {
     match status.code() {
         Some(0) => "ended without `ok`".to_owned(),
@@ -333,9 +313,9 @@ fn ending(status: ExitStatus) -> String {
 fn keep_lines(
     pipe: impl io::Read + Send + 'static,
     output: &Arc<Mutex<VecDeque<String>>>,
-) -> JoinHandle<()> {
+) -> io::Result<JoinHandle<()>> {
     let output = Arc::clone(output);
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             let mut kept = locked(&output);
             if kept.len() == KEPT {

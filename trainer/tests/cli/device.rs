@@ -5,6 +5,7 @@ use crate::place::{Place, outcome};
 use serialport::{SerialPort, TTYPort};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 #[test]
 fn what_is_not_there_is_named_with_the_remedy() {
@@ -150,5 +151,62 @@ fn a_wire_on_which_nobody_answers_is_given_up_when_its_time_is_over() {
                 ),
             );
         }
+    }
+}
+
+/// Whatever ends this program, also what it cannot catch: the emulator and its folder go with it.
+#[test]
+fn an_emulator_does_not_outlive_the_program() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    place.write("elf", b"");
+    std::fs::create_dir(place.path("bin")).unwrap();
+    std::fs::create_dir(place.path("tmp")).unwrap();
+    place.program(
+        "bin/qemu-system-arm",
+        "echo $$ >${0%/*}/new; /bin/mv ${0%/*}/new ${0%/*}/pid; exec /bin/sleep 600",
+    );
+    for (name, number) in [
+        ("KILL", 9),
+        ("INT", 2),
+        ("TERM", 15),
+        ("HUP", 1),
+        ("QUIT", 3),
+    ] {
+        for question in ["info", "bench", "evaluate --data letters --images 1"] {
+            let ask = format!("device {question} --qemu --elf elf");
+            let mut child = place
+                .with_signals(&["--default-signal"], &ask)
+                .env(
+                    "PATH",
+                    format!("{}:/usr/bin:/bin", place.path("bin").display()),
+                )
+                .env("TMPDIR", place.path("tmp"))
+                .spawn()
+                .unwrap();
+            let pid = place.path("bin/pid");
+            wait_until("the emulator runs", || pid.exists());
+            let emulator = place.text("bin/pid").trim().to_owned();
+            let id = child.id().to_string();
+            let kill = Command::new("kill").args(["-s", name, &id]).status();
+            assert!(kill.unwrap().success());
+            assert_eq!(child.wait().unwrap().signal(), Some(number), "{question}");
+            wait_until("the emulator and its folder are gone", || {
+                // What was killed may wait a while for the system to take notice of it.
+                let state = std::fs::read_to_string(format!("/proc/{emulator}/stat"));
+                let runs = state.is_ok_and(|state| !state.contains(") Z "));
+                !runs && place.list("tmp").is_empty()
+            });
+            std::fs::remove_file(pid).unwrap();
+        }
+    }
+}
+
+/// Waits, but not for ever: much longer than a busy machine needs.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(120), "not so: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

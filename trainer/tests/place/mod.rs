@@ -116,6 +116,29 @@ impl Place {
         command
     }
 
+    /// As [`process`](Self::process), with signals at their default or ignored as `options` of `env` say. A test may run
+    /// in the background of a script, where Ctrl-C is ignored.
+    #[cfg(unix)]
+    pub fn with_signals(&self, options: &[&str], arguments: &str) -> std::process::Command {
+        let plain = self.process(arguments);
+        if !cfg!(target_os = "linux") {
+            return plain;
+        }
+        let mut command = std::process::Command::new("env");
+        command
+            .args(options)
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .current_dir(self.0.path());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
     pub fn command(&self, arguments: &str) -> Command {
         Command::from_std(self.process(arguments))
     }
