@@ -79,6 +79,17 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
     },
+    /// Another training writes into the folder.
+    #[error(
+        "{path}: another training{by} is writing into this folder; wait until it has ended, or choose another folder",
+        path = path.display(), by = process.map_or(String::new(), |id| format!(" (process {id})"))
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The other training's process, where it is known.
+        process: Option<u32>,
+    },
     /// The loss is no number any more.
     #[error(
         "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller --lr (it is {lr}). {kept}",

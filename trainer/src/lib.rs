@@ -36,6 +36,8 @@ pub mod c_header;
 #[cfg(feature = "program")]
 pub mod checkpoint;
 #[cfg(feature = "program")]
+mod claim;
+#[cfg(feature = "program")]
 pub mod commands;
 #[cfg(feature = "program")]
 pub mod config;

@@ -2,17 +2,21 @@
 
 use crate::backend::State;
 use crate::checkpoint::{self, Checkpoint};
+use crate::claim::{self, Claim};
 use crate::config::Config;
 use crate::error::Error;
 use crate::output;
 use crate::train::{Epoch, Progress};
 use crate::weights_file::WeightsFile;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The folder of a run. Removed again if nothing was put into it.
+/// The folder of a run, which no other process writes into meanwhile. Removed again if nothing was put into it.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// `None` only while it is dropped.
+    claim: Option<Claim>,
 }
 
 impl RunFolder {
@@ -20,37 +24,70 @@ impl RunFolder {
     ///
     /// # Errors
     /// * `Exists`: something is there already
+    /// * `InUse`: another training has begun to use it
     /// * `Io`: it cannot be made
     pub fn create(path: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(path).map_err(Error::io("cannot be made", path))?;
-        let mut entries = std::fs::read_dir(path).map_err(Error::io("cannot be read", path))?;
-        if entries.next().is_some() {
-            return Err(Error::Exists {
-                path: path.to_owned(),
-            });
+        let folder = Self::claim(path)?;
+        for entry in std::fs::read_dir(path).map_err(Error::io("cannot be read", path))? {
+            let entry = entry.map_err(Error::io("cannot be read", path))?;
+            if entry.file_name() != claim::NAME {
+                return Err(Error::Exists {
+                    path: path.to_owned(),
+                });
+            }
         }
-        Ok(Self {
-            path: path.to_owned(),
-        })
+        Ok(folder)
+    }
+
+    /// Makes a new folder with the default name, `runs/<date>-<time>-seed<N>`; where that is taken, by a run that began
+    /// in the same second, `-2` and so on follow.
+    ///
+    /// # Errors
+    /// `Io`: it cannot be made
+    pub fn create_default(seed: u64) -> Result<Self, Error> {
+        let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
+        Self::create_numbered(Path::new("runs"), &format!("{now}-seed{seed}"))
+    }
+
+    fn create_numbered(parent: &Path, name: &str) -> Result<Self, Error> {
+        std::fs::create_dir_all(parent).map_err(Error::io("cannot be made", parent))?;
+        let mut path = parent.join(name);
+        for number in 2.. {
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => {
+                    made.map_err(Error::io("cannot be made", &path))?;
+                    break;
+                }
+            }
+            path.set_file_name(format!("{name}-{number}"));
+        }
+        Self::claim(&path)
     }
 
     /// Opens the folder of a run that is to go on, and reads its checkpoint.
     ///
     /// # Errors
-    /// As [`Checkpoint::load`].
+    /// * `InUse`: another training goes on from it, or it has not ended yet
+    /// * as [`Checkpoint::load`]
     pub fn resume(path: &Path) -> Result<(Self, Checkpoint), Error> {
-        let checkpoint = Checkpoint::load(&path.join(checkpoint::NAME))?;
+        let checkpoint = path.join(checkpoint::NAME);
+        // What is no run's folder is not touched.
+        if !checkpoint.is_file() {
+            Checkpoint::load(&checkpoint)?;
+        }
+        let folder = Self::claim(path)?;
+        let checkpoint = Checkpoint::load(&checkpoint)?;
         output::remove_partial(path)?;
-        let folder = Self {
-            path: path.to_owned(),
-        };
         Ok((folder, checkpoint))
     }
 
-    /// The default name: `runs/<date>-<time>-seed<N>`.
-    pub fn default_path(seed: u64) -> PathBuf {
-        let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-        Path::new("runs").join(format!("{now}-seed{seed}"))
+    fn claim(path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            path: path.to_owned(),
+            claim: Some(Claim::take(path)?),
+        })
     }
 
     /// Where it is.
@@ -108,6 +145,7 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
+        self.claim.take();
         // Succeeds only on an empty folder.
         let _ = std::fs::remove_dir(&self.path);
     }
@@ -137,6 +175,8 @@ mod tests {
         };
         let state = State::new(initial_params(0));
         run.write(&config(), &state, &progress).unwrap();
+        assert!(matches!(RunFolder::create(&path), Err(Error::InUse { .. })));
+        drop(run);
         assert!(matches!(
             RunFolder::create(&path),
             Err(Error::Exists { .. })
@@ -148,6 +188,21 @@ mod tests {
         );
         assert_eq!(read("steps.csv"), "step,loss\n1,1.86120009e0\n");
         assert_eq!(Config::from_toml(&read("config.toml")), Ok(config()));
+    }
+
+    #[test]
+    fn runs_of_the_same_second_have_folders_of_their_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let make = || RunFolder::create_numbered(&parent.path().join("runs"), "20261126-seed0");
+        let runs: Vec<RunFolder> = std::thread::scope(|scope| {
+            let threads = [(); 8].map(|()| scope.spawn(make));
+            threads.map(|run| run.join().unwrap().unwrap()).into()
+        });
+        let mut names: Vec<_> = runs.iter().map(|run| run.path().file_name()).collect();
+        names.sort();
+        let expected = ["", "-2", "-3", "-4", "-5", "-6", "-7", "-8"];
+        let expected = expected.map(|end| format!("20261126-seed0{end}"));
+        assert_eq!(names, expected.each_ref().map(|name| Some(name.as_ref())));
     }
 
     #[test]

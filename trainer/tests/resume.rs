@@ -305,6 +305,61 @@ fn a_training_whose_output_is_closed_saves_and_goes_on() {
     finish_and_compare(&place, "run", options);
 }
 
+/// A folder belongs to the training that came first, for as long as that lives.
+#[cfg(unix)]
+#[test]
+fn a_training_under_way_has_its_folder_for_itself() {
+    let place = Place::new();
+    let options = "--data letters --batch-size 32";
+    let train = format!("{options} --out run");
+    let mut first = endless(&place, &train);
+    // Read until its end: a training that cannot print stops.
+    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("epoch 1,")));
+    let id = first.id();
+    for arguments in [&train, "--resume run --epochs 7"] {
+        place.refused(
+            arguments,
+            1,
+            &format!(
+                "run: another training (process {id}) is writing into this folder; wait until it has ended, or choose \
+                 another folder"
+            ),
+        );
+    }
+    assert!(first.try_wait().unwrap().is_none());
+    first.kill().unwrap();
+    first.wait().unwrap();
+    finish_and_compare(&place, "run", options);
+    assert!(!place.list("run").contains(&".lock".to_owned()));
+}
+
+/// Most of these begin in the same second.
+#[test]
+fn runs_started_together_write_into_folders_of_their_own() {
+    let place = Place::new();
+    let runs = [1, 2, 3].map(|epochs| {
+        let train = format!("--data letters --batch-size 32 --epochs {epochs}");
+        let mut run = place.process(&train);
+        run.stdout(Stdio::piped()).stderr(Stdio::null());
+        run.spawn().unwrap()
+    });
+    let mut folders = Vec::new();
+    for (epochs, run) in (1..).zip(runs) {
+        let output = run.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let out = String::from_utf8(output.stdout).unwrap();
+        let path = out.lines().find_map(|line| line.strip_prefix("weights "));
+        let path = path.unwrap().strip_suffix("/lenet.weights").unwrap();
+        assert_eq!(checkpoint(&place, path).progress.epochs.len(), epochs);
+        folders.push(path.strip_prefix("runs/").unwrap().to_owned());
+    }
+    folders.sort();
+    assert_eq!(place.list("runs"), folders);
+    folders.dedup();
+    assert_eq!(folders.len(), 3);
+}
+
 /// Killed again and again at random moments, also while files are written; after each the last good checkpoint is read.
 #[cfg(unix)]
 #[test]

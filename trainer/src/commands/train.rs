@@ -295,9 +295,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
             (folder, checkpoint.progress)
         }
         None => {
-            let path = args.out.clone();
-            let path = path.unwrap_or_else(|| RunFolder::default_path(settings.seed));
-            (RunFolder::create(&path)?, Progress::default())
+            let folder = match &args.out {
+                Some(path) => RunFolder::create(path)?,
+                None => RunFolder::create_default(settings.seed)?,
+            };
+            (folder, Progress::default())
         }
     };
     let stop = signals::stop_flag(STOPPED)
