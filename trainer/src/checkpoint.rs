@@ -25,7 +25,7 @@ use std::path::Path;
 pub const NAME: &str = "last.checkpoint";
 
 const MAGIC: [u8; 4] = *b"LNCK";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// All that a training needs to go on.
@@ -53,6 +53,7 @@ struct Message<'a> {
     mean: Option<&'a [u8]>,
     step: u64,
     partial: Partial,
+    cut: bool,
     epochs: Vec<Epoch>,
     /// As bytes of f32.
     losses: &'a [u8],
@@ -99,6 +100,7 @@ fn encode(config: &Config, state: &State, progress: &Progress) -> Vec<u8> {
         mean: state.mean.as_deref().map(bytemuck::bytes_of),
         step: state.step,
         partial: progress.partial,
+        cut: progress.cut,
         epochs: progress.epochs.clone(),
         losses: bytemuck::cast_slice(&progress.losses),
         best: progress.best.as_deref().map(bytemuck::bytes_of),
@@ -175,6 +177,7 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
                 .map(|loss| f32::from_le_bytes(loss.try_into().expect("four bytes")))
                 .collect(),
             partial: message.partial,
+            cut: message.cut,
             best: message.best.map(params).transpose()?,
         },
         config,
@@ -199,8 +202,7 @@ impl Checkpoint {
         let position = progress.epochs.len() as u64 * per_epoch as u64;
         state.step == progress.losses.len() as u64
             && progress.partial.steps <= per_epoch
-            && (state.step == position + progress.partial.steps as u64
-                || config.settings.max_steps == Some(state.step))
+            && state.step == position + progress.partial.steps as u64
     }
 }
 
@@ -241,6 +243,7 @@ mod tests {
                 epochs: vec![epoch],
                 losses: vec![2.5, 2.4, 2.3, 2.25],
                 partial,
+                cut: true,
                 best: Some(initial_params(5)),
             },
         }
@@ -265,7 +268,7 @@ mod tests {
             decode(&bytes).unwrap_err()
         };
         assert!(changed(0).starts_with("not a checkpoint (starts with [4d, 4e, 43, 4b])"));
-        assert!(changed(4).starts_with("checkpoint format 3, this program reads 2"));
+        assert!(changed(4).starts_with("checkpoint format 2, this program reads 3"));
         assert!(changed(5).starts_with("of another network"));
         let mut rng = generator(0, 0);
         for _ in 0..200 {

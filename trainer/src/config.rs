@@ -108,10 +108,11 @@ impl Config {
     }
 
     /// What must be the same for a run to go on as if never stopped, but is not: a line each, with both values.
-    /// `epochs` and `patience` may differ: they say when it ends. But a falling learning rate depends on `epochs`.
+    /// `epochs`, `max_steps` and `patience` may differ: they say when it ends. But a falling learning rate depends on the
+    /// number of steps.
     pub fn differences(&self, run: &Self) -> Vec<String> {
         let may_differ: &[&str] = match run.settings.lr_schedule.as_str() {
-            "constant" => &["epochs", "patience"],
+            "constant" => &["epochs", "max_steps", "patience"],
             _ => &["patience"],
         };
         let table = |config: &Self| {
@@ -121,12 +122,17 @@ impl Config {
             table.insert("device".to_owned(), config.device_kind().into());
             let DataConfig {
                 sha256,
+                test_sha256,
+                classes,
                 train,
                 test,
                 ..
             } = &config.data;
-            let data = format!("{train} and {test} images, SHA-256 {sha256}");
+            let data = format!("{train} training images, SHA-256 {sha256}");
             table.insert("data".to_owned(), data.into());
+            let data = format!("{test} test images, SHA-256 {test_sha256}");
+            table.insert("test data".to_owned(), data.into());
+            table.insert("classes".to_owned(), classes.clone().into());
             table
         };
         let (here, run) = (table(self), table(run));
@@ -145,16 +151,29 @@ impl Config {
 pub struct DataConfig {
     /// Its name.
     pub name: String,
-    /// Its folder.
+    /// Its folder, as it was given or found.
+    #[serde(with = "path")]
     pub folder: PathBuf,
+    /// The working directory, from which a relative `folder` starts.
+    #[serde(with = "path", default)]
+    pub working_directory: PathBuf,
+    /// Names of the classes, in the order of the labels; empty where there is none.
+    #[serde(default)]
+    pub classes: Vec<String>,
     /// See [`crate::dataset::ReadOptions::test_split`].
     pub test_split: Option<f64>,
+    /// See [`crate::dataset::ReadOptions::allow_modified`].
+    #[serde(default)]
+    pub allow_modified: bool,
     /// Whether image files were scaled.
     pub resize: bool,
     /// Whether image files were inverted.
     pub invert: bool,
     /// See [`Dataset::sha256`].
     pub sha256: String,
+    /// See [`Dataset::test_sha256`].
+    #[serde(default)]
+    pub test_sha256: String,
     /// Training images.
     pub train: usize,
     /// Test images.
@@ -166,13 +185,74 @@ impl From<&Dataset> for DataConfig {
         Self {
             name: data.name.clone(),
             folder: data.folder.clone(),
+            // Without one, a relative folder is looked for from the next working directory.
+            working_directory: std::env::current_dir().unwrap_or_default(),
+            classes: data.classes.to_vec(),
             test_split: data.options.test_split,
+            allow_modified: data.options.allow_modified,
             resize: data.options.images.resize,
             invert: data.options.images.invert,
             sha256: hex(&data.sha256),
+            test_sha256: hex(&data.test_sha256()),
             train: data.train.len(),
             test: data.test.len(),
         }
+    }
+}
+
+impl DataConfig {
+    /// Where the data is: in its folder as seen from the run's working directory, or, if that was moved with all that is
+    /// in it, from the present one.
+    pub fn place(&self) -> PathBuf {
+        let then = self.working_directory.join(&self.folder);
+        match then.is_dir() || !self.folder.is_dir() {
+            true => then,
+            false => self.folder.clone(),
+        }
+    }
+
+    /// Describes the folder as an earlier run did, where it is the same one.
+    pub fn keep_place(&mut self, earlier: &Self) {
+        let place = earlier.place();
+        if place == self.folder {
+            if place != earlier.folder {
+                self.working_directory = earlier.working_directory.clone();
+            }
+            self.folder = earlier.folder.clone();
+        }
+    }
+}
+
+/// A path as text or, where it is no text, as bytes: a run with any path can go on.
+mod path {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::path::{Path, PathBuf};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        let form = match path.to_str() {
+            Some(text) => Form::Text(text.to_owned()),
+            None => Form::Bytes(path.as_os_str().as_encoded_bytes().to_owned()),
+        };
+        form.serialize(serializer)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into(),
+            #[cfg(unix)]
+            Form::Bytes(bytes) => {
+                <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes).into()
+            }
+            #[cfg(not(unix))]
+            Form::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+        })
     }
 }
 
@@ -192,10 +272,14 @@ pub(crate) mod tests {
             data: DataConfig {
                 name: "letters".to_owned(),
                 folder: PathBuf::from("some/letters"),
+                working_directory: PathBuf::from("/home"),
+                classes: vec!["a".to_owned(), "b".to_owned()],
                 test_split: None,
+                allow_modified: false,
                 resize: false,
                 invert: false,
                 sha256: "ab".repeat(32),
+                test_sha256: "cd".repeat(32),
                 train: 96,
                 test: 30,
             },
@@ -208,23 +292,67 @@ pub(crate) mod tests {
         let mut here = config();
         here.device = "cpu (avx2, 1 threads)".to_owned();
         here.settings.epochs = 70;
+        here.settings.max_steps = Some(7);
         here.data.folder = PathBuf::from("elsewhere");
         assert_eq!(here.differences(&run), [""; 0]);
         here.device = "reference (plain loops, 1 thread)".to_owned();
         here.settings.lr = 0.1;
         here.settings.init = None;
         here.data.test = 29;
-        let sha256 = "ab".repeat(32);
+        here.data.classes.reverse();
+        let sha256 = "cd".repeat(32);
         assert_eq!(
             here.differences(&run),
             [
-                format!(
-                    "data: \"96 and 30 images, SHA-256 {sha256}\" in the run, \"96 and 29 images, SHA-256 {sha256}\" here"
-                ),
+                "classes: [\"a\", \"b\"] in the run, [\"b\", \"a\"] here".to_owned(),
                 "device: \"cpu\" in the run, \"reference\" here".to_owned(),
                 "init: \"start.weights\" in the run, none here".to_owned(),
                 "lr: 0.001 in the run, 0.1 here".to_owned(),
+                format!(
+                    "test data: \"30 test images, SHA-256 {sha256}\" in the run, \"29 test images, SHA-256 {sha256}\" here"
+                ),
             ]
         );
+        // The steps of a falling learning rate are part of it.
+        let mut falling = config();
+        falling.settings.lr_schedule = "cosine".to_owned();
+        let mut longer = falling.clone();
+        longer.settings.max_steps = Some(7);
+        assert_eq!(
+            longer.differences(&falling),
+            ["max_steps: none in the run, 7 here"]
+        );
+    }
+
+    /// As of a release that did not write it yet.
+    #[test]
+    fn an_older_file_lacks_some_settings() {
+        let text = config().to_toml();
+        let older: String = text
+            .split_inclusive('\n')
+            .filter(|line| {
+                let new = [
+                    "working_directory",
+                    "classes",
+                    "allow_modified",
+                    "test_sha256",
+                ];
+                !new.iter().any(|key| line.starts_with(key))
+            })
+            .collect();
+        let read = Config::from_toml(&older).unwrap();
+        assert_eq!(read.data.place(), PathBuf::from("some/letters"));
+        assert!(read.data.classes.is_empty() && read.data.test_sha256.is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_that_is_no_text_comes_back() {
+        use std::os::unix::ffi::OsStrExt;
+        let mut config = config();
+        for bytes in [&b"o\xff"[..], b"plain", "M\u{fc}tze".as_bytes()] {
+            config.data.folder = std::ffi::OsStr::from_bytes(bytes).into();
+            assert_eq!(Config::from_toml(&config.to_toml()), Ok(config.clone()));
+        }
     }
 }

@@ -100,12 +100,18 @@ impl RunFolder {
         self.path.join(checkpoint::NAME)
     }
 
-    /// Writes `config.toml`, `metrics.csv`, a row an epoch, and `steps.csv`, a row a step; then the checkpoint, so that
-    /// what it tells of is there.
+    /// Writes `config.toml`, `metrics.csv`, a row an epoch, and `steps.csv`, a row a step; then the checkpoint with
+    /// `resumable`, so that what it tells of is there.
     ///
     /// # Errors
     /// `Io`.
-    pub fn write(&self, config: &Config, state: &State, progress: &Progress) -> Result<(), Error> {
+    pub fn write(
+        &self,
+        config: &Config,
+        state: &State,
+        progress: &Progress,
+        resumable: &Progress,
+    ) -> Result<(), Error> {
         let write =
             |name, text: String| output::replace_unsynced(&self.path.join(name), text.as_bytes());
         write("config.toml", config.to_toml())?;
@@ -129,7 +135,7 @@ impl RunFolder {
             steps += &format!("{step},{loss:.8e}\n");
         }
         write("steps.csv", steps)?;
-        Checkpoint::save(&self.checkpoint(), config, state, progress)
+        Checkpoint::save(&self.checkpoint(), config, state, resumable)
     }
 
     /// Writes a weights file under `name` and returns its path.
@@ -174,7 +180,7 @@ mod tests {
             ..Progress::default()
         };
         let state = State::new(initial_params(0));
-        run.write(&config(), &state, &progress).unwrap();
+        run.write(&config(), &state, &progress, &progress).unwrap();
         assert!(matches!(RunFolder::create(&path), Err(Error::InUse { .. })));
         drop(run);
         assert!(matches!(

@@ -105,6 +105,8 @@ pub struct Progress {
     pub losses: Vec<f32>,
     /// The epoch after those done.
     pub partial: Partial,
+    /// Whether the training ended within that epoch, at [`Plan::max_steps`], rather than being stopped.
+    pub cut: bool,
     /// The result of the epoch that did best on the validation split, if there is one and an epoch is done.
     pub best: Option<Box<Params>>,
 }
@@ -149,6 +151,9 @@ pub enum Event<'a> {
     Epoch {
         /// Up to this epoch.
         progress: &'a Progress,
+        /// What a training that goes on starts from: that of `progress`, or, where [`Plan::max_steps`] ended it within
+        /// the epoch, from before the epoch was closed.
+        resumable: &'a Progress,
         /// After its last step.
         state: &'a State,
         /// The training's result if the epoch were the last: that of `state`, or with a validation split the best of
@@ -183,12 +188,20 @@ pub fn train(
             progress.epochs.len()
         )));
     }
-    if done > all_steps || done == all_steps && progress.partial.steps == 0 {
+    let is_closed = progress.partial.steps == 0 || progress.cut;
+    if done > all_steps || done == all_steps && is_closed {
+        let of_epochs = u64::from(plan.epochs) * per_epoch as u64;
+        let remedy = match plan.max_steps {
+            Some(limit) if limit < of_epochs => "a larger --max-steps",
+            Some(limit) if limit == of_epochs => "more --epochs and a larger --max-steps",
+            _ => "more --epochs",
+        };
         return Err(Error::Settings(format!(
-            "{} epochs, {done} steps, are done already, and {all_steps} steps are asked for; go on with more --epochs",
+            "{} epochs, {done} steps, are done already, and {all_steps} steps are asked for; go on with {remedy}",
             progress.epochs.len()
         )));
     }
+    progress.cut = false;
     loop {
         let epoch = progress.epochs.len() as u32 + 1;
         let order = match plan.shuffle {
@@ -237,11 +250,16 @@ pub fn train(
         let mut logits = vec![[0.0; CLASSES]; held_out.len()];
         backend.logits(held_out.images(), &mut logits)?;
         let held_out_acc = Confusion::new(&logits, held_out.labels()).accuracy();
+        progress.partial.seconds += start.elapsed().as_secs_f64();
+        // An epoch that is not whole is closed for the report, but goes on if the training does.
+        let cut = (progress.partial.steps < per_epoch).then(|| Progress {
+            cut: true,
+            ..progress.clone()
+        });
         let best = progress.best_epoch();
         if data.val.is_some() && best.is_none_or(|best| held_out_acc > best.held_out_acc) {
             progress.best = Some(Box::new(*state.result()));
         }
-        progress.partial.seconds += start.elapsed().as_secs_f64();
         progress
             .epochs
             .push(progress.partial.epoch(epoch, held_out_acc));
@@ -251,6 +269,7 @@ pub fn train(
         let tested = is_last.then(|| core_logits(params, data.test.images()));
         let _ = on_event(Event::Epoch {
             progress,
+            resumable: cut.as_ref().unwrap_or(progress),
             state: &state,
             params,
             tested: tested.as_deref(),

@@ -90,6 +90,41 @@ fn five_epochs_are_two_and_three() {
     }
 }
 
+/// Ended by --max-steps anywhere, also within an epoch, and gone on with a larger one.
+#[test]
+fn more_steps_are_as_good_as_all_at_once() {
+    let place = Place::new();
+    for (variant, options) in [("plain", "--device reference"), ("variants", VARIANTS)] {
+        let train = format!("--data letters --batch-size 32 --seed 3 --epochs 4 {options}");
+        let whole = format!("{variant}-whole");
+        place.good(&format!("{train} --out {whole} --max-steps 11"));
+        for first in [1, 3, 4, 8] {
+            let run = format!("{variant}-{first}");
+            place.good(&format!("{train} --max-steps {first} --out {run}"));
+            place.refused(
+                &format!("--resume {run}"),
+                2,
+                &format!(
+                    "{} epochs, {first} steps, are done already, and {first} steps are asked for; go on with a larger \
+                     --max-steps",
+                    first / 3
+                ),
+            );
+            // Stopped a second time on the way.
+            place.good(&format!("--resume {run} --max-steps 10"));
+            place.good(&format!("--resume {run} --max-steps 11"));
+            assert_same(&place, &run, &whole);
+        }
+        // The limit away, in effect.
+        place.good(&format!("--resume {whole} --max-steps 12"));
+        place.good(&format!("{train} --out {variant}-unlimited"));
+        assert_eq!(
+            place.text(&format!("{whole}/steps.csv")),
+            place.text(&format!("{variant}-unlimited/steps.csv"))
+        );
+    }
+}
+
 /// Stopped after every step in turn, on both backends, and gone on from the file: with every variant that there is, and
 /// where patience ends the run.
 #[test]
@@ -456,7 +491,7 @@ fn a_run_goes_on_only_with_its_own_settings() {
     let before = place.read("run/last.checkpoint");
     place.refused(
         "--resume run --epochs 4 --lr 0.01 --seed 9 --order sequential --device reference --batch-size 16 \
-         --max-steps 100 --init some.weights --average 3",
+         --init some.weights --average 3",
         2,
         "run: a run goes on with the settings it was begun with:\
          \n  average: none in the run, 3 here\
@@ -464,15 +499,27 @@ fn a_run_goes_on_only_with_its_own_settings() {
          \n  device: \"cpu\" in the run, \"reference\" here\
          \n  init: none in the run, \"some.weights\" here\
          \n  lr: 0.001 in the run, 0.01 here\
-         \n  max_steps: none in the run, 100 here\
          \n  order: \"shuffled\" in the run, \"sequential\" here\
          \n  seed: 0 in the run, 9 here\
          \nLeave them out, or train anew",
     );
     let done = "2 epochs, 6 steps, are done already, and";
-    let more = "steps are asked for; go on with more --epochs";
-    place.refused("--resume run", 2, &format!("{done} 6 {more}"));
-    place.refused("--resume run --epochs 1", 2, &format!("{done} 3 {more}"));
+    let more = "steps are asked for; go on with";
+    place.refused("--resume run", 2, &format!("{done} 6 {more} more --epochs"));
+    place.refused(
+        "--resume run --epochs 1",
+        2,
+        &format!("{done} 3 {more} more --epochs"),
+    );
+    for (options, steps, remedy) in [
+        ("--epochs 4 --max-steps 5", 5, "a larger --max-steps"),
+        ("--epochs 4 --max-steps 6", 6, "a larger --max-steps"),
+        ("--max-steps 6", 6, "more --epochs and a larger --max-steps"),
+        ("--max-steps 7", 6, "more --epochs"),
+    ] {
+        let sentence = format!("{done} {steps} {more} {remedy}");
+        place.refused(&format!("--resume run {options}"), 2, &sentence);
+    }
     place.unusable(
         "--resume run --out other",
         "the argument '--resume <RUN>' cannot be used with '--out <DIR>'",
@@ -487,10 +534,10 @@ fn a_run_goes_on_only_with_its_own_settings() {
     );
     // The same settings once more, other threads, another place of the same data.
     std::fs::rename(place.path("letters"), place.path("moved")).unwrap();
-    place.refused(
-        "--resume run --epochs 3",
-        1,
-        "letters: no such folder; name the one of the data set with --data DIR",
+    let err = place.failed("--resume run --epochs 3", 1);
+    assert!(
+        err.contains("/letters: no such folder; name the one of the data set with --data DIR"),
+        "{err}"
     );
     assert!(place.read("run/last.checkpoint") == before);
     place.good("--resume run --epochs 3 --lr 0.001 --threads 1 --data moved");
@@ -505,8 +552,65 @@ fn other_data_is_a_difference() {
     place.write("letters/train-labels-idx1-ubyte", &labels);
     let err = place.failed("--resume run --epochs 2", 2);
     assert!(
-        err.contains("\n  data: \"96 and 30 images, SHA-256 ") && err.contains(" in the run, \"96"),
+        err.contains("\n  data: \"96 training images, SHA-256 "),
         "{err}"
+    );
+    assert!(!err.contains("\n  test data: "), "{err}");
+    labels[8] ^= 1;
+    place.write("letters/train-labels-idx1-ubyte", &labels);
+    let mut images = place.read("letters/t10k-images-idx3-ubyte");
+    images[5000] ^= 1;
+    place.write("letters/t10k-images-idx3-ubyte", &images);
+    let err = place.failed("--resume run --epochs 2", 2);
+    assert!(
+        err.contains("\n  test data: \"30 test images, SHA-256 "),
+        "{err}"
+    );
+    assert!(!err.contains("\n  data: "), "{err}");
+    images[5000] ^= 1;
+    place.write("letters/t10k-images-idx3-ubyte", &images);
+    place.write("letters/classes.txt", b"j\ni\nh\ng\nf\ne\nd\nc\nb\na\n");
+    let err = place.failed("--resume run --epochs 2", 2);
+    let numbers = r#"["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]"#;
+    let names = r#"["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]"#;
+    assert!(
+        err.contains(&format!(
+            "begun with:\n  classes: {numbers} in the run, {names} here\n"
+        )),
+        "{err}"
+    );
+}
+
+/// What says where and how the data is read is remembered, also from another working directory.
+#[test]
+fn a_run_finds_its_data_again() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("below")).unwrap();
+    std::fs::rename(place.path("letters"), place.path("fashion-mnist")).unwrap();
+    place.good("--data fashion-mnist --allow-modified --batch-size 32 --epochs 1 --out below/run");
+    let from = |folder: &str, arguments: &str| {
+        let mut command = place.process(arguments);
+        let output = command.current_dir(place.path(folder)).output().unwrap();
+        let (code, _, err) = place::outcome(output);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments}");
+    };
+    // A folder of the environment is not the run's.
+    let mut command = place.process("--resume run --epochs 2");
+    command
+        .current_dir(place.path("below"))
+        .env("LENET_DATA", "elsewhere");
+    let (code, _, err) = place::outcome(command.output().unwrap());
+    assert_eq!((code, err.as_str()), (0, ""));
+    from("below", "report run");
+    // All of it moved: what was beside the working directory still is.
+    std::fs::create_dir(place.path("moved")).unwrap();
+    for name in ["fashion-mnist", "below"] {
+        std::fs::rename(place.path(name), place.path("moved").join(name)).unwrap();
+    }
+    from("moved", "--resume below/run --epochs 3");
+    assert_eq!(
+        checkpoint(&place, "moved/below/run").progress.epochs.len(),
+        3
     );
 }
 
@@ -525,7 +629,7 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
         ),
         (
             b"LNCK\x01",
-            "checkpoint format 1, this program reads 2; go on with the release that wrote it".to_owned(),
+            "checkpoint format 1, this program reads 3; go on with the release that wrote it".to_owned(),
         ),
     ] {
         place.write("run/last.checkpoint", bytes);

@@ -275,12 +275,16 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
         (Device::Reference, _) => Box::new(Reference::new(&data.train, state, adam)),
     };
-    let config = Config {
+    let mut config = Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         settings,
         device: backend.describe(),
         data: DataConfig::from(&data),
     };
+    if let Some(run) = run_config {
+        config.data.keep_place(&run.data);
+    }
+    let config = config;
     let settings = &config.settings;
     let (folder, mut progress) = match resumed {
         Some((folder, checkpoint)) => {
@@ -351,6 +355,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             }
             Event::Epoch {
                 progress,
+                resumable,
                 state,
                 params,
                 tested,
@@ -375,7 +380,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 if data.val.is_some() {
                     folder.write_weights("best.weights", &file)?;
                 }
-                folder.write(&config, state, progress)?;
+                folder.write(&config, state, progress, resumable)?;
                 console.epoch(epoch, settings);
                 result = tested.map(|tested| (tested.to_vec(), path, file));
             }
@@ -390,7 +395,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         error
     })?;
     if trained.is_break() {
-        folder.write(&config, &backend.state()?, &progress)?;
+        folder.write(&config, &backend.state()?, &progress, &progress)?;
         return Err(Error::Stopped {
             epoch: progress.epochs.len() + 1,
             batch: progress.partial.steps,

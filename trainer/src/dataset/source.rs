@@ -198,6 +198,11 @@ impl Dataset {
         Ok(())
     }
 
+    /// SHA-256 of the test images and labels, made as [`sha256`](Self::sha256) is of the training's.
+    pub fn test_sha256(&self) -> [u8; 32] {
+        combined(&idx::sha256(&self.test))
+    }
+
     /// What each epoch is measured on: the validation images if there are any, else the test images.
     pub fn held_out(&self) -> &Split {
         self.val.as_ref().unwrap_or(&self.test)
