@@ -97,8 +97,14 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     some.range.end = some.range.end.min(60);
 
     // The peak is taken on both sides of the work, as machines change their speed.
-    let peaks = || [1, threads].map(|threads| 2e-9 * peak_multiply_adds(isa, threads));
-    let before = peaks();
+    let peaks = || -> Result<[f64; 2], Error> {
+        let peaks = [
+            peak_multiply_adds(isa, 1)?,
+            peak_multiply_adds(isa, threads)?,
+        ];
+        Ok(peaks.map(|peak| 2e-9 * peak))
+    };
+    let before = peaks()?;
     let (mut steps, mut epochs) = (Vec::new(), Vec::new());
     cpu.train(&some, &mut |_| ControlFlow::Continue(()))?;
     for epoch in 1..=plan.epochs {
@@ -117,7 +123,7 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     let start = Instant::now();
     let times = cpu.profile(&some)?;
     let profiled = start.elapsed().as_secs_f64() * threads as f64;
-    let after = peaks();
+    let after = peaks()?;
     let [peak_one, peak] = [0, 1].map(|i| f64::max(before[i], after[i]));
 
     let test = &data.test;

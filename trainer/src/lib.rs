@@ -10,6 +10,7 @@
 //! | [`mod@reference`] | the obvious backend, the oracle for the others |
 //! | [`cpu`] | the backend for all cores |
 //! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
+//! | [`threads`] | thread pools, and what to say where there can be none |
 //! | [`train`] | the epoch loop over a backend |
 //! | [`mod@bench`] | how fast it is here, and what the machine could do |
 //! | [`config`] | the settings of a run |
@@ -63,5 +64,6 @@ pub mod run;
 pub mod safetensors;
 #[cfg(feature = "program")]
 pub mod signals;
+pub mod threads;
 pub mod train;
 pub mod weights_file;

@@ -11,6 +11,9 @@ mod cuda;
 #[path = "cli/device.rs"]
 mod device;
 mod place;
+#[cfg(target_os = "linux")]
+#[path = "cli/threads.rs"]
+mod threads;
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::weights::PARAMS_OFFSET;

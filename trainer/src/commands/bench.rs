@@ -19,9 +19,9 @@ pub struct Args {
     /// GPUs of the cuda device that share each batch
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     devices: u32,
-    /// Threads of the cpu device; 0 is one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: u16,
+    /// Threads of the cpu device; 0 is one per core
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
+    pub(super) threads: u16,
     /// Images per step [default: 256, or all if there are fewer]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch_size: Option<u32>,

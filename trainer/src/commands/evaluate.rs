@@ -28,9 +28,9 @@ pub struct Args {
     /// What computes: core is the code that a board runs
     #[arg(long, default_value = "core")]
     device: Device,
-    /// Threads; 0 is one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: u16,
+    /// Threads of the devices core and cpu; 0 is one per core
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
+    pub(super) threads: u16,
     /// Write the logits, (N, 10) f32, to a new safetensors file
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,

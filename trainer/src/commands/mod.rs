@@ -20,6 +20,7 @@ use crate::backend::{Backend, State};
 use crate::config::DataConfig;
 use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
 use crate::error::Error;
+use crate::threads::start_global;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -149,6 +150,11 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// More threads than any machine of today has cores, and few enough to start in a moment.
+fn threads() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(0..=1024)
+}
+
 /// The backend on so many GPUs.
 #[cfg(feature = "cuda")]
 fn cuda(
@@ -202,7 +208,24 @@ fn batch_size(given: Option<u32>, default: u32, images: usize) -> (u32, Option<S
 /// # Errors
 /// What the subcommand gives.
 pub fn run(cli: Cli) -> Result<(), Error> {
-    match cli.command.unwrap_or(Command::Train(cli.train)) {
+    let command = cli.command.unwrap_or(Command::Train(cli.train));
+    match &command {
+        Command::Train(train::Args { threads, .. })
+        | Command::Evaluate(evaluate::Args { threads, .. })
+        | Command::Bench(bench::Args { threads, .. }) => start_global((*threads).into())?,
+        Command::Predict(_)
+        | Command::Data(_)
+        | Command::Device(_)
+        | Command::Doctor(_)
+        | Command::Compare(_)
+        | Command::Report(_) => start_global(0)?,
+        Command::Export(_)
+        | Command::Import(_)
+        | Command::Summary(_)
+        | Command::Completions(_)
+        | Command::Man(_) => {}
+    }
+    match command {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Predict(args) => predict::run(&args),

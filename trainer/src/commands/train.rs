@@ -46,9 +46,9 @@ pub struct Args {
     /// GPUs of the cuda device that share each batch; above 1 it needs NCCL, and has not run on hardware yet [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     devices: Option<u32>,
-    /// Threads of the cpu device; 0 is one a core. They do not change the result
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: u16,
+    /// Threads of the cpu device and of the test; 0 is one per core. They do not change the result
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
+    pub(super) threads: u16,
     #[command(flatten)]
     data: DataArgs,
     /// Folder for the results [default: runs/<date>-<time>-seed<N>]

@@ -9,6 +9,7 @@ use crate::adam::{self, Coefficients};
 use crate::backend::StepStats;
 use crate::error::Error;
 use crate::reference::StepSums;
+use crate::threads;
 use bytemuck::{Zeroable, zeroed_box};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,10 +89,7 @@ impl<N: Network> Engine<N> {
     /// # Errors
     /// `Backend`: the system refuses the threads.
     pub fn new(isa: Isa, threads: usize) -> Result<Self, Error> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|error| Error::Backend(format!("cannot start {threads} threads: {error}")))?;
+        let threads = threads::pool(threads)?;
         let each = 0..threads.current_num_threads();
         Ok(Self {
             isa,

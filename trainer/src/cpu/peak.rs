@@ -1,13 +1,18 @@
 //! What the CPU could do: the rate of fused multiply-adds that depend on nothing but themselves.
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
+use crate::error::Error;
+use crate::threads;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// Multiply-adds a second that so many threads reach together with the instructions of `isa`: the best of some
 /// trials of a few milliseconds, each from registers alone.
-pub fn peak_multiply_adds(isa: Isa, threads: usize) -> f64 {
+///
+/// # Errors
+/// `Backend`: the system refuses the threads.
+pub fn peak_multiply_adds(isa: Isa, threads: usize) -> Result<f64, Error> {
     const TRIALS: usize = 10;
     let barrier = Barrier::new(threads);
     let trials = || -> [f64; TRIALS] {
@@ -16,17 +21,10 @@ pub fn peak_multiply_adds(isa: Isa, threads: usize) -> f64 {
             rate(isa)
         })
     };
-    let trials = &trials;
-    let rates: Vec<[f64; TRIALS]> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(trials)).collect();
-        running
-            .into_iter()
-            .map(|thread| thread.join().expect("the loop does not panic"))
-            .collect()
-    });
-    (0..TRIALS)
+    let rates: Vec<[f64; TRIALS]> = threads::pool(threads)?.broadcast(|_| trials());
+    Ok((0..TRIALS)
         .map(|trial| rates.iter().map(|rates| rates[trial]).sum())
-        .fold(0.0, f64::max)
+        .fold(0.0, f64::max))
 }
 
 /// Of one thread.
@@ -87,7 +85,7 @@ mod tests {
         for isa in Isa::available() {
             let chains = isa.run(Chains { rounds: 3 }) / 3 / 16;
             assert!([6, 12].contains(&chains), "{isa:?}: {chains}");
-            assert!(peak_multiply_adds(isa, 2) > 0.0);
+            assert!(peak_multiply_adds(isa, 2).unwrap() > 0.0);
         }
     }
 }

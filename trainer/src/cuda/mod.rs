@@ -37,15 +37,17 @@ use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::Split;
 use crate::error::Error;
+use crate::threads;
 use bytemuck::zeroed_box;
 use cudarc::driver::CudaSlice;
 use driver::failed;
 use kernels::order_words;
 use lenet_core::network::{CLASSES, Logits, Params, Pixels};
 use nccl::AllReduce;
+use rayon::ThreadPool;
 use replica::Replica;
 use std::ops::{ControlFlow, Range};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
 /// The kernels, for any GPU from Volta on and any driver from CUDA 12.0 on (525, end of 2022).
 pub const PTX: &str = include_str!("step.ptx");
@@ -62,13 +64,16 @@ pub struct Cuda {
     replicas: Vec<Replica>,
     /// Where there is more than one.
     all_reduce: Option<AllReduce>,
+    /// A thread per device, where there is more than one.
+    threads: Option<ThreadPool>,
 }
 
 impl Cuda {
     /// Goes on from `state` with the images of `train`, on the first `devices` devices, at least one.
     ///
     /// # Errors
-    /// `Cuda`: as [`probe`], there are fewer devices, one has not the memory, or there is no NCCL for several.
+    /// * `Cuda`: as [`probe`], there are fewer devices, one has not the memory, or there is no NCCL for several
+    /// * `Backend`: the system refuses a thread per device
     pub fn new(train: &Split, state: &State, adam: Adam, devices: usize) -> Result<Self, Error> {
         let driver = probe()?;
         let names = driver.devices.get(..devices).ok_or_else(|| Error::Cuda {
@@ -93,6 +98,7 @@ impl Cuda {
             step: state.step,
             replicas,
             all_reduce,
+            threads: (devices > 1).then(|| threads::pool(devices)).transpose()?,
         })
     }
 
@@ -197,19 +203,19 @@ impl Backend for Cuda {
             .flat_map(|step| coefficient_words(&self.adam.coefficients(self.step + step)))
             .collect();
         // A thread a device: a launch may wait for the device, which waits for the others to add up gradients.
-        let (first, others) = self.replicas.split_first_mut().expect("at least one");
-        thread::scope(|scope| {
-            let start = |replica: &mut Replica| replica.start(&order, &coefficients);
-            let others: Vec<_> = others
-                .iter_mut()
-                .map(|replica| scope.spawn(move || start(replica)))
-                .collect();
-            let mut started = start(first);
-            for other in others {
-                started = started.and(other.join().expect("no panic"));
-            }
-            started
-        })?;
+        let replicas: Vec<_> = self.replicas.iter_mut().map(Mutex::new).collect();
+        let start = |rank: usize| {
+            let replica = replicas[rank].lock();
+            let mut replica = replica.unwrap_or_else(PoisonError::into_inner);
+            replica.start(&order, &coefficients)
+        };
+        match &self.threads {
+            None => start(0)?,
+            Some(threads) => threads
+                .broadcast(|thread| start(thread.index()))
+                .into_iter()
+                .collect::<Result<(), _>>()?,
+        }
         let mut loss = vec![0.0; *images];
         let mut correct = vec![0; *images];
         for replica in &self.replicas {

@@ -126,7 +126,7 @@ impl Qemu {
             hint: "",
         };
         let folder = tempfile::tempdir().map_err(cannot)?;
-        let mut watcher = Watcher::start(folder.path()).map_err(cannot)?;
+        let watcher = Watcher::start(folder.path()).map_err(cannot)?;
         for (name, content) in files.iter().chain([&("weights", weights)]) {
             std::fs::write(folder.path().join(name), content).map_err(cannot)?;
         }
@@ -139,7 +139,8 @@ impl Qemu {
             "loader,file=weights,addr={:#x},force-raw=on",
             machine.weights_address
         );
-        let child = Command::new(QEMU)
+        let mut command = Command::new(QEMU);
+        command
             .args(["-machine", machine.name, "-display", "none"])
             .args(["-monitor", "none", "-semihosting-config", &semihosting])
             .args(["-device", &loader, "-kernel"])
@@ -148,14 +149,13 @@ impl Qemu {
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| match source.kind() {
-                ErrorKind::NotFound => DeviceError::NoQemu,
-                _ => cannot(source),
-            })?;
+            .stderr(Stdio::piped());
+        watcher.watch(&mut command).map_err(cannot)?;
+        let child = command.spawn().map_err(|source| match source.kind() {
+            ErrorKind::NotFound => DeviceError::NoQemu,
+            _ => cannot(source),
+        })?;
         let mut child = Killed(child);
-        watcher.watch(child.0.id()).map_err(cannot)?;
         let output = Arc::new(Mutex::new(VecDeque::new()));
         let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
         let readers = [

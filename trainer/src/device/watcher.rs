@@ -6,6 +6,14 @@
 
 use std::io;
 use std::path::Path;
+use std::process::Command;
+#[cfg(unix)]
+use std::{
+    fs::File,
+    io::Write,
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::Stdio,
+};
 
 /// What the shell does. The first argument is the folder; on the pipe come `pid N` and, for an orderly end, `done`.
 #[cfg(unix)]
@@ -36,8 +44,6 @@ impl Watcher {
     /// # Errors
     /// The system's reason why the shell cannot be started.
     pub fn start(folder: &Path) -> io::Result<Self> {
-        use std::os::unix::process::CommandExt;
-        use std::process::{Command, Stdio};
         let shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "sh"])
             .arg(folder)
@@ -51,26 +57,35 @@ impl Watcher {
         Ok(Self { shell })
     }
 
-    /// Watches over a process, too.
+    /// Watches over the process that a command will be, too. The process itself tells the shell before it becomes the
+    /// command, so that there is no moment at which it runs unwatched.
     ///
     /// # Errors
-    /// The system's reason why the shell cannot be told.
-    pub fn watch(&mut self, pid: u32) -> io::Result<()> {
-        self.tell(&format!("pid {pid}\n"))
-    }
-
-    fn tell(&mut self, line: &str) -> io::Result<()> {
-        use std::io::Write;
-        let pipe = self.shell.stdin.as_mut().expect("it is a pipe until drop");
-        pipe.write_all(line.as_bytes())
+    /// The system's reason why the pipe cannot be shared.
+    pub fn watch(&self, command: &mut Command) -> io::Result<()> {
+        let pipe = self.shell.stdin.as_ref().expect("it is a pipe until drop");
+        let mut pipe = File::from(pipe.as_fd().try_clone_to_owned()?);
+        let tell = move || {
+            let mut line = [0; 32];
+            let mut rest = &mut line[..];
+            writeln!(rest, "pid {}", std::process::id())?;
+            let len = 32 - rest.len();
+            pipe.write_all(&line[..len])
+        };
+        // SAFETY: between fork and exec the closure asks for the process's number, formats it on the stack and writes it:
+        // it neither allocates nor takes a lock, which another thread might have held at the fork.
+        unsafe { command.pre_exec(tell) };
+        Ok(())
     }
 }
 
 #[cfg(unix)]
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // Where the shell is gone, nobody needs to be told.
-        let _ = self.tell("done\n");
+        if let Some(pipe) = &mut self.shell.stdin {
+            // Where the shell is gone, nobody needs to be told.
+            let _ = pipe.write_all(b"done\n");
+        }
         let _ = self.shell.wait();
     }
 }
@@ -89,7 +104,7 @@ impl Watcher {
     ///
     /// # Errors
     /// None.
-    pub fn watch(&mut self, _: u32) -> io::Result<()> {
+    pub fn watch(&self, _: &mut Command) -> io::Result<()> {
         Ok(())
     }
 }
