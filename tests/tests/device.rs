@@ -4,6 +4,7 @@ use clap::Parser;
 use lenet_core::link::{Info, MAX_FRAME, Receiver, Request, Responder, Scratch};
 use lenet_core::network::{CHANNELS, HEIGHT, LAYERS, Params, WIDTH};
 use lenet_core::self_test;
+use lenet_core::weights::{ClassNames, Metadata};
 use lenet_tests::generate::METADATA;
 use lenet_tests::link::{INFO, Stopped};
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trainer::commands::{Cli, run};
-use trainer::dataset::{Dataset, find};
+use trainer::dataset::{Dataset, FASHION_MNIST_CLASSES, find};
 use trainer::device::{Client, DeviceError, Machine, Qemu, Traffic, Wire, differing};
 use trainer::error::Error;
 use trainer::evaluate::core_logits;
@@ -24,7 +25,12 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A weights file with the starting parameters of a seed.
 fn weights(seed: u64) -> WeightsFile {
-    WeightsFile::encode(&initial_params(seed), &METADATA).expect("they fit")
+    // The data set's names: with others, its labels would not be those of the weights.
+    let metadata = Metadata {
+        classes: ClassNames::new(&FASHION_MNIST_CLASSES),
+        ..METADATA
+    };
+    WeightsFile::encode(&initial_params(seed), &metadata).expect("they fit")
 }
 
 fn saved(folder: &Path, seed: u64) -> PathBuf {

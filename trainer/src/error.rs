@@ -73,6 +73,22 @@ pub enum Error {
         /// Why.
         source: EncodeError,
     },
+    /// Weights and data have other classes.
+    #[error(
+        "{path}: does not know these classes of {data}: {missing}; it knows {known}. Give both the same names (folders or \
+         classes.txt), or take label n for output n with --ignore-class-names",
+        path = path.display()
+    )]
+    Classes {
+        /// The weights file.
+        path: PathBuf,
+        /// The data set's name.
+        data: String,
+        /// The classes that the weights know.
+        known: String,
+        /// Those of the data that they do not know.
+        missing: String,
+    },
     /// The output exists already.
     #[error("{path}: exists already, and nothing is overwritten; choose another name or remove it", path = path.display())]
     Exists {

@@ -17,6 +17,7 @@
 //! | [`checkpoint`] | what a training needs to go on |
 //! | [`mod@forward`] | the forward pass of `lenet_core` with the vectors of this CPU |
 //! | [`evaluate`] | accuracy and confusion |
+//! | [`classes`] | which classes of two sides have the same name |
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`signals`] | requests to end, and which of them are to be ignored |
 //! | [`report`] | pictures of a run, and a page with all of them |
@@ -38,6 +39,7 @@ pub mod c_header;
 pub mod checkpoint;
 #[cfg(feature = "program")]
 mod claim;
+pub mod classes;
 #[cfg(feature = "program")]
 pub mod commands;
 #[cfg(feature = "program")]

@@ -4,6 +4,8 @@
 
 #![cfg(feature = "program")]
 
+#[path = "cli/classes.rs"]
+mod classes;
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 #[path = "cli/cuda.rs"]
 mod cuda;

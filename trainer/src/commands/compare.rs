@@ -1,6 +1,7 @@
 //! `trainer compare`: two sets of parameters, or parameters and a reference's outputs, element by element.
 
 use super::DataArgs;
+use super::classes::for_comparison;
 use super::out::Out;
 use crate::dataset::Dataset;
 use crate::device::ulps;
@@ -10,7 +11,7 @@ use crate::safetensors;
 use crate::weights_file::WeightsFile;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, LAYERS, Pixels, TENSORS};
+use lenet_core::network::{Activations, CLASSES, LAYERS, Params, Pixels, TENSORS};
 use lenet_core::ops::argmax;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ fn tolerance(text: &str) -> Result<f64, String> {
 
 /// What stands on one side of the comparison.
 enum Side {
-    Weights(WeightsFile),
+    Weights(WeightsFile, Box<Params>),
     Outputs(safetensors::Outputs),
 }
 
@@ -58,7 +59,11 @@ impl Side {
                 path: path.to_owned(),
                 problem,
             }),
-            None => WeightsFile::load(path).map(Self::Weights),
+            None => {
+                let file = WeightsFile::load(path)?;
+                let params = Box::new(*file.weights().params);
+                Ok(Self::Weights(file, params))
+            }
         }
     }
 
@@ -66,7 +71,7 @@ impl Side {
     fn images(&self, data: &Option<Dataset>) -> usize {
         match (self, data) {
             (Self::Outputs(outputs), _) => outputs.images,
-            (Self::Weights(_), data) => data.as_ref().map_or(0, |data| data.test.len()),
+            (Self::Weights(..), data) => data.as_ref().map_or(0, |data| data.test.len()),
         }
     }
 
@@ -78,8 +83,7 @@ impl Side {
                 values.truncate(values.len() / outputs.images * count);
                 Some(values)
             }),
-            Self::Weights(file) => {
-                let params = file.weights().params;
+            Self::Weights(_, params) => {
                 let activations: Vec<Activations> = images
                     .par_iter()
                     .map(|pixels| {
@@ -160,10 +164,11 @@ impl Line {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let (a, b) = (Side::load(&args.a)?, Side::load(&args.b)?);
+    let (a, mut b) = (Side::load(&args.a)?, Side::load(&args.b)?);
     let mut lines = Vec::new();
-    if let (Side::Weights(a), Side::Weights(b)) = (&a, &b) {
-        let (a, b) = (a.weights().params.as_flat(), b.weights().params.as_flat());
+    if let (Side::Weights(file_a, a), Side::Weights(file_b, b)) = (&a, &mut b) {
+        *b = for_comparison((&file_a.weights(), &args.a), (&file_b.weights(), &args.b));
+        let (a, b) = (a.as_flat(), b.as_flat());
         lines.extend(TENSORS.iter().map(|tensor| {
             let range = tensor.offset..tensor.offset + tensor.len();
             Line {
@@ -174,7 +179,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }));
     }
 
-    let needs_data = [&a, &b].iter().any(|side| matches!(side, Side::Weights(_)));
+    let needs_data = [&a, &b]
+        .iter()
+        .any(|side| matches!(side, Side::Weights(..)));
     let data = needs_data.then(|| args.data.load()).transpose()?;
     let available = [&a, &b].map(|side| side.images(&data));
     let count = match args.images {

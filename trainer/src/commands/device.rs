@@ -1,8 +1,9 @@
 //! `trainer device`: asks a board, real or emulated, and compares it with this machine bit for bit.
 
 use super::DataArgs;
+use super::classes::ClassArgs;
 use super::evaluate::confusion_table;
-use super::out::Out;
+use super::out::{Out, warn};
 use crate::dataset::{Dataset, hex};
 use crate::device::{
     Classified, Client, DeviceError, Difference, Identity, MACHINES, Machine, Qemu, Serial, Tcp,
@@ -101,6 +102,8 @@ struct ImageArgs {
     board: BoardArgs,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    classes: ClassArgs,
     /// Only the first N test images [default: evaluate all, compare 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: Option<u32>,
@@ -171,6 +174,13 @@ impl BoardArgs {
                 if board != host {
                     let file = self.weights_path();
                     return Err(DeviceError::Weights { board, host, file });
+                }
+                if client.identity().weights_crc != weights.weights().crc {
+                    warn(format_args!(
+                        "the board's weights file has the parameters of {}, but describes them otherwise: the names of its \
+                         classes may be other ones",
+                        self.weights_path().display()
+                    ));
                 }
             }
             act(&mut client)
@@ -273,8 +283,10 @@ struct EvaluateReport {
 }
 
 fn evaluate(args: &ImageArgs) -> Result<(), Error> {
-    let weights = WeightsFile::load(&args.board.weights_path())?;
-    let data = args.data.load()?;
+    let path = args.board.weights_path();
+    let weights = WeightsFile::load(&path)?;
+    let mut data = args.data.load()?;
+    args.classes.apply(&mut data, &weights.weights(), &path)?;
     let count = args.count(&data, None)?;
     let (images, labels) = (&data.test.images()[..count], &data.test.labels()[..count]);
     let run = match args.board.place.qemu {

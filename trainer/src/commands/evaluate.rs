@@ -1,5 +1,6 @@
 //! `trainer evaluate`: accuracy of weights on a data set.
 
+use super::classes::ClassArgs;
 use super::out::Out;
 use super::{DataArgs, cuda};
 use crate::adam::Adam;
@@ -22,6 +23,8 @@ pub struct Args {
     weights: PathBuf,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    classes: ClassArgs,
     /// Which images
     #[arg(long, default_value = "test")]
     split: SplitArg,
@@ -56,7 +59,8 @@ enum Device {
 pub fn run(args: &Args) -> Result<(), Error> {
     let file = WeightsFile::load(&args.weights)?;
     let weights = file.weights();
-    let data = args.data.load()?;
+    let mut data = args.data.load()?;
+    args.classes.apply(&mut data, &weights, &args.weights)?;
     let (name, split) = match args.split {
         SplitArg::Test => ("test", &data.test),
         SplitArg::Train => ("train", &data.train),

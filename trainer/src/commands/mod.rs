@@ -1,6 +1,7 @@
 //! The subcommands, one a file. Only these print.
 
 mod bench;
+mod classes;
 mod compare;
 mod completions;
 mod console;

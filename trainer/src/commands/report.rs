@@ -1,14 +1,14 @@
 //! `trainer report`: the pictures and the page of a run, made again.
 
 use super::DataArgs;
-use super::out::Out;
+use super::out::{Out, warn};
 use crate::checkpoint;
 use crate::config::DataConfig;
 use crate::dataset::{self, hex};
 use crate::error::Error;
 use crate::evaluate::core_logits;
 use crate::report;
-use crate::weights_file::WeightsFile;
+use crate::weights_file::{WeightsFile, class_names};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             .data
             .filter(|folder| dataset::find(Some(folder)).is_ok());
     }
-    let data = data.read()?;
+    let mut data = data.read()?;
     let trained_on = weights.metadata.provenance.dataset_sha256;
     if data.sha256 != trained_on {
         return Err(Error::Data {
@@ -56,6 +56,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
             ),
             path: data.folder,
         });
+    }
+    // The images and labels are those of the run, and so are the names of its classes, whatever they are called by now.
+    let names = class_names(&weights.metadata.classes).map(str::to_owned);
+    if data.classes != names {
+        warn(format_args!(
+            "{} has other names for its classes than the run: {} in place of {}; the report keeps the run's",
+            data.folder.display(),
+            data.classes.join(", "),
+            names.join(", ")
+        ));
+        data.classes = names;
     }
     let logits = core_logits(weights.params, data.test.images());
     let page = report::write(&args.run, &data, &logits)?;

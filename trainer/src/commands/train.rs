@@ -1,5 +1,6 @@
 //! `trainer train`: the main job.
 
+use super::classes::for_training;
 use super::console::{Console, LogFormat};
 use super::out::warn;
 use super::summary::network_table;
@@ -227,7 +228,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let devices = settings.devices as usize;
     let state = match (&resumed, &args.init) {
         (Some((_, checkpoint)), _) => checkpoint.state.clone(),
-        (None, Some(path)) => State::new(Box::new(*WeightsFile::load(path)?.weights().params)),
+        (None, Some(path)) => {
+            let file = WeightsFile::load(path)?;
+            State::new(for_training(&data, &file.weights(), path))
+        }
         (None, None) => State::new(initial_params(settings.seed)),
     };
     let plan = Plan {

@@ -73,6 +73,13 @@ impl Split {
         &self.labels
     }
 
+    /// Gives each label another number.
+    pub fn relabel(&mut self, number: impl Fn(u8) -> u8) {
+        for label in &mut self.labels {
+            *label = number(*label);
+        }
+    }
+
     /// Whether an accuracy on these images is within noise, three standard deviations, of what always naming the largest
     /// class gives.
     pub fn is_chance(&self, accuracy: f64) -> bool {

@@ -1,0 +1,134 @@
+//! What is said, and done, where the classes of weights and of data have other numbers or other names.
+
+use super::out::{note, warn};
+use crate::classes::{Matching, of_weights, reordered};
+use crate::dataset::Dataset;
+use crate::error::Error;
+use crate::weights_file::{Weights, class_names};
+use lenet_core::network::Params;
+use std::path::Path;
+
+/// What to do about class names.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ClassArgs {
+    /// Take label n for output n of the network even if the class names of data and weights differ
+    #[arg(long)]
+    ignore_class_names: bool,
+}
+
+impl ClassArgs {
+    /// Numbers the data's classes as the weights do, which come from the file at `path`: a label is then the index of its
+    /// logit.
+    ///
+    /// # Errors
+    /// `Classes`: the data has classes that the weights do not know
+    pub fn apply(
+        self,
+        data: &mut Dataset,
+        weights: &Weights<'_>,
+        path: &Path,
+    ) -> Result<(), Error> {
+        if self.ignore_class_names {
+            return Ok(());
+        }
+        match matching(data, weights) {
+            Matching::Same => {}
+            Matching::Numbers => warn(format_args!(
+                "{}; label n is taken for output n",
+                only_numbers(data, path)
+            )),
+            Matching::Moved(order) => {
+                for split in [&mut data.train, &mut data.test]
+                    .into_iter()
+                    .chain(&mut data.val)
+                {
+                    split.relabel(|label| order[usize::from(label)] as u8);
+                }
+                data.classes = class_names(&weights.metadata.classes).map(str::to_owned);
+                note(format_args!("{}", in_another_order(data, path)));
+            }
+            Matching::Differ { missing, .. } => {
+                return Err(Error::Classes {
+                    path: path.to_owned(),
+                    data: data.name.clone(),
+                    known: of_weights(weights).join(", "),
+                    missing: missing.join(", "),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the parameters with their outputs in the order of the data's classes, to train on.
+pub fn for_training(data: &Dataset, weights: &Weights<'_>, path: &Path) -> Box<Params> {
+    let order = match matching(data, weights) {
+        Matching::Same => return Box::new(*weights.params),
+        Matching::Numbers => {
+            warn(format_args!(
+                "{}; output n begins as label n",
+                only_numbers(data, path)
+            ));
+            return Box::new(*weights.params);
+        }
+        Matching::Moved(order) => {
+            note(in_another_order(data, path));
+            order
+        }
+        Matching::Differ { missing, order } => {
+            warn(format_args!(
+                "{} does not know these classes of {}: {}; it knows {}. The outputs of classes that it knows begin as they \
+                 are in the file, the others as those of other classes",
+                path.display(),
+                data.name,
+                missing.join(", "),
+                of_weights(weights).join(", ")
+            ));
+            order
+        }
+    };
+    reordered(weights.params, &order)
+}
+
+/// Returns the parameters of `b` with their outputs in the order of `a`, to compare them.
+pub fn for_comparison(a: (&Weights<'_>, &Path), b: (&Weights<'_>, &Path)) -> Box<Params> {
+    let names = [a, b].map(|(weights, _)| of_weights(weights));
+    let [a_path, b_path] = [a, b].map(|(_, path)| path.display());
+    match Matching::new(&names[0], &names[1]) {
+        Matching::Same | Matching::Numbers => Box::new(*b.0.params),
+        Matching::Moved(order) => {
+            note(format_args!(
+                "{b_path} has its classes in another order than {a_path}: its outputs are compared by their names"
+            ));
+            reordered(b.0.params, &order)
+        }
+        Matching::Differ { missing, .. } => {
+            warn(format_args!(
+                "{b_path} does not know these classes of {a_path}: {}; output n is compared with output n",
+                missing.join(", ")
+            ));
+            Box::new(*b.0.params)
+        }
+    }
+}
+
+fn matching(data: &Dataset, weights: &Weights<'_>) -> Matching {
+    let names = data.classes.each_ref().map(String::as_str);
+    Matching::new(&names, &of_weights(weights))
+}
+
+fn only_numbers(data: &Dataset, path: &Path) -> String {
+    format!(
+        "the classes of {} or of {} have only numbers for names, and so cannot be compared",
+        data.name,
+        path.display()
+    )
+}
+
+fn in_another_order(data: &Dataset, path: &Path) -> String {
+    format!(
+        "{} has its classes in another order than {}: they are matched by their names",
+        path.display(),
+        data.name
+    )
+}
