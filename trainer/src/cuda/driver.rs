@@ -1,6 +1,7 @@
 //! Finds out whether the CUDA driver can be used, before cudarc does, which panics where a library or symbol is
 //! missing.
 
+use super::remedy::remedy;
 use crate::error::Error;
 use crate::lenet;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
@@ -169,20 +170,6 @@ pub fn failed(action: impl Into<String>) -> impl FnOnce(DriverError) -> Error {
     let action = action.into();
     move |DriverError(reason)| Error::Cuda {
         cause: format!("CUDA: cannot {action}: {reason:?}"),
-        remedy: match reason {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                "Other programs may hold the device's memory (nvidia-smi lists them); or try a smaller --batch-size, \
-                 or --device cpu"
-            }
-            sys::CUresult::CUDA_ERROR_STUB_LIBRARY => {
-                "The library found is the toolkit's stub, not the driver's; take its folder out of LD_LIBRARY_PATH, \
-                 or train with --device cpu"
-            }
-            sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
-            | sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-                "The kernels need a GPU of compute capability 7.0 or later; train with --device cpu"
-            }
-            _ => "Try --device cpu; nvidia-smi shows the device's state",
-        },
+        remedy: remedy(reason),
     }
 }

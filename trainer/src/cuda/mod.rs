@@ -8,6 +8,7 @@
 //! | `replica.rs` | what one device holds, and its part of a step |
 //! | `nccl.rs` | the sum of several devices' gradients |
 //! | `driver.rs` | whether there is a driver and a device, and what to do if not |
+//! | `remedy.rs` | what to do about an error of the driver |
 //! | `bench.rs` | how fast it is |
 //! | `mod.rs` | the backend: one graph an epoch |
 //!
@@ -25,6 +26,7 @@ mod constants;
 mod driver;
 mod kernels;
 mod nccl;
+mod remedy;
 mod replica;
 
 pub use bench::{Report, measure};

@@ -178,6 +178,34 @@ fn a_stub_an_old_driver_no_device_no_memory() {
         ),
         (
             "STANDIN_FAIL",
+            "cuInit 1 802",
+            "CUDA: cannot start the driver: CUDA_ERROR_SYSTEM_NOT_READY",
+            "GPUs behind an NVSwitch need NVIDIA's fabric manager: start it (systemctl start nvidia-fabricmanager; its \
+             version must be the driver's), or train with --device cpu",
+        ),
+        (
+            "STANDIN_FAIL",
+            "cuInit 1 803",
+            "CUDA: cannot start the driver: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+            "The driver's library and its kernel module have different versions, as after an update: reboot, or train \
+             with --device cpu",
+        ),
+        (
+            "STANDIN_FAIL",
+            "cuModuleLoadData 1 221",
+            "CUDA: cannot load the kernels: CUDA_ERROR_JIT_COMPILER_NOT_FOUND",
+            "The driver lacks its compiler, libnvidia-ptxjitcompiler.so.1: install the driver's package that has it \
+             (Debian: libnvidia-ptxjitcompiler1; in a container let the NVIDIA toolkit add the capability compute), or \
+             train with --device cpu",
+        ),
+        (
+            "STANDIN_FAIL",
+            "cuModuleLoadData 1 222",
+            "CUDA: cannot load the kernels: CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+            "The driver is older than the kernels: update NVIDIA's driver to 525 or later, or train with --device cpu",
+        ),
+        (
+            "STANDIN_FAIL",
             "cuMemAllocAsync 1 2",
             "CUDA: cannot copy the images to the device, 75264 bytes: CUDA_ERROR_OUT_OF_MEMORY",
             "Other programs may hold the device's memory (nvidia-smi lists them); or try a smaller --batch-size, or \
