@@ -62,7 +62,7 @@ struct BoardArgs {
     #[cfg_attr(feature = "probe", arg(conflicts_with = "probe"))]
     elf: Option<PathBuf>,
     /// Bits a second of --port
-    #[arg(long, value_name = "N", default_value_t = 115_200)]
+    #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(50..=50_000_000))]
     baud: u32,
     /// Chip behind --probe, as `probe-rs chip list` names it [default: asked from the chip]
     #[cfg(feature = "probe")]

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const RETRIES: u32 = 3;
 /// The first try waits for an answer at least so long.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+/// So many bytes are quoted where no answer is among them.
+const HEARD_START: usize = 16;
 
 /// Who a board says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,28 @@ pub struct Client<W> {
     /// No try waits longer.
     timeout: Duration,
     traffic: Traffic,
+    heard: Heard,
+}
+
+/// All that came over the wire, whether or not it makes sense.
+struct Heard {
+    bytes: usize,
+    /// The first bytes, at most [`HEARD_START`].
+    start: Vec<u8>,
+    /// Finds this program's own questions.
+    questions: Receiver,
+    echoed: bool,
+}
+
+impl Heard {
+    fn listen(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        let room = HEARD_START - self.start.len();
+        self.start.extend(bytes.iter().take(room));
+        for &byte in bytes {
+            self.echoed |= matches!(self.questions.push::<Request>(byte), Some(Ok(_)));
+        }
+    }
 }
 
 /// How one try ended, where it did not end with an answer.
@@ -87,7 +111,7 @@ impl<W: Wire> Client<W> {
     /// to start, and later to answer one try of a question.
     ///
     /// # Errors
-    /// * `Silent`: nobody does in this time
+    /// * `Silent`, `Noise`: nobody does in this time
     /// * `Version`: somebody who speaks another version
     /// * `Wire`: the wire broke
     pub fn connect(wire: W, name: &str, timeout: Duration) -> Result<Self, DeviceError> {
@@ -107,14 +131,28 @@ impl<W: Wire> Client<W> {
             patience: SHORTEST_PATIENCE,
             timeout,
             traffic: Traffic::default(),
+            heard: Heard {
+                bytes: 0,
+                start: Vec::new(),
+                questions: Receiver::new(),
+                echoed: false,
+            },
         };
         let start = Instant::now();
         let identity = loop {
             let left = timeout.saturating_sub(start.elapsed());
             if left.is_zero() {
-                return Err(DeviceError::Silent {
-                    wire: name.to_owned(),
-                    waited: timeout,
+                let (wire, waited) = (name.to_owned(), timeout);
+                let heard = client.heard;
+                return Err(match heard.bytes {
+                    0 => DeviceError::Silent { wire, waited },
+                    bytes => DeviceError::Noise {
+                        wire,
+                        waited,
+                        bytes,
+                        start: heard.start,
+                        echoed: heard.echoed,
+                    },
                 });
             }
             // All tries together, each twice as long as the one before it, take no longer than what is left.
@@ -208,6 +246,7 @@ impl<W: Wire> Client<W> {
     ) -> Result<T, DeviceError> {
         self.sequence += 1;
         self.traffic.asked += 1;
+        let heard_before = self.heard.bytes;
         let mut out = [0; MAX_FRAME];
         let frame = encode(self.sequence, request, &mut out).expect("every request fits a frame");
         for tried in 0..=RETRIES {
@@ -223,6 +262,7 @@ impl<W: Wire> Client<W> {
         Err(DeviceError::Lost {
             at: at.to_owned(),
             tries: RETRIES + 1,
+            heard: self.heard.bytes - heard_before,
         })
     }
 
@@ -247,6 +287,7 @@ impl<W: Wire> Client<W> {
             if count == 0 {
                 return Ok(Err(Try::Silence));
             }
+            self.heard.listen(&buffer[..count]);
             // All that came is looked at, so that no part of a doubled answer stays for the next question.
             let (mut answer, mut damaged) = (None, false);
             for &byte in &buffer[..count] {

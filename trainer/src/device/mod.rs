@@ -25,6 +25,7 @@ pub use qemu::{MACHINES, Machine, Qemu};
 pub use wire::{Serial, Tcp, Wire};
 
 use crate::dataset::hex;
+use crate::report::layers::grouped;
 use lenet_core::link::LinkError;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,13 +55,43 @@ pub enum DeviceError {
         /// How long.
         waited: Duration,
     },
+    /// Bytes come, but none of them is a frame.
+    #[error(
+        "{wire}: {bytes} bytes came in {waited} s, but no answer: they begin with \"{start}\". {hint}",
+        bytes = grouped(*bytes), waited = waited.as_secs(), start = start.escape_ascii(),
+        hint = match echoed {
+            true => "They are this program's own questions: the port echoes, as where its two lines are connected, or where \
+                     another program passes them back",
+            false => "Does the board run `serve`, and does --baud say its rate?",
+        }
+    )]
+    Noise {
+        /// The wire.
+        wire: String,
+        /// How long.
+        waited: Duration,
+        /// How many bytes.
+        bytes: usize,
+        /// The first of them.
+        start: Vec<u8>,
+        /// Whether there were whole questions among them.
+        echoed: bool,
+    },
     /// A question got no whole answer in all its tries.
-    #[error("link lost at {at}: no whole answer in {tries} tries")]
+    #[error(
+        "link lost at {at}: no whole answer in {tries} tries{heard}",
+        heard = match heard {
+            0 => String::new(),
+            bytes => format!(", though {} bytes came", grouped(*bytes)),
+        }
+    )]
     Lost {
         /// Such as `image 812`.
         at: String,
         /// How often it was asked.
         tries: u32,
+        /// Bytes that came meanwhile.
+        heard: usize,
     },
     /// The board answers, but not to the point.
     #[error("the board answers to {at}: {error}")]

@@ -3,8 +3,10 @@
 
 use crate::place::{Place, outcome};
 use serialport::{SerialPort, TTYPort};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -33,7 +35,7 @@ fn what_is_not_there_is_named_with_the_remedy() {
             build("serve", "mps2-an386"),
         ),
         (
-            "evaluate --data letters --qemu microbit --elf none".to_owned(),
+            "evaluate --data letters --ignore-class-names --qemu microbit --elf none".to_owned(),
             build("evaluate", "microbit"),
         ),
         (
@@ -61,7 +63,7 @@ fn what_is_not_there_is_named_with_the_remedy() {
         "the following required arguments were not provided:",
     );
     place.refused(
-        "device evaluate --data letters --qemu --images 31",
+        "device evaluate --data letters --ignore-class-names --qemu --images 31",
         2,
         "--images 31: the data set has 30 test images",
     );
@@ -93,7 +95,11 @@ fn an_emulator_that_is_missing_fails_or_dies_is_an_error() {
         if let Some(script) = script {
             place.program("bin/qemu-system-arm", script);
         }
-        for question in ["info", "bench", "evaluate --data letters --images 1"] {
+        for question in [
+            "info",
+            "bench",
+            "evaluate --data letters --ignore-class-names --images 1",
+        ] {
             let mut command = place.command(&format!("device {question} --qemu --elf elf"));
             let output = command.env("PATH", place.path("bin")).output().unwrap();
             let err = String::from_utf8(output.stderr).unwrap();
@@ -113,7 +119,10 @@ fn an_emulator_that_hangs_is_ended_when_its_time_is_over() {
     for (question, missing) in [
         ("info", "serial port"),
         ("bench", "result"),
-        ("evaluate --data letters --images 1", "result"),
+        (
+            "evaluate --data letters --ignore-class-names --images 1",
+            "result",
+        ),
     ] {
         let mut command = place.command(&format!("device {question} --qemu --elf elf --timeout 1"));
         let output = command.env("PATH", place.path("bin")).output().unwrap();
@@ -130,6 +139,64 @@ fn an_emulator_that_hangs_is_ended_when_its_time_is_over() {
         let kill = Command::new("kill").args(["-0", pid.trim()]).output();
         assert!(!kill.unwrap().status.success(), "{question}: {pid}");
     }
+}
+
+/// A serial port on which something is heard that is no answer.
+#[test]
+fn bytes_that_are_no_answer_are_told_from_silence() {
+    let place = Place::new();
+    type Other = fn(&mut TTYPort);
+    let chatter: Other = |port| {
+        let _ = port.write_all(b"boot: hello\r\n\0\xff");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let echo: Other = |port| {
+        let mut bytes = [0; 256];
+        if let Ok(count) = port.read(&mut bytes) {
+            let _ = port.write_all(&bytes[..count]);
+        }
+    };
+    for (act, begins, hint) in [
+        (
+            chatter,
+            r"boot: hello\r\n\x00\xffb",
+            "Does the board run `serve`, and does --baud say its rate?",
+        ),
+        (
+            echo,
+            r"\x00",
+            "They are this program's own questions: the port echoes, as where its two lines are connected, or where another \
+             program passes them back",
+        ),
+    ] {
+        let (mut board, port) = TTYPort::pair().unwrap();
+        let wire = port.name().unwrap();
+        let ended = AtomicBool::new(false);
+        let err = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    act(&mut board);
+                }
+            });
+            let err = place.failed(&format!("device info --port {wire} --timeout 2"), 1);
+            ended.store(true, Ordering::Relaxed);
+            err
+        });
+        let rest = err.strip_prefix(&format!("error: {wire}: ")).unwrap();
+        let (bytes, rest) = rest
+            .split_once(" bytes came in 2 s, but no answer: ")
+            .unwrap();
+        assert!(bytes.replace(',', "").parse::<u32>().unwrap() > 16, "{err}");
+        assert!(
+            rest.starts_with(&format!("they begin with \"{begins}")),
+            "{err}"
+        );
+        assert!(rest.ends_with(&format!("\". {hint}\n")), "{err}");
+    }
+    place.unusable(
+        "device info --port none --baud 0",
+        "invalid value '0' for '--baud <N>': 0 is not in 50..=50000000",
+    );
 }
 
 /// The connection stands, but nobody reads what comes by it.
@@ -173,7 +240,11 @@ fn an_emulator_does_not_outlive_the_program() {
         ("HUP", 1),
         ("QUIT", 3),
     ] {
-        for question in ["info", "bench", "evaluate --data letters --images 1"] {
+        for question in [
+            "info",
+            "bench",
+            "evaluate --data letters --ignore-class-names --images 1",
+        ] {
             let ask = format!("device {question} --qemu --elf elf");
             let mut child = place
                 .with_signals(&["--default-signal"], &ask)
