@@ -12,6 +12,9 @@ mod cuda;
 #[cfg(target_os = "linux")]
 #[path = "cli/device.rs"]
 mod device;
+#[cfg(target_os = "linux")]
+#[path = "cli/paths.rs"]
+mod paths;
 mod place;
 #[cfg(target_os = "linux")]
 #[path = "cli/threads.rs"]

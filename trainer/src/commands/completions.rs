@@ -1,9 +1,10 @@
 //! `trainer completions` and `trainer man`: the command line for shells and for `man`, made from its description.
 
 use super::Cli;
-use super::out::Out;
+use super::out::{Out, no_output};
 use crate::error::Error;
 use crate::output;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -18,7 +19,7 @@ pub struct CompletionsArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ManArgs {
     /// Folder for the pages: trainer.1, and one a subcommand
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(no_output))]
     out: PathBuf,
 }
 

@@ -1,10 +1,9 @@
 //! `trainer data`: what a data set holds, before training on it.
 
 use super::DataArgs;
-use super::out::Out;
+use super::out::{Out, write_new};
 use crate::dataset::{Dataset, check, hex};
 use crate::error::Error;
-use crate::output;
 use crate::report::{Tile, sheet, short};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
@@ -35,7 +34,7 @@ pub struct ShowArgs {
     /// Images a class
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=40))]
     per_class: u8,
-    /// New PNG file
+    /// New PNG file; - is the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -113,7 +112,5 @@ fn show(args: &ShowArgs, data: &Dataset) -> Result<(), Error> {
         &tiles,
         args.per_class.into(),
     );
-    output::write_new(&args.out, &png)?;
-    writeln!(Out, "wrote {} ({} images)", args.out.display(), tiles.len())?;
-    Ok(())
+    write_new(&args.out, &png, format_args!("{} images", tiles.len()))
 }

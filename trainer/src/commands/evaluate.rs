@@ -1,7 +1,7 @@
 //! `trainer evaluate`: accuracy of weights on a data set.
 
 use super::classes::ClassArgs;
-use super::out::Out;
+use super::out::{Out, no_output};
 use super::{DataArgs, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
@@ -13,6 +13,7 @@ use crate::report::shown_classes;
 use crate::weights_file::WeightsFile;
 use crate::{output, safetensors};
 use clap::ValueEnum;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use lenet_core::network::CLASSES;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
     pub(super) threads: u16,
     /// Write the logits, (N, 10) f32, to a new safetensors file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(no_output))]
     logits: Option<PathBuf>,
     /// Print which classes are taken for which
     #[arg(long)]

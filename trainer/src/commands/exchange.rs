@@ -1,9 +1,9 @@
 //! `trainer export` and `trainer import`: parameters for and from other programs.
 
-use super::out::Out;
+use super::out::write_new;
 use crate::error::Error;
 use crate::weights_file::WeightsFile;
-use crate::{c_header, onnx, output, safetensors};
+use crate::{c_header, onnx, safetensors};
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub struct ExportArgs {
     /// Format to write
     #[arg(long)]
     format: Format,
-    /// New file
+    /// New file; - is the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -24,7 +24,7 @@ pub struct ImportArgs {
     /// Safetensors file with the names of PyTorch's state_dict: conv.0.weight, conv.0.bias, conv.3.*, fc.0.*, fc.2.*,
     /// fc.4.*; or an ONNX model of this network
     file: PathBuf,
-    /// New weights file
+    /// New weights file; - is the standard output
     #[arg(long, value_name = "WEIGHTS")]
     out: PathBuf,
 }
@@ -47,19 +47,11 @@ pub fn export(args: &ExportArgs) -> Result<(), Error> {
         Format::Onnx => onnx::write(&weights),
         Format::C => c_header::write(&weights).into_bytes(),
     };
-    output::write_new(&args.out, &bytes)?;
-    writeln!(Out, "wrote {} ({} bytes)", args.out.display(), bytes.len())?;
-    Ok(())
+    write_new(&args.out, &bytes, format_args!("{} bytes", bytes.len()))
 }
 
 pub fn import(args: &ImportArgs) -> Result<(), Error> {
     let file = WeightsFile::load(&args.file)?;
-    file.save(&args.out)?;
-    writeln!(
-        Out,
-        "wrote {} ({} bytes)",
-        args.out.display(),
-        file.bytes().len()
-    )?;
-    Ok(())
+    let bytes = file.bytes();
+    write_new(&args.out, bytes, format_args!("{} bytes", bytes.len()))
 }

@@ -1,9 +1,10 @@
 //! The output and the error stream, whose reader may go away at any time: `println!` would panic then.
 
 use crate::error::Error;
+use crate::output;
 use std::fmt::{Arguments, Display};
-use std::io::{Write, stderr, stdout};
-use std::path::Path;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::path::{Path, PathBuf};
 
 /// The standard output, for `write!` and `writeln!`.
 pub struct Out;
@@ -12,6 +13,35 @@ impl Out {
     pub fn write_fmt(&self, text: Arguments<'_>) -> Result<(), Error> {
         let written = stdout().write_fmt(text);
         written.map_err(Error::io("cannot be written", Path::new("standard output")))
+    }
+}
+
+/// Writes a new file and says so, with what it holds; `-` is the standard output, on which nothing else appears then.
+///
+/// # Errors
+/// * `Exists`, `Io`: as [`output::write_new`]
+/// * `Settings`: bytes that are no text would go to a terminal
+pub fn write_new(path: &Path, bytes: &[u8], holds: impl Display) -> Result<(), Error> {
+    if path != Path::new("-") {
+        output::write_new(path, bytes)?;
+        return writeln!(Out, "wrote {} ({holds})", path.display());
+    }
+    let mut out = stdout().lock();
+    if out.is_terminal() && str::from_utf8(bytes).is_err() {
+        return Err(Error::Settings(
+            "`-` is the standard output, and that is a terminal, which such bytes would upset: redirect it, or name a file"
+                .to_owned(),
+        ));
+    }
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(Error::io("cannot be written", Path::new("standard output")))
+}
+
+/// For clap: a path that may not be `-`, which is the standard output elsewhere.
+pub fn no_output(text: PathBuf) -> Result<PathBuf, &'static str> {
+    match text == Path::new("-") {
+        true => Err("this cannot go to the standard output; for something of that name write ./-"),
+        false => Ok(text),
     }
 }
 

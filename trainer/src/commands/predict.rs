@@ -37,7 +37,7 @@ const TOP: usize = 3;
 struct Prediction<'a> {
     /// The file, if it came from one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<&'a PathBuf>,
+    file: Option<std::borrow::Cow<'a, str>>,
     /// In the test set, if it is from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         );
         images.push((
             Prediction {
-                file: Some(path),
+                file: Some(path.to_string_lossy()),
                 index: None,
                 label: None,
                 top,
@@ -135,7 +135,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     ) in &images
     {
         match (file, index, label) {
-            (Some(path), ..) => writeln!(Out, "{}", path.display())?,
+            (Some(path), ..) => writeln!(Out, "{path}")?,
             (_, Some(index), Some(label)) => writeln!(Out, "test image {index}, {label}")?,
             _ => unreachable!("an image is a file or one of the test set"),
         }

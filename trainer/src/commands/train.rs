@@ -2,7 +2,7 @@
 
 use super::classes::for_training;
 use super::console::{Console, LogFormat};
-use super::out::warn;
+use super::out::{no_output, warn};
 use super::summary::network_table;
 use super::{DataArgs, batch_size, cuda};
 use crate::adam::{Adam, Schedule};
@@ -20,6 +20,7 @@ use crate::signals;
 use crate::train::{Event, Plan, Progress, train};
 use crate::weights_file::WeightsFile;
 use clap::ValueEnum;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use lenet_core::network::Params;
 use lenet_core::weights::{ClassNames, EncodeError, Metadata, Provenance};
 use std::ops::ControlFlow;
@@ -53,7 +54,7 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
     /// Folder for the results [default: runs/<date>-<time>-seed<N>]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(no_output))]
     out: Option<PathBuf>,
     /// Go on with the run in a folder, up to --epochs, as if it had never stopped; other settings are the run's
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
@@ -337,7 +338,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     console.object(&serde_json::json!({
         "event": "start",
-        "run": folder.path(),
+        "run": folder.path().to_string_lossy(),
         "epochs_done": progress.epochs.len(),
         "steps_done": progress.losses.len(),
         "config": config,
@@ -451,9 +452,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         "total": confusion.total(),
         "at_chance": at_chance,
         "best_epoch": best.map(|best| best.epoch),
-        "weights": path,
+        "weights": path.to_string_lossy(),
         "params_sha256": sha256,
-        "report": page.ok(),
+        "report": page.ok().map(|page| page.to_string_lossy().into_owned()),
     }));
     Ok(())
 }
