@@ -6,5 +6,6 @@ cd "$(dirname "$0")"
 [ $# -gt 0 ] || set -- $(ls -d boards/*/ | xargs -n 1 basename)
 for board; do
     echo "$board"
-    cargo build --release ${CARGO_ARGS:-} --config "boards/$board/config.toml"
+    # The folder where `trainer device` and the tests look, also where CARGO_TARGET_DIR names another.
+    cargo build --release ${CARGO_ARGS:-} --config "boards/$board/config.toml" --target-dir "../target/firmware/$board"
 done

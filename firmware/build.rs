@@ -35,7 +35,10 @@ fn run() -> Result<(), String> {
         return Err("the firmware is for bare metal: run cargo inside the folder firmware/".into());
     }
 
-    let name = env::var("LENET_BOARD").unwrap_or_else(|_| DEFAULT_BOARD.into());
+    let name = match env::var_os("LENET_BOARD") {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => DEFAULT_BOARD.into(),
+    };
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let board = root.join("boards").join(&name);
@@ -85,6 +88,12 @@ fn run() -> Result<(), String> {
             )
         })?;
         println!("cargo::rerun-if-changed={}", path.display());
+        if path.to_str().is_none_or(|path| path.contains('\n')) {
+            return Err(format!(
+                "LENET_WEIGHTS: cargo cannot pass on the path {}; copy the file to one of plain text",
+                path.display()
+            ));
+        }
         let found = fs::metadata(&path)
             .map_err(|error| error.to_string())?
             .len();

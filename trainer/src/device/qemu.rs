@@ -60,8 +60,7 @@ impl Machine {
     pub fn image(self, program: &str, given: Option<&Path>) -> Result<PathBuf, DeviceError> {
         let path = given.map_or_else(
             || {
-                Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .join("../target/firmware")
+                sources("target/firmware")
                     .join(self.name)
                     .join(self.target)
                     .join("release")
@@ -73,11 +72,18 @@ impl Machine {
         path.canonicalize().map_err(|_| DeviceError::NotBuilt {
             path,
             command: format!(
-                "cd firmware && cargo build --release --bin {program} --config boards/{}/config.toml",
+                "{} {}",
+                sources("firmware/build-all.sh").display(),
                 self.name
             ),
         })
     }
+}
+
+/// A path below the folder of the sources that this program was built from.
+fn sources(path: &str) -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).join(path)
 }
 
 /// A running emulator. It works in a temporary folder of its own, which goes with it.
@@ -360,8 +366,10 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "/no/such/serve: no such image. Build it: cd firmware && cargo build --release --bin serve \
-             --config boards/microbit/config.toml"
+            format!(
+                "/no/such/serve: no such image. Build it: {} microbit",
+                sources("firmware/build-all.sh").display()
+            )
         );
     }
 }

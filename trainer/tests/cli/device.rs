@@ -5,9 +5,71 @@ use crate::place::{Place, outcome};
 use serialport::{SerialPort, TTYPort};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The images are built where `device --qemu` looks for them, also where the environment names another folder. The board's
+/// settings alone would not do: the environment comes before them.
+#[test]
+fn the_firmware_is_built_where_it_is_looked_for() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("bin")).unwrap();
+    place.program("bin/cargo", "pwd; for word; do echo \"$word\"; done");
+    let mut build = Command::new(root().join("firmware/build-all.sh"));
+    let path = format!("{}:/usr/bin:/bin", place.path("bin").display());
+    build.arg("mps2-an386").env("PATH", path);
+    let output = build.env("CARGO_TARGET_DIR", "elsewhere").output().unwrap();
+    let (code, out, err) = outcome(output);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    let at = lines.iter().position(|line| *line == "--target-dir");
+    // After the board's name comes the working directory.
+    let folder = Path::new(lines[1]).join(lines[at.unwrap() + 1]);
+    let wanted = root().join("target/firmware/mps2-an386");
+    assert_eq!(
+        folder,
+        root().join("firmware/../target/firmware/mps2-an386")
+    );
+    let machine = trainer::device::Machine::named("mps2-an386").unwrap();
+    let missing = machine.image("no-such-program", None).unwrap_err();
+    assert!(
+        missing.to_string().starts_with(wanted.to_str().unwrap()),
+        "{missing}"
+    );
+}
+
+/// A plain `cargo build` in the folder of the firmware: with the settings of a release, or it does not link.
+#[test]
+fn a_plain_build_of_the_firmware_has_the_settings_of_a_release() {
+    let config = std::fs::read_to_string(root().join("firmware/.cargo/config.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    let profile = |name: &str| config["profile"][name].as_table().unwrap().clone();
+    let (mut dev, mut release) = (profile("dev"), profile("release"));
+    // What cargo's own release profile has, and the workspace's profile for development has not.
+    release["package"].as_table_mut().unwrap().insert(
+        "*".to_owned(),
+        toml::toml! { opt-level = 3
+        debug = true }
+        .into(),
+    );
+    for (key, value) in toml::toml! {
+        opt-level = 3
+        debug-assertions = false
+        overflow-checks = false
+        incremental = false
+    } {
+        release.insert(key, value);
+    }
+    let packages = dev.remove("package").unwrap();
+    assert_eq!(packages, release.remove("package").unwrap());
+    assert_eq!(dev, release);
+}
 
 #[test]
 fn what_is_not_there_is_named_with_the_remedy() {
@@ -15,10 +77,11 @@ fn what_is_not_there_is_named_with_the_remedy() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
-    let build = |program, board| {
+    let build = |board| {
+        let script = root().join("firmware/build-all.sh");
         format!(
-            "none: no such image. Build it: cd firmware && cargo build --release --bin {program} \
-             --config boards/{board}/config.toml"
+            "none: no such image. Build it: {} {board}",
+            script.display()
         )
     };
     for (arguments, sentence) in [
@@ -30,17 +93,14 @@ fn what_is_not_there_is_named_with_the_remedy() {
             "info --port none".to_owned(),
             "none: No such file or directory; is the board plugged in?".to_owned(),
         ),
-        (
-            "info --qemu --elf none".to_owned(),
-            build("serve", "mps2-an386"),
-        ),
+        ("info --qemu --elf none".to_owned(), build("mps2-an386")),
         (
             "evaluate --data letters --ignore-class-names --qemu microbit --elf none".to_owned(),
-            build("evaluate", "microbit"),
+            build("microbit"),
         ),
         (
             "bench --qemu mps2-an505 --elf none".to_owned(),
-            build("bench", "mps2-an505"),
+            build("mps2-an505"),
         ),
     ] {
         place.refused(&format!("device {arguments}"), 1, &sentence);
