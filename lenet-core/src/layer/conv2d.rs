@@ -380,6 +380,8 @@ fn tile<
 ///
 /// The order of the loops inside `j` has no effect on the result, only on how well the compiler keeps the tile in
 /// registers; this one was the best of those tried.
+// Indices, because iterators over four arrays at once hide which sum gets which product.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
     weight: &[[[[f32; K]; K]; C]; M],

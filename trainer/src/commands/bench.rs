@@ -6,7 +6,7 @@ use crate::bench::{Plan, Report, measure, multiply_adds};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::report::layers::grouped;
-use crate::run::Settings;
+use crate::config::Settings;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::Serialize;

@@ -88,7 +88,7 @@ pub fn interleaved(pixels: &Pixels) -> Box<[[[u8; 3]; WIDTH]; HEIGHT]> {
     let mut out = Box::new([[[0; 3]; WIDTH]; HEIGHT]);
     for (y, row) in out.iter_mut().enumerate() {
         for (x, pixel) in row.iter_mut().enumerate() {
-            *pixel = [0, 1, 2].map(|channel| pixels[channel % CHANNELS][y][x]);
+            *pixel = [0, 1, 2].map(|channel: usize| pixels[channel.min(CHANNELS - 1)][y][x]);
         }
     }
     out
