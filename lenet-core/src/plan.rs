@@ -267,7 +267,8 @@ impl Tensor {
     /// Returns the number of elements.
     pub const fn len(&self) -> usize {
         let (mut product, mut i) = (1, 0);
-        while i < self.rank {
+        // The rank is never above four; the second condition shows the compiler that nothing can panic.
+        while i < self.rank && i < self.dims.len() {
             product *= self.dims[i];
             i += 1;
         }

@@ -1,0 +1,168 @@
+//! The other networks against PyTorch in f64: one batch's loss, logits and gradients by the reference and by the CPU backend, and
+//! on the CPU the losses of a hundred steps of Adam and the weights after them. `golden.rs` does the same for the default network.
+
+use lenet_core::image::grey;
+use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
+use lenet_tests::networks::{Case, lenet_d2l, relu};
+use lenet_tests::tolerance::LOGITS;
+use trainer::adam::Adam;
+use trainer::cpu::{Engine, Images, Isa, Slots, Weights};
+
+const BATCH: usize = 256;
+const STEPS: usize = 100;
+
+/// What a network may differ by.
+struct Limits {
+    /// Of a gradient, relative to the tensor's largest element. PyTorch in f32: 1.7e-5 and 4.2e-6.
+    gradient: f64,
+    /// Of a loss up to step 10, and up to step 100. PyTorch in f32: 2.4e-7, 4.6e-7 and 3.2e-7, 1.6e-3.
+    losses: [f64; 2],
+    /// Of a weight after 100 steps. PyTorch in f32: 6.8e-6 and 7.7e-3.
+    weights: f64,
+}
+
+fn flat<T: bytemuck::Pod>(value: &T) -> &[f32] {
+    bytemuck::cast_slice(std::slice::from_ref(value))
+}
+
+fn flat_mut<T: bytemuck::Pod>(value: &mut T) -> &mut [f32] {
+    bytemuck::cast_slice_mut(std::slice::from_mut(value))
+}
+
+/// The largest distance, which must be within `limit`.
+fn assert_near(what: &str, found: &[f32], expected: &[f64], limit: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let pairs = found.iter().zip(expected);
+    let worst = pairs.fold(0.0, |worst: f64, (&found, expected)| {
+        worst.max((f64::from(found) - expected).abs())
+    });
+    println!("{what}: {worst:.2e}, limit {limit:.2e}");
+    assert!(worst <= limit, "{what}: {worst:e}, limit {limit:e}");
+}
+
+fn assert_gradient<N: Case>(name: &str, found: &[f32], expected: &[f64], limit: f64) {
+    for tensor in N::TENSORS {
+        let range = tensor.offset..tensor.offset + tensor.len();
+        let expected = &expected[range.clone()];
+        let largest = expected.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+        let what = format!("{}, {name}: gradient by {}", N::NAME, tensor.name);
+        assert_near(&what, &found[range], expected, limit * largest);
+    }
+}
+
+fn assert_is_pytorch<N: Case>(limits: &Limits)
+where
+    N::Pixels: From28,
+    N::Image: bytemuck::Pod,
+{
+    let open = |file: &str| Fixture::open(&format!("{}/{file}", N::NAME));
+    let start: Vec<f32> = open("initial")
+        .parameters("")
+        .iter()
+        .map(|&p| p as f32)
+        .collect();
+    let batch = open("batch");
+    let expected = batch.parameters("grad.");
+    let (images, labels) = (FASHION_MNIST.train.images(), FASHION_MNIST.train.labels());
+
+    // The reference, image by image.
+    let mut params: Box<N::Params> = bytemuck::zeroed_box();
+    flat_mut(&mut *params).copy_from_slice(&start);
+    let mut grads: Box<N::Params> = bytemuck::zeroed_box();
+    let mut loss = 0.0;
+    for (pixels, &label) in images.iter().zip(labels).take(BATCH) {
+        let image = grey(pixels);
+        let image: &N::Image = bytemuck::from_bytes(bytemuck::bytes_of(&image));
+        let of_image = N::gradient(&params, image, label, 1.0 / BATCH as f32, &mut grads);
+        loss += f64::from(of_image) / BATCH as f64;
+    }
+    let what = format!("{}, reference: loss", N::NAME);
+    assert_near(
+        &what,
+        &[loss as f32],
+        &batch.tensor("loss"),
+        limits.losses[0],
+    );
+    assert_gradient::<N>("reference", flat(&*grads), &expected, limits.gradient);
+
+    // The CPU backend, a hundred steps.
+    let stored: &[N::Pixels] = bytemuck::cast_slice(images);
+    let (mut moment1, mut moment2) = (vec![0.0; start.len()], vec![0.0; start.len()]);
+    let isa = Isa::fastest();
+    let mut engine = Engine::<N>::new(isa, 2).unwrap();
+    let mut weights = Weights::<N>::new(isa, &params);
+    let mut logits: Vec<Vec<f32>> = vec![Vec::new(); BATCH];
+    engine.logits(
+        &params,
+        &weights,
+        &stored[..BATCH],
+        &mut logits,
+        |out, values| {
+            out.extend(values);
+        },
+    );
+    let what = format!("{}, cpu: logits of the first batch", N::NAME);
+    assert_near(&what, &logits.concat(), &batch.tensor("logits"), LOGITS);
+    let adam = Adam::default();
+    let threads = engine.threads();
+    let mut losses = Vec::new();
+    for step in 0..STEPS {
+        let stats = threads.install(|| {
+            engine.step(
+                &Images {
+                    stored,
+                    labels,
+                    count: BATCH,
+                    index: &|n| step * BATCH + n,
+                    change: None,
+                },
+                &mut weights,
+                &adam.coefficients(step as u64 + 1),
+                Slots {
+                    params: flat_mut(&mut *params),
+                    moment1: &mut moment1,
+                    moment2: &mut moment2,
+                    mean: None,
+                },
+            )
+        });
+        losses.push(stats.loss);
+        if step == 0 {
+            // From zero, the first moment is the gradient times 1 - beta1.
+            let keep = adam.coefficients(1).keep1;
+            let found: Vec<f32> = moment1.iter().map(|moment| moment / keep).collect();
+            assert_gradient::<N>("cpu", &found, &expected, limits.gradient);
+        }
+    }
+    let expected = open("losses").tensor("losses");
+    for (count, limit) in [(10, limits.losses[0]), (STEPS, limits.losses[1])] {
+        let what = format!("{}, cpu: losses of {count} steps", N::NAME);
+        assert_near(&what, &losses[..count], &expected[..count], limit);
+    }
+    let what = format!("{}, cpu: weights after 100 steps", N::NAME);
+    let after = open("after_100").parameters("");
+    assert_near(&what, flat(&*params), &after, limits.weights);
+}
+
+/// Images of the size of Fashion-MNIST.
+trait From28: bytemuck::Pod {}
+impl From28 for [[[u8; 28]; 28]; 1] {}
+
+#[test]
+fn lenet_d2l_trains_as_in_pytorch() {
+    assert_is_pytorch::<lenet_d2l::Net>(&Limits {
+        gradient: 3e-5,
+        losses: [1e-5, 1e-5],
+        weights: 5e-5,
+    });
+}
+
+#[test]
+fn relu_trains_as_in_pytorch() {
+    // A ReLU near its kink takes another side in f32; from some twenty steps on such differences grow, in PyTorch's f32 too.
+    assert_is_pytorch::<relu::Net>(&Limits {
+        gradient: 1e-5,
+        losses: [1e-5, 1e-2],
+        weights: 3e-2,
+    });
+}
