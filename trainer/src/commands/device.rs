@@ -163,7 +163,10 @@ impl BoardArgs {
                     (Some(qemu), Box::new(tcp), machine.name)
                 }
                 (_, Some(path), _) => (None, Box::new(Serial::open(path, self.baud)?), path),
-                (_, _, Some(address)) => (None, Box::new(Tcp::connect(address)?), address),
+                (_, _, Some(address)) => {
+                    let tcp = Tcp::connect(address, self.timeout(ANSWER))?;
+                    (None, Box::new(tcp), address)
+                }
                 _ => (None, self.probe()?, "probe"),
             };
         let timeout = self.timeout(ANSWER);

@@ -2,7 +2,8 @@
 
 use super::DeviceError;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 /// Something that carries bytes, with or without losses.
@@ -28,12 +29,23 @@ impl<W: Wire + ?Sized> Wire for Box<W> {
 pub struct Tcp(TcpStream);
 
 impl Tcp {
-    /// Connects to `HOST:PORT`.
+    /// Connects to `HOST:PORT`, for each address of which there is so much time.
     ///
     /// # Errors
     /// `Wire`: nobody listens there.
-    pub fn connect(address: &str) -> Result<Self, DeviceError> {
-        TcpStream::connect(address)
+    pub fn connect(address: &str, timeout: Duration) -> Result<Self, DeviceError> {
+        let first_that_answers = || {
+            let none = io::Error::new(ErrorKind::NotFound, "the host has no address");
+            let mut failed = Err(none);
+            for address in address.to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, timeout) {
+                    Err(error) => failed = Err(error),
+                    connected => return connected,
+                }
+            }
+            failed
+        };
+        first_that_answers()
             .and_then(Self::of)
             .map_err(|source| DeviceError::Wire {
                 wire: address.to_owned(),
@@ -84,14 +96,20 @@ impl Serial {
             .open()
             .map(Self)
             .map_err(|error| {
-                let source = io::Error::from(error);
+                // The crate says `NoDevice` also of a port that is busy.
+                let exists = Path::new(path).exists();
+                let (kind, source) = (error.kind(), io::Error::from(error));
                 DeviceError::Wire {
                     wire: path.to_owned(),
-                    hint: match source.kind() {
-                        ErrorKind::PermissionDenied => {
+                    hint: match (source.kind(), kind) {
+                        (ErrorKind::PermissionDenied, _) => {
                             "; on Debian the group dialout may use serial ports: adduser USER dialout"
                         }
-                        ErrorKind::NotFound => "; is the board plugged in?",
+                        (ErrorKind::NotFound, _) if !exists => "; is the board plugged in?",
+                        (ErrorKind::NotFound | ErrorKind::WouldBlock | ErrorKind::ResourceBusy, _) => {
+                            "; another program has it open, such as a terminal or ModemManager"
+                        }
+                        (_, serialport::ErrorKind::Unknown) => "; it is no serial port",
                         _ => "",
                     },
                     source,

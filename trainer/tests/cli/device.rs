@@ -90,6 +90,10 @@ fn what_is_not_there_is_named_with_the_remedy() {
             format!("{address}: Connection refused (os error 111)"),
         ),
         (
+            "info --port letters/train-labels-idx1-ubyte".to_owned(),
+            "letters/train-labels-idx1-ubyte: Not a typewriter; it is no serial port".to_owned(),
+        ),
+        (
             "info --port none".to_owned(),
             "none: No such file or directory; is the board plugged in?".to_owned(),
         ),
@@ -105,6 +109,14 @@ fn what_is_not_there_is_named_with_the_remedy() {
     ] {
         place.refused(&format!("device {arguments}"), 1, &sentence);
     }
+    let (_board, port) = TTYPort::pair().unwrap();
+    let taken = port.name().unwrap();
+    drop(port);
+    let _open = serialport::new(&taken, 115_200).open().unwrap();
+    let err = place.failed(&format!("device info --port {taken}"), 1);
+    assert!(err.starts_with(&format!("error: {taken}: ")), "{err}");
+    let hint = "; another program has it open, such as a terminal or ModemManager\n";
+    assert!(err.ends_with(hint), "{err}");
     place.unusable(
         "device info --qemu arduino",
         "invalid value 'arduino' for '--qemu [<MACHINE>]': the firmware knows mps2-an386, mps2-an500, mps2-an505, \
