@@ -3,10 +3,10 @@
 use super::out::Out;
 use super::{DataArgs, batch_size};
 use crate::bench::{Plan, Report, measure, multiply_adds};
+use crate::config::Settings;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::report::layers::grouped;
-use crate::config::Settings;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::Serialize;

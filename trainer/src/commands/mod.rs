@@ -92,14 +92,8 @@ impl DataArgs {
     /// The data of a run, read as it was then, unless told otherwise.
     fn of_run(&self, run: &DataConfig) -> Self {
         let mut args = self.clone();
-        // The run's folder comes before that of the environment, which nobody typed for this run.
-        let typed = args.data.as_ref().is_some_and(|folder| {
-            std::env::var_os("LENET_DATA").as_deref() != Some(folder.as_os_str())
-        });
-        let place = run.place();
-        if !typed && (args.data.is_none() || place.is_dir()) {
-            args.data = Some(place);
-        }
+        // It comes before the environment's, which nobody named for this run.
+        args.data.get_or_insert_with(|| run.place());
         args.allow_modified |= run.allow_modified;
         args.images.resize |= run.resize;
         args.images.invert |= run.invert;

@@ -2,6 +2,8 @@
 //! Boards that answer are in `tests/tests/device.rs`.
 
 use crate::place::{Place, outcome};
+use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Request, Responder, Scratch};
+use lenet_core::network::{Activations, Params};
 use serialport::{SerialPort, TTYPort};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use trainer::weights_file::WeightsFile;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -210,6 +213,63 @@ fn an_emulator_that_hangs_is_ended_when_its_time_is_over() {
         let pid = place.text("bin/pid");
         let kill = Command::new("kill").args(["-0", pid.trim()]).output();
         assert!(!kill.unwrap().status.success(), "{question}: {pid}");
+    }
+}
+
+/// Answers one connection as a board with this weights file would.
+fn answer(listener: &TcpListener, file: &WeightsFile) {
+    struct NoClock;
+    impl Meter for NoClock {
+        fn ticks(&mut self) -> u32 {
+            0
+        }
+        fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
+            unreachable!("nobody asks")
+        }
+    }
+    let (mut stream, _) = listener.accept().unwrap();
+    let (weights, mut scratch) = (file.weights(), Scratch::new());
+    let info = Info::new(&weights, "loop", "0", 1_000_000);
+    let mut board = Responder::new(info, weights.params, &mut scratch, NoClock);
+    let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
+    let mut bytes = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        for &byte in &bytes[..count] {
+            if let Some(received) = receiver.push::<Request>(byte) {
+                stream.write_all(board.answer(received, &mut out)).unwrap();
+            }
+        }
+    }
+}
+
+/// The same parameters may be described by other files: a board knows its classes by those of its own.
+#[test]
+fn a_board_with_another_description_of_the_same_parameters_is_told_of() {
+    let place = Place::new();
+    let data = "--data letters --batch-size 32 --max-steps 1";
+    place.good(&format!("{data} --out numbers"));
+    place.write("letters/classes.txt", b"a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n");
+    place.good(&format!("{data} --out names"));
+    for (on_board, says) in [
+        ("names", String::new()),
+        (
+            "numbers",
+            "warning: the board's weights file has the parameters of names/lenet.weights, but describes them otherwise: the \
+             names of its classes may be other ones\n"
+                .to_owned(),
+        ),
+    ] {
+        let file = WeightsFile::load(&place.path(on_board).join("lenet.weights")).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (code, out, err) = std::thread::scope(|scope| {
+            scope.spawn(|| answer(&listener, &file));
+            place.run(&format!(
+                "device evaluate --tcp {address} --data letters --weights names/lenet.weights --images 3"
+            ))
+        });
+        assert_eq!((code, err.as_str()), (0, says.as_str()), "{out}");
+        assert!(out.contains("3 of 3 logit vectors equal bit for bit"), "{out}");
     }
 }
 

@@ -89,7 +89,11 @@ fn a_path_that_is_no_text_is_as_good_as_any() {
             1,
             "error: o\u{fffd}none: cannot be read: No such file",
         ),
-        ("--data {}nowhere", 1, "error: no data set found. "),
+        (
+            "--data {}nowhere",
+            1,
+            "error: o\u{fffd}nowhere: no such folder",
+        ),
         (
             "--resume {}nowhere",
             1,
@@ -132,15 +136,15 @@ fn the_environment_may_be_no_text_either() {
     for file in FILES {
         std::fs::copy(place.path("letters").join(file), folder.join(file)).unwrap();
     }
-    let mut command = place.process("--batch-size 32 --max-steps 1 --out run");
+    let mut command = place.process("--batch-size 32 --max-steps 1 --out ../run");
     command.current_dir(&folder).env("LENET_DATA", &folder);
     let (code, _, err) = outcome(command.output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
-    let mut command = place.process("--resume run --max-steps 2");
+    let mut command = place.process("--resume ../run --max-steps 2");
     command.current_dir(&folder);
     let (code, _, err) = outcome(command.output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
-    let mut command = place.process("evaluate run/lenet.weights --data . --device cpu");
+    let mut command = place.process("evaluate ../run/lenet.weights --data . --device cpu");
     command
         .current_dir(&folder)
         .env("LENET_ISA", OsStr::from_bytes(b"\xff"));
