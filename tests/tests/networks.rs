@@ -3,11 +3,11 @@
 
 use lenet_tests::for_each_network;
 use lenet_tests::generate::{Kind, array};
-use lenet_tests::networks::Case;
+use lenet_tests::networks::{self, Case};
 use lenet_tests::tolerance::{GRADIENT, LOGITS, LOSS};
 use rand_chacha::rand_core::Rng;
 use trainer::adam::Adam;
-use trainer::cpu::{Engine, Images, Isa, Slots, Weights};
+use trainer::cpu::{Engine, Images, Isa, Slots, Weights, phases};
 use trainer::dataset::generator;
 
 /// Two whole groups of sixteen images and a part of a third.
@@ -155,8 +155,41 @@ fn cpu_is_the_reference<N: Case>() {
     }
 }
 
+/// 64-bit FNV-1a of each network's gradient and logits, the same on all machines. A change here means that a seed no longer
+/// gives the weights that it gave before.
+const HASHES: &[(&str, u64)] = &[
+    ("regression", 0x8039d08800f6812a),
+    ("narrow", 0xac074127380de084),
+    ("pointwise", 0xa390ccb6743c1e3c),
+    ("wide", 0x34f955ffa4977eb5),
+    ("thirds", 0xaaa7df6cac01d292),
+    ("one-map", 0xdea20349f5dbfead),
+    ("maps", 0x3611a719f86a86c8),
+    ("square", 0x9e2541700933e32e),
+    ("deep", 0x0c2b53123df52a6b),
+    ("pixel", 0x4f3d158ecf11ebc0),
+    ("row", 0x45a71648bb6a1cba),
+    ("named", 0x44f2c02e82991a8a),
+    ("lenet", 0xca641cbb4ba62419),
+    ("lenet-d2l", 0x355a0fe5b4eaa3d8),
+    ("relu", 0x2a20f436e502a579),
+    ("color", 0x0ab53e40e8f12463),
+];
+
+fn hash(outcome: &Outcome) -> u64 {
+    let values = outcome.moment1.iter().chain(&outcome.logits);
+    let bytes = values.flat_map(|value| value.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 fn cpu_gives_the_same_bytes<N: Case>() {
     let expected = step::<N>(Isa::fastest(), 1);
+    let found = hash(&expected);
+    let pinned = HASHES.iter().find(|(name, _)| *name == N::NAME);
+    let (_, pinned) = pinned.expect("each network has a hash");
+    assert_eq!(found, *pinned, "{}: {found:#018x}", N::NAME);
     let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|v| v.to_bits()).collect() };
     for isa in Isa::available() {
         for threads in [1, 3] {
@@ -182,4 +215,15 @@ fn the_cpu_is_the_reference_for_every_network() {
 #[test]
 fn the_cpu_gives_the_same_bytes_everywhere_for_every_network() {
     for_each_network!(cpu_gives_the_same_bytes);
+}
+
+/// By the definition: forward all, backward what the winners of the pools pass on, nothing by the images.
+#[test]
+fn a_training_step_of_lenet_needs_463_320_multiply_adds_an_image() {
+    let phases = phases(&networks::lenet::LAYERS);
+    let sum: usize = phases.iter().map(|phase| phase.multiply_adds).sum();
+    assert_eq!(sum, 463_320);
+    let names: Vec<&str> = phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names[..3], ["data", "conv1 forward", "conv2 forward"]);
+    assert_eq!(names[10..12], ["conv2 backward", "conv1 backward"]);
 }

@@ -1,8 +1,8 @@
 //! How fast the CPU backend trains and tests on this machine, and against what the machine could do.
 //!
 //! Every figure is taken in one call, after a run that warms up, and is a median; rates count the multiply-adds that the
-//! network needs ([`Phase::multiply_adds`](crate::cpu::Phase::multiply_adds)), each as two operations. Comparisons with other programs are left to
-//! scripts that run both in turn.
+//! network needs ([`Phase::multiply_adds`](crate::cpu::Phase::multiply_adds)), each as two operations. Comparisons with
+//! other programs are left to scripts that run both in turn.
 
 use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State};

@@ -10,7 +10,7 @@ use crate::backend::StepStats;
 use crate::error::Error;
 use crate::reference::StepSums;
 use crate::threads;
-use bytemuck::{Zeroable, zeroed_box};
+use bytemuck::{Zeroable, zeroed_box, zeroed_vec};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,9 @@ type Prepared<N> = <Layers<N> as Chain>::Prepared;
 type Kept<N> = <Layers<N> as Chain>::Kept;
 type MemoryOf<N> = Memory<<N as Network>::Stored, <Layers<N> as Chain>::Memory>;
 
+/// Returns what an image, given by its index in the data set and its pixels, is changed to.
+pub type Change<'a, P> = dyn Fn(usize, &P) -> P + Sync + 'a;
+
 /// The images of a batch.
 pub struct Images<'a, P> {
     /// All images of the data set.
@@ -39,7 +42,7 @@ pub struct Images<'a, P> {
     /// The index in the data set of an image of the batch.
     pub index: &'a (dyn Fn(usize) -> usize + Sync),
     /// How the image of an index is changed before it is seen, if it is.
-    pub change: Option<&'a (dyn Fn(usize, &P) -> P + Sync)>,
+    pub change: Option<&'a Change<'a, P>>,
 }
 
 /// A step's parameters with Adam's moments of them.
@@ -137,7 +140,8 @@ impl<N: Network> Engine<N> {
     ) -> StepStats {
         let used = images.count.div_ceil(LANES);
         if self.groups.len() < used {
-            self.groups.resize_with(used, Zeroable::zeroed);
+            // They are overwritten, so that the old ones need not stay; and they may be too large for the stack.
+            self.groups = zeroed_vec(used);
         }
         let Self {
             isa,
@@ -163,7 +167,7 @@ impl<N: Network> Engine<N> {
                     first,
                     count,
                 };
-                let network = (slots.params.as_ref(), &*weights.0);
+                let network = (&*slots.params, &*weights.0);
                 match groups {
                     [group] => part.train::<N, 1>(isa, network, [group], &mut memory, &mut clock),
                     [group0, group1] => {
@@ -229,7 +233,7 @@ impl<N: Network> Engine<N> {
                     let memory = &mut **of_this_thread(memory);
                     let with_lanes = const { !<N::Layers as Chain>::STORED };
                     for (images, stored) in images.chunks(LANES).zip(&mut memory.images) {
-                        stored.set(*isa, images.len(), with_lanes, &mut |n| images[n]);
+                        stored.set(*isa, images.len(), with_lanes, |n| images[n]);
                     }
                     let mut each = |g: usize, logits: &[[f32; LANES]]| {
                         for (n, out) in out.iter_mut().skip(g * LANES).take(LANES).enumerate() {
@@ -293,7 +297,7 @@ impl<P: bytemuck::Pod> Part<'_, P> {
             let first = self.first + g * LANES;
             let count = LANES.min(self.first + self.count - first);
             let with_lanes = const { !<N::Layers as Chain>::STORED };
-            stored.set(isa, count, with_lanes, &mut |n| {
+            stored.set(isa, count, with_lanes, |n| {
                 let index = (self.images.index)(first + n);
                 let stored = &self.images.stored[index];
                 match self.images.change {

@@ -46,7 +46,7 @@ pub struct Stored<const C: usize, const H: usize, const W: usize> {
 /// What holds a group of images of type `P` and gives a first layer its input.
 pub trait Store<P>: Zeroable + Send + Sync {
     /// Sets as many images.
-    fn set(&mut self, isa: Isa, images: usize, with_lanes: bool, image: &mut dyn FnMut(usize) -> P);
+    fn set(&mut self, isa: Isa, images: usize, with_lanes: bool, image: impl FnMut(usize) -> P);
 }
 
 impl<const C: usize, const H: usize, const W: usize> Store<[[[u8; W]; H]; C]> for Stored<C, H, W> {
@@ -55,7 +55,7 @@ impl<const C: usize, const H: usize, const W: usize> Store<[[[u8; W]; H]; C]> fo
         isa: Isa,
         images: usize,
         with_lanes: bool,
-        image: &mut dyn FnMut(usize) -> [[[u8; W]; H]; C],
+        mut image: impl FnMut(usize) -> [[[u8; W]; H]; C],
     ) {
         self.images = images;
         for (n, pixels) in self.pixels.iter_mut().enumerate() {
@@ -155,7 +155,7 @@ mod tests {
         });
         for isa in Isa::available() {
             let mut stored: Box<Stored<C, H, W>> = zeroed_box();
-            stored.set(isa, 11, true, &mut |n| images[n]);
+            stored.set(isa, 11, true, |n| images[n]);
             let lanes: &[[[Lanes; W]; H]; C] = stored.view();
             for c in 0..C {
                 for y in 0..H {

@@ -46,7 +46,7 @@ pub(super) fn pool_block<
     _: PhantomData<L>,
     s: S,
     n: usize,
-    block: [&[[f32; N]; POOL]; POOL],
+    block: [[S::V; POOL]; POOL],
     bias: f32,
     [m, y, x]: [usize; 3],
     out: &mut [[[Lanes; PW]; PH]; M],
@@ -59,9 +59,9 @@ pub(super) fn pool_block<
         }
         Pool::Average(_) => {
             let mut sum = s.splat(0.0);
-            for i in 0..POOL {
-                for j in 0..POOL {
-                    let value = s.add(s.load(&block[i][j]), s.splat(bias));
+            for (i, row) in block.into_iter().enumerate() {
+                for (j, value) in row.into_iter().enumerate() {
+                    let value = s.add(value, s.splat(bias));
                     let value = activate(s, const { L::LAYER.activation }, value);
                     sum = if i + j == 0 { value } else { s.add(sum, value) };
                     if TRAIN {
@@ -74,12 +74,11 @@ pub(super) fn pool_block<
             s.store(mean, part_mut(&mut out[m][y][x], n));
         }
         Pool::Whole => {
-            for i in 0..POOL {
-                for j in 0..POOL {
+            for (i, values) in block.into_iter().enumerate() {
+                for (j, value) in values.into_iter().enumerate() {
                     let row = out[m].get_mut(POOL * y + i);
                     if let Some(out) = row.and_then(|row| row.get_mut(POOL * x + j)) {
-                        let value = s.add(s.load(&block[i][j]), s.splat(bias));
-                        s.store(value, part_mut(out, n));
+                        s.store(s.add(value, s.splat(bias)), part_mut(out, n));
                     }
                 }
             }
@@ -107,8 +106,8 @@ pub(super) struct OutputGrad<
 impl<L: Layered, const M: usize, const CH: usize, const CW: usize, const PH: usize, const PW: usize>
     OutputGrad<'_, L, M, CH, CW, PH, PW>
 {
-    /// Returns the gradient by the sums of the block at row `y` and column `x` of blocks of the map `m`: part `n` of the lanes. Of
-    /// sums that are no output it is zero.
+    /// Returns the gradient by the sums of the block at row `y` and column `x` of blocks of the map `m`: part `n` of the
+    /// lanes. For sums that are no output it is zero.
     #[inline(always)]
     pub(super) fn block<const N: usize, S: Lanewise<N>>(
         &self,
@@ -125,20 +124,20 @@ impl<L: Layered, const M: usize, const CH: usize, const CW: usize, const PH: usi
             Pool::Average(_) if y < PH && x < PW => {
                 let grad = s.load(part(&self.grad[m][y][x], n));
                 let share = s.mul(grad, s.splat(const { 1.0 / (POOL * POOL) as f32 }));
-                for i in 0..POOL {
-                    for j in 0..POOL {
+                for (i, row) in block.iter_mut().enumerate() {
+                    for (j, by_sum) in row.iter_mut().enumerate() {
                         let value = &self.trace.values[m][POOL * y + i][POOL * x + j];
                         let activation = const { L::LAYER.activation };
-                        block[i][j] = activate_grad(s, activation, s.load(part(value, n)), share);
+                        *by_sum = activate_grad(s, activation, s.load(part(value, n)), share);
                     }
                 }
             }
             Pool::Whole => {
-                for i in 0..POOL {
-                    for j in 0..POOL {
+                for (i, row) in block.iter_mut().enumerate() {
+                    for (j, by_sum) in row.iter_mut().enumerate() {
                         let row = self.grad[m].get(POOL * y + i);
                         if let Some(grad) = row.and_then(|row| row.get(POOL * x + j)) {
-                            block[i][j] = s.load(part(grad, n));
+                            *by_sum = s.load(part(grad, n));
                         }
                     }
                 }
@@ -153,12 +152,11 @@ impl<L: Layered, const M: usize, const CH: usize, const CW: usize, const PH: usi
 #[inline(always)]
 fn pool<const N: usize, S: Lanewise<N>, const WINNER: bool>(
     s: S,
-    [[a, b], [c, d]]: [&[[f32; N]; POOL]; POOL],
+    [[a, b], [c, d]]: [[S::V; POOL]; POOL],
     bias: f32,
     out: &mut [f32; N],
     winner: &mut [u8; N],
 ) {
-    let [a, b, c, d] = [s.load(a), s.load(b), s.load(c), s.load(d)];
     let [upper, lower] = [s.max(b, a), s.max(d, c)];
     s.store(s.add(s.max(lower, upper), s.splat(bias)), out);
     if WINNER {

@@ -1,18 +1,19 @@
 //! A first convolution over one channel, with its pooling and its activation, of sixteen images, and the gradient by its
 //! parameters: by [`winograd`]'s algorithm along rows.
 //!
-//! Four outputs side by side are rows of two blocks of the pool. Four columns are done from top to bottom before the next, and
-//! of them two rows of outputs at a time, so that what is stored on the way stays in the fastest cache. The input are stored
-//! pixels, whose whole numbers are exact; the weights make up for it.
+//! The outputs are computed four columns at a time from top to bottom, and two rows at a time within these, so that
+//! intermediate values stay in the fastest cache. The inputs are stored pixels, whole numbers from 0 to 255, and the kernels
+//! are divided by 255 instead.
 //!
 //! # The gradient by the weight
-//! Of the four positions of a window whose maximum is taken only the winner passes a gradient on, so that three quarters of the
-//! dense products are with zero. Sixteen interleaved images have sixteen different winners; one image has one. So there the
-//! gradient is taken image by image ([`sparse`]): a vector is a run of one image's memory, the gradient by a pool's output is
-//! a broadcast factor: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
+//! Of the four positions of a window whose maximum is taken only the winner passes a gradient on, so that three quarters of
+//! the dense products are with zero. Sixteen interleaved images have sixteen different winners; one image has one. So there
+//! the gradient is computed image by image ([`GradSparse`]): a vector is a run of one image's memory, and the gradient by a
+//! pooled output is a broadcast factor: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
 //!
-//! Otherwise the gradient is dense, and goes the way of the forward pass transposed: the outputs' gradient in a row becomes
-//! that by the products at each point; the gradient by a kernel at a point is the sum of its products with the values.
+//! Otherwise the gradient is dense ([`GradDense`]), by the steps of the forward pass transposed: the gradient by outputs in a
+//! row becomes that by the products at each point, and the gradient by a kernel at a point is the sum of its products with
+//! the values.
 
 use super::activation::activate;
 use super::pixels::{Stored, WHITE, transpose_bytes};
@@ -22,7 +23,7 @@ use super::simd::{
     store_all, sum_lanes,
 };
 use super::winograd::{
-    self, K, OUTPUTS, POINTS, at_points, at_points_grad, interpolate, products_grad,
+    self, K, OUTPUTS, POINTS, at_points, at_points_grad, outputs, products_grad,
 };
 use bytemuck::Zeroable;
 use lenet_core::layer::{Layered, Pool};
@@ -72,8 +73,6 @@ pub struct ForwardScratch<const M: usize, const HP: usize> {
     values: [[Lanes; HP]; POINTS],
     /// Of the upper and the lower row of two blocks, the sums at each point.
     sums: [[[Lanes; M]; POINTS]; POOL],
-    /// The outputs.
-    outputs: [[[Lanes; OUTPUTS]; M]; POOL],
 }
 
 /// The forward pass. With `TRAIN` it writes what the backward pass needs.
@@ -129,11 +128,7 @@ impl<
             assert!(HP == H + 2 * L::LAYER.padding && CH + K == HP + 1);
             assert!(CW + K == W + 2 * L::LAYER.padding + 1);
         }
-        let ForwardScratch {
-            values,
-            sums,
-            outputs,
-        } = self.scratch;
+        let ForwardScratch { values, sums } = self.scratch;
         for first in (0..CW).step_by(OUTPUTS) {
             evaluate_columns::<L, S, H, W, HP>(s, self.image, first, values);
             for y in 0..CH / POOL {
@@ -146,32 +141,11 @@ impl<
                         multiply::<S, M, 2>(s, kernels, rows, sums);
                     }
                 }
-                for (sums, outputs) in sums.iter().zip(&mut *outputs) {
-                    for (m, outputs) in outputs.iter_mut().enumerate() {
-                        let sums = sums.each_ref().map(|sums| &sums[m]);
-                        by_parts!(s, interpolate_part(sums, outputs));
-                    }
-                }
-                let [upper, lower] = &*outputs;
-                for m in 0..M {
-                    for x in 0..OUTPUTS / POOL {
-                        let block = [upper, lower].map(|row| &row[m].as_chunks().0[x]);
-                        let at = [m, y, first / POOL + x];
-                        if CW.is_multiple_of(OUTPUTS) || POOL * at[2] < CW {
-                            let (out, trace) = (&mut *self.out, &mut *self.trace);
-                            pool_block::<L, TRAIN, LANES, S, M, CH, CW, PH, PW>(
-                                self.layer,
-                                s,
-                                0,
-                                block,
-                                self.bias[m],
-                                at,
-                                out,
-                                trace,
-                            );
-                        }
-                    }
-                }
+                let (out, trace) = (&mut *self.out, &mut *self.trace);
+                let (layer, bias) = (self.layer, self.bias);
+                pool_row::<LANES, _, _, TRAIN, M, CH, CW, PH, PW>(
+                    s, 0, layer, sums, bias, y, first, out, trace,
+                );
             }
             // Apart, as each is a long chain of operations, of which as many as possible must run side by side.
             let window = const { L::LAYER.pool.window() };
@@ -232,20 +206,48 @@ fn evaluate<const N: usize, S: Lanewise<N>>(
     }
 }
 
-/// The outputs in a row from their sums at the points: part `n` of their lanes.
+/// The pooled outputs of two rows of four outputs, from their sums at the points: part `n` of the lanes.
 #[inline(always)]
-fn interpolate_part<const N: usize, S: Lanewise<N>>(
+#[allow(clippy::too_many_arguments)]
+fn pool_row<
+    const N: usize,
+    S: Lanewise<N>,
+    L: Layered,
+    const TRAIN: bool,
+    const M: usize,
+    const CH: usize,
+    const CW: usize,
+    const PH: usize,
+    const PW: usize,
+>(
     s: S,
     n: usize,
-    sums: [&Lanes; POINTS],
-    outputs: &mut [Lanes; OUTPUTS],
+    layer: PhantomData<L>,
+    [upper, lower]: &[[[Lanes; M]; POINTS]; POOL],
+    bias: &[f32; M],
+    y: usize,
+    first: usize,
+    out: &mut [[[Lanes; PW]; PH]; M],
+    trace: &mut Trace<M, CH, CW, PH, PW>,
 ) {
-    let sums = sums.map(|sums| part(sums, n));
-    interpolate(
-        s,
-        sums,
-        outputs.each_mut().map(|output| part_mut(output, n)),
-    );
+    for m in 0..M {
+        let sums = upper.each_ref().map(|sums| part(&sums[m], n));
+        let [a0, a1, a2, a3] = outputs(s, load_all(s, sums));
+        let sums = lower.each_ref().map(|sums| part(&sums[m], n));
+        let [b0, b1, b2, b3] = outputs(s, load_all(s, sums));
+        for (l, block) in [[[a0, a1], [b0, b1]], [[a2, a3], [b2, b3]]]
+            .into_iter()
+            .enumerate()
+        {
+            let x = first / POOL + l;
+            if CW.is_multiple_of(OUTPUTS) || POOL * x < CW {
+                let at = [m, y, x];
+                pool_block::<L, TRAIN, N, S, M, CH, CW, PH, PW>(
+                    layer, s, n, block, bias[m], at, out, trace,
+                );
+            }
+        }
+    }
 }
 
 /// The sums over rows at one point, of two rows of outputs, in tiles of `T` maps.
@@ -384,7 +386,9 @@ pub(super) fn backward<
     sums: &mut Sums<M>,
     scratch: &mut BackwardScratch<M, H, HP, PH, PW>,
 ) {
-    *sums = Sums::zeroed();
+    for part in sums.parts_mut() {
+        part.fill(0.0);
+    }
     isa.run(GradBias {
         layer,
         out,
@@ -416,6 +420,7 @@ pub(super) fn backward<
     });
     for n in 0..input.images {
         isa.run(GradSparse {
+            layer,
             pixels: &input.pixels[n][0],
             winner: &scratch.winners[n],
             grad: &scratch.grads[n],
@@ -519,12 +524,14 @@ const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
 /// Each image's sum is taken over the windows in row order, fused, and added to the sum over images.
 struct GradSparse<
     'a,
+    L,
     const M: usize,
     const H: usize,
     const W: usize,
     const PH: usize,
     const PW: usize,
 > {
+    layer: PhantomData<L>,
     pixels: &'a [[u8; W]; H],
     /// Which position of its window won.
     winner: &'a [[[u8; PW]; PH]; M],
@@ -538,15 +545,17 @@ struct GradSparse<
     sums: &'a mut Sums<M>,
 }
 
-impl<const M: usize, const H: usize, const W: usize, const PH: usize, const PW: usize> Kernel
-    for GradSparse<'_, M, H, W, PH, PW>
+impl<L: Layered, const M: usize, const H: usize, const W: usize, const PH: usize, const PW: usize>
+    Kernel for GradSparse<'_, L, M, H, W, PH, PW>
 {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // Not in a constant: the kernel is compiled for other shapes too, for which it is never run.
-        assert!(W >= LANES && W <= 28 && POOL * PW + K == W + 1 && POOL * PH + K == H + 1);
+        const {
+            let fits = W >= LANES && W <= 28 && POOL * PW + K == W + 1 && POOL * PH + K == H + 1;
+            assert!(fits || !sparse(&L::LAYER));
+        }
         let Self {
             image,
             corners,
@@ -554,10 +563,9 @@ impl<const M: usize, const H: usize, const W: usize, const PH: usize, const PW: 
             ..
         } = self;
         for (pixels, row) in self.pixels.iter().zip(&mut *image) {
-            for (from, to) in [(0, 0), (W - LANES, W - LANES), (TWICE, TWICE + AGAIN)] {
-                let Some(pixels) = pixels[from..].first_chunk() else {
-                    continue;
-                };
+            let again = TWICE.min(W - LANES);
+            for (from, to) in [(0, 0), (W - LANES, W - LANES), (again, again + AGAIN)] {
+                let pixels = pixels[from..].first_chunk().expect("within a row");
                 let row = row[to..].first_chunk_mut().expect("within a row");
                 s.store(s.load_bytes(pixels), row);
             }
@@ -605,32 +613,36 @@ fn add_windows<S: Lanewise<HALF>, const T: usize, const PH: usize, const PW: usi
     let grads = grads.each_ref().map(|map| map.as_flattened());
     let corners = corners.each_ref().map(|map| map.as_flattened());
     let mut acc = [[s.splat(0.0); K]; T];
-    let mut add = |t: usize, grad: f32, corner: u16| {
-        let grad = s.splat(grad);
-        let kernel: &[f32; KERNEL] = image[usize::from(corner)..]
-            .first_chunk()
-            .expect("the kernel fits");
-        for i in 0..K {
-            let row = kernel[i * PITCH..].first_chunk().expect("within KERNEL");
-            acc[t][i] = s.mul_add(grad, s.load(row), acc[t][i]);
-        }
-    };
-    let windows = PH * PW;
-    for window in (0..windows / AT_ONCE * AT_ONCE).step_by(AT_ONCE) {
+    // A closure would keep the sums in memory.
+    macro_rules! add {
+        ($t:expr, $grad:expr, $corner:expr) => {
+            let grad = s.splat($grad);
+            let kernel: &[f32; KERNEL] = image[usize::from($corner)..]
+                .first_chunk()
+                .expect("the kernel fits");
+            for i in 0..K {
+                let row = kernel[i * PITCH..].first_chunk().expect("within KERNEL");
+                acc[$t][i] = s.mul_add(grad, s.load(row), acc[$t][i]);
+            }
+        };
+    }
+    let pairs = PH * PW / AT_ONCE;
+    for pair in 0..pairs {
         let mut together = [0u32; T];
         for t in 0..T {
-            let corners: &[u16; AT_ONCE] = corners[t][window..].first_chunk().expect("inside");
-            together[t] = u32::from_le(bytemuck::must_cast(*corners));
+            let corners: &[[u16; AT_ONCE]] = corners[t].as_chunks().0;
+            together[t] = u32::from_le(bytemuck::must_cast(corners[pair]));
         }
         for k in 0..AT_ONCE {
             for t in 0..T {
-                add(t, grads[t][window + k], (together[t] >> (16 * k)) as u16);
+                add!(t, grads[t][AT_ONCE * pair + k], together[t] as u16);
+                together[t] >>= 16;
             }
         }
     }
-    for window in windows / AT_ONCE * AT_ONCE..windows {
+    for window in AT_ONCE * pairs..PH * PW {
         for t in 0..T {
-            add(t, grads[t][window], u16::from_le(corners[t][window]));
+            add!(t, grads[t][window], u16::from_le(corners[t][window]));
         }
     }
     for t in 0..T {
@@ -660,9 +672,9 @@ const MAPS: usize = 2;
 /// Computes the gradient by the weight, and with a mean by the bias, of sixteen images.
 ///
 /// # Numerics
-/// At each point the sums take their terms by four columns of outputs and in these by row, fused; then come the lanes, by halves
-/// onto each other in each half, the lower half first. With a mean, the gradient by the bias is the sum of the products'
-/// gradient at the point 1, in the same order.
+/// At each point the sums take their terms by four columns of outputs and in these by row, fused. Then come the lanes: those
+/// of the lower half, by halves onto each other, and those of the upper half likewise. With a mean, the gradient by the bias
+/// is the sum of the products' gradient at the point 1, in the same order.
 struct GradDense<
     'a,
     L,
@@ -824,7 +836,8 @@ fn dense_maps<
     let products: &mut [_; T] = products.first_chunk_mut().expect("at most MAPS");
     for (t, products) in products.iter_mut().enumerate() {
         for y in 0..CH / POOL {
-            let [left, right] = [0, 1].map(|x| grad.block(s, n, [m + t, y, first / POOL + x]));
+            let left: [[_; POOL]; POOL] = grad.block(s, n, [m + t, y, first / POOL]);
+            let right: [[_; POOL]; POOL] = grad.block(s, n, [m + t, y, first / POOL + 1]);
             for i in 0..POOL {
                 let row = [left[i][0], left[i][1], right[i][0], right[i][1]];
                 let to = products.each_mut().map(|row| &mut row[POOL * y + i]);
@@ -888,6 +901,8 @@ mod tests {
     }
 
     type Image = [[[u8; LANES]; 28]; 28];
+    type Output = [[[Lanes; 12]; 12]; 6];
+    type TraceOf = Trace<6, 24, 24, 12, 12>;
     type Weight = [[[[f32; K]; K]; 1]; 6];
 
     /// Weights in -0.2..0.2, and biases.
@@ -901,10 +916,7 @@ mod tests {
     }
 
     /// Outputs and winners.
-    fn run(
-        isa: Isa,
-        image: &Image,
-    ) -> (Box<[[[Lanes; 12]; 12]; 6]>, Box<Trace<6, 24, 24, 12, 12>>) {
+    fn run(isa: Isa, image: &Image) -> (Box<Output>, Box<TraceOf>) {
         let (weight, bias) = params();
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box::<ForwardScratch<6, 28>>());
         set_kernels(&weight, &mut kernels);

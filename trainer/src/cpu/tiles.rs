@@ -27,7 +27,7 @@ use super::simd::{
 };
 use super::winograd::{
     K, OUTPUTS, POINTS, at_points, at_points_grad, evaluate, evaluate_grad, input_grad,
-    interpolate, interpolate_grad, products_grad,
+    interpolate, interpolate_grad, outputs, products_grad,
 };
 use bytemuck::Zeroable;
 use lenet_core::layer::{Layered, Pool};
@@ -170,8 +170,6 @@ struct Buffers<
     products: [[Products<N, M>; TW]; TH],
     /// Of each tile, at the points of y; in the backward pass their gradient.
     rows: [[[Rows<N, M>; POINTS]; TW]; TH],
-    /// One map's outputs of a tile.
-    outputs: [[[f32; N]; OUTPUTS]; OUTPUTS],
     /// The gradient by the values of each tile.
     values_grad: [[Values<N, C>; TW]; TH],
     /// The gradient by the columns of each row of tiles.
@@ -342,7 +340,6 @@ fn forward<
         values,
         products,
         rows,
-        outputs,
         ..
     } = buffers;
     let (columns, values) = (&mut columns[0], &mut values[0]);
@@ -364,22 +361,27 @@ fn forward<
             }
         }
         for (left, rows) in rows.iter().enumerate() {
-            for m in 0..M {
-                for x in 0..OUTPUTS {
+            for (m, &bias) in bias.iter().enumerate() {
+                let mut columns = [[s.splat(0.0); OUTPUTS]; OUTPUTS];
+                for (x, to) in columns.iter_mut().enumerate() {
                     let column = rows.each_ref().map(|row| &row.maps[m][x]);
-                    interpolate(s, column, outputs.each_mut().map(|row| &mut row[x]));
+                    *to = outputs(s, load_all(s, column));
                 }
-                for (k, pair) in outputs.as_chunks::<POOL>().0.iter().enumerate() {
+                for k in 0..OUTPUTS / POOL {
                     for l in 0..OUTPUTS / POOL {
                         let (y, x) = (top * (OUTPUTS / POOL) + k, left * (OUTPUTS / POOL) + l);
                         if is_inside::<L>(y, x) {
-                            let block = pair.each_ref().map(|row| &row.as_chunks().0[l]);
+                            let (left, right) = (columns[POOL * l], columns[POOL * l + 1]);
+                            let block = [
+                                [left[POOL * k], right[POOL * k]],
+                                [left[POOL * k + 1], right[POOL * k + 1]],
+                            ];
                             pool_block::<L, TRAIN, N, S, M, CH, CW, PH, PW>(
                                 layer,
                                 s,
                                 n,
                                 block,
-                                bias[m],
+                                bias,
                                 [m, y, x],
                                 out,
                                 trace,
@@ -565,7 +567,9 @@ pub(super) fn backward<
     grad_input: Option<&mut [[[Lanes; W]; H]; C]>,
     scratch: &mut Scratch<M, C, TH, TW, WT>,
 ) {
-    *sums = Sums::zeroed();
+    for part in sums.parts_mut() {
+        part.fill(0.0);
+    }
     isa.run(GradBias {
         layer,
         out,
@@ -765,8 +769,8 @@ fn unpool_columns<
         let (top, left) = (tile / TW * BLOCKS, tile % TW * BLOCKS);
         for m in 0..M {
             for l in 0..BLOCKS {
-                let [upper, lower] =
-                    [0, 1].map(|k| grad.block::<N, S>(s, n, [m, top + k, left + l]));
+                let upper: [[_; POOL]; POOL] = grad.block(s, n, [m, top, left + l]);
+                let lower: [[_; POOL]; POOL] = grad.block(s, n, [m, top + 1, left + l]);
                 for i in 0..POOL {
                     let column = [upper[0][i], upper[1][i], lower[0][i], lower[1][i]];
                     let rows = rows.each_mut().map(|row| &mut row.maps[m][POOL * l + i]);
@@ -875,23 +879,41 @@ fn multiply_back<
         let grad: &mut [_; T] = grad[left..].first_chunk_mut().expect("inside");
         let mut grad = grad.each_mut().map(|grad| &mut grad[x]);
         // Channels at a time: as many sums as fit the registers.
-        let mut c = 0;
-        while c < C {
-            match (C - c, T == 3 && N < LANES) {
-                (1, _) => multiply_back_channels::<N, S, 1, T, M, C>(s, kernels, c, products, &mut grad),
-                (2, _) => multiply_back_channels::<N, S, 2, T, M, C>(s, kernels, c, products, &mut grad),
-                (3, _) | (_, true) => multiply_back_channels::<N, S, 3, T, M, C>(s, kernels, c, products, &mut grad),
-                (4, _) => multiply_back_channels::<N, S, 4, T, M, C>(s, kernels, c, products, &mut grad),
-                (5, _) => multiply_back_channels::<N, S, 5, T, M, C>(s, kernels, c, products, &mut grad),
-                _ => multiply_back_channels::<N, S, 6, T, M, C>(s, kernels, c, products, &mut grad),
-            }
-            c += match (C - c, T == 3 && N < LANES) {
-                (channels @ 1..=3, _) => channels,
-                (_, true) => 3,
-                (channels, _) => if channels < 6 { channels } else { 6 },
-            };
+        if T == 3 && N < LANES {
+            multiply_back_blocks::<N, S, 3, T, M, C>(s, kernels, products, &mut grad);
+        } else {
+            multiply_back_blocks::<N, S, 6, T, M, C>(s, kernels, products, &mut grad);
         }
     });
+}
+
+/// The gradient by the values at one point, of all channels, `B` at a time, and of `T` tiles.
+#[inline(always)]
+fn multiply_back_blocks<
+    const N: usize,
+    S: Lanewise<N>,
+    const B: usize,
+    const T: usize,
+    const M: usize,
+    const C: usize,
+>(
+    s: S,
+    kernels: &[[f32; C]; M],
+    products: [&[[f32; N]; M]; T],
+    grad: &mut [&mut [[f32; N]; C]; T],
+) {
+    for c in (0..C / B * B).step_by(B) {
+        multiply_back_channels::<N, S, B, T, M, C>(s, kernels, c, products, grad);
+    }
+    let c = C / B * B;
+    match const { C % B } {
+        1 => multiply_back_channels::<N, S, 1, T, M, C>(s, kernels, c, products, grad),
+        2 => multiply_back_channels::<N, S, 2, T, M, C>(s, kernels, c, products, grad),
+        3 => multiply_back_channels::<N, S, 3, T, M, C>(s, kernels, c, products, grad),
+        4 => multiply_back_channels::<N, S, 4, T, M, C>(s, kernels, c, products, grad),
+        5 => multiply_back_channels::<N, S, 5, T, M, C>(s, kernels, c, products, grad),
+        _ => {}
+    }
 }
 
 /// The gradient by the values at one point, of `B` channels and `T` tiles: sums over the maps of the output.
@@ -951,24 +973,35 @@ fn multiply_kernels<
         for (c, sums) in sums.iter_mut().enumerate() {
             let mut acc = [s.splat(0.0); OUT * IN];
             for (values, products) in tiles.clone() {
-                let mut product = [s.splat(0.0); OUT];
-                for i in 0..OUT {
-                    if M.is_multiple_of(OUT) || o * OUT + i < M {
-                        product[i] = s.load(&products[o * OUT + i]);
-                    }
-                }
+                let product = block::<N, S, M, OUT>(s, products, o);
+                let value = block::<N, S, C, IN>(s, values, c);
                 for j in 0..IN {
-                    if C.is_multiple_of(IN) || c * IN + j < C {
-                        let value = s.load(&values[c * IN + j]);
-                        for i in 0..OUT {
-                            acc[i * IN + j] = s.mul_add(product[i], value, acc[i * IN + j]);
-                        }
+                    for i in 0..OUT {
+                        acc[i * IN + j] = s.mul_add(product[i], value[j], acc[i * IN + j]);
                     }
                 }
             }
             s.add_sums(acc, sums);
         }
     }
+}
+
+/// Block `b` of `B` of the maps or channels at a point; zeros where there are no more.
+#[inline(always)]
+fn block<const N: usize, S: Lanewise<N>, const M: usize, const B: usize>(
+    s: S,
+    all: &[[f32; N]; M],
+    b: usize,
+) -> [S::V; B] {
+    let (blocks, last) = all.as_chunks::<B>();
+    if M.is_multiple_of(B) || b < M / B {
+        return load_all(s, blocks[b].each_ref());
+    }
+    let mut vectors = [s.splat(0.0); B];
+    for (vector, from) in vectors.iter_mut().zip(last) {
+        *vector = s.load(from);
+    }
+    vectors
 }
 
 #[cfg(test)]
@@ -999,12 +1032,13 @@ mod tests {
     type Output = [[[Lanes; 4]; 4]; 16];
     type TraceOf = Trace<16, 8, 8, 4, 4>;
     type ScratchOf = Scratch<16, 6, 2, 2, 12>;
+    type Weight = [[[[f32; K]; K]; 6]; 16];
 
     /// Weights in -0.08..0.08, and biases.
-    fn params() -> (Box<[[[[f32; K]; K]; 6]; 16]>, [f32; 16]) {
+    fn params() -> (Box<Weight>, [f32; 16]) {
         let mut rng = generator(2, 0);
         let mut next = || (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 0.16;
-        let mut weight: Box<[[[[f32; K]; K]; 6]; 16]> = zeroed_box();
+        let mut weight: Box<Weight> = zeroed_box();
         let taps = weight
             .as_flattened_mut()
             .as_flattened_mut()

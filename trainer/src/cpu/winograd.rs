@@ -19,11 +19,11 @@
 //! do for 400 ([`tiles`](super::tiles)).
 //!
 //! It costs some rounding: LeNet's first convolution, along rows, rounds to 6e-8 where its definition rounds to 2e-8, its
-//! second, along both sides, to 2.5e-7 for 1.0e-7 (root mean squares, noise for images, values of the second of 0.4). Where all that a tile reads is equal,
-//! its outputs still are: of a row that does not change from column to column, all values but the one at 1 are exactly
-//! zero, so that a pool's ties stay ties.
+//! second, along both sides, to 2.5e-7 for 1.0e-7 (root mean squares, noise for images, values of the second of 0.4). Where
+//! all that a tile reads is equal, its outputs still are: of a row that does not change from column to column, all values
+//! but the one at 1 are exactly zero, so that a pool's ties stay ties.
 //!
-//! The way back takes the same steps transposed, from last to first: from the outputs' gradient to the products', from
+//! The backward pass takes the same steps transposed, from last to first: from the outputs' gradient to the products', from
 //! there by the kernels to the values', and to the input's; and by the values to the kernels'.
 
 use super::simd::{Lanewise, load_all, store_all};
@@ -75,7 +75,10 @@ pub(super) fn values<const N: usize, S: Lanewise<N>>(
 
 /// The outputs from their products.
 #[inline(always)]
-fn outputs<const N: usize, S: Lanewise<N>>(s: S, products: [S::V; POINTS]) -> [S::V; OUTPUTS] {
+pub(super) fn outputs<const N: usize, S: Lanewise<N>>(
+    s: S,
+    products: [S::V; POINTS],
+) -> [S::V; OUTPUTS] {
     let [m0, m1, m2, m3, m4, m5, m6, m7] = products;
     let (even1, odd1) = (s.add(m1, m2), s.sub(m1, m2));
     let (even2, odd2) = (s.add(m3, m4), s.sub(m3, m4));

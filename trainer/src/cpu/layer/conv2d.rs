@@ -38,12 +38,17 @@ pub const fn choose(layer: &Layer, is_first: bool) -> usize {
 
 /// Returns the sizes that the type of a layer's algorithm is generic over.
 pub const fn sizes(layer: &Layer, is_first: bool) -> [usize; SIZES] {
+    sizes_for(choose(layer, is_first), layer)
+}
+
+/// As [`sizes`], for an algorithm.
+const fn sizes_for(algorithm: usize, layer: &Layer) -> [usize; SIZES] {
     let [c, h, w] = layer.input;
     let [m, ph, pw] = layer.output;
     let [_, ch, cw] = layer.convolved();
     let (k, padding, pool) = (layer.kernel, layer.padding, layer.pool);
     let (hp, wp) = (h + 2 * padding, w + 2 * padding);
-    match choose(layer, is_first) {
+    match algorithm {
         ROWS => [m, h, w, hp, ch, cw, ph, pw, 0, 0, 0, 0, 0],
         TILES => {
             let (th, tw) = (ch.div_ceil(OUTPUTS), cw.div_ceil(OUTPUTS));
@@ -622,5 +627,225 @@ impl<
             update::<L, _, _, _>(batch, kept, &mut slots, sums, grad);
             tiles::set_kernels(slots[0].weight, kernels);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::pixels::{Store, View};
+    use super::super::super::profile::Clock;
+    use super::super::Parameters;
+    use super::*;
+    use crate::adam::Adam;
+    use bytemuck::zeroed_box;
+    use lenet_core::layer::conv2d::Spec;
+    use lenet_core::layer::{Activation, Activation::*, Pool, Pool::*};
+    use std::sync::Mutex;
+
+    /// Noise in -1..1.
+    fn noise(values: &mut [f32], scale: f32, seed: u32) {
+        let mut state = seed;
+        values.fill_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * scale
+        });
+    }
+
+    fn flat<T: Pod>(value: &T) -> &[f32] {
+        bytemuck::cast_slice(std::slice::from_ref(value))
+    }
+
+    fn flat_mut<T: Pod>(value: &mut T) -> &mut [f32] {
+        bytemuck::cast_slice_mut(std::slice::from_mut(value))
+    }
+
+    /// What a layer computes of two groups of images, of which the second has nine: the output, the gradient by the input, and
+    /// those by weight and bias.
+    fn run<P: Pass, const C: usize, const H: usize, const W: usize>(isa: Isa) -> [Vec<f32>; 4]
+    where
+        Stored<C, H, W>: View<P::Input>,
+    {
+        const LAST: usize = 9;
+        let mut stored: [Box<Stored<C, H, W>>; 2] = [zeroed_box(), zeroed_box()];
+        let mut state = 7_u32;
+        for (stored, images) in stored.iter_mut().zip([LANES, LAST]) {
+            stored.set(isa, images, true, |_| {
+                [[[(); W]; H]; C].map(|map| {
+                    map.map(|row| {
+                        row.map(|()| {
+                            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                            (state >> 24) as u8
+                        })
+                    })
+                })
+            });
+        }
+        let input = stored.each_ref().map(|stored| stored.view());
+        let mut weight: Box<P::Weight> = zeroed_box();
+        let mut bias: Box<P::Bias> = zeroed_box();
+        let taps = flat(&*weight).len() / flat(&*bias).len();
+        noise(flat_mut(&mut *weight), 2.0 / (taps as f32).sqrt(), 1);
+        noise(flat_mut(&mut *bias), 0.3, 2);
+        let mut prepared: Box<P::Prepared> = zeroed_box();
+        P::prepare(isa, &weight, &mut prepared);
+        let params = Parameters {
+            weight: &*weight,
+            bias: &*bias,
+            prepared: &*prepared,
+        };
+        let mut out: [Box<P::Output>; 2] = [zeroed_box(), zeroed_box()];
+        let mut trace: [Box<P::Trace>; 2] = [zeroed_box(), zeroed_box()];
+        let mut scratch: Box<P::Scratch> = zeroed_box();
+        P::forward::<2, true>(Forward {
+            isa,
+            params,
+            input,
+            out: out.each_mut().map(|out| &mut **out),
+            trace: trace.each_mut().map(|trace| &mut **trace),
+            scratch: &mut scratch,
+        });
+        let mut grad_out: [Box<P::Output>; 2] = [zeroed_box(), zeroed_box()];
+        for (g, grad) in grad_out.iter_mut().enumerate() {
+            noise(flat_mut(&mut **grad), 1.0, 3 + g as u32);
+        }
+        for lanes in flat_mut(&mut *grad_out[1]).chunks_mut(LANES) {
+            lanes[LAST..].fill(0.0);
+        }
+        let mut grad_input: [Box<P::GradInput>; 2] = [zeroed_box(), zeroed_box()];
+        let mut kept: [Box<P::Kept>; 2] = [zeroed_box(), zeroed_box()];
+        P::backward(Backward {
+            isa,
+            params,
+            input,
+            out: out.each_ref().map(|out| &**out),
+            trace: trace.each_ref().map(|trace| &**trace),
+            grad_out: grad_out.each_mut().map(|grad| &mut **grad),
+            kept: kept.each_mut().map(|kept| &mut **kept),
+            grad_input: Some(grad_input.each_mut().map(|grad| &mut **grad)),
+            scratch: &mut scratch,
+        });
+        // With beta1 at 0 the first moment after a step from zero is the gradient.
+        let adam = Adam {
+            beta1: 0.0,
+            ..Adam::default()
+        };
+        let (mut grad_weight, mut grad_bias): (Box<P::Weight>, Box<P::Bias>) =
+            (zeroed_box(), zeroed_box());
+        let (mut moment2_weight, mut moment2_bias): (Box<P::Weight>, Box<P::Bias>) =
+            (zeroed_box(), zeroed_box());
+        let slots = [
+            Slots {
+                weight: &mut *weight,
+                bias: &mut *bias,
+            },
+            Slots {
+                weight: &mut *grad_weight,
+                bias: &mut *grad_bias,
+            },
+            Slots {
+                weight: &mut *moment2_weight,
+                bias: &mut *moment2_bias,
+            },
+        ];
+        let batch = Batch {
+            isa,
+            adam: &adam.coefficients(1),
+            groups: &kept,
+            clocks: &[Mutex::new(Clock::new(1, false))],
+            phase: 0,
+        };
+        P::update(&batch, |kept| &**kept, slots, &mut prepared);
+        let both = |groups: [&[f32]; 2]| groups.concat();
+        [
+            both(out.each_ref().map(|out| flat(&**out))),
+            both(grad_input.each_ref().map(|grad| flat(&**grad))),
+            flat(&*grad_weight).to_vec(),
+            flat(&*grad_bias).to_vec(),
+        ]
+    }
+
+    /// Compares an algorithm with the direct one, and the instruction sets with each other. Where only some values have a
+    /// gradient, the first layer's, the other is not compared.
+    fn check<P: Pass, Q: Pass, const C: usize, const H: usize, const W: usize>(name: &str)
+    where
+        Stored<C, H, W>: View<P::Input> + View<Q::Input>,
+    {
+        let expected = run::<Q, C, H, W>(Isa::fastest());
+        let mut first: Option<[Vec<f32>; 4]> = None;
+        for isa in Isa::every() {
+            let found = run::<P, C, H, W>(isa);
+            let parts = ["output", "input", "weight", "bias"];
+            for ((part, found), expected) in parts.into_iter().zip(&found).zip(&expected) {
+                if part == "input" && P::STORED {
+                    continue;
+                }
+                assert_eq!(found.len(), expected.len(), "{name}, {part}");
+                let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                    let error = (found - expected).abs();
+                    assert!(
+                        error <= 1e-5 * largest,
+                        "{name}, {isa:?}, {part} {i}: {found}, expected {expected}, largest {largest}"
+                    );
+                }
+            }
+            let first = first.get_or_insert_with(|| found.clone());
+            assert!(*first == found, "{name}, {isa:?}: other bits");
+        }
+    }
+
+    macro_rules! algorithm {
+        ($algorithm:ident) => {
+            <Pick<$algorithm> as Choice<
+                This,
+                { sizes_for($algorithm, &This::LAYER)[0] },
+                { sizes_for($algorithm, &This::LAYER)[1] },
+                { sizes_for($algorithm, &This::LAYER)[2] },
+                { sizes_for($algorithm, &This::LAYER)[3] },
+                { sizes_for($algorithm, &This::LAYER)[4] },
+                { sizes_for($algorithm, &This::LAYER)[5] },
+                { sizes_for($algorithm, &This::LAYER)[6] },
+                { sizes_for($algorithm, &This::LAYER)[7] },
+                { sizes_for($algorithm, &This::LAYER)[8] },
+                { sizes_for($algorithm, &This::LAYER)[9] },
+                { sizes_for($algorithm, &This::LAYER)[10] },
+                { sizes_for($algorithm, &This::LAYER)[11] },
+                { sizes_for($algorithm, &This::LAYER)[12] },
+            >>::Pass
+        };
+    }
+
+    macro_rules! shapes {
+        ($($name:ident: $algorithm:ident, [$c:literal, $h:literal, $w:literal], $spec:expr;)*) => { $(
+            #[test]
+            fn $name() {
+                #[derive(Clone, Copy)]
+                struct This;
+                impl Layered for This {
+                    const LAYER: Layer = $spec.layer(stringify!($name), [$c, $h, $w]);
+                }
+                check::<algorithm!($algorithm), algorithm!(DIRECT), $c, $h, $w>(stringify!($name));
+            }
+        )* };
+    }
+
+    const fn spec(maps: usize, padding: usize, pool: Pool, activation: Activation) -> Spec {
+        Spec {
+            maps,
+            kernel: WINOGRAD_K,
+            padding,
+            pool,
+            activation,
+        }
+    }
+
+    shapes! {
+        rows_padded_average: ROWS, [1, 28, 28], spec(6, 2, Average(2), Sigmoid);
+        rows_whole: ROWS, [1, 14, 11], spec(5, 1, Whole, Tanh);
+        rows_wide_maximum: ROWS, [1, 18, 30], spec(3, 0, Max(2), Relu);
+        rows_sparse_odd: ROWS, [1, 10, 18], spec(5, 0, Max(2), Identity);
+        tiles_average: TILES, [6, 14, 14], spec(16, 0, Average(2), Sigmoid);
+        tiles_padded_whole: TILES, [3, 9, 12], spec(5, 2, Whole, Relu);
+        tiles_padded_maximum: TILES, [2, 16, 20], spec(6, 1, Max(2), Tanh);
     }
 }

@@ -321,7 +321,7 @@ impl<P: Pass, R: Chain<Input: Pod>> Chain for (P, R) {
             trace: groups_mut(trace),
             scratch,
         });
-        let input = groups::<_, G>(out).map(|out| must_cast_ref(out));
+        let input = groups::<_, G>(out).map(must_cast_ref);
         R::logits(isa, rest, &prepared.rest, input, &mut memory.rest, each);
     }
 
@@ -360,8 +360,8 @@ impl<P: Pass, R: Chain<Input: Pod>> Chain for (P, R) {
             step,
             layer + 1,
             (rest, &prepared.rest),
-            groups::<_, G>(out).map(|out| must_cast_ref(out)),
-            Some(groups_mut::<_, G>(grad_out).map(|grad| must_cast_mut(grad))),
+            groups::<_, G>(out).map(must_cast_ref),
+            Some(groups_mut::<_, G>(grad_out).map(must_cast_mut)),
             &mut memory.rest,
             kept.each_mut().map(|kept| &mut kept.rest),
         );
