@@ -1,7 +1,7 @@
-"""Time the trainer, PyTorch and ONNX Runtime in turn, and print medians and ratios. By hand, on a quiet machine; see README.md.
+"""Time the trainer, PyTorch and ONNX Runtime in turn, and print medians and ratios. Run it on a quiet machine; see README.md.
 
 A round is one run of `trainer bench`, the same work by both of lenet.py's configurations, with `--burn` by burn-flex too, and
-ONNX Runtime's forward pass of one image, so that a change of the machine's speed meets all. A ratio is the median of the rounds'
+for `lenet` ONNX Runtime's forward pass of one image, so that a change of the machine's speed meets all. A ratio is the median of the rounds'
 ratios. The load is printed, because a busy neighbour ruins figures of several threads first.
 """
 
@@ -22,6 +22,12 @@ import lenet
 
 ROOT = Path(__file__).resolve().parents[3]
 BURN = ROOT / "trainer" / "benches" / "burn"
+
+
+def build(network):
+    """Build the trainer for a network."""
+    command = ["cargo", "build", "--quiet", "--release", "-p", "trainer"]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"LENET_NETWORK": network})
 
 
 def trainer(*arguments):
@@ -72,8 +78,8 @@ class OnnxRuntime:
 class Theirs:
     """A configuration of lenet.py, warm."""
 
-    def __init__(self, config, batch_size, data):
-        self.trainer = lenet.Trainer(config, batch_size, *data)
+    def __init__(self, network, config, batch_size, data):
+        self.trainer = lenet.Trainer(network, config, batch_size, *data)
         self.batches = [index for index in self.trainer.shuffled() if len(index) == batch_size]
         self.next = 0
         self.steps(10)
@@ -93,18 +99,21 @@ class Theirs:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=lenet.NETWORKS, default="lenet")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=20, help="PyTorch's and burn's timed steps a round")
     parser.add_argument("--burn", action="store_true", help="build burn-flex's side and time it too")
     args = parser.parse_args()
+    if args.burn and args.network != "lenet":
+        parser.error("burn-flex's side is written for lenet only")
 
-    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "trainer"], cwd=ROOT, check=True)
+    build(args.network)
     data = lenet.load(lenet.DATA, "train"), lenet.load(lenet.DATA, "t10k")
-    lenet.check_same_function(*data)
-    theirs = {config: Theirs(config, 256, data) for config in ("fastest", "plain")}
-    onnx = OnnxRuntime()
-    print(f"torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), onnxruntime {onnxruntime.__version__}, load {os.getloadavg()[0]:.2f}")
+    lenet.check_same_function(args.network, *data)
+    theirs = {config: Theirs(args.network, config, 256, data) for config in ("fastest", "plain")}
+    onnx = OnnxRuntime() if args.network == "lenet" else None
+    print(f"{args.network}, torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), onnxruntime {onnxruntime.__version__}, load {os.getloadavg()[0]:.2f}")
 
     if args.burn:
         print(f"burn-flex {burn_version()}")
@@ -117,7 +126,8 @@ def main():
                 row[config] = {"step_ms": job.steps(args.steps)}
             if args.burn:
                 row["burn-flex"] = burn(threads, args.steps)
-            row["onnx_us"] = onnx.forward_us()
+            if onnx:
+                row["onnx_us"] = onnx.forward_us()
             row["fastest"]["evaluation_ms"] = theirs["fastest"].evaluation_ms()
             rounds[threads].append(row)
 
@@ -143,8 +153,9 @@ def main():
         line("share of the FMA peak, %", lambda row: 100 * row["ours"]["share_of_peak"])
         line("batch 64 / batch 256, time an image", lambda row: 4 * row["small"]["step_ms"] / row["ours"]["step_ms"])
         line("lenet_core::forward, one image, us", lambda row: row["ours"]["forward_us"])
-        line("ONNX Runtime, one image, us", lambda row: row["onnx_us"])
-        line("ONNX Runtime / ours, one image", lambda row: row["onnx_us"] / row["ours"]["forward_us"])
+        if onnx:
+            line("ONNX Runtime, one image, us", lambda row: row["onnx_us"])
+            line("ONNX Runtime / ours, one image", lambda row: row["onnx_us"] / row["ours"]["forward_us"])
     if {1, 2} <= rounds.keys():
         pairs = zip(rounds[1], rounds[2])
         scaling = [one["ours"]["step_ms"] / two["ours"]["step_ms"] for one, two in pairs]

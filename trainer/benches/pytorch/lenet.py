@@ -1,10 +1,12 @@
-"""Time the trainer's job in PyTorch on the CPU, or see what accuracy it reaches. Run by hand; see README.md.
+"""Time the trainer's job in PyTorch on the CPU, or see what accuracy it reaches. Run manually; see README.md.
+
+`--network` names a description in `lenet-core/networks` that is written here once more: see `NETWORKS`.
 
 Both configurations train the same function on the same numbers, with all data converted to f32 beforehand and a new
 shuffle each epoch:
 
 * `plain` is the course's loop: contiguous tensors, `torch.optim.Adam` as it comes.
-* `fastest` is what measured fastest: channels_last tensors, fused Adam, and max-pooling before the sigmoid, which is
+* `fastest` is what measured fastest: channels_last tensors, fused Adam, and max-pooling before the activation, which is
   monotone, so that it meets a quarter of the values. The README says what was tried and gained nothing.
 
 A step is everything from picking the images of the batch to Adam's update. An epoch is 235 steps, the last of 96
@@ -28,16 +30,30 @@ DATA = Path(__file__).resolve().parents[3] / "data" / "fashion-mnist"
 WARM_UP_STEPS = 20
 
 
-class LeNet(nn.Module):
-    def __init__(self, pool_first):
-        super().__init__()
+# The activation, the pooling and the padding of the first convolution.
+NETWORKS = {
+    "lenet": (nn.Sigmoid, nn.MaxPool2d, 0),
+    "relu": (nn.ReLU, nn.MaxPool2d, 0),
+    "lenet-d2l": (nn.Sigmoid, nn.AvgPool2d, 2),
+}
 
-        def activation():
-            pair = (nn.Sigmoid(), nn.MaxPool2d(2))
+
+class LeNet(nn.Module):
+    def __init__(self, network, pool_first):
+        super().__init__()
+        activation, pool, padding = NETWORKS[network]
+        # An average is another if it is taken before the activation.
+        pool_first = pool_first and pool is nn.MaxPool2d
+
+        def activated():
+            pair = (activation(), pool(2))
             return reversed(pair) if pool_first else pair
 
-        self.conv = nn.Sequential(nn.Conv2d(1, 6, 5), *activation(), nn.Conv2d(6, 16, 5), *activation())
-        self.fc = nn.Sequential(nn.Linear(256, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid(), nn.Linear(84, 10))
+        self.conv = nn.Sequential(nn.Conv2d(1, 6, 5, padding=padding), *activated(), nn.Conv2d(6, 16, 5), *activated())
+        features = 16 * (4 + padding // 2) ** 2
+        self.fc = nn.Sequential(
+            nn.Linear(features, 120), activation(), nn.Linear(120, 84), activation(), nn.Linear(84, 10)
+        )
 
     def forward(self, images):
         return self.fc(self.conv(images).flatten(1))
@@ -46,11 +62,11 @@ class LeNet(nn.Module):
 class Trainer:
     """Model, optimiser and data as `config` wants them."""
 
-    def __init__(self, config, batch_size, train, test, seed=0):
+    def __init__(self, network, config, batch_size, train, test, seed=0):
         fastest = config == "fastest"
         layout = torch.channels_last if fastest else torch.contiguous_format
         torch.manual_seed(seed)
-        self.model = LeNet(pool_first=fastest).to(memory_format=layout)
+        self.model = LeNet(network, pool_first=fastest).to(memory_format=layout)
         self.adam = torch.optim.Adam(self.model.parameters(), lr=0.001, fused=fastest)
         self.train, self.test = ((x.contiguous(memory_format=layout), y) for x, y in (train, test))
         self.batch_size = batch_size
@@ -99,8 +115,8 @@ def seconds(work, *args):
     return time.perf_counter() - start
 
 
-def check_same_function(train, test):
-    plain, fastest = (Trainer(config, 256, train, test) for config in ("plain", "fastest"))
+def check_same_function(network, train, test):
+    plain, fastest = (Trainer(network, config, 256, train, test) for config in ("plain", "fastest"))
     fastest.model.load_state_dict(plain.model.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(*(trainer.model(trainer.test[0][:256]) for trainer in (fastest, plain)))
@@ -108,8 +124,8 @@ def check_same_function(train, test):
 
 def measure_time(args, train, test):
     """Medians. Every kind of work runs untimed first, as memory and kernels are set up on first use."""
-    check_same_function(train, test)
-    trainer = Trainer(args.config, args.batch_size, train, test)
+    check_same_function(args.network, train, test)
+    trainer = Trainer(args.network, args.config, args.batch_size, train, test)
     for index in (*trainer.shuffled()[:WARM_UP_STEPS], trainer.shuffled()[-1]):
         trainer.step(index)
     full = [index for index in trainer.shuffled() if len(index) == args.batch_size]
@@ -129,7 +145,7 @@ def measure_accuracy(args, train, test):
     stream = sys.stderr if args.json else sys.stdout
     seeds = []
     for seed in range(args.seeds):
-        trainer = Trainer(args.config, args.batch_size, train, test, seed)
+        trainer = Trainer(args.network, args.config, args.batch_size, train, test, seed)
         epochs = []
         for epoch in range(1, args.epochs + 1):
             loss, accuracy = trainer.epoch(), trainer.accuracy()
@@ -141,6 +157,7 @@ def measure_accuracy(args, train, test):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, default="lenet")
     parser.add_argument("--config", choices=("plain", "fastest"), default="plain")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the four gzipped IDX files")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -157,6 +174,7 @@ def main():
     result = {
         "torch": torch.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "network": args.network,
         "config": args.config,
         "threads": args.threads,
         "batch_size": args.batch_size,
