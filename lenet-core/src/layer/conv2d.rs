@@ -430,6 +430,7 @@ mod tests {
         ($next:expr, $input:expr, $($field:ident: $value:expr),*) => {{
             #[allow(unused_imports)]
             use super::{Activation::*, Pool::*};
+            #[allow(clippy::needless_update)]
             const LAYER: Layer = Spec { $($field: $value,)* ..Spec::DEFAULT }.layer("layer", $input);
             #[derive(Clone, Copy)]
             struct This;

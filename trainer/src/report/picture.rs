@@ -3,7 +3,7 @@
 //! Shapes carry classes and no colours; `picture.css` gives the colours of a file, the page's own style sheet may give
 //! others (dark). Pixels are drawn from the SVG by resvg with the font in `font/`, so they are the same on every machine.
 
-use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
+use lenet_core::network::{HEIGHT, Pixels, WIDTH};
 use maud::{Markup, PreEscaped, html};
 use resvg::{tiny_skia, usvg};
 use std::sync::Arc;
@@ -88,7 +88,8 @@ pub fn interleaved(pixels: &Pixels) -> Box<[[[u8; 3]; WIDTH]; HEIGHT]> {
     let mut out = Box::new([[[0; 3]; WIDTH]; HEIGHT]);
     for (y, row) in out.iter_mut().enumerate() {
         for (x, pixel) in row.iter_mut().enumerate() {
-            *pixel = [0, 1, 2].map(|channel: usize| pixels[channel.min(CHANNELS - 1)][y][x]);
+            let mut values = pixels.iter().map(|map| map[y][x]).cycle();
+            *pixel = std::array::from_fn(|_| values.next().expect("an image has channels"));
         }
     }
     out
