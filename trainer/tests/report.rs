@@ -46,7 +46,7 @@ fn the_page_holds_the_figures_and_no_reference_to_anything_outside() {
     for part in [
         "f &amp; g",
         "44,426",
-        "6x24x24",
+        "6x12x12",
         "batch_size",
         "data.sha256",
         "shuffled",
