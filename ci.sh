@@ -170,8 +170,11 @@ for target in $boards; do
 done
 
 step "firmware: lints"
-(cd firmware && cross cargo clippy -q --release -- -D warnings)
-(cd firmware && cross cargo clippy -q --release --config boards/mps2-an386/config.toml -- -D warnings)
+for board in firmware/boards/*/; do
+    board=$(basename "$board")
+    (cd firmware && cross cargo clippy -q --release --no-default-features --features "$board" \
+        --config "boards/$board/config.toml" -- -D warnings)
+done
 
 step "firmware for every board, and the emulated ones against the host"
 # Each board has a folder of its own, whatever the environment says.

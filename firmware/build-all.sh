@@ -7,5 +7,6 @@ cd "$(dirname "$0")"
 for board; do
     echo "$board"
     # The folder where `trainer device` and the tests look, also where CARGO_TARGET_DIR names another.
-    cargo build --release ${CARGO_ARGS:-} --config "boards/$board/config.toml" --target-dir "../target/firmware/$board"
+    cargo build --release ${CARGO_ARGS:-} --no-default-features --features "$board" \
+        --config "boards/$board/config.toml" --target-dir "../target/firmware/$board"
 done

@@ -1,23 +1,14 @@
 //! Chooses the board, checks that its memories are large enough, and writes what the linker needs.
 //!
-//! The board is `LENET_BOARD`, which the `config.toml` in the board's folder sets
-//! (`cargo build --config boards/NAME/config.toml`), else the default one. A board whose runner is QEMU gets no weights:
-//! QEMU loads them at start.
+//! The board is the package's feature of that name; `config.toml` in the board's folder must be given to cargo as well
+//! (`cargo build --no-default-features --features NAME --config boards/NAME/config.toml`). A board whose runner is QEMU
+//! gets no weights: QEMU loads them at start.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const DEFAULT_BOARD: &str = "microbit-v2";
+include!("room.rs");
 
-/// Flash of the largest program besides the weights, sample images included, in bytes. CI compares all three numbers
-/// with what the images take.
-const CODE_BYTES: u64 = 72 * 1024;
-/// RAM of the largest program besides its stack, in bytes.
-const STATIC_BYTES: u64 = 12 * 1024;
-/// RAM of a real board's log and of its link through the probe, in bytes.
-const RTT_BYTES: u64 = 8 * 1024;
-/// Stack of the deepest program, in bytes.
-const STACK_BYTES: u64 = 3 * 1024;
 /// Flash that the network's weights file may take, in bytes.
 const WEIGHTS_BYTES: u64 = lenet_core::weights::max_len::<lenet_core::network::Net>() as u64;
 
@@ -28,30 +19,24 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
-    println!("cargo::rustc-check-cfg=cfg(emulated)");
-    println!("cargo::rerun-if-env-changed=LENET_BOARD");
+    println!("cargo::rustc-check-cfg=cfg(emulated, armv6m)");
     println!("cargo::rerun-if-env-changed=LENET_WEIGHTS");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return Err("the firmware is for bare metal: run cargo inside the folder firmware/".into());
     }
 
-    let name = match env::var_os("LENET_BOARD") {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => DEFAULT_BOARD.into(),
-    };
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let name = selected(&root.join("boards"))?;
     let board = root.join("boards").join(&name);
-    let unknown =
-        |_| format!("no board `{name}`: LENET_BOARD must name a folder of firmware/boards");
-    let config = read(&board.join("config.toml")).map_err(unknown)?;
+    let config = read(&board.join("config.toml"))?;
     let memory = read(&board.join("memory.x"))?;
     let emulated = config.contains("qemu-system-arm");
-    let rtt = if emulated { 0 } else { RTT_BYTES };
+    let extra = if emulated { 0 } else { REAL_BYTES };
     for (region, needed) in [
         ("FLASH", CODE_BYTES),
         ("WEIGHTS", WEIGHTS_BYTES),
-        ("RAM", STATIC_BYTES + rtt),
+        ("RAM", STATIC_BYTES + extra),
         ("STACK", STACK_BYTES),
     ] {
         let given = length(&memory, region).ok_or_else(|| {
@@ -69,6 +54,9 @@ fn run() -> Result<(), String> {
         return Err(format!(
             "{name} is not a {target}: build it with --config boards/{name}/config.toml"
         ));
+    }
+    if target.starts_with("thumbv6m") {
+        println!("cargo::rustc-cfg=armv6m");
     }
     let weights_section = if emulated {
         println!("cargo::rustc-cfg=emulated");
@@ -122,14 +110,36 @@ fn run() -> Result<(), String> {
         &out.join("memory.x"),
         &format!("{memory}\n{symbols}{weights_section}"),
     )?;
-    // The runtime asks a board's crate for the names of its interrupts; no interrupt is used.
-    write(&out.join("device.x"), "")?;
     println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     if !emulated {
         println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
     }
     Ok(())
+}
+
+/// Returns the name of the one board whose feature is on.
+fn selected(boards: &Path) -> Result<String, String> {
+    println!("cargo::rerun-if-changed={}", boards.display());
+    let folders = fs::read_dir(boards).map_err(|error| format!("{}: {error}", boards.display()))?;
+    let mut names: Vec<String> = folders
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
+            let feature = name.to_uppercase().replace('-', "_");
+            env::var_os(format!("CARGO_FEATURE_{feature}")).is_some()
+        })
+        .collect();
+    names.sort();
+    match &names[..] {
+        [name] => Ok(name.clone()),
+        _ => Err(format!(
+            "one board is built at a time, but the features name {} ({}): use \
+             --no-default-features --features NAME, where NAME is a folder of firmware/boards",
+            names.len(),
+            names.join(", ")
+        )),
+    }
 }
 
 /// `LENGTH` of a region of a linker script, in bytes; it must be written as `NAME : ORIGIN = …, LENGTH = nK`.

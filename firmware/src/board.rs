@@ -1,18 +1,14 @@
 //! What a board must say, and the board of this build.
 
-use crate::link::ByteLink;
+use crate::wire::Wire;
 
 /// A board: implemented by a type `Board` in `boards/NAME/board.rs`.
 pub trait Board {
-    /// The wire to a host.
-    type Uart: ByteLink;
+    /// The board's UART to a host.
+    type Uart: Wire;
 
-    /// Sets the clocks up and returns the core's frequency in MHz, which is SysTick's. If a clock does not start, says so
-    /// and goes on with the one there is.
-    fn start() -> u32;
-
-    /// Sets the wire up, after [`start`](Self::start) returned `mhz`.
-    fn uart(mhz: u32) -> Self::Uart;
+    /// Starts the clocks and the UART. Returns the core's frequency in MHz, which is SysTick's, and the UART. Called once.
+    fn start() -> (u32, Self::Uart);
 }
 
 include!(concat!(env!("OUT_DIR"), "/board.rs"));

@@ -1,12 +1,13 @@
-//! Time from SysTick, cycles from the DWT's counter where there is one.
+//! Time from SysTick, and cycles from the DWT's counter where there is one.
 //!
 //! SysTick runs at the core's frequency. In QEMU it follows the host's clock, or, under `-icount`, the instructions
-//! executed; the cycle counter of the DWT is not emulated and reads 0.
+//! executed; QEMU does not emulate the cycle counter of the DWT, which reads 0 there.
 
-use crate::reg::Peripheral;
 use core::sync::atomic::{AtomicU32, Ordering};
 use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
+#[cfg(not(armv6m))]
+use cortex_m::peripheral::{DCB, DWT};
 use cortex_m_rt::exception;
 
 /// SysTick counts 24 bits.
@@ -20,35 +21,59 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn start(mhz: u32) -> Self {
-        if let Some(mut core) = cortex_m::Peripherals::take() {
-            core.SYST.set_clock_source(SystClkSource::Core);
-            core.SYST.set_reload(WRAP - 1);
-            core.SYST.clear_current();
-            core.SYST.enable_interrupt();
-            core.SYST.enable_counter();
-        }
+    pub(crate) fn start(mut timer: SYST, mhz: u32) -> Self {
+        timer.set_clock_source(SystClkSource::Core);
+        timer.set_reload(WRAP - 1);
+        timer.clear_current();
+        timer.enable_interrupt();
+        timer.enable_counter();
         Self { mhz }
     }
 
-    /// The core's frequency in MHz.
+    /// Returns the core's frequency in MHz.
     pub fn mhz(self) -> u32 {
         self.mhz
     }
 
-    /// SysTick's count, upwards; wraps at 2³².
+    /// Returns SysTick's count, upwards. It has 56 bits, which last for years.
+    pub fn now(self) -> u64 {
+        let (wraps, left) = Self::read();
+        u64::from(wraps) * u64::from(WRAP) + u64::from(WRAP - 1 - left)
+    }
+
+    /// Returns the low 32 bits of [`now`](Self::now), which wrap after half a minute: for a single image.
     pub fn ticks(self) -> u32 {
+        let (wraps, left) = Self::read();
+        wraps.wrapping_mul(WRAP).wrapping_add(WRAP - 1 - left)
+    }
+
+    /// Returns the milliseconds since [`now`](Self::now) was read.
+    pub fn ms_since(self, start: u64) -> u64 {
+        (self.now() - start) / (u64::from(self.mhz) * 1000)
+    }
+
+    /// Waits until `ready` returns true, but no longer than some microseconds, at most ten million; whether it did.
+    #[must_use]
+    pub fn within(self, us: u32, mut ready: impl FnMut() -> bool) -> bool {
+        let (start, patience) = (self.ticks(), us.saturating_mul(self.mhz));
         loop {
-            let (wraps, left) = (WRAPS.load(Ordering::Relaxed), SYST::get_current());
-            if WRAPS.load(Ordering::Relaxed) == wraps {
-                return (wraps * WRAP).wrapping_add(WRAP - 1 - left);
+            if ready() {
+                return true;
+            }
+            if self.ticks().wrapping_sub(start) > patience {
+                return false;
             }
         }
     }
 
-    /// Microseconds since `ticks` was read.
-    pub fn us_since(self, ticks: u32) -> u32 {
-        self.ticks().wrapping_sub(ticks) / self.mhz
+    /// Reads both parts of the count at one moment.
+    fn read() -> (u32, u32) {
+        loop {
+            let (wraps, left) = (WRAPS.load(Ordering::Relaxed), SYST::get_current());
+            if WRAPS.load(Ordering::Relaxed) == wraps {
+                return (wraps, left);
+            }
+        }
     }
 }
 
@@ -61,27 +86,49 @@ fn SysTick() {
     );
 }
 
-/// The core's cycle counter.
-#[derive(Clone, Copy)]
-pub struct Cycles(());
+/// The core's cycle counter, before it is started.
+pub struct CycleCounter {
+    #[cfg(not(armv6m))]
+    pub(crate) debug: DCB,
+    #[cfg(not(armv6m))]
+    pub(crate) dwt: DWT,
+}
 
-// SAFETY: the DWT and the debug block of the private peripheral bus, which exist, or read as zero, on every Cortex-M.
-const DWT: Peripheral = unsafe { Peripheral::at(0xe000_1000) };
-// SAFETY: as above.
-const DEBUG: Peripheral = unsafe { Peripheral::at(0xe000_e000) };
+impl CycleCounter {
+    /// Starts the DWT's counter. Where there is none, a real board counts by SysTick; in QEMU nothing counts cycles.
+    pub fn start(self, clock: Clock) -> Option<Cycles> {
+        #[cfg(not(armv6m))]
+        {
+            let Self { mut debug, mut dwt } = self;
+            debug.enable_trace();
+            dwt.enable_cycle_counter();
+            let before = DWT::cycle_count();
+            cortex_m::asm::delay(100);
+            if DWT::cycle_count() != before {
+                return Some(Cycles::Dwt);
+            }
+        }
+        (!cfg!(emulated)).then_some(Cycles::SysTick(clock))
+    }
+}
+
+/// What counts the core's cycles.
+#[derive(Clone, Copy)]
+pub enum Cycles {
+    /// The DWT's counter.
+    #[cfg(not(armv6m))]
+    Dwt,
+    /// SysTick, which a real board's core clocks.
+    SysTick(Clock),
+}
 
 impl Cycles {
-    /// Starts the counter; `None` if it does not count, as on a Cortex-M0 and in QEMU.
-    pub fn start() -> Option<Self> {
-        DEBUG.modify(0xdfc, 0, 1 << 24); // DEMCR.TRCENA
-        DWT.modify(0x000, 0, 1); // CTRL.CYCCNTENA
-        let before = Self(()).now();
-        cortex_m::asm::delay(100);
-        (Self(()).now() != before).then_some(Self(()))
-    }
-
-    /// The count; wraps at 2³².
+    /// Returns the count, which wraps at 2³².
     pub fn now(self) -> u32 {
-        DWT.read(0x004)
+        match self {
+            #[cfg(not(armv6m))]
+            Self::Dwt => DWT::cycle_count(),
+            Self::SysTick(clock) => clock.ticks(),
+        }
     }
 }

@@ -17,17 +17,6 @@ unsafe extern "C" {
     static _stack_start: u32;
 }
 
-/// The vector table's part for interrupts: none is enabled, so one entry stands for the chip's many and 956 bytes of
-/// flash are saved.
-#[unsafe(link_section = ".vector_table.interrupts")]
-#[unsafe(no_mangle)]
-static __INTERRUPTS: [unsafe extern "C" fn(); 1] = {
-    unsafe extern "C" {
-        fn DefaultHandler();
-    }
-    [DefaultHandler]
-};
-
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     cortex_m::interrupt::disable();
@@ -77,6 +66,9 @@ extern "C" fn hard_fault(sp: usize) -> ! {
         &raw const _stack_end as usize,
         &raw const _stack_start as usize,
     );
+    if semihost::unanswered() {
+        semihost::sleep();
+    }
     if first() {
         if sp < end || stack_limit_hit() {
             crate::error!("stack overflow: more than {} bytes", start - end);
@@ -91,10 +83,16 @@ extern "C" fn hard_fault(sp: usize) -> ! {
     semihost::exit(EXIT_CODE)
 }
 
-/// Whether the fault is the Cortex-M33's UsageFault.STKOF; other cores read 0 there.
+/// Whether the fault is the Cortex-M33's UsageFault.STKOF; a Cortex-M4 reads 0 there.
+#[cfg(not(armv6m))]
 fn stack_limit_hit() -> bool {
-    const CFSR: usize = 0xe000_ed28;
     const STKOF: u32 = 1 << 20;
-    // SAFETY: a register of the system control block, which every core here has or reads as zero.
-    unsafe { core::ptr::with_exposed_provenance::<u32>(CFSR).read_volatile() & STKOF != 0 }
+    // SAFETY: reading this register has no effect.
+    unsafe { (*cortex_m::peripheral::SCB::PTR).cfsr.read() & STKOF != 0 }
+}
+
+/// A Cortex-M0 has no stack limit.
+#[cfg(armv6m)]
+fn stack_limit_hit() -> bool {
+    false
 }

@@ -7,8 +7,10 @@
 //! |---|---|
 //! | [`board`] | the trait a board implements, and the board of this build |
 //! | [`chip`] | clocks and UARTs, by family of chips |
+//! | [`wire`] | the trait of everything that carries bytes to and from a host |
+//! | [`link`] | the wires of this build |
 //! | [`log`] | `info!`, `debug!`, `error!`: defmt over RTT on a real board, text over semihosting in QEMU |
-//! | [`link`] | bytes to and from a host |
+//! | `rtt` | log and link through a debug probe, on real boards |
 //! | [`fault`] | panic, HardFault and stack overflow: a message and a failing exit |
 //! | [`clock`] | time from SysTick, cycles from the cycle counter where there is one |
 //! | [`bench`](mod@bench) | cost of each layer |
@@ -27,13 +29,15 @@ pub mod fault;
 pub mod link;
 pub mod log;
 pub mod ram;
-pub mod reg;
+#[cfg(not(emulated))]
+pub mod rtt;
 pub mod samples;
 pub mod semihost;
 pub mod weights;
+pub mod wire;
 
 use board::{Board, Selected};
-use clock::Clock;
+use clock::{Clock, CycleCounter};
 use core::fmt;
 use lenet_core::self_test::SelfTestError;
 use lenet_core::weights::WeightsError;
@@ -47,22 +51,35 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Machine {
     /// Measures time.
     pub clock: Clock,
+    /// Counts cycles, except in QEMU.
+    pub cycles: CycleCounter,
     /// Bytes to and from a host.
     pub link: link::Host,
 }
 
 /// Starts the log, the clocks and the link. To be called once, first.
+///
+/// # Panics
+/// If it is called twice.
 pub fn start() -> Machine {
     #[cfg(not(emulated))]
-    let rtt = log::start();
-    let mhz = Selected::start();
-    let uart = Selected::uart(mhz);
+    let rtt = rtt::start();
+    let (mhz, uart) = Selected::start();
+    // Only now: a HAL may borrow the core's peripherals while it starts the chip.
+    let core = cortex_m::Peripherals::take().expect("`start` is called once");
     Machine {
-        clock: Clock::start(mhz),
-        #[cfg(emulated)]
-        link: uart,
-        #[cfg(not(emulated))]
-        link: link::Either::new(uart, rtt),
+        clock: Clock::start(core.SYST, mhz),
+        cycles: CycleCounter {
+            #[cfg(not(armv6m))]
+            debug: core.DCB,
+            #[cfg(not(armv6m))]
+            dwt: core.DWT,
+        },
+        link: link::Host {
+            uart,
+            #[cfg(not(emulated))]
+            rtt,
+        },
     }
 }
 

@@ -6,7 +6,7 @@
 
 use flate2::read::GzDecoder;
 use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, Image, Net, Pixels, forward};
+use lenet_core::network::{Activations, CLASSES, Image, Net, Params, Pixels, forward};
 use lenet_core::ops::argmax;
 use lenet_core::weights::{PARAMS_OFFSET, max_len, view};
 
@@ -27,11 +27,12 @@ const EMULATED: [(&str, usize); 5] = [
     ("netduinoplus2", 1_000),
     ("microbit", 30),
 ];
-const REAL: [&str; 5] = [
+const REAL: [&str; 6] = [
     "microbit-v2",
     "nrf52840-dk",
     "nucleo-f446re",
     "stm32f4discovery",
+    "pico",
     "pico2",
 ];
 const PROGRAMS: [&str; 6] = ["infer", "serve", "bench", "evaluate", "fault", "panic_free"];
@@ -357,7 +358,7 @@ fn damaged_weights_are_refused_at_boot() {
         run.output.lines().last().unwrap_or_default().to_owned()
     };
     // One flipped bit, at places spread over the parameters; the host's tests flip every one.
-    let bits = 8 * 177_704;
+    let bits = 8 * size_of::<Params>();
     for i in 0..40 {
         let bit = i * (bits - 1) / 39;
         let last = damaged("flipped.weights", &|bytes| {
@@ -374,11 +375,15 @@ fn damaged_weights_are_refused_at_boot() {
         "error: weights: not a LeNet weights file (starts with 58 4e 45 54)"
     );
     let last = damaged("version.weights", &|bytes| bytes[4] = 9);
-    assert_eq!(last, "error: weights: file format 9, this program reads 1");
-    let last = damaged("architecture.weights", &|bytes| bytes[5] ^= 1);
-    assert!(
-        last.starts_with("error: weights: trained for another architecture ("),
-        "{last}"
+    assert_eq!(last, "error: weights: file format 9, this program reads 2");
+    let last = damaged("network.weights", &|bytes| {
+        bytes[8] ^= 1;
+        bytes[20..52].fill(0);
+        bytes[20..25].copy_from_slice(b"other");
+    });
+    assert_eq!(
+        last,
+        "error: weights: a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other"
     );
     let last = damaged("cut.weights", &|bytes| bytes.truncate(1000));
     assert!(last.starts_with("error: weights: "), "{last}");
@@ -412,7 +417,7 @@ fn evaluate_names_what_it_cannot_read() {
         .ends("error: cannot create LOGITS", 1);
     let gz = root().join("data/fashion-mnist/t10k-images-idx3-ubyte.gz");
     evaluate(&["evaluate", gz.to_str().unwrap(), out]).ends(
-        "error: IMAGES is not an uncompressed IDX file of 28 x 28 images",
+        "error: IMAGES is not an uncompressed IDX file of images of the network's size",
         1,
     );
 }
@@ -465,9 +470,9 @@ fn every_image_fits_its_board() {
         "board", "program", "flash", "of", "statics", "of"
     );
     let emulated = EMULATED.map(|(board, _)| (board, 0));
-    for (board, rtt) in emulated
+    for (board, extra) in emulated
         .into_iter()
-        .chain(REAL.map(|board| (board, RTT_BYTES)))
+        .chain(REAL.map(|board| (board, REAL_BYTES)))
     {
         for program in PROGRAMS {
             let size = Size::of(&elf(board, program));
@@ -485,7 +490,7 @@ fn every_image_fits_its_board() {
                 size.flash
             );
             assert!(
-                size.ram <= ram.min(STATIC_BYTES + rtt),
+                size.ram <= ram.min(STATIC_BYTES + extra),
                 "{board} {program}: {} bytes of statics",
                 size.ram
             );
@@ -493,14 +498,14 @@ fn every_image_fits_its_board() {
     }
 }
 
-/// `infer` on the default board, besides the weights and the eleven images in flash.
+/// `infer` on the default board, besides the weights and the eleven images in flash. A quarter of it is the HAL.
 #[test]
 #[ignore = "needs the firmware images: see ci.sh"]
 fn the_code_of_infer_is_small() {
     let images = (CLASSES + 1) * size_of::<Image>();
     let code = Size::of(&elf("microbit-v2", "infer")).flash - images as u64;
     println!("microbit-v2: {code} bytes of code");
-    assert!(code <= 16 * 1024, "{code} bytes");
+    assert!(code <= 22 * 1024, "{code} bytes");
 }
 
 /// Statics and painted stack of `infer`, as it reports them; in QEMU it has no log buffer.
@@ -554,10 +559,8 @@ fn the_path_to_the_logits_has_no_panic() {
     }
 }
 
-/// As in `firmware/build.rs`.
-const CODE_BYTES: u64 = 72 * 1024;
-const STATIC_BYTES: u64 = 12 * 1024;
-const RTT_BYTES: u64 = 8 * 1024;
+// What `firmware/build.rs` asks of a board.
+include!("../../firmware/room.rs");
 
 /// Bytes of an image besides the weights.
 struct Size {
@@ -579,7 +582,14 @@ impl Size {
                 .sum()
         };
         Self {
-            flash: sum(&[".vector_table", ".start_block", ".text", ".rodata", ".data"]),
+            flash: sum(&[
+                ".boot2",
+                ".vector_table",
+                ".start_block",
+                ".text",
+                ".rodata",
+                ".data",
+            ]),
             ram: sum(&[".data", ".bss", ".uninit"]),
         }
     }

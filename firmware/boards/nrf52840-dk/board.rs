@@ -1,6 +1,6 @@
 //! Nordic nRF52840-DK (Cortex-M4F): probe and serial port on the board.
 
-use crate::chip::nrf::{Uart, start_nrf52};
+use crate::chip::nrf52::{self, Uart};
 
 /// The board.
 pub struct Board;
@@ -8,12 +8,11 @@ pub struct Board;
 impl crate::board::Board for Board {
     type Uart = Uart;
 
-    fn start() -> u32 {
-        start_nrf52(b'F')
-    }
-
     /// P0.06 out, P0.08 in: to the probe.
-    fn uart(_mhz: u32) -> Uart {
-        Uart::new(6, 8)
+    fn start() -> (u32, Uart) {
+        let p = nrf52::start();
+        let ppi = (p.PPI_CH0, p.PPI_CH1, p.PPI_GROUP0);
+        let uart = Uart::new(p.UARTE0, p.TIMER0, ppi, p.P0_06.into(), p.P0_08.into());
+        (nrf52::MHZ, uart)
     }
 }

@@ -8,11 +8,7 @@ pub struct Board;
 impl crate::board::Board for Board {
     type Uart = Uart;
 
-    fn start() -> u32 {
+    fn start() -> (u32, Uart) {
         stm32f4::start()
-    }
-
-    fn uart(mhz: u32) -> Uart {
-        Uart::usart2(mhz)
     }
 }

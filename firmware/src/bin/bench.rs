@@ -7,22 +7,21 @@
 
 use cortex_m_rt::entry;
 use firmware::bench::measure;
-use firmware::clock::{Clock, Cycles};
-use firmware::{BOARD, Failure, VERSION, info, samples, semihost, weights};
+use firmware::{BOARD, Failure, Machine, VERSION, info, samples, semihost, weights};
 use lenet_core::network::{Activations, LAYERS};
 
 #[entry]
 fn main() -> ! {
     static mut ACT: Activations = Activations::new();
     let machine = firmware::start();
-    firmware::finish(run(machine.clock, ACT))
+    firmware::finish(run(machine, ACT))
 }
 
-fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
+fn run(Machine { clock, cycles, .. }: Machine, act: &mut Activations) -> Result<(), Failure> {
     info!("bench {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
     let params = weights::verify(act)?.params;
     let image = &samples::IMAGES[samples::COUNT - 1];
-    let (cost, unit) = if let Some(cycles) = Cycles::start() {
+    let (cost, unit) = if let Some(cycles) = cycles.start(clock) {
         (measure(params, image, act, &|| cycles.now()), "cycles")
     } else {
         info!("no cycle counter here");

@@ -64,7 +64,7 @@ fn run(clock: Clock, act: &mut Activations, image: &mut Image) -> Result<(), Fai
     let mut logits = File::create(path(to, &mut [0; 256])?)
         .map_err(|_| Failure::Host("cannot create LOGITS"))?;
 
-    let start = clock.ticks();
+    let start = clock.now();
     let mut pixels: Pixels = [[[0; WIDTH]; HEIGHT]; CHANNELS];
     for _ in 0..count {
         images
@@ -76,7 +76,7 @@ fn run(clock: Clock, act: &mut Activations, image: &mut Image) -> Result<(), Fai
             .write_all(bytes)
             .map_err(|_| Failure::Host("cannot write LOGITS"))?;
     }
-    info!("{} images in {} ms", count, clock.us_since(start) / 1000);
+    info!("{} images in {} ms", count, clock.ms_since(start));
     Ok(())
 }
 

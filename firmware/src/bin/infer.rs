@@ -70,7 +70,7 @@ fn classify(
     }
     let start = clock.ticks();
     let logits = forward(weights.params, image, act);
-    let us = clock.us_since(start);
+    let us = clock.ticks().wrapping_sub(start) / clock.mhz();
     let best = argmax(logits);
     let mut shares = [0.0; CLASSES];
     softmax(logits, &mut shares);

@@ -29,7 +29,8 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     unsafe { a_panic_can_be_reached() }
 }
 
-/// The vector table's part for interrupts, which the library of the other programs has.
+/// The vector table's part for interrupts, which the other programs get from the chip's crate.
+#[cfg(feature = "device")]
 #[unsafe(link_section = ".vector_table.interrupts")]
 #[unsafe(no_mangle)]
 static __INTERRUPTS: [u32; 1] = [0];

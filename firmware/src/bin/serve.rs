@@ -8,7 +8,7 @@
 use cortex_m_rt::entry;
 use firmware::bench::measure;
 use firmware::clock::{Clock, Cycles};
-use firmware::link::ByteLink;
+use firmware::link::{WIRES, send};
 use firmware::{BOARD, Failure, Machine, VERSION, info, weights};
 use lenet_core::Network as _;
 use lenet_core::link::{
@@ -19,30 +19,37 @@ use lenet_core::network::{Activations, Net, Params};
 #[entry]
 fn main() -> ! {
     static mut SCRATCH: Scratch = Scratch::new();
-    static mut RECEIVER: Receiver = Receiver::new();
+    static mut RECEIVERS: [Receiver; WIRES] = [const { Receiver::new() }; WIRES];
     static mut OUT: FrameBuffer = [0; MAX_FRAME];
-    firmware::finish(run(firmware::start(), SCRATCH, RECEIVER, OUT))
+    firmware::finish(run(firmware::start(), SCRATCH, RECEIVERS, OUT))
 }
 
 fn run(
-    Machine { clock, mut link }: Machine,
+    Machine {
+        clock,
+        cycles,
+        mut link,
+    }: Machine,
     scratch: &mut Scratch,
-    receiver: &mut Receiver,
+    receivers: &mut [Receiver; WIRES],
     out: &mut FrameBuffer,
 ) -> Result<(), Failure> {
     let weights = weights::verify(scratch.activations())?;
     let who = Info::new(&weights, BOARD, VERSION, clock.mhz() * 1_000_000);
     let time = Time {
         clock,
-        cycles: Cycles::start(),
+        cycles: cycles.start(clock),
     };
     let mut responder = Responder::new(who, weights.params, scratch, time);
     info!("serve {} on {}, {} MHz", VERSION, BOARD, clock.mhz());
+    let mut wires = link.wires();
     loop {
-        if let Some(byte) = link.read()
-            && let Some(received) = receiver.push(byte)
-        {
-            link.write(responder.answer(received, out));
+        for (wire, receiver) in wires.iter_mut().zip(&mut *receivers) {
+            if let Some(byte) = wire.read()
+                && let Some(received) = receiver.push(byte)
+            {
+                send(*wire, responder.answer(received, out), clock);
+            }
         }
     }
 }

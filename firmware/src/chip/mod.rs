@@ -1,9 +1,12 @@
-//! Clocks and UARTs of the chips, one file a family; a board says which and with which pins.
+//! How each family of chips starts its clocks and a UART; a board names the family and the pins.
+//!
+//! For real chips this is the work of their hardware abstraction layers. `boards/README.md` says which, and why.
 
+#[cfg(feature = "cmsdk")]
 pub mod cmsdk;
-pub mod nrf;
-pub mod rp2350;
+#[cfg(feature = "nrf52")]
+pub mod nrf52;
+#[cfg(any(feature = "rp2040", feature = "rp235x"))]
+pub mod rp;
+#[cfg(feature = "stm32f4")]
 pub mod stm32f4;
-
-/// Bits per second of every UART; 8 data bits, no parity, 1 stop bit.
-pub const BAUD: u32 = 115_200;

@@ -1,0 +1,11 @@
+// The room that the programs need, in bytes. `build.rs` compares it with what a board has, and the tests compare it with
+// what the images take.
+
+/// Flash of the largest program besides the weights, sample images included.
+pub const CODE_BYTES: u64 = 72 * 1024;
+/// RAM of the largest program besides its stack.
+pub const STATIC_BYTES: u64 = 12 * 1024;
+/// RAM that a real board needs on top: the log, the link through the probe, and the UART's buffers.
+pub const REAL_BYTES: u64 = 10 * 1024;
+/// Stack of the deepest program.
+pub const STACK_BYTES: u64 = 3 * 1024;
