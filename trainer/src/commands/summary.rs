@@ -35,8 +35,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
         .iter()
         .filter(|name| !name.is_empty());
     let classes = named.collect::<Vec<_>>().join(", ");
-    writeln!(Out, "  network        {}", weights.name)?;
-    writeln!(Out, "  layers         {}", weights.description)?;
+    writeln!(Out, "  network        {}", weights.name())?;
+    writeln!(Out, "  layers         {}", weights.description())?;
     writeln!(Out, "  classes        {classes}")?;
     writeln!(
         Out,
