@@ -2,9 +2,9 @@
 //!
 //! | algorithm | convolutions | multiplications of the definition |
 //! |---|---|---|
-//! | [`rows`] | kernels of 5, of a first layer with one channel, pooled in windows of 2 or not at all | 8 of 20 |
-//! | [`tiles`] | kernels of 5, pooled in windows of 2 or not at all | 64 of 400 |
-//! | [`direct`] | all | all |
+//! | `rows` | kernels of 5, of a first layer with one channel, pooled in windows of 2 or not at all | 8 of 20 |
+//! | `tiles` | kernels of 5, pooled in windows of 2 or not at all | 64 of 400 |
+//! | `direct` | all | all |
 
 use super::super::direct::{self, grad_sums_len, sums_len, winner_len};
 use super::super::pixels::Stored;
@@ -185,7 +185,7 @@ impl<
     type Pass = Direct<L, M, C, K, H, W, HP, WP, PH, PW, SUMS, WINNERS, GRAD_SUMS>;
 }
 
-/// By the definition: [`direct`].
+/// By the definition: `direct`.
 pub struct Direct<
     L,
     const M: usize,
@@ -359,7 +359,7 @@ impl<
     type Pass = Rows<L, M, H, W, HP, CH, CW, PH, PW>;
 }
 
-/// By Winograd's algorithm along rows: [`rows`].
+/// By Winograd's algorithm along rows: `rows`.
 pub struct Rows<
     L,
     const M: usize,
@@ -505,7 +505,7 @@ impl<
     type Pass = Tiles<L, M, C, H, W, CH, CW, PH, PW, TH, TW, WT, MB, CB>;
 }
 
-/// By Winograd's algorithm along both sides: [`tiles`].
+/// By Winograd's algorithm along both sides: `tiles`.
 pub struct Tiles<
     L,
     const M: usize,
