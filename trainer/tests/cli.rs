@@ -487,7 +487,7 @@ fn bench_tells_every_figure_to_people_and_to_scripts() {
     );
     assert!(json["waiting_us"].is_f64(), "{json}");
     let phases = json["phases"].as_array().unwrap();
-    assert_eq!(phases.len(), 9);
+    assert_eq!(phases.len(), 13);
     for phase in phases {
         assert!(
             phase["phase"].is_string() && phase["us"].as_f64().unwrap() > 0.0,
