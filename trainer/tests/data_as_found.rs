@@ -592,6 +592,47 @@ fn a_folder_may_be_called_train_because_its_class_is() {
     assert_eq!(row(&out, "train"), ["2", "train", "1", "1"]);
 }
 
+/// A run has pictures too, and often lies beside the data.
+#[test]
+fn the_folder_of_a_run_is_no_data() {
+    let place = Place::new();
+    class_folders(&place, "apart/train", "apart/test");
+    class_folders(&place, "flat", "other");
+    for (folder, options) in [
+        ("letters", ""),
+        ("apart", ""),
+        ("flat", " --test-split 0.25"),
+    ] {
+        let check = format!("data check --data {folder}{options}");
+        let before = place.good(&check);
+        for run in ["run", "runs/one", "runs/two"] {
+            place.good(&format!(
+                "--data {folder}{options} --max-steps 1 --out {folder}/{run}"
+            ));
+            if run == "run" {
+                let out = place.good(&check);
+                assert_eq!(
+                    (hash(&out), row(&out, "all")),
+                    (hash(&before), row(&before, "all"))
+                );
+                let warning = "warning: left out, as they are no pictures in class folders: 1 run (the first: flat/run)";
+                assert_eq!(
+                    remarks(&out).last() == Some(&warning),
+                    folder == "flat",
+                    "{out}"
+                );
+                fs::remove_dir_all(place.path(&format!("{folder}/run"))).unwrap();
+            }
+            if folder == "flat" {
+                break;
+            }
+        }
+        if folder != "flat" {
+            assert_eq!(place.good(&check), before);
+        }
+    }
+}
+
 #[test]
 fn pictures_without_class_folders_are_named() {
     let place = Place::new();

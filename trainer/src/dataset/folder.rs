@@ -4,6 +4,7 @@
 //! picture is left out and counted.
 
 use super::listing::{LeftOut, Listing};
+use super::locate::is_run;
 use super::names::class_name;
 use super::shape::SHAPE;
 use super::{ImageOptions, Split, image};
@@ -173,6 +174,10 @@ fn class_folders(root: &Path, left_out: &mut LeftOut) -> Result<Classes, Error> 
     }
     let mut classes = Classes::new();
     for folder in listing.folders {
+        if is_run(&folder) {
+            left_out.add("run".to_owned(), folder);
+            continue;
+        }
         let name = folder.file_name().unwrap_or_default().to_str();
         let name = name.ok_or("a name that is no UTF-8; the name of a class is".to_owned());
         let name = name.and_then(class_name);

@@ -516,6 +516,11 @@ mod tests {
         }
     }
 
+    /// A progressive picture, which the `image` crate does not write; by Pillow 13 with `progressive=True`.
+    const PROGRESSIVE: &[u8] = include_bytes!("../../tests/pictures/progressive.jpg");
+    /// A picture with a restart marker after each block; Pillow 13 wrote it with `restart_marker_blocks=1`.
+    const RESTARTS: &[u8] = include_bytes!("../../tests/pictures/restarts.jpg");
+
     /// A file that was cut is refused, or gives the whole picture where only its end mark is missing.
     #[test]
     fn no_cut_file_gives_another_picture() {
@@ -527,14 +532,8 @@ mod tests {
             ("ppm", encoded(&colour, ImageFormat::Pnm)),
             ("grey jpeg", encoded(&grey, ImageFormat::Jpeg)),
             ("colour jpeg", encoded(&colour, ImageFormat::Jpeg)),
-            (
-                "progressive jpeg",
-                include_bytes!("../../tests/pictures/progressive.jpg").to_vec(),
-            ),
-            (
-                "restarts jpeg",
-                include_bytes!("../../tests/pictures/restarts.jpg").to_vec(),
-            ),
+            ("progressive jpeg", PROGRESSIVE.to_vec()),
+            ("restarts jpeg", RESTARTS.to_vec()),
         ] {
             let expected = values(&whole, AS_IT_IS, SHAPE).unwrap();
             for len in 0..whole.len() {
@@ -558,7 +557,7 @@ mod tests {
         for whole in [
             encoded(&grey_noise(), ImageFormat::Jpeg),
             encoded(&noise(28, 28), ImageFormat::Jpeg),
-            include_bytes!("../../tests/pictures/restarts.jpg").to_vec(),
+            RESTARTS.to_vec(),
         ] {
             let expected = values(&whole, AS_IT_IS, SHAPE).unwrap();
             for len in 4..whole.len() - 2 {

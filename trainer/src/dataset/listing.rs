@@ -164,7 +164,7 @@ impl LeftOut {
                 let plural = match kind.as_str() {
                     _ if paths.len() == 1 => "",
                     kind if kind.ends_with("file") || kind.ends_with("link") => "s",
-                    "named pipe" | "socket" | "device" | "folder" => "s",
+                    "named pipe" | "socket" | "device" | "folder" | "run" => "s",
                     _ => "",
                 };
                 format!("{} {kind}{plural}", paths.len())

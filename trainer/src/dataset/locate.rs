@@ -385,7 +385,11 @@ fn candidates(folder: &Path, listing: &Listing) -> Result<Vec<Candidate>, Error>
             .map(|tables| Candidate(Form::Tables(tables))),
     );
     match class_folders(folder, listing) {
-        Ok(folders) => found.extend(folders.map(|folders| Candidate(Form::Folders(folders)))),
+        // Beside files that are surely data, folders with pictures may be anything.
+        Ok(Some(folders)) if folders.is_apart || found.is_empty() => {
+            found.push(Candidate(Form::Folders(folders)));
+        }
+        Ok(_) => {}
         Err(error) if found.is_empty() => return Err(error),
         Err(_) => {}
     }
@@ -664,8 +668,17 @@ fn class_root(folder: &Path, depth: usize) -> Option<PathBuf> {
     }
 }
 
+/// Whether a folder is that of a training, which has pictures too.
+pub(super) fn is_run(folder: &Path) -> bool {
+    let files = ["lenet.weights", "last.checkpoint"];
+    files.iter().any(|file| folder.join(file).is_file())
+}
+
 /// Whether a folder itself has a file that is called a picture.
 fn has_pictures(folder: &Path) -> bool {
+    if is_run(folder) {
+        return false;
+    }
     let Ok(entries) = std::fs::read_dir(folder) else {
         return false;
     };
