@@ -183,6 +183,14 @@ CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
 cargo test -q --test firmware -- --ignored
 cargo test -q --test device -- --ignored --test-threads 1
 
+# Node, with a package in a folder outside the tree.
+step "the Raspberry Pi Pico's images in rp2040js"
+need node nodejs
+need npm npm
+export RP2040JS=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci-npm
+npm install --silent --no-audit --no-fund --prefix "$RP2040JS" rp2040js@1.4.1
+cargo test -q --test pico -- --ignored --nocapture --test-threads 2
+
 step "trainer device, as the README shows it"
 device() { cargo run -q --release -p trainer -- device "$@"; }
 device evaluate --qemu --images 1000

@@ -1,4 +1,5 @@
-//! Ends in the fault that the command line names: `fault panic`, `fault hardfault` or `fault overflow`.
+//! Ends in the fault that the command line names: `fault panic`, `fault hardfault` or `fault overflow`; `fault log` logs more
+//! lines than any buffer holds, as fast as it can.
 //!
 //! For the tests, and to see on a board that a fault ends in a message.
 
@@ -8,6 +9,9 @@
 use core::hint::black_box;
 use cortex_m_rt::entry;
 use firmware::{Failure, info, semihost};
+
+/// Some 8 bytes each in defmt's encoding, so twice the log's buffer.
+const LINES: u32 = 1000;
 
 #[entry]
 fn main() -> ! {
@@ -26,7 +30,13 @@ fn run() -> Result<(), Failure> {
             recurse(1);
             Ok(())
         }
-        _ => Err(Failure::Host("usage: fault panic|hardfault|overflow")),
+        "log" => {
+            for line in 0..LINES {
+                info!("line {} of {}", line, LINES);
+            }
+            Ok(())
+        }
+        _ => Err(Failure::Host("usage: fault panic|hardfault|overflow|log")),
     }
 }
 
