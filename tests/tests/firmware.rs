@@ -422,6 +422,38 @@ fn evaluate_names_what_it_cannot_read() {
     );
 }
 
+/// `evaluate` measures longer than 2³² ticks last, 25.6 s at 168 MHz. Under `-icount` the emulated time of an image does not
+/// depend on the machine that runs this.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn a_long_run_is_timed_right() {
+    let (idx, out) = (scratch("long.idx"), scratch("long.logits"));
+    fs::write(&idx, test_images()).unwrap();
+    let weights = weights_file();
+    let ms = |images: u64| -> u64 {
+        let count = images.to_string();
+        let args = ["evaluate", idx.to_str().unwrap(), out.to_str().unwrap()];
+        let args = [&args[..], &[&count]].concat();
+        let icount = ["-icount", "shift=10"];
+        let run = run("netduinoplus2", &args, Some(&weights), &icount);
+        run.ends("ok", 0);
+        println!("{}", run.output);
+        let start = format!("{count} images in ");
+        let line = run
+            .output
+            .lines()
+            .find_map(|line| line.strip_prefix(&start));
+        let ms = line.and_then(|line| line.strip_suffix(" ms"));
+        ms.and_then(|ms| ms.parse().ok()).expect("it says the time")
+    };
+    let (few, many) = (ms(10), ms(100));
+    assert!(many > (1 << 32) / 168_000, "{many} ms do not wrap");
+    assert!(
+        many.abs_diff(10 * few) * 100 <= 5 * many,
+        "10 images in {few} ms, 100 in {many} ms"
+    );
+}
+
 /// Instructions an image on `mps2-an386`, as `bench` counts them; a layer may cost 3 % more before this fails.
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]

@@ -6,9 +6,10 @@
 
 use clap::Parser;
 use defmt_decoder::{DecodeError, Table};
-use lenet_core::arch::{Pixels, image};
+use lenet_core::image::grey;
 use lenet_core::link::{LinkError, MAX_FRAME, Receiver, Reply, Request, encode};
-use lenet_core::network::{Activations, argmax, forward};
+use lenet_core::network::{Activations, Pixels, forward};
+use lenet_core::ops::argmax;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -157,8 +158,9 @@ fn infer_agrees_with_the_host() {
     let mut act = Activations::new();
     let names = &weights.metadata.classes;
     for (class, pixels) in samples.iter().enumerate() {
-        let logits = forward(weights.params, &image(bytemuck::cast_ref(pixels)), &mut act);
-        let expected = format!("info {}: {}, ", names[class], names[argmax(logits)]);
+        let logits = forward(weights.params, &grey(bytemuck::cast_ref(pixels)), &mut act);
+        let (from, to) = (names.get(class), names.get(argmax(logits)));
+        let expected = format!("info {from}: {to}, ");
         assert!(
             log.iter().any(|line| line.starts_with(&expected)),
             "no line `{expected}`"
