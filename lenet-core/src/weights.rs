@@ -341,21 +341,25 @@ pub fn view<N: Network>(bytes: &[u8]) -> Result<Weights<'_, N>, WeightsError> {
 /// Those of [`view`], except for `TrailingBytes`.
 #[inline(never)] // its stack is free again when the network runs
 pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), WeightsError> {
-    let truncated = WeightsError::Truncated { found: bytes.len() };
+    // The private error is small, and this one lies on the stack once.
+    let named = |error| match error {
+        Unread::Truncated => WeightsError::Truncated { found: bytes.len() },
+        Unread::Metadata => WeightsError::Metadata,
+    };
     let rest = &mut &bytes[..];
 
-    let magic = take_bytes(rest, truncated)?;
+    let magic = take_bytes(rest).map_err(named)?;
     if magic != MAGIC {
         return Err(WeightsError::Magic { found: magic });
     }
-    let [version] = take_bytes(rest, truncated)?;
+    let [version] = take_bytes(rest).map_err(named)?;
     if version != VERSION {
         return Err(WeightsError::Version { found: version });
     }
-    let [numbers, _, _] = take_bytes(rest, truncated)?;
-    let fingerprint = u64::from_le_bytes(take_bytes(rest, truncated)?);
-    let length = u32::from_le_bytes(take_bytes(rest, truncated)?) as usize;
-    let name = Name(take_bytes(rest, truncated)?);
+    let [numbers, _, _] = take_bytes(rest).map_err(named)?;
+    let fingerprint = u64::from_le_bytes(take_bytes(rest).map_err(named)?);
+    let length = u32::from_le_bytes(take_bytes(rest).map_err(named)?) as usize;
+    let name = Name(take_bytes(rest).map_err(named)?);
     if fingerprint != N::FINGERPRINT {
         return Err(WeightsError::Network {
             found: name,
@@ -372,36 +376,45 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
             expected,
         });
     }
-    let (params, after) = rest.split_at_checked(length).ok_or(truncated)?;
+    let (params, after) = rest
+        .split_at_checked(length)
+        .ok_or(Unread::Truncated)
+        .map_err(named)?;
     *rest = after;
     // Piece by piece, as the fields stand: deserialising the structs whole would take three times the code and the stack.
-    take::<&str>(rest, truncated)?;
-    let classes = take_names(rest, N::LAYERS, truncated)?;
+    take::<&str>(rest).map_err(named)?;
+    let classes = take_names(rest, N::LAYERS).map_err(named)?;
     let metadata = Metadata {
         classes,
         provenance: Provenance {
-            dataset: take(rest, truncated)?,
-            dataset_sha256: take_bytes(rest, truncated)?,
-            params_sha256: take_bytes(rest, truncated)?,
-            seed: take(rest, truncated)?,
-            epochs: take(rest, truncated)?,
-            batch_size: take(rest, truncated)?,
-            learning_rate: take(rest, truncated)?,
-            test_accuracy: take(rest, truncated)?,
-            recipe: take(rest, truncated)?,
+            dataset: take(rest).map_err(named)?,
+            dataset_sha256: take_bytes(rest).map_err(named)?,
+            params_sha256: take_bytes(rest).map_err(named)?,
+            seed: take(rest).map_err(named)?,
+            epochs: take(rest).map_err(named)?,
+            batch_size: take(rest).map_err(named)?,
+            learning_rate: take(rest).map_err(named)?,
+            test_accuracy: take(rest).map_err(named)?,
+            recipe: take(rest).map_err(named)?,
         },
     };
     let mut self_test = N::Logits::zeroed();
     let logits = bytemuck::bytes_of_mut(&mut self_test);
-    let (stored, after) = rest.split_at_checked(logits.len()).ok_or(truncated)?;
+    let (stored, after) = rest
+        .split_at_checked(logits.len())
+        .ok_or(Unread::Truncated)
+        .map_err(named)?;
     logits
         .iter_mut()
         .zip(stored)
         .for_each(|(to, from)| *to = *from);
     *rest = after;
 
-    let covered = bytes.get(..bytes.len() - rest.len()).ok_or(truncated)?;
-    let stored = u32::from_le_bytes(take_bytes(rest, truncated)?);
+    let covered = bytes
+        .get(..bytes.len() - rest.len())
+        .ok_or(Unread::Truncated)
+        .map_err(named)?;
+    let stored = u32::from_le_bytes(take_bytes(rest).map_err(named)?);
     let computed = CRC.checksum(covered);
     if stored != computed {
         return Err(WeightsError::Checksum { stored, computed });
@@ -425,43 +438,42 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
     ))
 }
 
+/// Why a part of the file cannot be taken.
+#[derive(Clone, Copy)]
+enum Unread {
+    Truncated,
+    Metadata,
+}
+
 /// Takes the class names off the front of `rest`: at most as many as the last layer has outputs.
-fn take_names<'a>(
-    rest: &mut &'a [u8],
-    layers: &[plan::Layer],
-    truncated: WeightsError,
-) -> Result<ClassNames<'a>, WeightsError> {
-    let count = take::<u32>(rest, truncated)? as usize;
+fn take_names<'a>(rest: &mut &'a [u8], layers: &[plan::Layer]) -> Result<ClassNames<'a>, Unread> {
+    let count = take::<u32>(rest)? as usize;
     if layers.last().is_none_or(|layer| count > layer.output[0]) {
-        return Err(WeightsError::Metadata);
+        return Err(Unread::Metadata);
     }
     let start = *rest;
     for _ in 0..count {
-        take::<&str>(rest, truncated)?;
+        take::<&str>(rest)?;
     }
-    let bytes = start.get(..start.len() - rest.len()).ok_or(truncated)?;
+    let bytes = start
+        .get(..start.len() - rest.len())
+        .ok_or(Unread::Truncated)?;
     Ok(ClassNames(Names::Encoded { count, bytes }))
 }
 
 /// Takes a value off the front of `rest`.
-fn take<'a, T: Deserialize<'a>>(
-    rest: &mut &'a [u8],
-    truncated: WeightsError,
-) -> Result<T, WeightsError> {
+fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, Unread> {
     let (value, after) = postcard::take_from_bytes(rest).map_err(|error| match error {
-        postcard::Error::DeserializeUnexpectedEnd => truncated,
-        _ => WeightsError::Metadata,
+        postcard::Error::DeserializeUnexpectedEnd => Unread::Truncated,
+        _ => Unread::Metadata,
     })?;
     *rest = after;
     Ok(value)
 }
 
 /// Takes `N` bytes off the front of `rest`.
-fn take_bytes<const N: usize>(
-    rest: &mut &[u8],
-    truncated: WeightsError,
-) -> Result<[u8; N], WeightsError> {
-    let (&bytes, after) = rest.split_first_chunk().ok_or(truncated)?;
+fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Unread> {
+    let (&bytes, after) = rest.split_first_chunk().ok_or(Unread::Truncated)?;
     *rest = after;
     Ok(bytes)
 }
