@@ -105,6 +105,7 @@ impl fmt::Display for Failure {
 }
 
 /// Ends a program: `ok` and exit code 0, or the error and 1.
+#[inline(never)] // its stack is not that of the program
 pub fn finish(result: Result<(), Failure>) -> ! {
     match result {
         Ok(()) => {

@@ -376,6 +376,11 @@ fn damaged_weights_are_refused_at_boot() {
     );
     let last = damaged("version.weights", &|bytes| bytes[4] = 9);
     assert_eq!(last, "error: weights: file format 9, this program reads 2");
+    let last = damaged("numbers.weights", &|bytes| bytes[5] = 7);
+    assert_eq!(
+        last,
+        "error: weights: its parameters are numbers of kind 7, this program reads kind 0"
+    );
     let last = damaged("network.weights", &|bytes| {
         bytes[8] ^= 1;
         bytes[20..52].fill(0);
@@ -530,7 +535,7 @@ fn every_image_fits_its_board() {
     }
 }
 
-/// `infer` on the default board, besides the weights and the eleven images in flash. A quarter of it is the HAL.
+/// `infer` on the default board, besides the weights and the eleven images in flash. A sixth of it is the HAL.
 #[test]
 #[ignore = "needs the firmware images: see ci.sh"]
 fn the_code_of_infer_is_small() {

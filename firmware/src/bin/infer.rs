@@ -57,6 +57,7 @@ fn describe(weights: &Weights<'_, Net>) {
     }
 }
 
+/// Classifies a sample and says what it is taken for.
 #[inline(never)]
 fn classify(
     clock: Clock,
@@ -78,9 +79,7 @@ fn classify(
 #[inline(never)]
 fn report(weights: &Weights<'_, Net>, class: usize, logits: &Logits, us: u32) {
     let best = argmax(logits);
-    let mut shares = [0.0; CLASSES];
-    softmax(logits, &mut shares);
-    let (whole, tenths) = percent(shares[best]);
+    let (whole, tenths) = percent(share(logits, best));
     let names = &weights.metadata.classes;
     info!(
         "{}: {}, {}.{} %, {} us",
@@ -90,6 +89,14 @@ fn report(weights: &Weights<'_, Net>, class: usize, logits: &Logits, us: u32) {
         tenths,
         us
     );
+}
+
+/// Returns the share of a class by softmax.
+#[inline(never)] // its stack is free again when the result is printed
+fn share(logits: &Logits, class: usize) -> f32 {
+    let mut shares = [0.0; CLASSES];
+    softmax(logits, &mut shares);
+    shares[class]
 }
 
 /// Draws the first channel of the image in characters, darker for larger values.
