@@ -153,6 +153,19 @@ else
     }
 fi
 
+oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+step "the oldest Rust that Cargo.toml claims, $oldest"
+if command -v rustup >/dev/null && timeout 300 rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1 &&
+    timeout 120 rustup target add --toolchain "$oldest" $boards >/dev/null 2>&1; then
+    cargo "+$oldest" check -q --locked --target-dir target/oldest
+    for board in microbit-v2 stm32f4discovery pico pico2 microbit mps2-an386; do
+        (cd firmware && cargo "+$oldest" check -q --locked --release --no-default-features --features "$board" \
+            --config "boards/$board/config.toml" --target-dir ../target/oldest)
+    done
+else
+    echo "rustup cannot install Rust $oldest here: it was not tried"
+fi
+
 step "NEON, emulated: the library's tests, and the parameters' hash"
 need qemu-aarch64 qemu-user
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross

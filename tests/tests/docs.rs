@@ -190,3 +190,29 @@ fn every_command_is_one_that_the_trainer_takes() {
     );
     assert!(refused.is_empty(), "{refused:#?}");
 }
+
+/// Pages that say which Rust is needed name the version of `Cargo.toml`, which `ci.sh` tries.
+#[test]
+fn the_oldest_rust_is_the_one_that_is_tested() {
+    let manifest = read(&root().join("Cargo.toml"));
+    let version = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = "))
+        .expect("the workspace names one")
+        .trim_matches('"');
+    let mut named = 0;
+    for page in pages() {
+        let text = read(&page);
+        for (at, _) in text.match_indices(" or later") {
+            let before = &text[..at];
+            let Some((words, found)) = before.rsplit_once(' ') else {
+                continue;
+            };
+            if words.ends_with("Rust") {
+                assert_eq!(found, version, "{}", page.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 2, "the front page and the tutorial name it");
+}
