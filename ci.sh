@@ -32,12 +32,12 @@ qemu-system-arm --version | head -n 1
 step "format and lints"
 cargo fmt --all --check
 rustfmt --check --edition 2024 firmware/boards/*/board.rs
-cargo clippy -q --workspace --exclude firmware --all-targets --all-features -- -D warnings
+cargo clippy -q --workspace --exclude 'firmware*' --all-targets --all-features -- -D warnings
 cargo clippy -q -p trainer --no-default-features -- -D warnings
 cargo clippy -q -p trainer --no-default-features --features program -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude firmware --exclude fuzz --all-features
+RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
 
 # Tests of the host are chosen by `--test` alone: with `-p` the dependencies get other features, and are built again.
 step "tests"
@@ -137,8 +137,9 @@ if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; 
 # Other targets: from here on `cross cargo ...` builds for them. Rustup's if its server answers, else Debian's compiler
 # with the library's source: `core`, or the crates that `library` names.
 boards="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+riscv=riscv32imac-unknown-none-elf
 arm64=aarch64-unknown-linux-gnu
-if command -v rustup >/dev/null && timeout 120 rustup target add $boards $arm64 >/dev/null 2>&1; then
+if command -v rustup >/dev/null && timeout 120 rustup target add $boards $riscv $arm64 >/dev/null 2>&1; then
     echo "other targets: by rustup"
     cross() { "$@"; }
 else
@@ -149,7 +150,8 @@ else
     cross() {
         env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD="${library:-core}" \
             CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld-19 CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld-19 \
-            CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld-19 "$@"
+            CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld-19 \
+            CARGO_TARGET_RISCV32IMAC_UNKNOWN_NONE_ELF_LINKER=ld.lld-19 "$@"
     }
 fi
 
@@ -177,8 +179,8 @@ need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
         --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
 )
 
-step "lenet-core for Cortex-M0, M4F and M33"
-for target in $boards; do
+step "lenet-core for Cortex-M0, M4F and M33, and for RISC-V"
+for target in $boards $riscv; do
     cross cargo build -q -p lenet-core --release --all-features --target "$target"
 done
 
@@ -189,9 +191,13 @@ for board in firmware/boards/*/; do
         --config "boards/$board/config.toml" -- -D warnings)
 done
 
+(cd firmware/riscv && cross cargo clippy -q --release -- -D warnings)
+
 step "firmware for every board, and the emulated ones against the host"
 # Each board has a folder of its own, whatever the environment says.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
+need qemu-system-riscv32 qemu-system-misc
+(cd firmware/riscv && cross cargo build -q --release)
 (cd firmware && cross cargo build -q)
 cargo test -q --test firmware -- --ignored
 cargo test -q --test device -- --ignored --test-threads 1

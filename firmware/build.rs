@@ -31,7 +31,7 @@ fn run() -> Result<(), String> {
     let board = root.join("boards").join(&name);
     let config = read(&board.join("config.toml"))?;
     let memory = read(&board.join("memory.x"))?;
-    let emulated = config.contains("qemu-system-arm");
+    let emulated = config.contains("qemu.sh");
     let extra = if emulated { 0 } else { REAL_BYTES };
     for (region, needed) in [
         ("FLASH", CODE_BYTES),
@@ -140,15 +140,6 @@ fn selected(boards: &Path) -> Result<String, String> {
             names.join(", ")
         )),
     }
-}
-
-/// `LENGTH` of a region of a linker script, in bytes; it must be written as `NAME : ORIGIN = …, LENGTH = nK`.
-fn length(script: &str, region: &str) -> Option<u64> {
-    let line = script
-        .lines()
-        .find(|line| line.trim_start().starts_with(&format!("{region} ")))?;
-    let (_, length) = line.split_once("LENGTH = ")?;
-    Some(length.trim().strip_suffix('K')?.parse::<u64>().ok()? * 1024)
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -9,3 +9,12 @@ pub const STATIC_BYTES: u64 = 12 * 1024;
 pub const REAL_BYTES: u64 = 10 * 1024;
 /// Stack of the deepest program.
 pub const STACK_BYTES: u64 = 3 * 1024;
+
+/// Returns the `LENGTH` of a region of a board's `memory.x`, which must be written as `NAME : ORIGIN = …, LENGTH = nK`.
+pub fn length(script: &str, region: &str) -> Option<u64> {
+    let line = script
+        .lines()
+        .find(|line| line.trim_start().starts_with(&format!("{region} ")))?;
+    let (_, length) = line.split_once("LENGTH = ")?;
+    Some(length.trim().strip_suffix('K')?.parse::<u64>().ok()? * 1024)
+}

@@ -14,6 +14,7 @@
 //! | [`fault`] | panic, HardFault and stack overflow: a message and a failing exit |
 //! | [`clock`] | time from SysTick, cycles from the cycle counter where there is one |
 //! | [`bench`](mod@bench) | cost of each layer |
+//! | [`bulk`] | a whole file of images, through semihosting |
 //! | [`ram`] | memory used, the stack by its paint |
 //! | [`weights`] | the weights file in flash, checked |
 //! | [`samples`] | ten images to try |
@@ -23,6 +24,7 @@
 
 pub mod bench;
 pub mod board;
+pub mod bulk;
 pub mod chip;
 pub mod clock;
 pub mod fault;

@@ -35,12 +35,72 @@ const REAL: [&str; 6] = [
     "pico",
     "pico2",
 ];
+/// What `firmware/riscv` builds.
+const RISCV: &str = "riscv";
 const PROGRAMS: [&str; 6] = ["infer", "serve", "bench", "evaluate", "fault", "panic_free"];
 /// Far more than a run takes on a busy machine; an image may take a second more.
 const TIME_OUT: Duration = Duration::from_secs(120);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What is said of the boards in several places, because cargo reads them there, is the same in all.
+#[test]
+fn the_boards_settings_agree() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let mut folders: Vec<String> = fs::read_dir(root().join("firmware/boards"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    folders.sort();
+    let mut boards = [&EMULATED.map(|(board, _)| board)[..], &REAL].concat();
+    boards.sort();
+    assert_eq!(folders, boards);
+
+    let (package, common) = (
+        read("firmware/Cargo.toml"),
+        read("firmware/.cargo/config.toml"),
+    );
+    let value = |text: &str, key: &str| {
+        let start = format!("{key} = ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&start));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let mut targets = Vec::new();
+    for board in &boards {
+        let config = read(&format!("firmware/boards/{board}/config.toml"));
+        let target = value(&config, "target").trim_matches('"').to_owned();
+        let folder = format!("\"../../target/firmware/{board}\"");
+        assert_eq!(value(&config, "target-dir"), folder, "{board}");
+        assert!(config.contains(&format!("[target.{target}]")), "{board}");
+        let emulated = EMULATED.iter().any(|(name, _)| name == board);
+        let runner = value(&config, "runner");
+        let qemu = format!("\"../qemu.sh {board}\"");
+        assert_eq!(runner == qemu, emulated, "{board}: {runner}");
+        assert!(package.contains(&format!("\n{board} = [")), "{board}");
+        let alias = format!(
+            "= \"run --release --no-default-features --features {board} --config boards/{board}/config.toml\"\n"
+        );
+        assert_eq!(common.matches(&alias).count(), 1, "{board}");
+        if value(&package, "default") == format!("[\"{board}\"]") {
+            assert_eq!(value(&common, "target").trim_matches('"'), target);
+            assert_eq!(value(&common, "runner"), runner);
+            let folder = format!("\"../target/firmware/{board}\"");
+            assert_eq!(value(&common, "target-dir"), folder);
+        }
+        targets.push(target);
+    }
+    targets.sort();
+    targets.dedup();
+    let ci = format!("\nboards=\"{}\"\n", targets.join(" "));
+    assert!(read("ci.sh").contains(&ci), "ci.sh builds for {targets:?}");
+    let doctor = read("trainer/src/commands/doctor.rs");
+    for target in targets {
+        assert!(doctor.contains(&target), "`trainer doctor`: {target}");
+    }
 }
 
 /// The image of a program for a board, where `build-all.sh` puts it.
@@ -105,9 +165,15 @@ fn run_for(
         semihosting += ",arg=";
         semihosting += arg;
     }
-    let mut qemu = Command::new("qemu-system-arm");
+    let (mut qemu, machine) = match board {
+        RISCV => (Command::new("qemu-system-riscv32"), "virt"),
+        _ => (Command::new("qemu-system-arm"), board),
+    };
+    if board == RISCV {
+        qemu.args(["-bios", "none"]);
+    }
     qemu.args([
-        "-machine", board, "-display", "none", "-monitor", "none", "-serial", "null",
+        "-machine", machine, "-display", "none", "-monitor", "none", "-serial", "null",
     ])
     .args(["-semihosting-config", &semihosting])
     .args(qemu_args);
@@ -190,8 +256,8 @@ fn test_images() -> Vec<u8> {
     bytes
 }
 
-/// `evaluate` on a board against `forward` here.
-fn logits_are_the_hosts(board: &str, images: usize) {
+/// `evaluate` on a board against `forward` here. Returns what it printed.
+fn logits_are_the_hosts(board: &str, images: usize) -> String {
     let images = std::env::var("LENET_IMAGES")
         .map_or(images, |n| n.parse().expect("LENET_IMAGES is a number"));
     let (idx, out) = (
@@ -245,6 +311,7 @@ fn logits_are_the_hosts(board: &str, images: usize) {
         different, 0,
         "logits of {different} of {images} images differ on {board}"
     );
+    run.output
 }
 
 /// `infer` names for each sample the class that the host finds, and ends with `ok`.
@@ -338,6 +405,20 @@ macro_rules! on_each_emulated_board {
 }
 
 on_each_emulated_board!(an386: 0, an500: 1, an505: 2, netduinoplus2: 3, microbit: 4);
+
+/// A 32-bit RISC-V without floating point: the same bits, by the kernels for microcontrollers, which need little stack.
+#[test]
+#[ignore = "needs qemu-system-riscv32 and the image of firmware/riscv: see ci.sh"]
+fn riscv_has_the_hosts_bits() {
+    let output = logits_are_the_hosts(RISCV, 100);
+    println!("{output}");
+    let stack = output
+        .lines()
+        .find_map(|line| line.strip_prefix("self-test passed, forward takes "))
+        .and_then(|line| line.strip_suffix(" bytes of stack"))
+        .and_then(|bytes| bytes.parse::<u32>().ok());
+    assert!(stack.expect("it says so") <= 1024, "{output}");
+}
 
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
@@ -516,7 +597,7 @@ fn every_image_fits_its_board() {
             let script =
                 fs::read_to_string(root().join(format!("firmware/boards/{board}/memory.x")))
                     .unwrap();
-            let (flash, ram) = (length(&script, "FLASH"), length(&script, "RAM"));
+            let [flash, ram] = ["FLASH", "RAM"].map(|region| length(&script, region).unwrap());
             println!(
                 "{board:<18}{program:<10}{:>8}{flash:>11}{:>9}{ram:>10}",
                 size.flash, size.ram
@@ -630,19 +711,4 @@ impl Size {
             ram: sum(&[".data", ".bss", ".uninit"]),
         }
     }
-}
-
-/// `LENGTH` of a region of a linker script, in bytes.
-fn length(script: &str, region: &str) -> u64 {
-    let line = script
-        .lines()
-        .find(|line| line.trim_start().starts_with(&format!("{region} ")))
-        .unwrap();
-    let (_, kib) = line.split_once("LENGTH = ").unwrap();
-    kib.trim()
-        .strip_suffix('K')
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        * 1024
 }

@@ -20,34 +20,56 @@ use tempfile::TempDir;
 pub struct Machine {
     /// What QEMU calls it, and its folder in `firmware/boards`.
     pub name: &'static str,
-    /// Its Rust target.
-    pub target: &'static str,
-    /// Where its weights lie: `WEIGHTS` of its `memory.x`.
-    pub weights_address: u32,
+    /// The board's settings for cargo.
+    config: &'static str,
+    /// The board's settings for the linker.
+    memory: &'static str,
+}
+
+/// A machine with the files of its folder.
+macro_rules! machine {
+    ($name:literal) => {
+        Machine {
+            name: $name,
+            config: include_str!(concat!("../../../firmware/boards/", $name, "/config.toml")),
+            memory: include_str!(concat!("../../../firmware/boards/", $name, "/memory.x")),
+        }
+    };
 }
 
 /// The emulated boards.
 pub const MACHINES: [Machine; 5] = [
-    machine("mps2-an386", "thumbv7em-none-eabihf", 0x0020_0000),
-    machine("mps2-an500", "thumbv7em-none-eabihf", 0x0020_0000),
-    machine("mps2-an505", "thumbv8m.main-none-eabihf", 0x1020_0000),
-    machine("netduinoplus2", "thumbv7em-none-eabihf", 0x080d_0000),
-    machine("microbit", "thumbv6m-none-eabi", 0x0001_4000),
+    machine!("mps2-an386"),
+    machine!("mps2-an500"),
+    machine!("mps2-an505"),
+    machine!("netduinoplus2"),
+    machine!("microbit"),
 ];
-
-const fn machine(name: &'static str, target: &'static str, weights_address: u32) -> Machine {
-    Machine {
-        name,
-        target,
-        weights_address,
-    }
-}
 
 const QEMU: &str = "qemu-system-arm";
 /// Lines of output kept.
 const KEPT: usize = 100;
 
+/// What stands between two texts.
+fn between<'a>(text: &'a str, before: &str, after: char) -> &'a str {
+    let found = text.split_once(before).map(|(_, rest)| rest);
+    found
+        .and_then(|rest| rest.split_once(after))
+        .map_or("", |(found, _)| found)
+}
+
 impl Machine {
+    /// Returns the board's Rust target.
+    pub fn target(self) -> &'static str {
+        between(self.config, "target = \"", '"')
+    }
+
+    /// Returns the address of the weights as the linker script has it, in hexadecimal.
+    pub fn weights_address(self) -> &'static str {
+        let (_, region) = self.memory.split_once("WEIGHTS").unwrap_or_default();
+        between(region, "ORIGIN = ", ',')
+    }
+
     /// The machine of that name.
     pub fn named(name: &str) -> Option<Self> {
         MACHINES.into_iter().find(|machine| machine.name == name)
@@ -62,7 +84,7 @@ impl Machine {
             || {
                 sources("target/firmware")
                     .join(self.name)
-                    .join(self.target)
+                    .join(self.target())
                     .join("release")
                     .join(program)
             },
@@ -142,8 +164,8 @@ impl Qemu {
             semihosting += word;
         }
         let loader = format!(
-            "loader,file=weights,addr={:#x},force-raw=on",
-            machine.weights_address
+            "loader,file=weights,addr={},force-raw=on",
+            machine.weights_address()
         );
         let mut command = Command::new(QEMU);
         command
@@ -344,17 +366,26 @@ mod tests {
     #[test]
     fn machines_are_those_of_the_firmware() {
         let boards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/boards");
+        let mut emulated: Vec<String> = std::fs::read_dir(boards)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|folder| {
+                let config = std::fs::read_to_string(folder.path().join("config.toml"));
+                config.is_ok_and(|config| config.contains("qemu.sh"))
+            })
+            .map(|folder| folder.file_name().into_string().unwrap())
+            .collect();
+        emulated.sort();
+        let mut known = MACHINES.map(|machine| machine.name);
+        known.sort();
+        assert_eq!(emulated, known);
         for machine in MACHINES {
-            let folder = boards.join(machine.name);
-            let memory = std::fs::read_to_string(folder.join("memory.x")).unwrap();
-            let line = memory
-                .lines()
-                .find(|line| line.contains("WEIGHTS :"))
-                .unwrap();
-            let address = format!("ORIGIN = {:#010x},", machine.weights_address);
-            assert!(line.contains(&address), "{}: {line}", machine.name);
-            let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
-            assert!(config.contains(&format!("target = \"{}\"", machine.target)));
+            let address = machine.weights_address().strip_prefix("0x");
+            let address = address.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+            assert!(address.is_some_and(|address| address % 4 == 0));
+            assert!(
+                machine.target().ends_with("-none-eabi") || machine.target().ends_with("eabihf")
+            );
         }
     }
 
