@@ -215,6 +215,10 @@ device() { cargo run -q --release -p trainer -- device "$@"; }
 device evaluate --qemu --images 1000
 device bench --qemu
 device compare --qemu --images 3
+certified=$(mktemp -d)
+device certify --qemu --images 100 --out "$certified"
+device certify --check "$certified"/*.json
+rm -r "$certified"
 need nm binutils
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
 

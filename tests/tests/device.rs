@@ -1,8 +1,10 @@
 //! `trainer device` against a board in this process, over sound and over bad wires, and against boards in QEMU.
 
 use clap::Parser;
-use lenet_core::link::{Info, MAX_FRAME, Receiver, Request, Responder, Scratch};
-use lenet_core::network::{CHANNELS, HEIGHT, LAYERS, Params, WIDTH};
+use lenet_core::link::{
+    Bench, Info, MAX_FRAME, Memory, Meter, Receiver, Request, Responder, Scratch, Unit,
+};
+use lenet_core::network::{Activations, CHANNELS, HEIGHT, LAYERS, Params, WIDTH};
 use lenet_core::self_test;
 use lenet_core::weights::{ClassNames, Metadata};
 use lenet_tests::generate::METADATA;
@@ -39,6 +41,31 @@ fn saved(folder: &Path, seed: u64) -> PathBuf {
     path
 }
 
+/// A clock that goes on by the same time with each reading, and layers that cost the same.
+struct Steady(u32);
+
+impl Meter for Steady {
+    fn ticks(&mut self) -> u32 {
+        self.0 += 1000;
+        self.0
+    }
+
+    fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
+        Bench {
+            unit: Unit::Ticks,
+            layers: [200; LAYERS.len()],
+            total: 200 * LAYERS.len() as u32,
+        }
+    }
+
+    fn memory(&mut self) -> Option<Memory> {
+        Some(Memory {
+            statics: 10_000,
+            stack: 700,
+        })
+    }
+}
+
 /// Answers one connection from this process. The board says it has the file's parameters and computes with `params`.
 fn board_at_tcp(file: WeightsFile, params: Box<Params>) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -47,7 +74,7 @@ fn board_at_tcp(file: WeightsFile, params: Box<Params>) -> String {
         let (mut stream, _) = listener.accept().expect("somebody connects");
         let (weights, mut scratch) = (file.weights(), Scratch::new());
         let info = Info::new(&weights, "loop", "0", 1_000_000);
-        let mut board = Responder::new(info, &params, &mut scratch, Stopped);
+        let mut board = Responder::new(info, &params, &mut scratch, Steady(0));
         let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
         let mut bytes = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut bytes) {
@@ -82,6 +109,106 @@ fn every_command_agrees_with_a_board_that_computes_the_same() {
         }
         trainer(&arguments).unwrap_or_else(|error| panic!("{command}: {error}"));
     }
+}
+
+#[test]
+fn a_certificate_is_written_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    let weights = ["--weights", path.to_str().unwrap()];
+    let address = board_at_tcp(self::weights(1), initial_params(1));
+    let out = folder.path().to_str().unwrap();
+    let certify = ["certify", "--tcp", &address, "--images", "20", "--out", out];
+    trainer(&[&certify[..], &weights].concat()).unwrap();
+    let files = |extension: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.extension().is_some_and(|end| end == extension))
+            .collect()
+    };
+    let ([json], [page]) = (&files("json")[..], &files("md")[..]) else {
+        panic!("two files")
+    };
+    let check = || {
+        trainer(
+            &[
+                &["certify", "--check", json.to_str().unwrap()],
+                &weights[..],
+            ]
+            .concat(),
+        )
+    };
+    check().unwrap();
+
+    // Nothing is overwritten.
+    let address = board_at_tcp(self::weights(1), initial_params(1));
+    let again = ["certify", "--tcp", &address, "--images", "20", "--out", out];
+    let error = trainer(&[&again[..], &weights].concat()).unwrap_err();
+    assert!(error.to_string().contains("exists already"), "{error}");
+
+    let written = [json, page].map(|path| std::fs::read_to_string(path).unwrap());
+    let rejected = |path: &Path, from: &str, to: &str, problem: &str| {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+        let error = check().unwrap_err().to_string();
+        assert!(error.contains(problem), "{problem}: {error}");
+        std::fs::write(json, &written[0]).unwrap();
+        std::fs::write(page, &written[1]).unwrap();
+    };
+    rejected(
+        page,
+        "loop",
+        "another",
+        "does not say what the certificate says",
+    );
+    rejected(
+        json,
+        "\"loop\"",
+        "\"other\"",
+        "the file is not named other-",
+    );
+    rejected(json, "\"correct\": ", "\"correct\": 1", "are");
+    rejected(json, "\"note\"", "\"remark\"", "unknown field `remark`");
+    let hash = |text: &str| {
+        let (_, rest) = text.split_once("\"host_logits_sha256\": \"").unwrap();
+        rest[..64].to_owned()
+    };
+    let (found, other) = (hash(&written[0]), "0".repeat(64));
+    std::fs::write(json, written[0].replace(&found, &other)).unwrap();
+    std::fs::write(page, written[1].replace(&found, &other)).unwrap();
+    let error = check().unwrap_err().to_string();
+    assert!(
+        error.contains("the host's logits are not those that this machine computes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_certificate_of_another_machine_is_no_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    let mut params = initial_params(1);
+    let bias = &mut params.fc2.bias[17];
+    *bias = f32::from_bits(bias.to_bits() ^ 1 << 22);
+    let address = board_at_tcp(weights(1), params);
+    let error = trainer(&[
+        "certify",
+        "--tcp",
+        &address,
+        "--images",
+        "3",
+        "--out",
+        folder.path().to_str().unwrap(),
+        "--weights",
+        path.to_str().unwrap(),
+    ])
+    .unwrap_err();
+    assert_eq!(error.exit_code(), 3.into());
+    let error = error.to_string();
+    assert!(error.contains("3 of 3 images have other logits"), "{error}");
+    assert!(error.contains("the self-test's logits differ"), "{error}");
 }
 
 #[test]
@@ -382,6 +509,30 @@ fn a_hundred_images_over_the_link_on_an386() {
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn a_hundred_images_over_the_link_on_netduinoplus2() {
     evaluate_in_qemu("netduinoplus2");
+}
+
+/// A certificate of an emulated board, as a rehearsal for a real one.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn a_certificate_is_rehearsed_in_qemu() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    trainer(&[
+        "certify",
+        "--qemu",
+        "mps2-an386",
+        "--images",
+        "50",
+        "--out",
+        out,
+    ])
+    .unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "json") {
+            trainer(&["certify", "--check", path.to_str().unwrap()]).unwrap();
+        }
+    }
 }
 
 #[test]

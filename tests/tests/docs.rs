@@ -216,3 +216,73 @@ fn the_oldest_rust_is_the_one_that_is_tested() {
     }
     assert!(named >= 2, "the front page and the tutorial name it");
 }
+
+/// The certificates of real boards, by the names of their files without extension.
+fn certificates() -> Vec<String> {
+    let entries = std::fs::read_dir(root().join("firmware/silicon")).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_certificate_of_silicon_is_sound() {
+    for name in certificates() {
+        let path = root().join(format!("firmware/silicon/{name}.json"));
+        let words = ["trainer", "device", "certify", "--check"];
+        let words = words.into_iter().chain([path.to_str().unwrap()]);
+        trainer::commands::run(Cli::try_parse_from(words).unwrap()).unwrap();
+        let certificate = trainer::device::certificate::Certificate::load(&path).unwrap();
+        assert!(certificate.medium.is_silicon(), "{name} is a rehearsal");
+    }
+}
+
+/// The column `run on silicon` of the table of boards is made from the certificates: `LENET_REWRITE=1` rewrites it.
+#[test]
+fn the_boards_that_ran_on_silicon_have_a_certificate() {
+    let page = root().join("firmware/boards/README.md");
+    let certificates = certificates();
+    let text = read(&page);
+    let mut rewritten = String::new();
+    for line in text.lines() {
+        let board = line
+            .strip_prefix("| `")
+            .and_then(|rest| rest.split_once('`'))
+            .map(|(board, _)| board);
+        let row = line
+            .trim_end_matches(" |")
+            .rsplit_once("| ")
+            .filter(|(_, cell)| *cell == "not yet" || cell.contains("../silicon/"));
+        match (board, row) {
+            (Some(board), Some((others, _))) => {
+                // The newest of this very board: its name is followed by a date alone.
+                let newest = certificates.iter().rev().find_map(|name| {
+                    let date = name.strip_prefix(board)?.strip_prefix('-')?;
+                    let is_date = date.chars().all(|c| c.is_ascii_digit() || c == '-');
+                    is_date.then(|| format!("[{date}](../silicon/{name}.md)"))
+                });
+                let cell = newest.unwrap_or("not yet".to_owned());
+                rewritten += &format!("{others}| {cell} |\n");
+            }
+            _ => rewritten += &format!("{line}\n"),
+        }
+    }
+    if std::env::var_os("LENET_REWRITE").is_some() {
+        std::fs::write(&page, &rewritten).unwrap();
+    } else {
+        assert_eq!(text, rewritten, "LENET_REWRITE=1 rewrites the table");
+    }
+    let rows = text.matches("| not yet |").count() + text.matches("](../silicon/").count();
+    assert!(rows >= 6, "the table has the real boards");
+    // The front page says it in words.
+    let front = read(&root().join("README.md"));
+    assert_eq!(
+        front.contains("**Nothing here has run on silicon yet.**"),
+        certificates.is_empty(),
+        "the front page and firmware/silicon"
+    );
+}

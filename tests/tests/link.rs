@@ -1,8 +1,8 @@
 //! The link: frames against a plain writer of frames, and against every kind of damage.
 
 use lenet_core::link::{
-    Bench, Frame, Info, LinkError, MAX_FRAME, Message, PAGE, Receiver, Refused, Reply, Request,
-    Unit, Values, encode,
+    Bench, Frame, Info, LinkError, MAX_FRAME, Memory, Message, PAGE, Receiver, Refused, Reply,
+    Request, Unit, Values, encode,
 };
 use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
 use lenet_tests::link::{INFO, any_bytes, frame};
@@ -55,6 +55,7 @@ fn one_of_each() -> Vec<Vec<u8>> {
             },
         ),
         bytes(5, &Request::Bench),
+        bytes(6, &Request::Memory),
         bytes(0, &Reply::Error(LinkError::Damaged)),
         bytes(1, &Reply::Info(INFO)),
         bytes(
@@ -71,6 +72,13 @@ fn one_of_each() -> Vec<Vec<u8>> {
                 unit: Unit::Cycles,
                 layers,
                 total: 0,
+            }),
+        ),
+        bytes(
+            6,
+            &Reply::Memory(Memory {
+                statics: 17_240,
+                stack: 832,
             }),
         ),
     ]
@@ -192,7 +200,7 @@ fn random_messages_in_sound_frames_are_answered() {
 proptest! {
     #[test]
     fn requests_are_framed_as_by_the_plain_writer(
-        sequence: u32, image: u32, layer: u8, offset: u16, pixels: Vec<u8>, which in 0..5usize,
+        sequence: u32, image: u32, layer: u8, offset: u16, pixels: Vec<u8>, which in 0..6usize,
     ) {
         let mut padded = pixels;
         padded.resize(size_of::<Pixels>(), 0);
@@ -217,7 +225,8 @@ proptest! {
                 Request::Activations { image, layer, offset },
                 [vec![3], varint(image), vec![layer], varint(offset.into())].concat(),
             ),
-            _ => (Request::Bench, vec![4]),
+            4 => (Request::Bench, vec![4]),
+            _ => (Request::Memory, vec![5]),
         };
         let mut out = [0; MAX_FRAME];
         let bytes = encode(sequence, &request, &mut out).expect("it fits");

@@ -9,10 +9,10 @@ use cortex_m_rt::entry;
 use firmware::bench::measure;
 use firmware::clock::{Clock, Cycles};
 use firmware::link::{WIRES, send};
-use firmware::{BOARD, Failure, Machine, VERSION, info, weights};
+use firmware::{BOARD, Failure, Machine, VERSION, info, ram, weights};
 use lenet_core::Network as _;
 use lenet_core::link::{
-    Bench, FrameBuffer, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit,
+    Bench, FrameBuffer, Info, MAX_FRAME, Memory, Meter, Receiver, Responder, Scratch, Unit,
 };
 use lenet_core::network::{Activations, Net, Params};
 
@@ -80,5 +80,13 @@ impl Meter for Time {
             layers: cost.layers,
             total: cost.forward,
         }
+    }
+
+    fn memory(&mut self) -> Option<Memory> {
+        let ram::Used { statics, stack } = ram::used();
+        Some(Memory {
+            statics: statics as u32,
+            stack: stack as u32,
+        })
     }
 }

@@ -1,6 +1,8 @@
 //! The board's side: one answer to each frame. It knows no wire and no clock, so the host's tests run it too.
 
-use super::{Bench, Frame, FrameBuffer, Info, LinkError, Refused, Reply, Request, Values, encode};
+use super::{
+    Bench, Frame, FrameBuffer, Info, LinkError, Memory, Refused, Reply, Request, Values, encode,
+};
 use crate::Network as _;
 use crate::image::write_grey;
 use crate::network::{Activations, Image, Net, Params, forward};
@@ -12,6 +14,11 @@ pub trait Meter {
 
     /// Measures the forward pass and its layers; what it leaves in `act` is of no interest.
     fn bench(&mut self, params: &Params, act: &mut Activations) -> Bench;
+
+    /// Returns the memory used since the start, or `None` where it is not measured.
+    fn memory(&mut self) -> Option<Memory> {
+        None
+    }
 }
 
 /// The memory that a [`Responder`] works in, for a static: an image and the outputs of all layers.
@@ -107,6 +114,10 @@ impl<'a, M: Meter> Responder<'a, M> {
                 self.classified = None;
                 Reply::Bench(self.meter.bench(self.params, &mut self.scratch.act))
             }
+            Request::Memory => match self.meter.memory() {
+                Some(memory) => Reply::Memory(memory),
+                None => Reply::Error(LinkError::Unknown),
+            },
         }
     }
 
@@ -240,6 +251,13 @@ mod tests {
         });
         ask(&after[..2], |reply| {
             assert!(matches!(reply, Reply::Bench(bench) if bench.total == 15));
+        });
+    }
+
+    #[test]
+    fn a_board_that_does_not_measure_memory_does_not_know_the_message() {
+        ask(&[Request::Memory], |reply| {
+            assert_eq!(reply, Reply::Error(LinkError::Unknown));
         });
     }
 

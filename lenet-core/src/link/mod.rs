@@ -49,6 +49,8 @@ pub enum Request<'a> {
     },
     /// Measure each layer. Answered by [`Reply::Bench`].
     Bench,
+    /// How much memory has been used? Answered by [`Reply::Memory`].
+    Memory,
 }
 
 /// What a board answers.
@@ -70,6 +72,8 @@ pub enum Reply<'a> {
     Activations(#[serde(borrow)] Values<'a>),
     /// The cost of each layer.
     Bench(Bench),
+    /// The memory used since the start.
+    Memory(Memory),
 }
 
 /// Who a board is.
@@ -138,6 +142,15 @@ pub enum Unit {
     Ticks,
     /// Cycles of the core.
     Cycles,
+}
+
+/// The memory that a board's program has used since its start, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Statics.
+    pub statics: u32,
+    /// The stack at its deepest.
+    pub stack: u32,
 }
 
 /// Up to [`PAGE`] values, as they lie in a frame: little-endian f32, unaligned.

@@ -1,10 +1,12 @@
 //! `trainer device`: asks a board, real or emulated, and compares it with this machine bit for bit.
 
 use super::DataArgs;
+use super::certify;
 use super::classes::ClassArgs;
 use super::evaluate::confusion_table;
 use super::out::{Out, warn};
 use crate::dataset::{Dataset, hex};
+use crate::device::certificate::{self, Cost, LayerCost, Medium};
 use crate::device::{
     Classified, Client, DeviceError, Difference, Identity, MACHINES, Machine, Qemu, Serial, Tcp,
     Traffic, Wire, differing, first_difference, ulps,
@@ -47,11 +49,13 @@ enum Question {
     Bench(BoardArgs),
     /// Find the first layer and element in which the board differs from this machine
     Compare(ImageArgs),
+    /// Run everything on a board and write a certificate, or check certificates
+    Certify(certify::Args),
 }
 
 /// Which board, and which parameters it should have.
 #[derive(Clone, Debug, clap::Args)]
-struct BoardArgs {
+pub(super) struct BoardArgs {
     #[command(flatten)]
     place: Place,
     /// Weights file the board should have; QEMU loads it [default: data/lenet.weights]
@@ -74,7 +78,7 @@ struct BoardArgs {
     timeout: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -125,6 +129,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Question::Evaluate(args) => evaluate(args),
         Question::Bench(args) => bench(args),
         Question::Compare(args) => compare(args),
+        Question::Certify(args) => certify::run(args),
     }
 }
 
@@ -133,7 +138,35 @@ impl BoardArgs {
         self.timeout.map_or(default, Duration::from_secs)
     }
 
-    fn weights_path(&self) -> PathBuf {
+    /// Returns how the board is reached.
+    pub(super) fn medium(&self) -> Medium {
+        match &self.place {
+            Place { qemu: Some(_), .. } => Medium::Qemu,
+            Place { port: Some(_), .. } => Medium::Serial,
+            Place { tcp: Some(_), .. } => Medium::Tcp,
+            _ => Medium::Probe,
+        }
+    }
+
+    /// Counts the instructions of each layer where the board is in QEMU, which counts no cycles.
+    pub(super) fn instructions(&self) -> Result<Option<Cost>, Error> {
+        let Some(machine) = self.place.qemu else {
+            return Ok(None);
+        };
+        let BenchReport {
+            layers, forward, ..
+        } = counted_instructions(self, machine)?;
+        Ok(Some(Cost {
+            unit: certificate::Unit::Instructions,
+            layers: layers
+                .into_iter()
+                .map(|(name, count)| LayerCost { name, count })
+                .collect(),
+            forward,
+        }))
+    }
+
+    pub(super) fn weights_path(&self) -> PathBuf {
         self.weights.clone().unwrap_or_else(|| {
             let here = Path::new("data/lenet.weights");
             if here.exists() {
@@ -145,7 +178,7 @@ impl BoardArgs {
     }
 
     /// Connects, and does something with the board.
-    fn with_board<T>(
+    pub(super) fn with_board<T>(
         &self,
         weights: Option<&WeightsFile>,
         act: impl FnOnce(&mut Client<Box<dyn Wire>>) -> Result<T, DeviceError>,
@@ -207,7 +240,7 @@ impl BoardArgs {
     }
 }
 
-fn print_json(report: &impl Serialize) -> Result<(), Error> {
+pub(super) fn print_json(report: &impl Serialize) -> Result<(), Error> {
     let json = serde_json::to_string(report).expect("numbers and strings have a JSON form");
     writeln!(Out, "{json}")
 }
@@ -483,16 +516,16 @@ fn bench(args: &BoardArgs) -> Result<(), Error> {
     let report = match args.place.qemu {
         Some(machine) => counted_instructions(args, machine)?,
         None => args.with_board(None, |client| {
-            let bench = client.bench()?;
-            let names = LAYERS.each_ref().map(|layer| layer.name.to_owned());
+            let cost = cost_by_layer(client)?;
+            let by_name = |LayerCost { name, count }| (name, count);
             Ok(BenchReport {
                 board: client.identity().board.clone(),
-                unit: match bench.unit {
-                    Unit::Cycles => "cycles",
-                    Unit::Ticks => "ticks of the clock (no cycle counter here)",
+                unit: match cost.unit {
+                    certificate::Unit::Cycles => "cycles",
+                    _ => "ticks of the clock (no cycle counter here)",
                 },
-                layers: names.into_iter().zip(bench.layers).collect(),
-                forward: bench.total,
+                layers: cost.layers.into_iter().map(by_name).collect(),
+                forward: cost.forward,
             })
         })?,
     };
@@ -505,6 +538,25 @@ fn bench(args: &BoardArgs) -> Result<(), Error> {
     }
     writeln!(Out, "{:12} {:>10}", "forward", report.forward)?;
     Ok(())
+}
+
+/// Asks a board what each layer costs.
+pub(super) fn cost_by_layer<W: Wire>(client: &mut Client<W>) -> Result<Cost, DeviceError> {
+    let bench = client.bench()?;
+    let layers = LAYERS.iter().zip(bench.layers);
+    Ok(Cost {
+        unit: match bench.unit {
+            Unit::Cycles => certificate::Unit::Cycles,
+            Unit::Ticks => certificate::Unit::Ticks,
+        },
+        layers: layers
+            .map(|(layer, count)| LayerCost {
+                name: layer.name.to_owned(),
+                count,
+            })
+            .collect(),
+        forward: bench.total,
+    })
 }
 
 /// The program `bench` under `-icount` says `NAME COUNT instructions` a line.

@@ -1,6 +1,7 @@
 //! The subcommands, one a file. Only these print.
 
 mod bench;
+mod certify;
 mod classes;
 mod compare;
 mod completions;

@@ -6,7 +6,8 @@
 
 use super::{DeviceError, Wire};
 use lenet_core::link::{
-    Bench, Frame, MAX_FRAME, Receiver, Refused, Reply, Request, UNKNOWN, VERSION, encode,
+    Bench, Frame, LinkError, MAX_FRAME, Memory, Receiver, Refused, Reply, Request, UNKNOWN,
+    VERSION, encode,
 };
 use lenet_core::network::{LAYERS, Logits, Pixels};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub struct Identity {
     pub params_sha256: [u8; 32],
     /// Ticks a second of its clock.
     pub clock_hz: u32,
+    /// Name of the network that its firmware was built for.
+    pub network: String,
 }
 
 /// What a board makes of an image.
@@ -49,7 +52,8 @@ pub struct Classified {
 }
 
 /// What happened on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Traffic {
     /// Questions.
     pub asked: u32,
@@ -126,6 +130,7 @@ impl<W: Wire> Client<W> {
                 weights_crc: 0,
                 params_sha256: [0; 32],
                 clock_hz: 1,
+                network: String::new(),
             },
             sequence: UNKNOWN,
             patience: SHORTEST_PATIENCE,
@@ -235,6 +240,34 @@ impl<W: Wire> Client<W> {
             Reply::Bench(bench) => Some(bench),
             _ => None,
         })
+    }
+
+    /// Returns the bytes of statics and of stack that the board's program has used; `None` if it does not measure them.
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify).
+    pub fn memory(&mut self) -> Result<Option<Memory>, DeviceError> {
+        let answer = self.ask(&Request::Memory, "memory", |reply| match reply {
+            Reply::Memory(memory) => Some(memory),
+            _ => None,
+        });
+        match answer {
+            Ok(memory) => Ok(Some(memory)),
+            Err(DeviceError::Refused {
+                error: LinkError::Unknown,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the built-in pattern of the self-test classified.
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify).
+    pub fn self_test(&mut self) -> Result<Logits, DeviceError> {
+        let (logits, _) = self.ask(&Request::SelfTest, "the self-test", logits)?;
+        Ok(logits)
     }
 
     /// Asks until there is a whole answer, and reads it with `read`; `None` from it is an answer of another kind.
@@ -359,6 +392,7 @@ fn identity(reply: Reply<'_>) -> Option<Result<Identity, DeviceError>> {
         weights_crc: info.weights_crc,
         params_sha256: info.params_sha256,
         clock_hz: info.clock_hz,
+        network: info.network.to_owned(),
     }))
 }
 

@@ -6,11 +6,13 @@
 //! | `wire.rs` | [`Wire`]: bytes over TCP or a serial port |
 //! | `qemu.rs` | [`Qemu`]: an emulated board, started here and never left behind |
 //! | `watcher.rs` | cleans up if this process is killed |
+//! | `certificate.rs` | [`certificate`]: what a board did, in a form that others can check |
 //! | `compare.rs` | where two computations part, in ulps |
 //! | `probe.rs` | the wire through a debug probe (feature `probe`) |
 //!
 //! Left out: flashing, which `probe-rs run` does (see `firmware/`).
 
+pub mod certificate;
 mod client;
 mod compare;
 #[cfg(feature = "probe")]

@@ -1,0 +1,243 @@
+//! `trainer device certify`: has a board show what it can do, and writes a certificate that others can check.
+
+use super::DataArgs;
+use super::device::{BoardArgs, cost_by_layer, print_json};
+use super::out::Out;
+use crate::dataset::{Dataset, hex};
+use crate::device::certificate::{
+    Certificate, FORMAT, Host, Images, MemoryUsed, SelfTest, Time, Versions, WeightsUsed, bits,
+    logits_sha256,
+};
+use crate::device::differing;
+use crate::error::Error;
+use crate::evaluate::{Confusion, core_logits};
+use crate::output::write_new;
+use crate::weights_file::WeightsFile;
+use indicatif::ProgressIterator;
+use lenet_core::link;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    board: BoardArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Classify the first N test images
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+    /// Write the two files of the certificate into this folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Say something about the board in the certificate, such as the chip's revision
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+    /// Check certificates instead of writing one: that they are complete and do not contradict themselves, and that the page
+    /// beside each says the same; with the same weights and data set, compute the logits again
+    #[arg(long, value_name = "FILE", num_args = 1.., group = "Place", conflicts_with_all = ["images", "out", "note"])]
+    check: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    if args.check.is_empty() {
+        certify(args)
+    } else {
+        args.check.iter().try_for_each(|path| check(args, path))
+    }
+}
+
+fn certify(args: &Args) -> Result<(), Error> {
+    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let data = args.data.load()?;
+    let count = args.images as usize;
+    if count > data.test.len() {
+        return Err(Error::Settings(format!(
+            "--images {count}: the data set has {} test images",
+            data.test.len()
+        )));
+    }
+    let images = &data.test.images()[..count];
+    let host = core_logits(weights.weights().params, images);
+
+    let certificate = args.board.with_board(Some(&weights), |client| {
+        let self_test = client.self_test()?;
+        let mut logits = Vec::with_capacity(count);
+        let mut times = Vec::with_capacity(count);
+        for (index, pixels) in images.iter().enumerate().progress_count(count as u64) {
+            let classified = client.classify(pixels, &format!("image {index}"))?;
+            logits.push(classified.logits);
+            times.push(classified.time.as_secs_f64() * 1e6);
+        }
+        let cost = cost_by_layer(client)?;
+        // Last, so that the stack is that of everything before.
+        let memory = client.memory()?;
+        let who = client.identity().clone();
+        Ok(Certificate {
+            format: FORMAT,
+            date: jiff::Zoned::now().strftime("%Y-%m-%d").to_string(),
+            board: who.board,
+            medium: args.board.medium(),
+            note: args.note.clone(),
+            clock_hz: who.clock_hz,
+            versions: Versions {
+                firmware: who.firmware,
+                trainer: env!("CARGO_PKG_VERSION").to_owned(),
+                link: link::VERSION,
+                weights_file: who.weights_version,
+                network: who.network,
+            },
+            weights: WeightsUsed {
+                crc32: format!("{:08x}", who.weights_crc),
+                params_sha256: hex(&who.params_sha256),
+                fingerprint: format!("{:016x}", who.fingerprint),
+            },
+            host: Host {
+                os: std::env::consts::OS.to_owned(),
+                arch: std::env::consts::ARCH.to_owned(),
+            },
+            self_test: SelfTest {
+                equal: bits(&self_test) == bits(&weights.weights().self_test),
+                logits: bits(&self_test),
+            },
+            images: Images {
+                dataset: data.name.clone(),
+                test_sha256: hex(&data.test_sha256()),
+                count,
+                correct: Confusion::new(&logits, &data.test.labels()[..count]).correct() as usize,
+                differing: differing(&host, &logits),
+                board_logits_sha256: logits_sha256(&logits),
+                host_logits_sha256: logits_sha256(&host),
+            },
+            time_us: spread(&times),
+            cost,
+            memory: memory.map(|used| MemoryUsed {
+                statics: used.statics,
+                stack: used.stack,
+            }),
+            link: client.traffic(),
+        })
+    })?;
+    let certificate = match args.board.instructions()? {
+        Some(cost) => Certificate {
+            cost,
+            ..certificate
+        },
+        None => certificate,
+    };
+
+    let [json, page] = ["json", "md"]
+        .map(|extension| args.out.join(format!("{}.{extension}", certificate.name())));
+    // The page's name is tried first, so that neither file appears alone.
+    if page.exists() {
+        return Err(Error::Exists { path: page });
+    }
+    write_new(&json, certificate.json().as_bytes())?;
+    write_new(&page, certificate.page().as_bytes())?;
+    if args.board.json {
+        print_json(&certificate)?;
+    } else {
+        write!(Out, "{}", certificate.page())?;
+        writeln!(Out, "\nwritten {} and {}", json.display(), page.display())?;
+    }
+    let problems = certificate.problems();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Mismatch(format!(
+            "{}: {}",
+            json.display(),
+            problems.join("; ")
+        )))
+    }
+}
+
+/// Times rounded to tenths of a microsecond, so that they are read back as they were written.
+fn spread(times: &[f64]) -> Time {
+    let tenths = |us: f64| (us * 10.0).round() / 10.0;
+    Time {
+        least: tenths(times.iter().copied().fold(f64::INFINITY, f64::min)),
+        mean: tenths(times.iter().sum::<f64>() / times.len() as f64),
+        most: tenths(times.iter().copied().fold(0.0, f64::max)),
+    }
+}
+
+fn check(args: &Args, path: &Path) -> Result<(), Error> {
+    let certificate = Certificate::load(path)?;
+    let mut problems = certificate.problems();
+    let page = path.with_extension("md");
+    let text = std::fs::read_to_string(&page).map_err(Error::io("cannot be read", &page))?;
+    if text != certificate.page() {
+        problems.push(format!(
+            "{} does not say what the certificate says",
+            page.display()
+        ));
+    }
+    if path
+        .file_stem()
+        .is_none_or(|stem| stem != &*certificate.name())
+    {
+        problems.push(format!(
+            "the file is not named {}.json, after board and date",
+            certificate.name()
+        ));
+    }
+    let computed = match recompute(args, &certificate)? {
+        Some(found) => {
+            problems.extend(found);
+            "; the logits were computed again"
+        }
+        None => {
+            "; the logits were not computed again, as these weights or this data set are not here"
+        }
+    };
+    if problems.is_empty() {
+        let kind = match certificate.medium.is_silicon() {
+            true => "a board",
+            false => "a rehearsal",
+        };
+        writeln!(
+            Out,
+            "{}: a sound certificate of {kind}, {} on {}{computed}",
+            path.display(),
+            certificate.board,
+            certificate.date
+        )
+    } else {
+        Err(Error::Foreign {
+            path: path.to_owned(),
+            problem: problems.join("; "),
+        })
+    }
+}
+
+/// Computes the certificate's logits here and returns what differs; `None` if the weights or the images are not here.
+fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String>>, Error> {
+    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let data: Dataset = args.data.load()?;
+    let here = weights.weights();
+    let claimed = &certificate.images;
+    if hex(&here.metadata.provenance.params_sha256) != certificate.weights.params_sha256
+        || hex(&data.test_sha256()) != claimed.test_sha256
+        || claimed.count > data.test.len()
+    {
+        return Ok(None);
+    }
+    let images = &data.test.images()[..claimed.count];
+    let logits = core_logits(here.params, images);
+    let correct = Confusion::new(&logits, &data.test.labels()[..claimed.count]).correct() as usize;
+    let mut problems = Vec::new();
+    if logits_sha256(&logits) != claimed.host_logits_sha256 {
+        problems.push("the host's logits are not those that this machine computes".to_owned());
+    }
+    if bits(&here.self_test) != certificate.self_test.logits {
+        problems.push("the self-test's logits are not those of the weights file".to_owned());
+    }
+    if claimed.differing.is_empty() && correct != claimed.correct {
+        problems.push(format!(
+            "{} images are said to be correct, {correct} are",
+            claimed.correct
+        ));
+    }
+    Ok(Some(problems))
+}
