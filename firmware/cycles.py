@@ -19,7 +19,10 @@ import subprocess
 import sys
 import tempfile
 
-FUNCTIONS = ("7network7forward", "4expf4expf")
+# The forward pass, what it may call, and the layers one by one, which `bench` runs too and which do not count.
+FORWARD = "11description7forward"
+LAYERS = "16forward_by_layer"
+FUNCTIONS = (FORWARD, LAYERS, "10lenet_core5layer", "10lenet_core3ops", "4expf4expf")
 FLOAT_RESULT = re.compile(r"v(add|sub|mul|ml|nml|fm|fnm|div|sqrt|cvt)")
 TAKEN = 2
 
@@ -68,7 +71,8 @@ def cycles(name, operands, before):
 
 def main(elf, weights):
     functions = list(ranges(elf))
-    forward = next(start for name, start, _ in functions if FUNCTIONS[0] in name)
+    forward = next(start for name, start, _ in functions if FORWARD in name)
+    alone = [range(start, end) for name, start, end in functions if LAYERS in name]
     log = tempfile.NamedTemporaryFile(suffix=".log")
     wanted = ",".join(f"{start:#x}..{end - 1:#x}" for _, start, end in functions)
     subprocess.run(
@@ -78,6 +82,7 @@ def main(elf, weights):
         check=True, stdout=subprocess.DEVNULL, timeout=300)
 
     blocks, runs, taken, listing, previous = {}, collections.Counter(), collections.Counter(), None, None
+    counts = False
     for line in open(log.name):
         if line.startswith("IN:"):
             listing = []
@@ -87,6 +92,10 @@ def main(elf, weights):
             blocks[listing[0][0]] = listing
         elif line.startswith("Trace"):
             start = int(re.search(r"\[[0-9a-f]+/([0-9a-f]+)/", line).group(1), 16) & ~1
+            counts = (counts or start == forward) and not any(start in layer for layer in alone)
+            if not counts:
+                previous = None
+                continue
             if previous is not None:
                 address, size, *_ = blocks[previous][-1]
                 taken[previous] += start != address + size
