@@ -1,5 +1,9 @@
 //! The other networks against PyTorch in f64: one batch's loss, logits and gradients by the reference and by the CPU backend, and
-//! on the CPU the losses of a hundred steps of Adam and the weights after them. `golden.rs` does the same for the default network.
+//! on the CPU the losses of some steps of Adam and the weights after them. `golden.rs` does the same for the default network.
+//!
+//! `relu` is compared over ten steps only. Its course is not determined for longer: in f64, moving the first weights by half a unit
+//! in the last place of f32 moves the loss by more than 1e-5 between steps 24 and 53, and by up to 8e-3 within a hundred, because
+//! a ReLU near its kink takes another side.
 
 use lenet_core::image::grey;
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
@@ -9,15 +13,16 @@ use trainer::adam::Adam;
 use trainer::cpu::{Engine, Images, Isa, Slots, Weights};
 
 const BATCH: usize = 256;
-const STEPS: usize = 100;
 
 /// What a network may differ by.
 struct Limits {
-    /// Of a gradient, relative to the tensor's largest element. PyTorch in f32: 1.7e-5 and 4.2e-6.
+    /// Steps that are compared.
+    steps: usize,
+    /// Of a gradient, relative to the tensor's largest element. PyTorch in f32: 1.7e-5 for lenet-d2l, 4.2e-6 for relu.
     gradient: f64,
-    /// Of a loss up to step 10, and up to step 100. PyTorch in f32: 2.4e-7, 4.6e-7 and 3.2e-7, 1.6e-3.
-    losses: [f64; 2],
-    /// Of a weight after 100 steps. PyTorch in f32: 6.8e-6 and 7.7e-3.
+    /// Of a loss. PyTorch in f32: 4.6e-7 for lenet-d2l, 3.2e-7 for relu.
+    loss: f64,
+    /// Of a weight after the last step. PyTorch in f32: 6.8e-6 for lenet-d2l, 5.9e-6 for relu.
     weights: f64,
 }
 
@@ -77,15 +82,10 @@ where
         loss += f64::from(of_image) / BATCH as f64;
     }
     let what = format!("{}, reference: loss", N::NAME);
-    assert_near(
-        &what,
-        &[loss as f32],
-        &batch.tensor("loss"),
-        limits.losses[0],
-    );
+    assert_near(&what, &[loss as f32], &batch.tensor("loss"), limits.loss);
     assert_gradient::<N>("reference", flat(&*grads), &expected, limits.gradient);
 
-    // The CPU backend, a hundred steps.
+    // The CPU backend, step by step.
     let stored: &[N::Pixels] = bytemuck::cast_slice(images);
     let (mut moment1, mut moment2) = (vec![0.0; start.len()], vec![0.0; start.len()]);
     let isa = Isa::fastest();
@@ -106,7 +106,7 @@ where
     let adam = Adam::default();
     let threads = engine.threads();
     let mut losses = Vec::new();
-    for step in 0..STEPS {
+    for step in 0..limits.steps {
         let stats = threads.install(|| {
             engine.step(
                 &Images {
@@ -134,13 +134,15 @@ where
             assert_gradient::<N>("cpu", &found, &expected, limits.gradient);
         }
     }
-    let expected = open("losses").tensor("losses");
-    for (count, limit) in [(10, limits.losses[0]), (STEPS, limits.losses[1])] {
-        let what = format!("{}, cpu: losses of {count} steps", N::NAME);
-        assert_near(&what, &losses[..count], &expected[..count], limit);
-    }
-    let what = format!("{}, cpu: weights after 100 steps", N::NAME);
-    let after = open("after_100").parameters("");
+    let what = format!("{}, cpu: losses", N::NAME);
+    assert_near(
+        &what,
+        &losses,
+        &open("losses").tensor("losses"),
+        limits.loss,
+    );
+    let what = format!("{}, cpu: weights after {} steps", N::NAME, limits.steps);
+    let after = open(&format!("after_{}", limits.steps)).parameters("");
     assert_near(&what, flat(&*params), &after, limits.weights);
 }
 
@@ -151,18 +153,19 @@ impl From28 for [[[u8; 28]; 28]; 1] {}
 #[test]
 fn lenet_d2l_trains_as_in_pytorch() {
     assert_is_pytorch::<lenet_d2l::Net>(&Limits {
+        steps: 100,
         gradient: 3e-5,
-        losses: [1e-5, 1e-5],
+        loss: 5e-6,
         weights: 5e-5,
     });
 }
 
 #[test]
 fn relu_trains_as_in_pytorch() {
-    // A ReLU near its kink takes another side in f32; from some twenty steps on such differences grow, in PyTorch's f32 too.
     assert_is_pytorch::<relu::Net>(&Limits {
+        steps: 10,
         gradient: 1e-5,
-        losses: [1e-5, 1e-2],
-        weights: 3e-2,
+        loss: 3e-6,
+        weights: 5e-5,
     });
 }
