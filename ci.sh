@@ -129,6 +129,9 @@ else
     echo "no torch here: docs/pytorch.py has not run"
 fi
 
+step "lenet-core as a package"
+cargo package -q -p lenet-core --allow-dirty
+
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
 echo "$tree"
@@ -192,10 +195,13 @@ for board in firmware/boards/*/; do
 done
 
 (cd firmware/riscv && cross cargo clippy -q --release -- -D warnings)
+(cd firmware/examples/embassy-nrf52840 && cross cargo clippy -q --release --locked -- -D warnings)
+(cd firmware/examples/embassy-nrf52840 && cross cargo build -q --release --locked)
 
 step "firmware for every board, and the emulated ones against the host"
 # Each board has a folder of its own, whatever the environment says.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
+cross firmware/build-networks.sh
 need qemu-system-riscv32 qemu-system-misc
 (cd firmware/riscv && cross cargo build -q --release)
 (cd firmware && cross cargo build -q)

@@ -2,7 +2,7 @@
 """Estimates the cycles of one `forward` on a Cortex-M4F: firmware/cycles.py ELF_OF_BENCH WEIGHTS
 
 QEMU counts instructions, not cycles. This runs `bench` on mps2-an386, takes the trace of the basic blocks of `forward`
-(on the self-test pattern) and of what it calls, and adds up the cycles that Arm's Cortex-M4 Technical Reference Manual
+(on the last sample image) and of what it calls, and adds up the cycles that Arm's Cortex-M4 Technical Reference Manual
 (DDI 0439, tables 3-1 and 7-1) gives each instruction, without wait states of a flash:
 
 * most 1; VMLA, VMLS, VFMA 3; VDIV, VSQRT 14; one more if the next instruction takes a floating-point result
@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 # The forward pass, what it may call, and the layers one by one, which `bench` runs too and which do not count.
-FORWARD = "11description7forward"
+FORWARD = "12forward_pass"
 LAYERS = "16forward_by_layer"
 FUNCTIONS = (FORWARD, LAYERS, "10lenet_core5layer", "10lenet_core3ops", "4expf4expf")
 FLOAT_RESULT = re.compile(r"v(add|sub|mul|ml|nml|fm|fnm|div|sqrt|cvt)")
@@ -76,7 +76,8 @@ def main(elf, weights):
     log = tempfile.NamedTemporaryFile(suffix=".log")
     wanted = ",".join(f"{start:#x}..{end - 1:#x}" for _, start, end in functions)
     subprocess.run(
-        ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting-config", "enable=on,target=native",
+        ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting-config",
+         "enable=on,target=native,arg=bench,arg=icount,arg=0",
          "-kernel", elf, "-device", f"loader,file={weights},addr=0x200000,force-raw=on",
          "-d", "in_asm,exec,nochain", "-dfilter", wanted, "-D", log.name],
         check=True, stdout=subprocess.DEVNULL, timeout=300)

@@ -23,6 +23,8 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
     type Activations: Pod + Send + Sync;
     /// An image as the network sees it, `(C, H, W)`.
     type Image: Pod + Send + Sync;
+    /// An image as stored and sent, `(C, H, W)`: values in 0..=255.
+    type Pixels: Pod + Send + Sync;
     /// The outputs of the last layer.
     type Logits: Pod + Send + Sync + Debug + PartialEq + AsRef<[f32]>;
 
@@ -276,6 +278,7 @@ macro_rules! network {
             type Params = Params;
             type Activations = Activations;
             type Image = Image;
+            type Pixels = Pixels;
             type Logits = Logits;
 
             #[cfg_attr(not(target_os = "none"), inline(always))]

@@ -20,12 +20,87 @@ pub const fn write_grey<const C: usize, const H: usize, const W: usize>(
         while y < H {
             let mut x = 0;
             while x < W {
-                out[c][y][x] = pixels[c][y][x] as f32 / 255.0;
+                out[c][y][x] = scaled(pixels[c][y][x]);
                 x += 1;
             }
             y += 1;
         }
         c += 1;
+    }
+}
+
+/// Returns what a network sees for a pixel: `pixel / 255`, rounded once.
+pub(crate) const fn scaled(pixel: u8) -> f32 {
+    pixel as f32 / 255.0
+}
+
+/// A frame of grey pixels, row after row, as a camera delivers it.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pixels: &'a [u8],
+    width: usize,
+    height: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// Borrows the pixels of a frame; `None` unless there are `width · height` of them, and at least one.
+    pub const fn new(pixels: &'a [u8], width: usize, height: usize) -> Option<Self> {
+        match width.checked_mul(height) {
+            Some(len) if len == pixels.len() && len > 0 => Some(Self {
+                pixels,
+                width,
+                height,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Writes the largest part of the frame that has the proportions of `out`, from its middle, scaled to the size of `out`.
+    ///
+    /// Each pixel of `out` is the mean of the pixels that fall on it, rounded down; where the frame is smaller than `out`,
+    /// it is the nearest pixel.
+    ///
+    /// # Cost
+    /// Reads each pixel of the part once, or writes `H · W` pixels, whichever is more.
+    pub fn shrink<const H: usize, const W: usize>(self, out: &mut [[u8; W]; H]) {
+        // The part: as high or as wide as the frame.
+        let by_height = self.height.saturating_mul(W) / H.max(1);
+        let (width, height) = if by_height <= self.width {
+            (by_height.max(1), self.height)
+        } else {
+            (self.width, (self.width.saturating_mul(H) / W.max(1)).max(1))
+        };
+        let (left, top) = ((self.width - width) / 2, (self.height - height) / 2);
+        for (y, row) in out.iter_mut().enumerate() {
+            let (y0, y1) = span(y, height, H);
+            for (x, out) in row.iter_mut().enumerate() {
+                let (x0, x1) = span(x, width, W);
+                let (mut sum, mut count) = (0u32, 0u32);
+                for y in top + y0..top + y1 {
+                    let start = y * self.width + left;
+                    let part = self.pixels.get(start + x0..start + x1);
+                    for &pixel in part.unwrap_or_default() {
+                        sum = sum.wrapping_add(u32::from(pixel));
+                        count = count.wrapping_add(1);
+                    }
+                }
+                *out = sum.checked_div(count).unwrap_or(0) as u8;
+            }
+        }
+    }
+}
+
+/// Returns the pixels of `from` that fall on pixel `n` of `to`: from, and up to but without.
+const fn span(n: usize, from: usize, to: usize) -> (usize, usize) {
+    let start = n.saturating_mul(from) / to;
+    let end = (n + 1).saturating_mul(from) / to;
+    (start, if end > start { end } else { start + 1 })
+}
+
+/// Turns dark into bright and back: Fashion-MNIST and MNIST are bright on black, paper is dark on white.
+pub fn invert<const H: usize, const W: usize>(pixels: &mut [[u8; W]; H]) {
+    for pixel in pixels.as_flattened_mut() {
+        *pixel = 255 - *pixel;
     }
 }
 
@@ -40,5 +115,45 @@ mod tests {
         assert_eq!(image[0], [[0.0, 1.0], [0.2, 0.4]]);
         assert_eq!(image[2][1][1], 254.0 / 255.0);
         assert_eq!(image[1][0][1], 2.0 / 255.0);
+    }
+
+    #[test]
+    fn a_frame_is_cropped_to_its_middle_and_averaged() {
+        // 6 x 4 to 2 x 2: columns 1 to 4, in blocks of two by two.
+        let pixels = [
+            9, 0, 2, 10, 20, 9, //
+            9, 4, 6, 30, 40, 9, //
+            9, 1, 1, 255, 255, 9, //
+            9, 1, 2, 255, 255, 9,
+        ];
+        let mut out = [[0; 2]; 2];
+        Frame::new(&pixels, 6, 4).unwrap().shrink(&mut out);
+        assert_eq!(out, [[3, 25], [1, 255]]);
+        invert(&mut out);
+        assert_eq!(out, [[252, 230], [254, 0]]);
+
+        // A column of three to a row of one: the middle.
+        let mut out = [[0; 2]; 1];
+        Frame::new(&[1, 2, 7, 8, 3, 4], 2, 3)
+            .unwrap()
+            .shrink(&mut out);
+        assert_eq!(out, [[7, 8]]);
+    }
+
+    #[test]
+    fn a_small_frame_is_enlarged_by_its_nearest_pixels() {
+        let mut out = [[0; 4]; 4];
+        Frame::new(&[1, 2, 3, 4], 2, 2).unwrap().shrink(&mut out);
+        assert_eq!(
+            out,
+            [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+        );
+    }
+
+    #[test]
+    fn a_frame_of_another_length_is_refused() {
+        assert!(Frame::new(&[0; 5], 2, 3).is_none());
+        assert!(Frame::new(&[], 0, 3).is_none());
+        assert!(Frame::new(&[0; 5], usize::MAX, 2).is_none());
     }
 }

@@ -10,6 +10,8 @@
 //!
 //! Arrays are channels first, `(C, H, W)`; weights are `(C_OUT, C_IN, K, K)` and `(OUT, IN)`.
 //!
+//! `Classifier` (feature `weights`) is the way in: a weights file, in flash, with the memory it needs, that classifies images.
+//!
 //! A network is described once, in some ten lines, and everything else follows from the description when the crate is
 //! compiled: see [`network!`]. The module [`network`](mod@network) holds the network that the build is for.
 //!
@@ -19,7 +21,7 @@
 //! | [`layer`] | the kinds of layers that a description can name |
 //! | [`plan`] | shapes, checks, tables and fingerprint, computed by the compiler |
 //! | [`ops`] | operations on arrays |
-//! | [`image`] | from stored pixels to what a network sees |
+//! | [`image`] | from a camera's frame to stored pixels, and from those to what a network sees |
 //! | [`self_test`] | a built-in pattern and what the network makes of it, to prove a machine at power-on |
 //! | `weights` | the weights file, read in place (feature `weights`) |
 //! | `link` | messages between a host and a board (feature `link`) |
@@ -39,6 +41,8 @@ pub use bytemuck;
 
 #[cfg(feature = "weights")]
 mod checksum;
+#[cfg(feature = "weights")]
+mod classifier;
 #[macro_use]
 mod describe;
 pub mod image;
@@ -52,4 +56,11 @@ pub mod self_test;
 #[cfg(feature = "weights")]
 pub mod weights;
 
+#[cfg(feature = "weights")]
+pub use classifier::{Classification, Classifier, LoadError, Scratch};
 pub use describe::Network;
+
+// Its example is compiled and run with the documentation's.
+#[cfg(all(doctest, feature = "weights"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -55,6 +55,7 @@ macro_rules! networks {
                 $check::<$crate::networks::lenet_d2l::Net>();
                 $check::<$crate::networks::relu::Net>();
                 $check::<$crate::networks::color::Net>();
+                $check::<$crate::networks::tiny::Net>();
             };
         }
     };
@@ -168,3 +169,6 @@ pub mod lenet_d2l;
 #[path = "../../lenet-core/networks/relu.rs"]
 #[allow(missing_docs)]
 pub mod relu;
+#[path = "../../lenet-core/networks/tiny.rs"]
+#[allow(missing_docs)]
+pub mod tiny;

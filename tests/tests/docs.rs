@@ -286,3 +286,28 @@ fn the_boards_that_ran_on_silicon_have_a_certificate() {
         "the front page and firmware/silicon"
     );
 }
+
+/// Instruction counts are measured by one test and stand in one table; the pages quote it.
+#[test]
+fn instruction_counts_are_those_of_the_table() {
+    let table = read(&root().join("tests/tests/firmware-instructions.txt"));
+    let counts: Vec<String> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (_, count) = line.split_once(' ').expect("a name and a count");
+            let count: u32 = count.parse().expect("a count");
+            match count {
+                0..1_000 => format!("{count}"),
+                1_000.. => format!("{},{:03}", count / 1_000, count % 1_000),
+            }
+        })
+        .collect();
+    assert_eq!(counts.len(), 6, "{counts:?}");
+    for page in ["README.md", "firmware/RESULTS.md"] {
+        let text = read(&root().join(page));
+        for count in &counts {
+            assert!(text.contains(count), "{page} does not have {count}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::Network as _;
 use crate::image::write_grey;
-use crate::network::{Activations, Image, Net, Params, forward};
+use crate::network::{Activations, Net, Params, forward};
 
 /// What measures time on a board.
 pub trait Meter {
@@ -21,32 +21,8 @@ pub trait Meter {
     }
 }
 
-/// The memory that a [`Responder`] works in, for a static: an image and the outputs of all layers.
-pub struct Scratch {
-    image: Image,
-    act: Activations,
-}
-
-impl Scratch {
-    /// All zero.
-    pub const fn new() -> Self {
-        Self {
-            image: bytemuck::zeroed(),
-            act: Activations::new(),
-        }
-    }
-
-    /// The part for a forward pass, to be used before the first request.
-    pub fn activations(&mut self) -> &mut Activations {
-        &mut self.act
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// The memory that a [`Responder`] works in.
+pub type Scratch = crate::Scratch<Net>;
 
 /// Answers requests.
 pub struct Responder<'a, M> {

@@ -114,13 +114,13 @@ pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// Returns `exp(t)` with the bits of `libm::expf` down to exp(-87), which is all that a sigmoid shows of it, but without
-/// branches: hosts then compute four at a time, and a microcontroller takes the same number of instructions for every `t`.
+/// Returns `exp(t)` with the bits of `libm::expf`, but `exp(-87)` for all below, and without branches: hosts then compute four
+/// at a time, and a microcontroller takes the same number of instructions for every `t`.
 ///
 /// Method: `exp(t) = 2ᵏ·exp(r)` with `k = t / ln 2` rounded, so that `|r| ≤ ln 2 / 2`, and for `exp(r)` the rational
 /// function of FreeBSD's `e_expf.c`, which is libm's, with its constants.
 #[inline(always)]
-fn exp(t: f32) -> f32 {
+pub(super) fn exp(t: f32) -> f32 {
     use core::f32::consts::LOG2_E;
     // ln 2 in two parts; k times the first is exact.
     const LN_2_HIGH: f32 = 0.693_145_75;

@@ -1,6 +1,6 @@
 //! Fully connected layer.
 //!
-//! Method on a microcontroller: sixteen inputs at a time are held in registers and added, in their order, to the sum of every
+//! Method on a microcontroller: 24 inputs at a time are held in registers and added, in their order, to the sum of every
 //! output in turn; the sums wait in `out`. The weight is read row after row, so one pointer suffices. On hosts: eight outputs
 //! at a time are the lanes of a vector, and blocks of eight rows by eight inputs are transposed in registers.
 
@@ -33,20 +33,44 @@ pub fn linear<const IN: usize, const OUT: usize>(
 ) {
     *out = *bias;
     if SMALL {
-        let (chunks, rest) = input.as_chunks::<16>();
-        for (n, chunk) in chunks.iter().enumerate() {
-            add_products(chunk, 16 * n, weight, out);
-        }
-        add_products(rest, IN - rest.len(), weight, out);
+        by_chunks(input, weight, out);
     } else {
-        let (out_groups, out_rest) = out.as_chunks_mut::<8>();
-        let (weight_groups, weight_rest) = weight.as_chunks::<8>();
-        for (out, weight) in out_groups.iter_mut().zip(weight_groups) {
-            add_all_products(input, weight, out);
-        }
-        for (out, weight) in out_rest.iter_mut().zip(weight_rest) {
-            add_all_products(input, from_ref(weight), from_mut(out));
-        }
+        by_lanes(input, weight, out);
+    }
+}
+
+/// Inputs that are held in registers on a microcontroller. With fewer the compiler unrolls the loop over the outputs, which
+/// takes more registers than there are.
+const CHUNK: usize = 24;
+
+/// Adds all products to `out`: a chunk of the inputs for every output, then the next chunk.
+#[inline(always)]
+fn by_chunks<const IN: usize, const OUT: usize>(
+    input: &[f32; IN],
+    weight: &[[f32; IN]; OUT],
+    out: &mut [f32; OUT],
+) {
+    let (chunks, rest) = input.as_chunks::<CHUNK>();
+    for (n, chunk) in chunks.iter().enumerate() {
+        add_products(chunk, CHUNK * n, weight, out);
+    }
+    add_products(rest, IN - rest.len(), weight, out);
+}
+
+/// Adds all products to `out`: all inputs for eight outputs, then for the next eight.
+#[inline(always)]
+fn by_lanes<const IN: usize, const OUT: usize>(
+    input: &[f32; IN],
+    weight: &[[f32; IN]; OUT],
+    out: &mut [f32; OUT],
+) {
+    let (out_groups, out_rest) = out.as_chunks_mut::<8>();
+    let (weight_groups, weight_rest) = weight.as_chunks::<8>();
+    for (out, weight) in out_groups.iter_mut().zip(weight_groups) {
+        add_all_products(input, weight, out);
+    }
+    for (out, weight) in out_rest.iter_mut().zip(weight_rest) {
+        add_all_products(input, from_ref(weight), from_mut(out));
     }
 }
 
@@ -129,15 +153,23 @@ mod tests {
         let input: [f32; IN] = from_fn(|_| next());
         let weight: [[f32; IN]; OUT] = from_fn(|_| from_fn(|_| next()));
         let bias: [f32; OUT] = from_fn(|_| next());
-        let mut out = [0.0; OUT];
-        linear(&input, &weight, &bias, &mut out);
-        for o in 0..OUT {
+        let expected: [f32; OUT] = from_fn(|o| {
             let mut sum = bias[o];
             for i in 0..IN {
                 sum += input[i] * weight[o][i];
             }
-            assert_eq!(out[o].to_bits(), sum.to_bits(), "output {o}");
-        }
+            sum
+        });
+        let bits = |out: [f32; OUT]| out.map(f32::to_bits);
+        let mut out = [0.0; OUT];
+        linear(&input, &weight, &bias, &mut out);
+        assert_eq!(bits(out), bits(expected));
+        let mut out = bias;
+        by_chunks(&input, &weight, &mut out);
+        assert_eq!(bits(out), bits(expected));
+        let mut out = bias;
+        by_lanes(&input, &weight, &mut out);
+        assert_eq!(bits(out), bits(expected));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use conv2d::conv2d;
 pub use linear::linear;
 pub(crate) use pool2d::first_max;
 pub use pool2d::{average_pool2d, max_pool2d};
-pub use softmax::{argmax, softmax};
+pub use softmax::{argmax, probability, softmax};
 
 /// Whether the kernels are compiled for a microcontroller: one value at a time in few registers, as little code and stack as
 /// possible. Hosts get loops that become vectors. The results are the same bits.

@@ -1,31 +1,51 @@
 //! Class and probabilities from logits.
 
+use super::activation::exp;
+
 /// `out[i] = exp(logits[i] - max) / Σ exp(logits[k] - max)`: positive, summing to 1 within rounding.
 ///
 /// # Shapes
 /// * `logits`, `out`: `(N)`; `out` is overwritten
 ///
 /// # Numerics
-/// The largest logit is subtracted first, so nothing overflows; `exp` is `libm::expf`, the sum runs upward in `i`.
-/// NaN or positive infinity among the logits gives NaN.
+/// The largest logit is subtracted first, so nothing overflows; the sum runs upward in `i`. Probabilities below `exp(-87)`
+/// (1.6·10⁻³⁸) are rounded up to that. NaN or positive infinity among the logits gives NaN.
 ///
 /// # Source
 /// Same definition as `torch.nn.functional.softmax`.
 pub fn softmax<const N: usize>(logits: &[f32; N], out: &mut [f32; N]) {
+    let largest = largest(logits);
+    let mut sum = 0.0;
+    for (out, &logit) in out.iter_mut().zip(logits) {
+        *out = exp(logit - largest);
+        sum += *out;
+    }
+    for out in out {
+        *out /= sum;
+    }
+}
+
+/// Returns the probability of one class by [`softmax`]: `exp(logits[class] - max) / Σ exp(logits[k] - max)`; 0 for a class that
+/// there is not.
+pub fn probability(logits: &[f32], class: usize) -> f32 {
+    let largest = largest(logits);
+    let mut sum = 0.0;
+    for &logit in logits {
+        sum += exp(logit - largest);
+    }
+    logits
+        .get(class)
+        .map_or(0.0, |logit| exp(logit - largest) / sum)
+}
+
+fn largest(logits: &[f32]) -> f32 {
     let mut largest = f32::NEG_INFINITY;
     for &logit in logits {
         if logit > largest {
             largest = logit;
         }
     }
-    let mut sum = 0.0;
-    for (out, &logit) in out.iter_mut().zip(logits) {
-        *out = libm::expf(logit - largest);
-        sum += *out;
-    }
-    for out in out {
-        *out /= sum;
-    }
+    largest
 }
 
 /// Returns the class with the largest logit; of equal ones the first. NaN never wins, unless all are.
@@ -56,6 +76,17 @@ mod tests {
         let mut out = [0.0; 2];
         softmax(&[0.0, 1.098_612_3], &mut out);
         assert!((out[0] - 0.25).abs() < 1e-6 && (out[1] - 0.75).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_probability_of_one_class_is_that_of_all() {
+        let logits = [0.5, -200.0, 3.0, 2.75];
+        let mut out = [0.0; 4];
+        softmax(&logits, &mut out);
+        for (class, expected) in out.iter().enumerate() {
+            assert_eq!(probability(&logits, class), *expected, "class {class}");
+        }
+        assert_eq!(probability(&logits, 4), 0.0);
     }
 
     #[test]
