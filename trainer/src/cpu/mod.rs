@@ -60,8 +60,6 @@ const TOGETHER: usize = 2;
 
 /// A network that this backend can train: what [`passes!`](crate::passes) adds to a [`lenet_core::Network`].
 pub trait Network: lenet_core::Network {
-    /// An image as stored.
-    type Pixels: bytemuck::Pod + Send + Sync;
     /// A group of images.
     type Stored: Store<Self::Pixels> + View<<Self::Layers as Chain>::Input>;
     /// The layers, each with the algorithm that computes it.
@@ -77,7 +75,7 @@ macro_rules! passes {
         $( $layer:ident: $kind:ident { $($spec:tt)* } ),* $(,)?
     ) => {
         impl $crate::cpu::Network for Net {
-            type Pixels = Pixels;
+
             type Stored = $crate::cpu::Stored<CHANNELS, HEIGHT, WIDTH>;
             type Layers = $crate::passes!(@ true, [$($layer $kind)*]);
         }
