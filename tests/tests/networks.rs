@@ -188,8 +188,8 @@ fn cpu_gives_the_same_bytes<N: Case>() {
     let expected = step::<N>(Isa::fastest(), 1);
     let found = hash(&expected);
     let pinned = HASHES.iter().find(|(name, _)| *name == N::NAME);
-    let (_, pinned) = pinned.expect("each network has a hash");
-    assert_eq!(found, *pinned, "{}: {found:#018x}", N::NAME);
+    let pinned = pinned.map(|(_, hash)| *hash);
+    assert_eq!(Some(found), pinned, "{}: {found:#018x}", N::NAME);
     let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|v| v.to_bits()).collect() };
     for isa in Isa::available() {
         for threads in [1, 3] {
