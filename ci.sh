@@ -117,11 +117,12 @@ nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
 )
 
 step "an exported model in ONNX Runtime and tract"
-"$wheels/bin/pip" install -q numpy onnxruntime safetensors tract
+"$wheels/bin/pip" install -q numpy onnx onnxruntime safetensors tract
 onnx=$(mktemp -d)
 cargo run -q --release -p trainer -- export data/lenet.weights --format onnx --out "$onnx/lenet.onnx"
 cargo run -q --release -p trainer -- evaluate data/lenet.weights --logits "$onnx/logits.safetensors"
 "$wheels/bin/python" tests/onnx_runtimes.py "$onnx/lenet.onnx" "$onnx/logits.safetensors"
+"$wheels/bin/python" tests/onnx_imports.py "$onnx/lenet.onnx" "${CARGO_TARGET_DIR:-$PWD/target}/release/trainer"
 rm -r "$onnx"
 if python3 -c 'import numpy, safetensors, torch' 2>/dev/null; then
     python3 docs/pytorch.py data/lenet.weights

@@ -58,6 +58,8 @@ impl Fixture {
 
     /// The weights of a file, as parameters.
     pub fn params(&self) -> Box<Params> {
-        trainer::safetensors::read_params(&self.0).expect("PyTorch's names and shapes")
+        trainer::safetensors::read_params(&self.0)
+            .expect("PyTorch's names and shapes")
+            .0
     }
 }

@@ -22,7 +22,8 @@
 //! | [`signals`] | requests to end, and which of them are to be ignored |
 //! | [`report`] | pictures of a run, and a page with all of them |
 //! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
-//! | [`safetensors`], [`onnx`], [`c_header`] | parameters for and from other programs |
+//! | [`safetensors`], [`npz`], [`onnx`], [`c_header`] | parameters for and from other programs |
+//! | [`normalize`] | weights that were trained on normalized images |
 //! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
 
@@ -52,10 +53,15 @@ pub mod dataset;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+mod foreign;
 pub mod forward;
 pub mod init;
 pub mod lenet;
 pub mod loss;
+#[cfg(test)]
+mod networks;
+pub mod normalize;
+pub mod npz;
 pub mod onnx;
 pub mod output;
 pub mod reference;
@@ -66,6 +72,7 @@ pub mod run;
 pub mod safetensors;
 #[cfg(feature = "program")]
 pub mod signals;
+mod state_dict;
 pub mod threads;
 pub mod train;
 pub mod weights_file;

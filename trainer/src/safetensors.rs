@@ -1,16 +1,22 @@
 //! Parameters and logits in the safetensors format, parameters under the names of PyTorch's `state_dict`.
 
+use crate::state_dict::{self, Named};
 use bytemuck::zeroed_box;
+use half::{bf16, f16};
 use lenet_core::layer::{Activation, Pool};
 use lenet_core::network::{CLASSES, LAYERS, Logits, Params, TENSORS};
-use lenet_core::plan::{Kind, Tensor};
+use lenet_core::plan::{Kind, Layer};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 /// Returns PyTorch's names of [`TENSORS`] in a network of two `nn.Sequential`, `conv` and `fc`, in which each convolution, pool,
 /// linear layer and activation is a module with a number.
-fn names() -> [String; TENSORS.len()] {
+pub(crate) fn names() -> Vec<String> {
+    names_of(&LAYERS)
+}
+
+pub(crate) fn names_of(layers: &[Layer]) -> Vec<String> {
     let (mut conv, mut fc) = (0, 0);
-    let mut names = LAYERS.iter().flat_map(|layer| {
+    let names = layers.iter().flat_map(|layer| {
         let (prefix, next) = match layer.kind {
             Kind::Conv2d => ("conv", &mut conv),
             Kind::Linear => ("fc", &mut fc),
@@ -21,7 +27,7 @@ fn names() -> [String; TENSORS.len()] {
             + usize::from(layer.activation != Activation::Identity);
         ["weight", "bias"].map(|part| format!("{prefix}.{number}.{part}"))
     });
-    std::array::from_fn(|_| names.next().expect("two tensors per layer"))
+    names.collect()
 }
 
 /// Whether bytes start like a safetensors file: the length of a JSON header, then the header.
@@ -29,53 +35,33 @@ pub fn looks_like(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{') && bytes.get(6..8) == Some(&[0, 0])
 }
 
-/// The parameters in a safetensors file.
+/// Reads the parameters in a safetensors file, and returns notes on how they were found.
 ///
 /// # Errors
-/// A sentence, with a table of the tensors wanted and found where they differ.
-pub fn read_params(bytes: &[u8]) -> Result<Box<Params>, String> {
+/// A sentence, with a list of the tensors wanted and found where they differ.
+pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| format!("broken safetensors file: {error}"))?;
+    let tensors = file.tensors();
+    let tensors = tensors.iter().map(|(name, view)| {
+        let (data, kind) = (view.data(), view.dtype());
+        let values = match kind {
+            Dtype::F32 => Some(floats(data, f32::from_le_bytes)),
+            Dtype::F16 => Some(floats(data, |bytes| f16::from_le_bytes(bytes).to_f32())),
+            Dtype::BF16 => Some(floats(data, |bytes| bf16::from_le_bytes(bytes).to_f32())),
+            Dtype::F64 => Some(floats(data, |bytes| f64::from_le_bytes(bytes) as f32)),
+            _ => None,
+        };
+        Named {
+            name: name.clone(),
+            kind: format!("{kind:?}"),
+            dims: view.shape().to_vec(),
+            values,
+        }
+    });
     let mut params: Box<Params> = zeroed_box();
-    let mut differences = String::new();
-    let names = names();
-    for (name, tensor) in names.iter().zip(TENSORS) {
-        match file.tensor(name) {
-            Ok(view) if view.dtype() == Dtype::F32 && view.shape() == tensor.dims() => {
-                let out = &mut params.as_flat_mut()[tensor.offset..][..tensor.len()];
-                bytemuck::cast_slice_mut(out).copy_from_slice(view.data());
-            }
-            Ok(view) => {
-                differences += &format!("\n  {name}: found {:?} {:?}", view.dtype(), view.shape());
-                differences += &format!(
-                    ", wanted F32 {:?}{}",
-                    tensor.dims(),
-                    transpose_hint(view.shape(), &tensor)
-                );
-            }
-            Err(_) => {
-                differences += &format!("\n  {name}: missing, wanted F32 {:?}", tensor.dims())
-            }
-        }
-    }
-    let foreign = file
-        .names()
-        .into_iter()
-        .filter(|name| names.iter().all(|known| known != name));
-    differences.extend(foreign.map(|name| format!("\n  {name}: not a tensor of this network")));
-    match differences.as_str() {
-        "" => Ok(params),
-        _ => Err(format!("the tensors are not this network's:{differences}")),
-    }
-}
-
-fn transpose_hint(found: &[usize], wanted: &Tensor) -> &'static str {
-    match (found, wanted.dims()) {
-        (&[rows, columns], &[out, inputs]) if rows == inputs && columns == out => {
-            " (its transpose would fit)"
-        }
-        _ => "",
-    }
+    let notes = state_dict::read(tensors.collect(), &names(), &TENSORS, params.as_flat_mut())?;
+    Ok((params, notes))
 }
 
 /// A safetensors file of the parameters.
@@ -142,7 +128,7 @@ pub fn read_outputs(bytes: &[u8]) -> Option<Result<Outputs, String>> {
     Some(Ok(outputs))
 }
 
-fn floats<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f32) -> Vec<f32> {
+pub(crate) fn floats<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f32) -> Vec<f32> {
     bytes
         .as_chunks()
         .0
@@ -166,7 +152,7 @@ mod tests {
         let params = initial_params(5);
         let file = write_params(&params);
         assert!(looks_like(&file));
-        assert_eq!(read_params(&file).unwrap(), params);
+        assert_eq!(read_params(&file).unwrap(), (params, Vec::new()));
     }
 
     #[test]

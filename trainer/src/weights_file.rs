@@ -1,10 +1,11 @@
 //! Weights files on the host: read with every check, written whole. The format is `lenet_core::weights`.
 
 use crate::error::Error;
-use crate::{onnx, output, safetensors};
+use crate::normalize::Normalization;
+use crate::{foreign, npz, onnx, output, safetensors};
 use lenet_core::network::{Activations, CLASSES, Net, Params};
 use lenet_core::self_test;
-use lenet_core::weights::{self, ClassNames, EncodeError, Metadata, Provenance};
+use lenet_core::weights::{self, ClassNames, EncodeError, Metadata, Provenance, WeightsError};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -22,6 +23,7 @@ pub struct WeightsFile {
     /// The bytes, as words so that the parameters are aligned.
     words: Vec<u32>,
     len: usize,
+    notes: Vec<String>,
 }
 
 impl WeightsFile {
@@ -41,16 +43,20 @@ impl WeightsFile {
         let mut words = vec![0u32; weights::max_len::<Net>() / 4];
         let len =
             weights::encode::<Net>(params, &metadata, bytemuck::cast_slice_mut(&mut words))?.len();
-        Ok(Self { words, len })
+        Ok(Self {
+            words,
+            len,
+            notes: Vec::new(),
+        })
     }
 
-    /// Reads a file and runs its self-test. A safetensors file with PyTorch's names and an ONNX model of this network
-    /// serve too: they become a weights file that says where it came from and nothing more.
+    /// Reads a file and runs its self-test. A safetensors file or a NumPy archive of this network's tensors, and an ONNX model
+    /// of this network, are read too: they become a weights file whose metadata says where it came from and nothing more.
     ///
     /// # Errors
     /// * `Io`: the file cannot be read
     /// * `Weights`: it is no weights file, or a damaged or foreign one
-    /// * `Foreign`: a safetensors file or an ONNX model that is not this network's
+    /// * `Foreign`: a file of another program that is not read, or is not this network's
     /// * `SelfTest`: this build computes other logits than the one that wrote the file
     pub fn load(path: &Path) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
@@ -65,11 +71,25 @@ impl WeightsFile {
         let file = Self {
             words,
             len: bytes.len(),
+            notes: Vec::new(),
         };
-        let weights = weights::view::<Net>(file.bytes()).map_err(|source| Error::Weights {
-            path: path.to_owned(),
-            source,
-        })?;
+        let path_of = || path.to_owned();
+        let weights = match (weights::view::<Net>(file.bytes()), foreign::hint(&bytes)) {
+            (Ok(weights), _) => weights,
+            (Err(source @ WeightsError::Magic { .. }), Some(hint)) => {
+                let problem = format!("{source}. {hint}");
+                return Err(Error::Foreign {
+                    path: path_of(),
+                    problem,
+                });
+            }
+            (Err(source), _) => {
+                return Err(Error::Weights {
+                    path: path_of(),
+                    source,
+                });
+            }
+        };
         self_test::check::<Net>(weights.params, &weights.self_test, &mut Activations::new())
             .map_err(|source| Error::SelfTest {
                 path: path.to_owned(),
@@ -91,25 +111,62 @@ impl WeightsFile {
         weights::view::<Net>(self.bytes()).expect("checked when it was made")
     }
 
+    /// Returns what a user may want to know of how another program's file was read, in sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Returns whether the parameters come from another program's file: the metadata then names neither data nor classes.
+    pub fn is_imported(&self) -> bool {
+        let recipe = self.weights().metadata.provenance.recipe;
+        recipe.starts_with(IMPORTED.provenance.recipe)
+    }
+
+    /// Returns the file of the same parameters for plain images, where they were trained on normalized ones.
+    ///
+    /// # Errors
+    /// A sentence: the normalization cannot be folded into the first layer.
+    pub fn behind(&self, normalization: &Normalization) -> Result<Self, String> {
+        let weights = self.weights();
+        let mut params = Box::new(*weights.params);
+        normalization.fold_into(&mut params)?;
+        let recipe = format!(
+            "{}, behind {}",
+            weights.metadata.provenance.recipe,
+            normalization.text()
+        );
+        let mut metadata = weights.metadata;
+        metadata.provenance.recipe = &recipe;
+        let file = Self::encode(&params, &metadata).map_err(|error| error.to_string())?;
+        Ok(Self {
+            notes: self.notes.clone(),
+            ..file
+        })
+    }
+
     /// The file byte for byte.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.len]
     }
 }
 
-/// A weights file of the parameters in another program's file; `None` if it does not look like one that is read.
+/// Returns a weights file of the parameters in another program's file; `None` if it does not look like one that is read.
 fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
-    let (params, recipe) = if safetensors::looks_like(bytes) {
+    let (read, recipe) = if safetensors::looks_like(bytes) {
         (safetensors::read_params(bytes), "imported from safetensors")
     } else if onnx::looks_like(bytes) {
         (onnx::read_params(bytes), "imported from ONNX")
+    } else if npz::looks_like(bytes) {
+        (npz::read_params(bytes), "imported from NumPy")
     } else {
         return None;
     };
     let mut metadata = IMPORTED;
     metadata.provenance.recipe = recipe;
-    let encode = |params: Box<Params>| WeightsFile::encode(&params, &metadata);
-    Some(params.and_then(|params| encode(params).map_err(|error| error.to_string())))
+    Some(read.and_then(|(params, notes)| {
+        let file = WeightsFile::encode(&params, &metadata).map_err(|error| error.to_string())?;
+        Ok(WeightsFile { notes, ..file })
+    }))
 }
 
 /// Names of classes of which only the labels are known.

@@ -12,6 +12,8 @@ mod cuda;
 #[cfg(target_os = "linux")]
 #[path = "cli/device.rs"]
 mod device;
+#[path = "cli/imports.rs"]
+mod imports;
 #[cfg(target_os = "linux")]
 #[path = "cli/paths.rs"]
 mod paths;
@@ -21,6 +23,7 @@ mod place;
 mod threads;
 
 use crc::{CRC_32_ISO_HDLC, Crc};
+use lenet_core::plan::Description;
 use lenet_core::weights::PARAMS_OFFSET;
 use place::{AT_CHANCE, FILES, LEARNT, Place, TRAIN, idx, images, labels};
 use trainer::weights_file::WeightsFile;
@@ -923,9 +926,11 @@ fn an_onnx_model_of_another_network_is_refused() {
     place.refused(
         "import other.onnx --out new.weights",
         1,
-        "other.onnx: the graph is another network's:\
-         \n  found    Conv, MaxPool, Hardmax, Conv, MaxPool, Sigmoid, Flatten, Gemm, Sigmoid, Gemm, Sigmoid, Gemm\
-         \n  expected Conv, MaxPool, Sigmoid, Conv, MaxPool, Sigmoid, Flatten, Gemm, Sigmoid, Gemm, Sigmoid, Gemm",
+        &format!(
+            "other.onnx: the graph is not this network's: Hardmax \"conv1_sigmoid\": conv1 (conv2d 5x5, max pool 2, sigmoid) of \
+             this network has no such operator. This network is {}",
+            Description(&lenet_core::network::LAYERS)
+        ),
     );
     place.write("cut.onnx", &good[..1000]);
     let err = place.failed("evaluate cut.onnx --data letters", 1);
@@ -964,20 +969,23 @@ fn foreign_tensors_are_compared_with_those_wanted() {
          \n  out.bias: not a tensor of this network",
     );
 
-    let half = [0; 2 * 10];
+    let integers = [0; 4 * 10];
     let tensors = file
         .tensors()
         .into_iter()
         .map(|(name, view)| match name.as_str() {
-            "fc.4.bias" => (name, TensorView::new(Dtype::BF16, vec![10], &half).unwrap()),
+            "fc.4.bias" => (
+                name,
+                TensorView::new(Dtype::I32, vec![10], &integers).unwrap(),
+            ),
             _ => (name, view),
         });
-    place.write("half.safetensors", &serialize(tensors, None).unwrap());
+    place.write("integers.safetensors", &serialize(tensors, None).unwrap());
     place.refused(
-        "import half.safetensors --out new.weights",
+        "import integers.safetensors --out new.weights",
         1,
-        "half.safetensors: the tensors are not this network's:\
-         \n  fc.4.bias: found BF16 [10], wanted F32 [10]",
+        "integers.safetensors: the tensors are not this network's:\
+         \n  fc.4.bias: found I32 [10], wanted F32 [10]",
     );
 
     for value in [f32::NAN, f32::INFINITY] {

@@ -2,7 +2,7 @@
 
 use super::DataArgs;
 use super::device::{BoardArgs, cost_by_layer, print_json};
-use super::out::Out;
+use super::out::{Out, load_weights};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{
     Certificate, FORMAT, Host, Images, MemoryUsed, SelfTest, Time, Versions, WeightsUsed, bits,
@@ -12,7 +12,6 @@ use crate::device::differing;
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
 use crate::output::write_new;
-use crate::weights_file::WeightsFile;
 use indicatif::ProgressIterator;
 use lenet_core::link;
 use std::path::{Path, PathBuf};
@@ -48,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn certify(args: &Args) -> Result<(), Error> {
-    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let weights = load_weights(&args.board.weights_path())?;
     let data = args.data.load()?;
     let count = args.images as usize;
     if count > data.test.len() {
@@ -213,7 +212,7 @@ fn check(args: &Args, path: &Path) -> Result<(), Error> {
 
 /// Computes the certificate's logits here and returns what differs; `None` if the weights or the images are not here.
 fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String>>, Error> {
-    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let weights = load_weights(&args.board.weights_path())?;
     let data: Dataset = args.data.load()?;
     let here = weights.weights();
     let claimed = &certificate.images;

@@ -9,7 +9,7 @@ use lenet_core::network::Params;
 use std::path::Path;
 
 /// What to do about class names.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct ClassArgs {
     /// Take label n for output n of the network even if the class names of data and weights differ
     #[arg(long)]

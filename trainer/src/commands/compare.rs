@@ -2,7 +2,7 @@
 
 use super::DataArgs;
 use super::classes::for_comparison;
-use super::out::Out;
+use super::out::{Out, load_weights};
 use crate::dataset::Dataset;
 use crate::device::ulps;
 use crate::error::Error;
@@ -60,7 +60,7 @@ impl Side {
                 problem,
             }),
             None => {
-                let file = WeightsFile::load(path)?;
+                let file = load_weights(path)?;
                 let params = Box::new(*file.weights().params);
                 Ok(Self::Weights(file, params))
             }

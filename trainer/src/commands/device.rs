@@ -4,7 +4,7 @@ use super::DataArgs;
 use super::certify;
 use super::classes::ClassArgs;
 use super::evaluate::confusion_table;
-use super::out::{Out, warn};
+use super::out::{Out, load_weights, warn};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{self, Cost, LayerCost, Medium};
 use crate::device::{
@@ -189,7 +189,7 @@ impl BoardArgs {
                     let image = machine.image("serve", self.elf.as_deref())?;
                     let weights = match weights {
                         Some(weights) => weights,
-                        None => &WeightsFile::load(&self.weights_path())?,
+                        None => &load_weights(&self.weights_path())?,
                     };
                     let patience = self.timeout(PROGRESS);
                     let (qemu, tcp) = Qemu::serve(machine, &image, weights.bytes(), patience)?;
@@ -258,7 +258,7 @@ struct InfoReport<'a> {
 
 fn info(args: &BoardArgs) -> Result<(), Error> {
     // Without --weights the board may have any.
-    let expected = args.weights.as_deref().map(WeightsFile::load).transpose()?;
+    let expected = args.weights.as_deref().map(load_weights).transpose()?;
     let who = args.with_board(expected.as_ref(), |client| Ok(client.identity().clone()))?;
     let report = InfoReport {
         board: &who.board,
@@ -320,7 +320,7 @@ struct EvaluateReport {
 
 fn evaluate(args: &ImageArgs) -> Result<(), Error> {
     let path = args.board.weights_path();
-    let weights = WeightsFile::load(&path)?;
+    let weights = load_weights(&path)?;
     let mut data = args.data.load()?;
     args.classes.apply(&mut data, &weights.weights(), &path)?;
     let count = args.count(&data, None)?;
@@ -562,7 +562,7 @@ pub(super) fn cost_by_layer<W: Wire>(client: &mut Client<W>) -> Result<Cost, Dev
 /// The program `bench` under `-icount` says `NAME COUNT instructions` a line.
 fn counted_instructions(args: &BoardArgs, machine: Machine) -> Result<BenchReport, Error> {
     let elf = machine.image("bench", args.elf.as_deref())?;
-    let weights = WeightsFile::load(&args.weights_path())?;
+    let weights = load_weights(&args.weights_path())?;
     let words = ["bench", "icount", ICOUNT_SHIFT];
     let icount = format!("shift={ICOUNT_SHIFT}");
     let mut qemu = Qemu::start(
@@ -604,7 +604,7 @@ struct CompareReport {
 }
 
 fn compare(args: &ImageArgs) -> Result<(), Error> {
-    let weights = WeightsFile::load(&args.board.weights_path())?;
+    let weights = load_weights(&args.board.weights_path())?;
     let params = weights.weights().params;
     let data = args.data.load()?;
     let count = args.count(&data, Some(10))?;

@@ -1,7 +1,8 @@
 //! `trainer evaluate`: accuracy of weights on a data set.
 
 use super::classes::ClassArgs;
-use super::out::{Out, no_output};
+use super::exchange::warn_near_chance;
+use super::out::{Out, load_weights, no_output};
 use super::{DataArgs, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
@@ -10,7 +11,6 @@ use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
 use crate::reference::Reference;
 use crate::report::shown_classes;
-use crate::weights_file::WeightsFile;
 use crate::{output, safetensors};
 use clap::ValueEnum;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -58,7 +58,7 @@ enum Device {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = WeightsFile::load(&args.weights)?;
+    let file = load_weights(&args.weights)?;
     let weights = file.weights();
     let mut data = args.data.load()?;
     args.classes.apply(&mut data, &weights, &args.weights)?;
@@ -95,6 +95,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         confusion.correct(),
         confusion.total()
     )?;
+    warn_near_chance(&file, &args.weights, split, confusion.accuracy());
     Ok(())
 }
 

@@ -1,11 +1,17 @@
 //! `trainer export` and `trainer import`: parameters for and from other programs.
 
-use super::out::write_new;
+use super::DataArgs;
+use super::classes::ClassArgs;
+use super::out::{Out, load_weights, note, warn, write_new};
+use crate::dataset::Split;
 use crate::error::Error;
+use crate::evaluate::{Confusion, core_logits};
+use crate::normalize::Normalization;
 use crate::weights_file::WeightsFile;
 use crate::{c_header, onnx, safetensors};
 use clap::ValueEnum;
-use std::path::PathBuf;
+use lenet_core::network::{CHANNELS, LAYERS};
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArgs {
@@ -21,12 +27,43 @@ pub struct ExportArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArgs {
-    /// Safetensors file with the names of PyTorch's state_dict: conv.0.weight, conv.0.bias, conv.3.*, fc.0.*, fc.2.*,
-    /// fc.4.*; or an ONNX model of this network
+    /// Safetensors file or NumPy archive (.npz) with the tensors of PyTorch's state_dict (conv.0.weight, conv.0.bias, ...; other
+    /// names are matched by shape where that leaves one way only), or an ONNX model that computes the same as this network
     file: PathBuf,
     /// New weights file; - is the standard output
     #[arg(long, value_name = "WEIGHTS")]
     out: PathBuf,
+    /// The weights were trained behind Normalize(M, S), so fold (x - M) / S into the first layer. Images are 0..1 here; give one
+    /// number, or one for each channel, such as 0.485,0.456,0.406
+    #[arg(long, value_name = "M", requires = "std", value_delimiter = ',', value_parser = mean, allow_negative_numbers = true)]
+    mean: Vec<f64>,
+    /// The standard deviation of --mean
+    #[arg(long, value_name = "S", requires = "mean", value_delimiter = ',', value_parser = std, allow_negative_numbers = true)]
+    std: Vec<f64>,
+    /// Also test the weights on the test images of this data set
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// Statistics of bytes are the usual mistake.
+fn mean(text: &str) -> Result<f64, String> {
+    number(text, "from 0 to 1", |mean| (0.0..=1.0).contains(&mean))
+}
+
+fn std(text: &str) -> Result<f64, String> {
+    number(text, "above 0, and at most 1", |std| {
+        std > 0.0 && std <= 1.0
+    })
+}
+
+fn number(text: &str, range: &str, fits: impl Fn(f64) -> bool) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(number) if fits(number) => Ok(number),
+        Ok(_) => Err(format!(
+            "must be {range}, as images are 0..1 here; divide the statistics of bytes by 255"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,7 +77,7 @@ enum Format {
 }
 
 pub fn export(args: &ExportArgs) -> Result<(), Error> {
-    let file = WeightsFile::load(&args.weights)?;
+    let file = load_weights(&args.weights)?;
     let weights = file.weights();
     let bytes = match args.format {
         Format::Safetensors => safetensors::write_params(weights.params),
@@ -51,7 +88,73 @@ pub fn export(args: &ExportArgs) -> Result<(), Error> {
 }
 
 pub fn import(args: &ImportArgs) -> Result<(), Error> {
-    let file = WeightsFile::load(&args.file)?;
+    let mut file = load_weights(&args.file)?;
+    if !args.mean.is_empty() {
+        let normalization = Normalization {
+            mean: args.mean.clone(),
+            std: args.std.clone(),
+        };
+        file = file
+            .behind(&normalization)
+            .map_err(|problem| Error::Foreign {
+                path: args.file.clone(),
+                problem,
+            })?;
+        note(format_args!(
+            "{}: {} is folded into {}: the weights are for plain images in 0..1",
+            args.file.display(),
+            normalization.text(),
+            LAYERS[0].name
+        ));
+    }
+    let weights = file.weights();
+    let test = match &args.data {
+        None => None,
+        Some(folder) => {
+            let mut data = DataArgs::of_folder(folder).load()?;
+            ClassArgs::default().apply(&mut data, &weights, &args.file)?;
+            Some(data.test)
+        }
+    };
     let bytes = file.bytes();
-    write_new(&args.out, bytes, format_args!("{} bytes", bytes.len()))
+    write_new(&args.out, bytes, format_args!("{} bytes", bytes.len()))?;
+    if let Some(test) = test {
+        let logits = core_logits(weights.params, test.images());
+        let confusion = Confusion::new(&logits, test.labels());
+        let (accuracy, correct) = (confusion.accuracy(), confusion.correct());
+        let text = format!(
+            "test acc {accuracy:.4} ({correct} of {})",
+            confusion.total()
+        );
+        match args.out == Path::new("-") {
+            // The weights are on the standard output.
+            true => note(text),
+            false => writeln!(Out, "{text}")?,
+        }
+        warn_near_chance(&file, &args.file, &test, accuracy);
+    }
+    Ok(())
 }
+
+/// Says what to check where another program's weights are hardly better than naming always the same class.
+pub(super) fn warn_near_chance(file: &WeightsFile, path: &Path, split: &Split, accuracy: f64) {
+    let chance = split.chance();
+    if !file.is_imported() || accuracy >= chance + NEAR * (1.0 - chance) {
+        return;
+    }
+    let channels = match CHANNELS {
+        1 => "",
+        _ => " The channels are red, green, blue.",
+    };
+    warn(format_args!(
+        "{}: accuracy {accuracy:.4} is near chance ({chance:.4}) for weights from another program. If they are well trained, check \
+         what they were trained on. Images are 0..1 here, without Normalize: fold it in with trainer import --mean M --std S. \
+         Objects are light on a dark ground (--invert turns the data).{channels} Rows come before columns, and label n is \
+         output n",
+        path.display()
+    ));
+}
+
+/// The share of the way from chance to 1 below which an accuracy is near chance. LeNet trained behind `Normalize` gets 0.20 on plain
+/// images.
+const NEAR: f64 = 0.25;

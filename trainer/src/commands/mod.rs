@@ -24,7 +24,7 @@ use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
 use crate::error::Error;
 use crate::threads::start_global;
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train LeNet on Fashion-MNIST, test it, and write weights that a microcontroller runs in place.
 ///
@@ -90,6 +90,16 @@ struct DataArgs {
 }
 
 impl DataArgs {
+    /// The data in a folder, read as it is.
+    fn of_folder(folder: &Path) -> Self {
+        Self {
+            data: Some(folder.to_owned()),
+            allow_modified: false,
+            test_split: None,
+            images: ImageOptions::default(),
+        }
+    }
+
     /// The data of a run, read as it was then, unless told otherwise.
     fn of_run(&self, run: &DataConfig) -> Self {
         let mut args = self.clone();
@@ -214,12 +224,9 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         | Command::Device(_)
         | Command::Doctor(_)
         | Command::Compare(_)
-        | Command::Report(_) => start_global(0)?,
-        Command::Export(_)
         | Command::Import(_)
-        | Command::Summary(_)
-        | Command::Completions(_)
-        | Command::Man(_) => {}
+        | Command::Report(_) => start_global(0)?,
+        Command::Export(_) | Command::Summary(_) | Command::Completions(_) | Command::Man(_) => {}
     }
     match command {
         Command::Train(args) => train::run(&args),

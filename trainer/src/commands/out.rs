@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::output;
+use crate::weights_file::WeightsFile;
 use std::fmt::{Arguments, Display};
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,18 @@ pub fn no_output(text: PathBuf) -> Result<PathBuf, &'static str> {
         true => Err("this cannot go to the standard output; for something of that name write ./-"),
         false => Ok(text),
     }
+}
+
+/// Reads a weights file, or another program's, and says how that was read.
+///
+/// # Errors
+/// As [`WeightsFile::load`].
+pub fn load_weights(path: &Path) -> Result<WeightsFile, Error> {
+    let file = WeightsFile::load(path)?;
+    for text in file.notes() {
+        note(format_args!("{}: {text}", path.display()));
+    }
+    Ok(file)
 }
 
 /// Says what is odd, on the error stream; where nobody reads that, there is nobody to tell.

@@ -1,12 +1,12 @@
 //! `trainer predict`: what a network takes single images for.
 
 use super::DataArgs;
-use super::out::{Out, note, warn};
+use super::out::{Out, load_weights, note, warn};
 use crate::dataset::check::image_warnings;
 use crate::dataset::read_image;
 use crate::error::Error;
 use crate::evaluate::core_logits;
-use crate::weights_file::{WeightsFile, class_names};
+use crate::weights_file::class_names;
 use lenet_core::network::{CLASSES, HEIGHT, Params, Pixels, WIDTH};
 use lenet_core::ops::softmax;
 use serde::Serialize;
@@ -56,7 +56,7 @@ struct Guess<'a> {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = WeightsFile::load(&args.weights)?;
+    let file = load_weights(&args.weights)?;
     let weights = file.weights();
     let mut images: Vec<(Prediction<'_>, Pixels)> = Vec::new();
     for path in &args.images {

@@ -1,10 +1,9 @@
 //! `trainer summary`: the network, and what a weights file says of itself.
 
-use super::out::Out;
+use super::out::{Out, load_weights};
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::report::layers;
-use crate::weights_file::WeightsFile;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use std::path::PathBuf;
 
@@ -15,7 +14,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = args.weights.as_deref().map(WeightsFile::load).transpose()?;
+    let file = args.weights.as_deref().map(load_weights).transpose()?;
     writeln!(Out, "{}", network_table())?;
     let (Some(path), Some(file)) = (&args.weights, &file) else {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use super::classes::for_training;
 use super::console::{Console, LogFormat};
-use super::out::{no_output, warn};
+use super::out::{load_weights, no_output, warn};
 use super::summary::network_table;
 use super::{DataArgs, batch_size, cuda};
 use crate::adam::{Adam, Schedule};
@@ -230,7 +230,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let state = match (&resumed, &args.init) {
         (Some((_, checkpoint)), _) => checkpoint.state.clone(),
         (None, Some(path)) => {
-            let file = WeightsFile::load(path)?;
+            let file = load_weights(path)?;
             State::new(for_training(&data, &file.weights(), path))
         }
         (None, None) => State::new(initial_params(settings.seed)),

@@ -83,14 +83,18 @@ impl Split {
     /// Whether an accuracy on these images is within noise, three standard deviations, of what always naming the largest
     /// class gives.
     pub fn is_chance(&self, accuracy: f64) -> bool {
+        let (chance, images) = (self.chance(), self.len() as f64);
+        accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
+    }
+
+    /// Returns the accuracy of always naming the largest class.
+    pub fn chance(&self) -> f64 {
         let mut counts = [0_u32; CLASSES];
         for &label in self.labels() {
             counts[usize::from(label)] += 1;
         }
         let largest = counts.into_iter().max().expect("there are classes");
-        let images = self.len() as f64;
-        let chance = f64::from(largest) / images;
-        accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
+        f64::from(largest) / self.len() as f64
     }
 
     /// Draws a share of the images by the seed: for each image, whether it is one of them.

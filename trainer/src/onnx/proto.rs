@@ -68,6 +68,9 @@ pub(super) struct Node {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    /// Whose operator it is; empty for one of ONNX's own.
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 /// `AttributeProto`
@@ -83,6 +86,8 @@ pub(super) struct Attribute {
     pub s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     /// One of the constants below, or another type that this network has no use for.
@@ -91,9 +96,7 @@ pub(super) struct Attribute {
 }
 
 impl Attribute {
-    pub const FLOAT: i32 = 1;
     pub const INT: i32 = 2;
-    pub const STRING: i32 = 3;
     pub const INTS: i32 = 7;
 }
 
@@ -102,17 +105,24 @@ impl Attribute {
 pub(super) struct Tensor {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// [`FLOAT`](Self::FLOAT), or another type that this network has no use for.
+    /// One of the constants below, or another type that this network has no use for.
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// The elements, or none if `raw_data` has them.
+    /// The elements of type f32; each of these lists is empty if `raw_data` has the elements.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
+    /// The elements of integers up to 32 bits, of bool, and the bits of 16-bit floats.
+    #[prost(int32, repeated, tag = "5")]
+    pub int32_data: Vec<i32>,
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
     /// The elements, little-endian.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
     /// [`EXTERNAL`](Self::EXTERNAL): the elements are in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
@@ -120,6 +130,14 @@ pub(super) struct Tensor {
 
 impl Tensor {
     pub const FLOAT: i32 = 1;
+    pub const UINT8: i32 = 2;
+    pub const INT8: i32 = 3;
+    pub const INT32: i32 = 6;
+    pub const INT64: i32 = 7;
+    pub const BOOL: i32 = 9;
+    pub const FLOAT16: i32 = 10;
+    pub const DOUBLE: i32 = 11;
+    pub const BFLOAT16: i32 = 16;
     pub const EXTERNAL: i32 = 1;
 }
 

@@ -1,0 +1,998 @@
+use super::*;
+use crate::networks::{
+    assert_close, color, flat, flat_net, lenet, lenet_d2l, logits, params, pixel, relu, rgb,
+};
+use lenet_core::Network;
+use proto::Model;
+
+/// A value whose name is `name` in the sentences of this test.
+fn node(op_type: &str, name: &str, input: &[&str], attribute: Vec<Attribute>) -> Node {
+    Node {
+        input: input.iter().map(|&input| input.to_owned()).collect(),
+        output: vec![name.to_owned()],
+        name: name.to_owned(),
+        op_type: op_type.to_owned(),
+        attribute,
+        domain: String::new(),
+    }
+}
+
+fn int(name: &str, i: i64) -> Attribute {
+    let (name, kind) = (name.to_owned(), Attribute::INT);
+    Attribute {
+        name,
+        i,
+        kind,
+        ..Attribute::default()
+    }
+}
+
+fn ints(name: &str, ints: &[i64]) -> Attribute {
+    let (name, ints, kind) = (name.to_owned(), ints.to_vec(), Attribute::INTS);
+    Attribute {
+        name,
+        ints,
+        kind,
+        ..Attribute::default()
+    }
+}
+
+fn text(name: &str, text: &str) -> Attribute {
+    let (name, s) = (name.to_owned(), text.as_bytes().to_vec());
+    Attribute {
+        name,
+        s,
+        kind: 3,
+        ..Attribute::default()
+    }
+}
+
+fn floats(name: &str, dims: &[usize], values: &[f32]) -> Tensor {
+    Tensor {
+        dims: dims.iter().map(|&dim| dim as i64).collect(),
+        data_type: Tensor::FLOAT,
+        name: name.to_owned(),
+        float_data: values.to_vec(),
+        ..Tensor::default()
+    }
+}
+
+fn integers(name: &str, values: &[i64]) -> Tensor {
+    Tensor {
+        dims: vec![values.len() as i64],
+        data_type: Tensor::INT64,
+        name: name.to_owned(),
+        int64_data: values.to_vec(),
+        ..Tensor::default()
+    }
+}
+
+/// A model of a network, to be changed.
+struct Case<N: Network> {
+    params: Box<N::Params>,
+    model: Model,
+}
+
+impl<N: Network> Case<N> {
+    fn new() -> Self {
+        let params = params::<N>();
+        let model = model(N::NAME, N::LAYERS, N::TENSORS, flat(&*params));
+        Self { params, model }
+    }
+
+    fn changed(change: impl FnOnce(&mut Graph)) -> Self {
+        let mut case = Self::new();
+        change(case.model.graph.as_mut().unwrap());
+        case
+    }
+
+    fn read(&self) -> Result<(Box<N::Params>, Vec<String>), String> {
+        let mut params: Box<N::Params> = zeroed_box();
+        let out = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
+        let notes = read_flat(&self.model.encode_to_vec(), N::LAYERS, out)?;
+        Ok((params, notes))
+    }
+
+    /// Asserts that the parameters are read bit for bit, and returns the notes.
+    #[track_caller]
+    fn same(&self) -> Vec<String> {
+        let (params, notes) = self.read().unwrap();
+        let bits = |params| {
+            flat(params)
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            bits(&*params) == bits(&*self.params),
+            "{}: {notes:?}",
+            N::NAME
+        );
+        notes
+    }
+
+    /// Asserts that it is refused, and returns why.
+    #[track_caller]
+    fn refused(&self) -> String {
+        let problem = self.read().map(|(_, notes)| notes).unwrap_err();
+        let start = "the graph is not this network's: ";
+        let end = format!(". This network is {}", Description(N::LAYERS));
+        problem
+            .strip_prefix(start)
+            .and_then(|rest| rest.strip_suffix(&end))
+            .unwrap()
+            .to_owned()
+    }
+}
+
+fn at(graph: &Graph, name: &str) -> usize {
+    graph
+        .node
+        .iter()
+        .position(|node| node.name == name)
+        .unwrap()
+}
+
+fn of<'a>(graph: &'a mut Graph, name: &str) -> &'a mut Node {
+    let index = at(graph, name);
+    &mut graph.node[index]
+}
+
+fn stored<'a>(graph: &'a mut Graph, name: &str) -> &'a mut Tensor {
+    graph
+        .initializer
+        .iter_mut()
+        .find(|tensor| tensor.name == name)
+        .unwrap()
+}
+
+/// Puts a node between the value that a node gives and those that take it.
+fn after(graph: &mut Graph, value: &str, mut new: Node) {
+    for node in &mut graph.node {
+        for input in node.input.iter_mut().filter(|input| *input == value) {
+            *input = new.name.clone();
+        }
+    }
+    for output in graph
+        .output
+        .iter_mut()
+        .filter(|output| output.name == value)
+    {
+        output.name = new.name.clone();
+    }
+    new.input.insert(0, value.to_owned());
+    graph.node.push(new);
+}
+
+/// Calls a generic function with each network.
+macro_rules! for_each {
+    ($check:ident) => {
+        $check::<lenet::Net>();
+        $check::<lenet_d2l::Net>();
+        $check::<relu::Net>();
+        $check::<color::Net>();
+        $check::<rgb::Net>();
+        $check::<flat_net::Net>();
+    };
+}
+
+#[test]
+fn what_is_written_is_read() {
+    fn check<N: Network>() {
+        assert_eq!(Case::<N>::new().same(), [""; 0]);
+    }
+    for_each!(check);
+}
+
+#[test]
+fn the_selected_network_is_written_with_its_provenance_and_read() {
+    let params = crate::init::initial_params(5);
+    let file = crate::weights_file::WeightsFile::encode(&params, &crate::weights_file::IMPORTED);
+    let bytes = write(&file.unwrap().weights());
+    assert!(looks_like(&bytes));
+    assert_eq!(read_params(&bytes).unwrap(), (params, Vec::new()));
+}
+
+/// `view(x.shape[0], -1)` with a dynamic batch axis, by PyTorch's older exporter, and other ways to say a shape.
+#[test]
+fn shapes_may_be_computed() {
+    fn flatten<N: Network>(change: impl Fn(&mut Graph, &str, &str)) {
+        let case = Case::<N>::changed(|graph| {
+            let index = graph
+                .node
+                .iter()
+                .position(|node| node.op_type == "Flatten")
+                .unwrap();
+            let flatten = graph.node.remove(index);
+            change(graph, &flatten.input[0], &flatten.output[0]);
+        });
+        assert_eq!(case.same(), [""; 0]);
+    }
+    fn check<N: Network>() {
+        let inputs = N::LAYERS
+            .iter()
+            .find(|l| l.kind == Kind::Linear)
+            .unwrap()
+            .input_len() as i64;
+        for slice in [false, true] {
+            flatten::<N>(|graph, from, to| {
+                graph.initializer.push(integers("zero", &[0]));
+                graph.initializer.push(Tensor {
+                    dims: vec![],
+                    ..integers("first", &[0])
+                });
+                graph.initializer.push(integers("one", &[1]));
+                graph.initializer.push(integers("open", &[-1]));
+                graph.node.push(node("Shape", "shape", &["image"], vec![]));
+                if slice {
+                    graph
+                        .node
+                        .push(node("Slice", "batch", &["shape", "zero", "one"], vec![]));
+                    graph
+                        .node
+                        .push(node("Cast", "batches", &["batch"], vec![int("to", 7)]));
+                } else {
+                    graph.node.push(node(
+                        "Gather",
+                        "batch",
+                        &["shape", "first"],
+                        vec![int("axis", 0)],
+                    ));
+                    graph
+                        .node
+                        .push(node("Unsqueeze", "batches", &["batch", "zero"], vec![]));
+                }
+                graph.node.push(node(
+                    "Concat",
+                    "to",
+                    &["batches", "open"],
+                    vec![int("axis", 0)],
+                ));
+                graph.node.push(node("Reshape", to, &[from, "to"], vec![]));
+            });
+        }
+        for shape in [[-1, inputs], [0, -1], [1, inputs], [1, -1]] {
+            flatten::<N>(|graph, from, to| {
+                let value = Attribute {
+                    name: "value".to_owned(),
+                    t: Some(integers("", &shape)),
+                    ..Attribute::default()
+                };
+                graph.node.push(node("Constant", "shape", &[], vec![value]));
+                graph
+                    .node
+                    .push(node("Reshape", to, &[from, "shape"], vec![]));
+            });
+            flatten::<N>(|graph, from, to| {
+                graph.node.push(node(
+                    "Constant",
+                    "shape",
+                    &[],
+                    vec![ints("value_ints", &shape)],
+                ));
+                graph.node.push(node(
+                    "Reshape",
+                    to,
+                    &[from, "shape"],
+                    vec![int("allowzero", 0)],
+                ));
+            });
+        }
+    }
+    for_each!(check);
+    // Written for 64 images.
+    let case = Case::<lenet::Net>::changed(|graph| {
+        let shape = graph.input[0]
+            .r#type
+            .as_mut()
+            .unwrap()
+            .tensor_type
+            .as_mut()
+            .unwrap()
+            .shape
+            .as_mut()
+            .unwrap();
+        shape.dim[0].value = Some(64);
+        graph.initializer.push(integers("shape", &[64, 256]));
+        let flatten = of(graph, "fc1_flatten");
+        flatten.op_type = "Reshape".to_owned();
+        flatten.input.push("shape".to_owned());
+    });
+    case.same();
+    // From a vector of all pixels, whose shape the graph makes an image's.
+    let case = Case::<rgb::Net>::changed(|graph| {
+        graph.input[0] = value_info("image", &[240]);
+        graph.initializer.push(integers("shape", &[-1, 3, 10, 8]));
+        after(
+            graph,
+            "image",
+            node("Reshape", "as_image", &["shape"], vec![]),
+        );
+    });
+    case.same();
+}
+
+/// Forms in which exporters write the same operators.
+#[test]
+fn operators_may_be_written_otherwise() {
+    fn check<N: Network>() {
+        // Nothing happens after each node; the activation comes before maximum pooling; padding by name or as a node.
+        let case = Case::<N>::changed(|graph| {
+            for (index, node_) in graph.node.clone().into_iter().enumerate() {
+                let kind = ["Identity", "Dropout", "Cast"][index % 3];
+                let attribute = if kind == "Cast" {
+                    vec![int("to", 1)]
+                } else {
+                    vec![]
+                };
+                after(
+                    graph,
+                    &node_.output[0],
+                    node(kind, &format!("nothing{index}"), &[], attribute),
+                );
+            }
+        });
+        case.same();
+        let case = Case::<N>::changed(|graph| {
+            let pools: Vec<usize> = (0..graph.node.len())
+                .filter(|&i| graph.node[i].op_type == "MaxPool")
+                .collect();
+            for pool in pools {
+                let next = pool + 1;
+                if matches!(
+                    graph.node[next].op_type.as_str(),
+                    "Sigmoid" | "Tanh" | "Relu"
+                ) {
+                    let kind =
+                        std::mem::replace(&mut graph.node[next].op_type, "MaxPool".to_owned());
+                    graph.node[pool].op_type = kind;
+                    let attribute = std::mem::take(&mut graph.node[pool].attribute);
+                    graph.node[next].attribute = attribute;
+                }
+            }
+            for node in graph
+                .node
+                .iter_mut()
+                .filter(|node| node.op_type.ends_with("Pool"))
+            {
+                node.attribute.extend([
+                    ints("pads", &[0; 4]),
+                    int("ceil_mode", 1),
+                    text("auto_pad", "NOTSET"),
+                ]);
+            }
+        });
+        case.same();
+        for auto in ["SAME_UPPER", "SAME_LOWER", "VALID"] {
+            let case = Case::<N>::changed(|graph| {
+                for (node, layer) in graph
+                    .node
+                    .iter_mut()
+                    .filter(|node| node.op_type == "Conv")
+                    .zip(N::LAYERS)
+                {
+                    let same = 2 * layer.padding + 1 == layer.kernel;
+                    if same == auto.starts_with("SAME") {
+                        node.attribute.retain(|attribute| attribute.name != "pads");
+                        node.attribute.push(text("auto_pad", auto));
+                    }
+                }
+            });
+            case.same();
+        }
+        let case = Case::<N>::changed(|graph| {
+            for index in 0..graph.node.len() {
+                let conv = graph.node[index].clone();
+                let Some(pads) = conv.attribute.iter().find(|a| a.name == "pads") else {
+                    continue;
+                };
+                let p = pads.ints[0];
+                let (pad, pads) = (format!("pad{index}"), format!("pads{index}"));
+                graph
+                    .initializer
+                    .push(integers(&pads, &[0, 0, p, p, 0, 0, p, p]));
+                graph.node.push(node(
+                    "Pad",
+                    &pad,
+                    &[&conv.input[0], &pads],
+                    vec![text("mode", "constant")],
+                ));
+                graph.node[index].input[0] = pad;
+                graph.node[index].attribute.retain(|a| a.name != "pads");
+            }
+        });
+        case.same();
+        // A bias that is added, and a weight that is transposed or multiplied from the right.
+        let case = Case::<N>::changed(|graph| {
+            for index in 0..graph.node.len() {
+                let layer = graph.node[index].clone();
+                let [_, weight, bias] = &layer.input[..] else {
+                    continue;
+                };
+                let values = graph
+                    .initializer
+                    .iter()
+                    .find(|t| t.name == *bias)
+                    .unwrap()
+                    .clone();
+                let shaped = format!("{bias}_shaped");
+                let mut dims = vec![1, values.dims[0]];
+                if layer.op_type == "Conv" {
+                    dims.extend([1, 1]);
+                } else if index % 2 == 0 {
+                    let turned = format!("{weight}_turned");
+                    graph.node.push(node(
+                        "Transpose",
+                        &turned,
+                        &[weight],
+                        vec![ints("perm", &[1, 0])],
+                    ));
+                    graph.node[index].op_type = "MatMul".to_owned();
+                    graph.node[index].attribute.clear();
+                    graph.node[index].input[1] = turned;
+                }
+                graph.node[index].input.truncate(2);
+                graph.initializer.push(Tensor {
+                    dims,
+                    name: shaped.clone(),
+                    ..values
+                });
+                after(
+                    graph,
+                    &layer.output[0],
+                    node("Add", &format!("sum{index}"), &[&shaped], vec![]),
+                );
+            }
+        });
+        case.same();
+    }
+    for_each!(check);
+}
+
+#[test]
+fn constants_may_be_stored_in_any_form() {
+    type Store = fn(&mut Tensor, &[f32]);
+    let forms: [(&str, Store); 6] = [
+        ("", |tensor, values| tensor.float_data = values.to_vec()),
+        ("f64 is rounded to f32", |tensor, values| {
+            tensor.data_type = Tensor::DOUBLE;
+            tensor.double_data = values.iter().map(|&value| value.into()).collect();
+        }),
+        ("f64 is rounded to f32", |tensor, values| {
+            tensor.data_type = Tensor::DOUBLE;
+            tensor.raw_data = values
+                .iter()
+                .flat_map(|&value| f64::from(value).to_le_bytes())
+                .collect();
+        }),
+        (
+            "f16 is widened to f32, which changes no value",
+            |tensor, values| {
+                tensor.data_type = Tensor::FLOAT16;
+                tensor.raw_data = values
+                    .iter()
+                    .flat_map(|&value| half::f16::from_f32(value).to_le_bytes())
+                    .collect();
+            },
+        ),
+        (
+            "f16 is widened to f32, which changes no value",
+            |tensor, values| {
+                tensor.data_type = Tensor::FLOAT16;
+                tensor.int32_data = values
+                    .iter()
+                    .map(|&value| half::f16::from_f32(value).to_bits().into())
+                    .collect();
+            },
+        ),
+        ("", |tensor, values| {
+            tensor.raw_data = bytemuck::cast_slice(values).to_vec()
+        }),
+    ];
+    for (note, store) in forms {
+        for as_nodes in [false, true] {
+            let case = Case::<rgb::Net>::changed(|graph| {
+                for tensor in &mut graph.initializer {
+                    let values: Vec<f32> =
+                        bytemuck::pod_collect_to_vec(&std::mem::take(&mut tensor.raw_data));
+                    store(tensor, &values);
+                }
+                if as_nodes {
+                    for tensor in std::mem::take(&mut graph.initializer) {
+                        let (name, t) = (tensor.name.clone(), Some(tensor));
+                        let value = Attribute {
+                            name: "value".to_owned(),
+                            t,
+                            ..Attribute::default()
+                        };
+                        graph
+                            .node
+                            .insert(0, node("Constant", &name, &[], vec![value]));
+                    }
+                }
+            });
+            let notes = case.same();
+            match note {
+                "" => assert_eq!(notes, [""; 0]),
+                note => assert_eq!(notes, [format!("what the graph stores in {note}")]),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_follows_the_logits_is_left_out() {
+    fn check<N: Network>() {
+        let tail = |kind: &str| node(kind, "tail", &[], vec![int("axis", 1)]);
+        for kind in ["Softmax", "LogSoftmax", "ArgMax"] {
+            let case = Case::<N>::changed(|graph| after(graph, "logits", tail(kind)));
+            let note = format!(
+                "the graph ends with {kind}, which is left out: the logits that go into it give the same class"
+            );
+            assert_eq!(case.same(), [note]);
+        }
+        // Of several outputs the logits are read; a node that nothing takes is not looked at.
+        let case = Case::<N>::changed(|graph| {
+            let logits = graph.output[0].clone();
+            after(graph, "logits", tail("Softmax"));
+            graph.output.push(logits);
+            let first = graph.node[0].output[0].clone();
+            graph.output.push(value_info(&first, &[]));
+            graph
+                .node
+                .push(node("Resize", "unused", &["image"], vec![]));
+        });
+        let first = case.model.graph.as_ref().unwrap().node[0].output[0].clone();
+        assert_eq!(
+            case.same(),
+            [format!(
+                "of the graph's outputs \"logits\" is read; left out: \"tail\", \"{first}\""
+            )]
+        );
+    }
+    for_each!(check);
+}
+
+/// A graph of another library, which flattens (H, W, C).
+#[test]
+fn maps_may_be_flattened_in_another_order() {
+    let case = Case::<rgb::Net>::changed(|graph| {
+        let flatten = of(graph, "fc1_flatten").input[0].clone();
+        after(
+            graph,
+            &flatten,
+            node("Transpose", "last", &[], vec![ints("perm", &[0, 2, 3, 1])]),
+        );
+        let layer = &rgb::LAYERS[1];
+        let [c, h, w] = layer.input;
+        let tensor = stored(graph, "fc1_weight");
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&std::mem::take(&mut tensor.raw_data));
+        let rows = values.chunks(c * h * w);
+        tensor.float_data = rows
+            .flat_map(|row| (0..h * w).flat_map(move |at| (0..c).map(move |c| row[c * h * w + at])))
+            .collect();
+    });
+    assert_eq!(
+        case.same(),
+        [
+            "the graph flattens its maps in another order than (C, H, W): the weights of fc1 are put in that order"
+        ]
+    );
+    // Its images too, where they are of one channel, or moved at the start.
+    let case = Case::<color::Net>::changed(|graph| {
+        graph.input[0] = value_info("image", &[32, 32, 3]);
+        after(
+            graph,
+            "image",
+            node("Transpose", "first", &[], vec![ints("perm", &[0, 3, 1, 2])]),
+        );
+    });
+    assert_eq!(
+        case.refused(),
+        "Transpose \"first\": it takes images as (H, W, C), expected (C, H, W)"
+    );
+    let case = Case::<lenet::Net>::changed(|graph| {
+        graph.input[0] = value_info("image", &[28, 28, 1]);
+        after(
+            graph,
+            "image",
+            node("Transpose", "first", &[], vec![ints("perm", &[0, 3, 1, 2])]),
+        );
+    });
+    assert_eq!(case.same(), [""; 0]);
+}
+
+/// Normalization in front, of any channel on its own: the logits of a plain image are those of the original network for the
+/// normalized one.
+#[test]
+fn a_normalization_becomes_part_of_the_first_layer() {
+    fn normalized<N: Network>(mean: &[f32], std: &[f32], as_product: bool) -> Case<N> {
+        let dims = |values: &[f32]| [1, values.len(), 1, 1];
+        Case::<N>::changed(|graph| {
+            graph.initializer.push(floats("mean", &dims(mean), mean));
+            let inverse: Vec<f32> = std.iter().map(|std| 1.0 / std).collect();
+            after(graph, "image", node("Sub", "centred", &["mean"], vec![]));
+            let (kind, constant) = match as_product {
+                true => ("Mul", floats("std", &dims(std), &inverse)),
+                false => ("Div", floats("std", &dims(std), std)),
+            };
+            graph.initializer.push(constant);
+            after(graph, "centred", node(kind, "normalized", &["std"], vec![]));
+        })
+    }
+    fn folds<N: Network>(mean: &[f32], std: &[f32], text: &str) {
+        for as_product in [false, true] {
+            let case = normalized::<N>(mean, std, as_product);
+            let (params, notes) = case.read().unwrap();
+            let start = format!(
+                "the graph begins with {text}, which is folded into {}",
+                N::LAYERS[0].name
+            );
+            assert!(notes[0].starts_with(&start), "{notes:?}");
+            let found = logits::<N>(&params, |_, i| pixel(i));
+            let bytes = if std[0] > 10.0 { 255.0 } else { 1.0 };
+            let of = |values: &[f32], c: usize| values[c.min(values.len() - 1)];
+            let expected = logits::<N>(&case.params, |c, i| {
+                (bytes * pixel(i) - of(mean, c)) / of(std, c)
+            });
+            assert_close(&found, &expected, text);
+        }
+    }
+    folds::<lenet::Net>(&[0.286], &[0.353], "(x - 0.286) / 0.353");
+    folds::<lenet::Net>(&[72.94], &[90.02], "(x - 0.286) / 0.353");
+    folds::<relu::Net>(&[0.5], &[0.5], "(x - 0.5) / 0.5");
+    folds::<rgb::Net>(
+        &[0.485, 0.456, 0.406],
+        &[0.229, 0.224, 0.225],
+        "(x - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]",
+    );
+    folds::<rgb::Net>(&[0.5], &[0.25], "(x - 0.5) / 0.25");
+    folds::<flat_net::Net>(
+        &[0.2, 0.4, 0.6],
+        &[0.5, 0.25, 0.125],
+        "(x - [0.2, 0.4, 0.6]) / [0.5, 0.25, 0.125]",
+    );
+    // Around a padded layer only a scale is exact.
+    folds::<color::Net>(&[0.0], &[0.25, 0.5, 0.3], "(x - 0) / [0.25, 0.5, 0.3]");
+    let refused = normalized::<color::Net>(&[0.5], &[0.25], false).refused();
+    assert!(
+        refused.starts_with("Conv \"conv1_conv\": conv1 puts zeros around the normalized image, where a zero stands for the mean"),
+        "{refused}"
+    );
+    // Where the graph pads the plain image and normalizes then, padding is exact.
+    let mut case = normalized::<color::Net>(&[0.5], &[0.25], false);
+    let graph = case.model.graph.as_mut().unwrap();
+    graph
+        .initializer
+        .push(integers("pads", &[0, 0, 1, 1, 0, 0, 1, 1]));
+    after(graph, "image", node("Pad", "padded", &["pads"], vec![]));
+    of(graph, "conv1_conv")
+        .attribute
+        .retain(|attribute| attribute.name != "pads");
+    let plain = case.read().unwrap().0;
+    let bordered = logits::<color::Net>(&plain, |_, i| pixel(i));
+    assert!(bordered.iter().all(|logit| logit.is_finite()));
+
+    // Images of bytes.
+    let bytes = Case::<rgb::Net>::changed(|graph| {
+        graph.input[0]
+            .r#type
+            .as_mut()
+            .unwrap()
+            .tensor_type
+            .as_mut()
+            .unwrap()
+            .elem_type = Tensor::UINT8;
+        after(
+            graph,
+            "image",
+            node("Cast", "floats", &[], vec![int("to", 1)]),
+        );
+        graph.initializer.push(floats("scale", &[], &[1.0 / 255.0]));
+        after(graph, "floats", node("Mul", "unit", &["scale"], vec![]));
+    });
+    let (read, notes) = bytes.read().unwrap();
+    assert_eq!(
+        notes,
+        ["the graph takes images of bytes: the factor 255 is folded into its first layer"]
+    );
+    assert_close(
+        &logits::<rgb::Net>(&read, |_, i| pixel(i)),
+        &logits::<rgb::Net>(&bytes.params, |_, i| pixel(i)),
+        "bytes",
+    );
+}
+
+/// Batch normalization before and after the activation and the pooling, and a Gemm's factors.
+#[test]
+fn scales_and_shifts_become_part_of_the_layer_beside_them() {
+    let scale = [0.5, 2.0, 1.5, 0.25];
+    let shift = [0.1, -0.2, 0.3, 0.0];
+    let case = |value: &str| {
+        Case::<rgb::Net>::changed(|graph| {
+            // Of variance 1 and no epsilon.
+            for (name, values) in [("s", scale), ("b", shift), ("m", [0.0; 4]), ("v", [1.0; 4])] {
+                graph.initializer.push(floats(name, &[4], &values));
+            }
+            let epsilon = Attribute {
+                name: "epsilon".to_owned(),
+                f: 0.0,
+                kind: 1,
+                ..Attribute::default()
+            };
+            after(
+                graph,
+                value,
+                node(
+                    "BatchNormalization",
+                    "norm",
+                    &["s", "b", "m", "v"],
+                    vec![epsilon],
+                ),
+            );
+        })
+    };
+    // Into the convolution before it.
+    let before = case("conv1_conv");
+    let mut expected = before.params.clone();
+    for c in 0..4 {
+        expected.conv1.weight[c]
+            .as_flattened_mut()
+            .as_flattened_mut()
+            .iter_mut()
+            .for_each(|w| *w *= scale[c]);
+        expected.conv1.bias[c] = expected.conv1.bias[c] * scale[c] + shift[c];
+    }
+    let check = |case: &Case<rgb::Net>, expected: &rgb::Params| {
+        let (read, _) = case.read().unwrap();
+        assert_close(
+            &logits::<rgb::Net>(&read, |_, i| pixel(i)),
+            &logits::<rgb::Net>(expected, |_, i| pixel(i)),
+            "norm",
+        );
+    };
+    check(&before, &expected);
+    // Into the linear layer after it, from before and after the average pooling.
+    let mut expected = before.params.clone();
+    for (weights, bias) in expected.fc1.weight.iter_mut().zip(&mut expected.fc1.bias) {
+        for (i, weight) in weights.iter_mut().enumerate() {
+            let c = i / 12;
+            *bias += *weight * shift[c];
+            *weight *= scale[c];
+        }
+    }
+    check(&case("conv1_tanh"), &expected);
+    check(&case("conv1_averagepool"), &expected);
+    // A Gemm's factors.
+    let gemm = Case::<rgb::Net>::changed(|graph| {
+        for (name, f) in [("alpha", 0.5), ("beta", 2.0)] {
+            let attribute = Attribute {
+                name: name.to_owned(),
+                f,
+                kind: 1,
+                ..Attribute::default()
+            };
+            of(graph, "fc2_gemm").attribute.push(attribute);
+        }
+    });
+    let mut expected = gemm.params.clone();
+    expected
+        .fc2
+        .weight
+        .as_flattened_mut()
+        .iter_mut()
+        .for_each(|weight| *weight *= 0.5);
+    expected.fc2.bias.iter_mut().for_each(|bias| *bias *= 2.0);
+    check(&gemm, &expected);
+}
+
+/// Each is another function; the sentence names the first operator that differs.
+#[test]
+fn another_function_is_refused_by_its_first_difference() {
+    type Change = fn(&mut Graph);
+    let cases: &[(Change, &str)] = &[
+        (
+            |graph| of(graph, "fc1_sigmoid").op_type = "Relu".to_owned(),
+            "Relu \"fc1_sigmoid\": expected sigmoid, the activation of fc1",
+        ),
+        (
+            |graph| of(graph, "conv1_sigmoid").op_type = "Hardmax".to_owned(),
+            "Hardmax \"conv1_sigmoid\": conv1 (conv2d 5x5, max pool 2, sigmoid) of this network has no such operator",
+        ),
+        (
+            |graph| of(graph, "conv1_conv").domain = "com.example".to_owned(),
+            "Conv \"conv1_conv\": it is an operator of the domain \"com.example\", expected one of ONNX's own",
+        ),
+        (
+            |graph| {
+                after(
+                    graph,
+                    "image",
+                    Node {
+                        domain: "com.example".to_owned(),
+                        ..node("Identity", "own", &[], vec![])
+                    },
+                )
+            },
+            "Identity \"own\": it is an operator of the domain \"com.example\", expected one of ONNX's own",
+        ),
+        (
+            |graph| {
+                of(graph, "conv1_conv")
+                    .attribute
+                    .push(ints("strides", &[2, 2]))
+            },
+            "Conv \"conv1_conv\": its strides is [2, 2], expected [1, 1] (conv1)",
+        ),
+        (
+            |graph| {
+                of(graph, "conv2_conv")
+                    .attribute
+                    .push(ints("pads", &[2; 4]))
+            },
+            "Conv \"conv2_conv\": its padding is [2, 2, 2, 2], expected [0, 0, 0, 0] (conv2)",
+        ),
+        (
+            |graph| {
+                of(graph, "conv2_conv")
+                    .attribute
+                    .push(text("auto_pad", "SAME_UPPER"))
+            },
+            "Conv \"conv2_conv\": its padding is [2, 2, 2, 2], expected [0, 0, 0, 0] (conv2)",
+        ),
+        (
+            |graph| of(graph, "conv1_maxpool").op_type = "AveragePool".to_owned(),
+            "AveragePool \"conv1_maxpool\": its window is 2 x 2, expected conv1 (conv2d 5x5, max pool 2, sigmoid)",
+        ),
+        (
+            |graph| {
+                of(graph, "conv1_maxpool").attribute.pop();
+            },
+            "MaxPool \"conv1_maxpool\": its strides are [1, 1], expected [2, 2] as its window",
+        ),
+        (
+            |graph| of(graph, "conv1_maxpool").attribute.push(int("unheard", 1)),
+            "MaxPool \"conv1_maxpool\": it has the unknown attribute unheard",
+        ),
+        (
+            |graph| of(graph, "fc3_gemm").attribute.clear(),
+            "Gemm \"fc3_gemm\": its weight is [10, 84], expected [84, 10] (fc3)",
+        ),
+        (
+            |graph| stored(graph, "conv2_bias").data_type = 8,
+            "\"conv2_bias\": its elements have the unknown data type 8",
+        ),
+        (
+            |graph| stored(graph, "fc1_weight").raw_data.truncate(400),
+            "\"fc1_weight\": it has 100 values, expected 30720",
+        ),
+        (
+            |graph| stored(graph, "fc2_weight").data_location = Tensor::EXTERNAL,
+            "\"fc2_weight\": its values are in another file; export with them inside (PyTorch: external_data=False)",
+        ),
+        (
+            |graph| {
+                after(
+                    graph,
+                    "fc1_sigmoid",
+                    node("Add", "skip", &["fc1_gemm"], vec![]),
+                )
+            },
+            "Add \"skip\": it takes two values that depend on the image, expected one",
+        ),
+        (
+            |graph| {
+                graph.input.push(value_info("mask", &[1]));
+                after(graph, "image", node("Mul", "masked", &["mask"], vec![]));
+            },
+            "its output \"logits\" depends on the inputs [\"image\", \"mask\"], expected one image",
+        ),
+        (
+            |graph| graph.node[5].input[0] = "fc1_gemm".to_owned(),
+            "the graph runs in a ring through \"fc1_gemm\"",
+        ),
+        (
+            |graph| graph.output[0].name = "fc2_gemm".to_owned(),
+            "output \"fc2_gemm\": fc3, linear, is missing before it",
+        ),
+        (
+            |graph| {
+                graph.initializer.push(floats(
+                    "mask",
+                    &[28, 28],
+                    &[0.5; 783].into_iter().chain([1.0]).collect::<Vec<_>>(),
+                ));
+                after(graph, "image", node("Mul", "masked", &["mask"], vec![]));
+            },
+            "Conv \"conv1_conv\": conv1 cannot take in a constant before it that differs between the pixels of a channel",
+        ),
+        (
+            |graph| {
+                after(
+                    graph,
+                    "logits",
+                    node("Softmax", "tail", &[], vec![int("axis", 0)]),
+                )
+            },
+            "Softmax \"tail\": its axis 0 of [N, 10] is not that of the classes",
+        ),
+        (
+            |graph| graph.input[0] = value_info("image", &[1, 32, 32]),
+            "\"image\": its input has the shape [N, 1, 32, 32], expected [N, 1, 28, 28]",
+        ),
+        (
+            |graph| {
+                after(
+                    graph,
+                    "conv2_sigmoid",
+                    node(
+                        "Transpose",
+                        "turned",
+                        &[],
+                        vec![ints("perm", &[1, 0, 2, 3])],
+                    ),
+                )
+            },
+            "Transpose \"turned\": it moves the axis of the images",
+        ),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(Case::<lenet::Net>::changed(change).refused(), *expected);
+    }
+    // Average pooling does not commute with the activation.
+    let case = Case::<lenet_d2l::Net>::changed(|graph| {
+        let (sigmoid, pool) = (at(graph, "conv1_sigmoid"), at(graph, "conv1_averagepool"));
+        graph.node[sigmoid].op_type = "AveragePool".to_owned();
+        graph.node[pool].op_type = "Sigmoid".to_owned();
+        let attribute = std::mem::take(&mut graph.node[pool].attribute);
+        graph.node[sigmoid].attribute = attribute;
+    });
+    assert_eq!(
+        case.refused(),
+        "AveragePool \"conv1_sigmoid\": it comes before the sigmoid of conv1, expected after it"
+    );
+}
+
+#[test]
+fn damage_is_an_error_and_never_a_panic() {
+    let normalized = Case::<rgb::Net>::changed(|graph| {
+        graph
+            .initializer
+            .push(floats("mean", &[1, 3, 1, 1], &[0.5, 0.25, 0.125]));
+        after(graph, "image", node("Sub", "centred", &["mean"], vec![]));
+        let flatten = of(graph, "fc1_flatten");
+        flatten.op_type = "Reshape".to_owned();
+        flatten.input.push("to".to_owned());
+        graph.initializer.insert(0, integers("open", &[-1]));
+        graph.initializer.insert(0, integers("zero", &[0]));
+        graph.initializer.insert(0, integers("one", &[1]));
+        graph.node.push(node("Shape", "shape", &["image"], vec![]));
+        graph
+            .node
+            .push(node("Slice", "batches", &["shape", "zero", "one"], vec![]));
+        graph.node.push(node(
+            "Concat",
+            "to",
+            &["batches", "open"],
+            vec![int("axis", 0)],
+        ));
+        after(graph, "logits", node("Softmax", "tail", &[], vec![]));
+    });
+    normalized.read().unwrap();
+    let bytes = normalized.model.encode_to_vec();
+    let mut flat = vec![0.0; rgb::NUM_PARAMS];
+    for end in (0..bytes.len()).step_by(97) {
+        assert!(
+            read_flat(&bytes[..end], &rgb::LAYERS, &mut flat).is_err(),
+            "{end} bytes"
+        );
+    }
+    // Nothing guards the values of an ONNX file.
+    for at in 0..bytes.len() {
+        for bit in [at % 8, (at + 3) % 8] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << bit;
+            let _ = read_flat(&bytes, &rgb::LAYERS, &mut flat);
+        }
+    }
+}
