@@ -3,15 +3,15 @@
 //! Written: `image` `(N, CHANNELS, HEIGHT, WIDTH)` f32, values in 0..=1, to `logits` `(N, CLASSES)`, in operator set 13 and
 //! IR version 7, those of ONNX 1.8 (2020).
 //!
-//! Read: a graph that computes the same function, from whatever exporter. The graph is [followed](graph) from its constants
+//! Read: a graph that computes the same function, from whatever exporter. The graph is followed (module `graph`) from its constants
 //! and its input to its output: what depends on nothing but constants and shapes is computed, and what depends on the image
-//! is [matched](image) with the network's layers one by one. So it makes no difference how a graph computes the shape for a
+//! is matched (module `image`) with the network's layers one by one. So it makes no difference how a graph computes the shape for a
 //! Reshape, in which order it flattens, how it stores constants, whether its activation is before or after maximum pooling,
 //! and whether a bias is an Add. A normalization at the start and batch normalization become part of the layer beside them.
 //! Everything else is refused with the first operator that differs: this is no runtime, and a model that computes something
 //! else must not come in. (`tract-onnx` could simplify graphs too, with 116 more crates.)
 //!
-//! Both directions know the network only by its [layers](Layer).
+//! Both directions know the network only by its layers.
 
 mod constant;
 mod graph;
