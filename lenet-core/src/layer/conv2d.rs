@@ -378,8 +378,8 @@ fn tile<
 
 /// The sums of a tile; `input` returns a value by channel, row and column of what the tile reads.
 ///
-/// The columns of the kernel are unrolled in the source. As a loop they are unrolled or not depending on what else the
-/// program calls, and a loop that is not takes an eighth more instructions on a microcontroller.
+/// For a microcontroller the columns of the kernel are unrolled in the source. As a loop they would be unrolled or not
+/// depending on what else the program calls, and a loop that is not takes an eighth more instructions.
 #[inline(always)]
 fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
     weight: &[[[[f32; K]; K]; C]; M],
@@ -390,47 +390,56 @@ fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K:
     let mut sums = bias.map(|bias| [[[bias; N]; P]; N]);
     for c in 0..C {
         for i in 0..K {
-            column::<0, N, P, _, _, _>(&mut sums, weight, &input, c, i);
-            column::<1, N, P, _, _, _>(&mut sums, weight, &input, c, i);
-            column::<2, N, P, _, _, _>(&mut sums, weight, &input, c, i);
-            column::<3, N, P, _, _, _>(&mut sums, weight, &input, c, i);
-            column::<4, N, P, _, _, _>(&mut sums, weight, &input, c, i);
-            column::<5, N, P, _, _, _>(&mut sums, weight, &input, c, i);
-            column::<6, N, P, _, _, _>(&mut sums, weight, &input, c, i);
+            if SMALL {
+                column(&mut sums, weight, &input, [c, i, 0]);
+                column(&mut sums, weight, &input, [c, i, 1]);
+                column(&mut sums, weight, &input, [c, i, 2]);
+                column(&mut sums, weight, &input, [c, i, 3]);
+                column(&mut sums, weight, &input, [c, i, 4]);
+                column(&mut sums, weight, &input, [c, i, 5]);
+                column(&mut sums, weight, &input, [c, i, 6]);
+            } else {
+                for j in 0..K {
+                    column(&mut sums, weight, &input, [c, i, j]);
+                }
+            }
         }
     }
     sums
 }
 
-/// Adds the products of column `J` of row `i` of the kernels, if they have it.
+/// Adds the products of channel `c`, row `i` and column `j` of the kernels, if they have such a column.
 ///
-/// The order of the loops has no effect on the result, only on how well the compiler keeps the tile in registers; this one
-/// was the best of those tried.
+/// The order of the loops has no effect on the result, only on how well the compiler keeps the tile in registers: on a
+/// microcontroller one map after another was the best of all orders, on a host each input for all maps.
 // Indices, because iterators over four arrays at once hide which sum gets which product.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-fn column<
-    const J: usize,
-    const N: usize,
-    const P: usize,
-    const C: usize,
-    const M: usize,
-    const K: usize,
->(
+fn column<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
     sums: &mut [[[[f32; N]; P]; N]; M],
     weight: &[[[[f32; K]; K]; C]; M],
     input: &impl Fn(usize, usize, usize) -> f32,
-    c: usize,
-    i: usize,
+    [c, i, j]: [usize; 3],
 ) {
-    if J >= K {
+    if j >= K {
         return;
     }
     for dy in 0..N {
-        for m in 0..M {
+        if SMALL {
+            for m in 0..M {
+                for p in 0..P {
+                    for q in 0..N {
+                        sums[m][dy][p][q] += input(c, dy + i, N * p + q + j) * weight[m][c][i][j];
+                    }
+                }
+            }
+        } else {
             for p in 0..P {
                 for q in 0..N {
-                    sums[m][dy][p][q] += input(c, dy + i, N * p + q + J) * weight[m][c][i][J];
+                    let input = input(c, dy + i, N * p + q + j);
+                    for m in 0..M {
+                        sums[m][dy][p][q] += input * weight[m][c][i][j];
+                    }
                 }
             }
         }
