@@ -1,21 +1,19 @@
 //! What is odd about a data set without being an error.
 
 use super::Dataset;
-use super::shape::{SHAPE, Shape, bytes};
+use super::oddity::{self, INVISIBLE, bright_border};
+use super::shape::{SHAPE, bytes};
 use lenet_core::network::{CLASSES, Pixels};
 use std::collections::HashSet;
 
 /// The most that a class may have of another's images before it is worth a word.
 const LOPSIDED: usize = 10;
 
-/// Mean grey value of the border above which an image is taken for one that is dark on white.
-const BRIGHT: f64 = 127.0;
-
 /// Returns a sentence for each oddity: what [`Dataset::warnings`] has; then dark on white, images without content, test
 /// images that are training images too, classes without images, with far fewer than others, or without a name.
 pub fn warnings(data: &Dataset) -> Vec<String> {
     let mut warnings = data.warnings.clone();
-    if let Some(border) = bright_border(data.train.images()) {
+    if let Some(border) = bright_border(bytes(data.train.images()), SHAPE) {
         warnings.push(format!(
             "the borders of the images are bright (mean {border:.0} of 255): dark on white? Fashion-MNIST is bright on \
              black; --invert turns pictures round"
@@ -89,57 +87,21 @@ pub fn counts(data: &Dataset) -> [[usize; 2]; CLASSES] {
     counts
 }
 
-/// What may be the reason of an image without content.
-const INVISIBLE: &str = ": black shows where a picture is transparent; if it is drawn in black, --invert makes that white";
-
 /// Returns a sentence for each oddity of a single picture that a network is asked about.
 pub fn image_warnings(image: &Pixels) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let Some(border) = bright_border(std::slice::from_ref(image)) {
-        warnings.push(format!(
-            "the border is bright (mean {border:.0} of 255): dark on white? If the network was trained on bright on \
-             black, as Fashion-MNIST is, --invert makes the picture so"
-        ));
-    }
-    if is_blank(image) {
-        let value = bytes(std::slice::from_ref(image))[0];
-        warnings.push(format!("the value is {value} everywhere{INVISIBLE}"));
-    }
-    warnings
+    oddity::warnings(bytes(std::slice::from_ref(image)), SHAPE)
 }
 
 /// Whether all values are the same.
 fn is_blank(image: &Pixels) -> bool {
-    let values = bytes(std::slice::from_ref(image));
-    values.iter().all(|value| *value == values[0])
-}
-
-/// The mean value of the borders, if that is so bright that the images may be dark on white. In colour nothing follows
-/// from it: photographs have a sky.
-fn bright_border(images: &[Pixels]) -> Option<f64> {
-    let mean = border_mean(bytes(images), SHAPE);
-    (SHAPE.channels == 1 && mean > BRIGHT).then_some(mean)
-}
-
-/// Mean value of the outermost pixels.
-fn border_mean(images: &[u8], shape: Shape) -> f64 {
-    let (mut sum, mut count) = (0, 0_u64);
-    for plane in images.chunks_exact(shape.area()) {
-        for (y, row) in plane.chunks_exact(shape.width).enumerate() {
-            let is_end = y == 0 || y == shape.height - 1;
-            let step = if is_end { 1 } else { (shape.width - 1).max(1) };
-            for value in row.iter().step_by(step) {
-                sum += u64::from(*value);
-                count += 1;
-            }
-        }
-    }
-    sum as f64 / count as f64
+    oddity::is_blank(bytes(std::slice::from_ref(image)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::dims::Shape;
+    use crate::dataset::oddity::border_mean;
     use crate::dataset::{ReadOptions, Split};
     use std::collections::BTreeSet;
 

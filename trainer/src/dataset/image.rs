@@ -10,19 +10,16 @@
 
 use super::ImageOptions;
 use super::kinds::beginning;
+use super::picture::{check_size, turned, values, whole};
 use super::shape::{self, SHAPE, Shape};
-use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Rgba, RgbaImage};
+use image::{DynamicImage, GrayImage, ImageFormat, ImageReader};
 use lenet_core::network::Pixels;
 use std::io::Cursor;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
-
-/// Sides above this are refused before any memory is asked for.
-const MAX_SIDE: u32 = 8192;
 
 /// How the names of picture files end.
 const EXTENSIONS: [&str; 11] = [
@@ -94,65 +91,19 @@ pub(super) fn decode(
             _ => format!("no PNG, JPEG, BMP or PNM file ({})", beginning(bytes)),
         });
     };
-    // Before the picture is decoded, so that no memory is asked for a picture that is refused.
-    let check_size = |(width, height): (u32, u32), orientation: Orientation| {
-        let (width, height) = match is_on_its_side(orientation) {
-            true => (height, width),
-            false => (width, height),
-        };
-        let size = format!("a {name} of {width}x{height} pixels");
-        if width.max(height) > MAX_SIDE {
-            return Err(format!("{size}; at most {MAX_SIDE}x{MAX_SIDE} are read"));
+    let check_size = |size, orientation| check_size(name, size, orientation, options, shape);
+    let picture = match format {
+        ImageFormat::Jpeg => {
+            let (picture, orientation) = jpeg(bytes, check_size)?;
+            turned(picture.into_rgba8(), orientation)
         }
-        let wanted = [shape.width, shape.height];
-        if [width, height].map(|side| side as usize) != wanted && !options.resize {
-            let [width, height] = wanted;
-            return Err(format!(
-                "{size}; this network takes {width}x{height}, and --resize scales to that"
-            ));
-        }
-        Ok(())
-    };
-    let (mut picture, orientation) = match format {
-        ImageFormat::Jpeg => jpeg(bytes, check_size)?,
         _ => {
             let broken = |error| format!("broken {name}: {error}");
-            let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
-                .into_decoder()
-                .map_err(broken)?;
-            let orientation = decoder.orientation().map_err(broken)?;
-            check_size(decoder.dimensions(), orientation)?;
-            let picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
-            (picture, orientation)
+            let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
+            whole(decoder.map_err(broken)?, name, check_size)?
         }
     };
-    picture.apply_orientation(orientation);
-    let picture = picture.into_rgba8();
-    let is_grey = |&Rgba([r, g, b, a]): &Rgba<u8>| a == 0 || (r == g && g == b);
-    let has_colour = !picture.pixels().all(is_grey);
-    for (channel, out) in out.chunks_exact_mut(shape.area()).enumerate() {
-        let value = |&Rgba([r, g, b, _]): &Rgba<u8>| match shape.channels {
-            1 => luma([r, g, b]),
-            _ => [r, g, b][channel],
-        };
-        let plane = on_black(&picture, value, options.invert);
-        out.copy_from_slice(&scaled(plane, shape));
-    }
-    Ok(has_colour)
-}
-
-/// Grey by ITU-R 601-2, `(299 r + 587 g + 114 b) / 1000`, as Pillow computes it: in units of 1/65,536, rounded.
-fn luma([r, g, b]: [u8; 3]) -> u8 {
-    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
-    ((sum + 0x8000) >> 16) as u8
-}
-
-fn is_on_its_side(orientation: Orientation) -> bool {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    matches!(
-        orientation,
-        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH
-    )
+    Ok(values(&picture, options, shape, out))
 }
 
 /// Decodes a JPEG file, which must be whole.
@@ -225,46 +176,10 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// One value of each pixel, inverted if asked; where the picture is transparent, black shows.
-fn on_black(picture: &RgbaImage, value: impl Fn(&Rgba<u8>) -> u8, invert: bool) -> GrayImage {
-    GrayImage::from_fn(picture.width(), picture.height(), |x, y| {
-        let pixel = &picture[(x, y)];
-        let value = u16::from(value(pixel));
-        let value = if invert { 255 - value } else { value };
-        [((value * u16::from(pixel[3]) + 127) / 255) as u8].into()
-    })
-}
-
-/// The values of a plane, scaled to as large as fits, in the middle of black.
-fn scaled(plane: GrayImage, shape: Shape) -> Vec<u8> {
-    let wanted = [shape.width as u32, shape.height as u32];
-    if [plane.width(), plane.height()] == wanted {
-        return plane.into_raw();
-    }
-    let [width, height] = fitting([plane.width(), plane.height()], wanted);
-    let small = imageops::resize(&plane, width, height, FilterType::Triangle);
-    let mut whole = GrayImage::new(wanted[0], wanted[1]);
-    let [left, top] = [(wanted[0] - width) / 2, (wanted[1] - height) / 2];
-    imageops::replace(&mut whole, &small, left.into(), top.into());
-    whole.into_raw()
-}
-
-/// The largest sides of the same proportion, at least 1, that are not longer than those wanted.
-fn fitting([width, height]: [u32; 2], wanted: [u32; 2]) -> [u32; 2] {
-    // `side * numerator / denominator`, rounded.
-    let scale = |side: u32, numerator: u32, denominator: u32| {
-        let [side, numerator, denominator] = [side, numerator, denominator].map(u64::from);
-        ((side * numerator + denominator / 2) / denominator).max(1) as u32
-    };
-    match u64::from(width) * u64::from(wanted[1]) >= u64::from(height) * u64::from(wanted[0]) {
-        true => [wanted[0], scale(height, wanted[0], width).min(wanted[1])],
-        false => [scale(width, wanted[1], height).min(wanted[0]), wanted[1]],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::picture::fitting;
     use image::{ImageBuffer, Luma, LumaA, Pixel, Rgb, RgbImage};
 
     fn encoded<P: Pixel + image::PixelWithColorType>(

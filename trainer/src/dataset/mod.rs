@@ -3,6 +3,7 @@
 
 mod augment;
 pub mod check;
+mod dims;
 mod folder;
 mod gunzip;
 mod idx;
@@ -12,7 +13,10 @@ mod kinds;
 mod listing;
 mod locate;
 mod names;
+mod oddity;
 mod order;
+#[cfg(feature = "program")]
+mod picture;
 mod shape;
 mod source;
 mod table;

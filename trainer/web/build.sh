@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds the WebAssembly modules of the report into the folder `wasm`, or into the folder named: build.sh [FOLDER]
+#
+#     rustup target add wasm32-unknown-unknown
+#     trainer/web/build.sh
+#     LENET_NETWORK=my-network.rs trainer/web/build.sh      # for a network of your own, as well
+#
+# The modules of the shipped networks lie in the tree, so that the trainer needs no target. The same compiler gives the same bytes
+# on every machine: paths are replaced, and each module names its compiler in the section `producers`.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+to=$(mkdir -p "${1:-$here/wasm}" && cd "${1:-$here/wasm}" && pwd)
+from=$PWD
+cd "$here/../.."
+root=$PWD
+flags="-Clink-arg=--keep-section=producers --remap-path-prefix=$root= --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src="
+
+# module PACKAGE FILE: builds a package as this file.
+module() {
+    local folder="$root/target/web"
+    CARGO_TARGET_DIR="$folder" CARGO_ENCODED_RUSTFLAGS="${flags// /$'\x1f'}" CARGO_INCREMENTAL=0 \
+        cargo build -q --locked --profile web --target wasm32-unknown-unknown -p "$1"
+    cp "$folder/wasm32-unknown-unknown/web/${1//-/_}.wasm" "$to/$2.wasm"
+    chmod 644 "$to/$2.wasm"
+}
+
+own=${LENET_NETWORK:-}
+for network in lenet-core/networks/*.rs; do
+    name=$(basename "$network" .rs)
+    LENET_NETWORK=$name module lenet-web "$name"
+done
+module lenet-pictures pictures
+if [ -n "$own" ] && [ ! -f "lenet-core/networks/$own.rs" ]; then
+    # Relative to where this script was called, as for the trainer.
+    case $own in /*) ;; *) [ ! -f "$from/$own" ] || own=$from/$own ;; esac
+    LENET_NETWORK=$own module lenet-web own
+fi
+ls -l "$to"

@@ -1,0 +1,236 @@
+//! The network as a WebAssembly module: what a page needs to check a weights file and to classify pictures.
+//!
+//! The module imports nothing. It has a place for one weights file, one picture and the outputs of all layers, and a page reads
+//! and writes them in the module's memory; a page that takes another file makes another instance. The arithmetic is that of
+//! [`lenet_core`], so the outputs are those of the trainer and of a board, bit for bit.
+//!
+//! | export | does |
+//! |---|---|
+//! | `file(len)` | returns the address where the weights file belongs, or 0 if there is no memory for it; to be called once |
+//! | `load()` | checks the file as a board does at power-on: every check of the format, then the self-test |
+//! | `text(what, index)` | returns a text, its address in the upper half: a refusal, or what the file says about itself |
+//! | `parameters()`, `crc()` | returns the address of the parameters, in the file; the file's checksum |
+//! | `pixels()` | returns the address of the picture, one byte per channel, row and column |
+//! | `forward()` | classifies the picture |
+//! | `outputs(layer)`, `numbers(layer)` | returns the address of a layer's outputs; the kind of numbers that they are |
+//! | `probabilities()` | returns the address of the softmax of the logits, in f32 |
+//!
+//! A custom section `lenet-network` holds the fingerprint of the network, by which the trainer tells modules apart.
+
+#![cfg_attr(target_arch = "wasm32", no_std)]
+#![cfg(target_arch = "wasm32")]
+
+use core::cell::UnsafeCell;
+use core::fmt::{Display, Write};
+use core::slice;
+use lenet_core::image::write_grey;
+use lenet_core::network::{self, Activations, FINGERPRINT, Image, LAYERS, Logits, Net, Pixels};
+use lenet_core::ops::softmax;
+use lenet_core::self_test;
+use lenet_core::weights::{self, Weights};
+
+#[used]
+#[unsafe(link_section = "lenet-network")]
+static NETWORK: [u8; 8] = FINGERPRINT.to_le_bytes();
+
+/// Bytes by which the module's memory grows.
+const PAGE: usize = 65_536;
+
+/// The kind of numbers of a layer's outputs: 32-bit floating point.
+const F32: u32 = 0;
+
+/// What [`load`] returns.
+const LOADED: u32 = 0;
+const REFUSED: u32 = 1;
+const SELF_TEST_FAILED: u32 = 2;
+
+/// All that the module keeps between calls.
+struct State {
+    /// Where the weights file is, and its length.
+    file: Option<(*const u8, usize)>,
+    /// The file, once it has passed every check.
+    weights: Option<Weights<'static, Net>>,
+    pixels: Pixels,
+    image: Image,
+    act: Activations,
+    probabilities: Logits,
+    message: Message,
+}
+
+/// A sentence. The longest, a refusal with two names of networks, has room.
+struct Message {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Message {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let free = self.bytes.iter_mut().skip(self.len);
+        for (to, from) in free.zip(text.bytes()) {
+            *to = from;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The state, for one thread.
+struct Place(UnsafeCell<State>);
+
+// SAFETY: a module without shared memory has one thread.
+unsafe impl Sync for Place {}
+
+static STATE: Place = Place(UnsafeCell::new(State {
+    file: None,
+    weights: None,
+    pixels: bytemuck::zeroed(),
+    image: bytemuck::zeroed(),
+    act: bytemuck::zeroed(),
+    probabilities: bytemuck::zeroed(),
+    message: Message {
+        bytes: [0; 512],
+        len: 0,
+    },
+}));
+
+/// Calls `f` with the state.
+fn with<T>(f: impl FnOnce(&'static mut State) -> T) -> T {
+    // SAFETY: only exports call this function, once each, and nothing that they call is an export; the host calls one export
+    // at a time. So this is the only reference while it is used: exports return no references, only addresses.
+    f(unsafe { &mut *STATE.0.get() })
+}
+
+/// Returns the address of a value. The page reads or writes there between calls, when no reference is in use.
+fn address<T: ?Sized>(of: &T) -> usize {
+    core::ptr::from_ref(of).addr()
+}
+
+/// Returns where the weights file of this length belongs, or 0 if there is no memory or the module has a file already.
+#[unsafe(no_mangle)]
+extern "C" fn file(len: usize) -> usize {
+    with(|state| {
+        if state.file.is_some() {
+            return 0;
+        }
+        let end = core::arch::wasm32::memory_grow::<0>(len.div_ceil(PAGE));
+        if end == usize::MAX {
+            return 0;
+        }
+        let start: *const u8 = core::ptr::with_exposed_provenance(end * PAGE);
+        state.file = Some((start, len));
+        start.addr()
+    })
+}
+
+/// Checks the file and then the machine, as a board does at power-on. Unless it returns [`LOADED`], the text 0 is the reason.
+#[unsafe(no_mangle)]
+extern "C" fn load() -> u32 {
+    with(|state| {
+        let refused = |message: &mut Message, reason: &dyn Display| {
+            message.len = 0;
+            // A message takes everything.
+            let _ = write!(message, "{reason}");
+        };
+        let file = match state.file {
+            // SAFETY: `file` added this memory to the module, zeroed, and nothing else of the module uses it. The page wrote the
+            // bytes before this call and does not write them after it.
+            Some((start, len)) => unsafe { slice::from_raw_parts(start, len) },
+            None => &[],
+        };
+        let weights = match weights::view::<Net>(file) {
+            Ok(weights) => weights,
+            Err(error) => {
+                refused(&mut state.message, &error);
+                return REFUSED;
+            }
+        };
+        let checked = self_test::check::<Net>(weights.params, &weights.self_test, &mut state.act);
+        if let Err(error) = checked {
+            refused(&mut state.message, &error);
+            return SELF_TEST_FAILED;
+        }
+        state.weights = Some(weights);
+        LOADED
+    })
+}
+
+/// Returns the address of a text in the upper half and its length in the lower one. `what`: 0 is the reason of a refusal, 1 the
+/// network's name, 2 its description, 3 the name of class `index`, 4 the data set, 5 the SHA-256 of the parameters (32 bytes),
+/// 6 the recipe. A text that does not exist is empty.
+#[unsafe(no_mangle)]
+extern "C" fn text(what: u32, index: usize) -> u64 {
+    with(|state| {
+        let message = state.message.bytes.get(..state.message.len);
+        let text = match (what, &state.weights) {
+            (0, _) => message.unwrap_or_default(),
+            (1, Some(weights)) => weights.name().as_bytes(),
+            (2, Some(weights)) => weights.description().as_bytes(),
+            (3, Some(weights)) => weights.metadata.classes.get(index).as_bytes(),
+            (4, Some(weights)) => weights.metadata.provenance.dataset.as_bytes(),
+            (5, Some(weights)) => &weights.metadata.provenance.params_sha256,
+            (6, Some(weights)) => weights.metadata.provenance.recipe.as_bytes(),
+            _ => &[],
+        };
+        (address(text) as u64) << 32 | text.len() as u64
+    })
+}
+
+/// Returns the address of the parameters, or 0 if no file is loaded.
+#[unsafe(no_mangle)]
+extern "C" fn parameters() -> usize {
+    with(|state| state.weights.map_or(0, |weights| address(weights.params)))
+}
+
+/// Returns the checksum of the file, or 0 if none is loaded.
+#[unsafe(no_mangle)]
+extern "C" fn crc() -> u32 {
+    with(|state| state.weights.map_or(0, |weights| weights.crc))
+}
+
+/// Returns the address of the picture.
+#[unsafe(no_mangle)]
+extern "C" fn pixels() -> usize {
+    with(|state| address(&state.pixels))
+}
+
+/// Classifies the picture. Without a file nothing happens.
+#[unsafe(no_mangle)]
+extern "C" fn forward() {
+    with(|state| {
+        if let Some(weights) = state.weights {
+            write_grey(&state.pixels, &mut state.image);
+            let logits = network::forward(weights.params, &state.image, &mut state.act);
+            softmax(logits, &mut state.probabilities);
+        }
+    });
+}
+
+/// Returns the address of the outputs of a layer, or 0 if there is no such layer.
+#[unsafe(no_mangle)]
+extern "C" fn outputs(layer: usize) -> usize {
+    with(|state| {
+        state
+            .act
+            .layers()
+            .get(layer)
+            .map_or(0, |outputs| address(*outputs))
+    })
+}
+
+/// Returns the kind of numbers of a layer's outputs: 0 is f32.
+#[unsafe(no_mangle)]
+extern "C" fn numbers(layer: usize) -> u32 {
+    if layer < LAYERS.len() { F32 } else { u32::MAX }
+}
+
+/// Returns the address of the probabilities.
+#[unsafe(no_mangle)]
+extern "C" fn probabilities() -> usize {
+    with(|state| address(&state.probabilities))
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here panics; a trap is what a page notices.
+    core::arch::wasm32::unreachable()
+}
