@@ -3,7 +3,7 @@
 #
 #     rustup target add wasm32-unknown-unknown
 #     trainer/web/build.sh
-#     LENET_NETWORK=my-network.rs trainer/web/build.sh      # for a network of your own, as well
+#     LENET_NETWORK=my-network.rs trainer/web/build.sh      # the module of a network of your own
 #
 # The modules of the shipped networks lie in the tree, so that the trainer needs no target. The same compiler gives the same bytes
 # on every machine: paths are replaced, and each module names its compiler in the section `producers`.
@@ -25,14 +25,15 @@ module() {
 }
 
 own=${LENET_NETWORK:-}
-for network in lenet-core/networks/*.rs; do
-    name=$(basename "$network" .rs)
-    LENET_NETWORK=$name module lenet-web "$name"
-done
-module lenet-pictures pictures
 if [ -n "$own" ] && [ ! -f "lenet-core/networks/$own.rs" ]; then
-    # Relative to where this script was called, as for the trainer.
-    case $own in /*) ;; *) [ ! -f "$from/$own" ] || own=$from/$own ;; esac
+    # A relative path starts where this script was called, as for the trainer.
+    [ ! -f "$from/$own" ] || own=$(realpath "$from/$own")
     LENET_NETWORK=$own module lenet-web own
+else
+    for network in lenet-core/networks/*.rs; do
+        name=$(basename "$network" .rs)
+        LENET_NETWORK=$name module lenet-web "$name"
+    done
+    module lenet-pictures pictures
 fi
 ls -l "$to"

@@ -12,6 +12,7 @@ mod doctor;
 mod evaluate;
 mod exchange;
 mod out;
+mod page;
 mod predict;
 mod report;
 mod summary;
@@ -61,6 +62,8 @@ enum Command {
     Import(exchange::ImportArgs),
     /// Measure how fast training and testing are on this machine
     Bench(bench::Args),
+    /// Write a page in which the network of a weights file runs
+    Page(page::Args),
     /// Make the pictures and the page of a run again
     Report(report::Args),
     /// Show the network, and what a weights file says of itself
@@ -224,6 +227,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         | Command::Device(_)
         | Command::Doctor(_)
         | Command::Compare(_)
+         | Command::Page(_)
         | Command::Import(_)
         | Command::Report(_) => start_global(0)?,
         Command::Export(_) | Command::Summary(_) | Command::Completions(_) | Command::Man(_) => {}
@@ -239,6 +243,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Page(args) => page::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Completions(args) => completions::completions(&args),

@@ -32,8 +32,10 @@ pub fn confusion(confusion: &Confusion, classes: &[String; CLASSES]) -> Picture 
                     @let count = confusion.0[[label, predicted]];
                     @let strength = (f64::from(count) / f64::from(images)).sqrt();
                     @let kind = if label == predicted { "right" } else { "wrong" };
-                    rect class=(kind) x=(x) y=(y) width=(CELL - 1) height=(CELL - 1)
-                        fill-opacity=(format!("{strength:.2}")) {}
+                    @if count > 0 {
+                        rect class=(kind) x=(x) y=(y) width=(CELL - 1) height=(CELL - 1)
+                            fill-opacity=(format!("{strength:.2}")) {}
+                    }
                     @let ink = match count { 0 => "muted", _ if strength > 0.6 => "bright", _ => "ink" };
                     text class={ "middle " (ink) } x=(x + CELL / 2) y=(y + 24) { (count) }
                 }
@@ -60,7 +62,7 @@ mod tests {
         classes[1] = "a very long name".to_owned();
         let svg = confusion(&Confusion::new(&logits, &[0, 0, 1]), &classes).svg();
         assert_eq!(svg.matches("<rect class=\"right\"").count(), 2);
-        assert_eq!(svg.matches("<rect class=\"wrong\"").count(), 2);
+        assert_eq!(svg.matches("<rect class=\"wrong\"").count(), 1);
         assert!(
             svg.contains("a very long…") && svg.contains("fill-opacity=\"0.71\""),
             "{svg}"

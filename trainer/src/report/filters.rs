@@ -75,7 +75,8 @@ fn convolution(layer: &Layer, weight: &[f32], top: usize) -> (Markup, (usize, us
     )
 }
 
-/// Draws kernels at their places. All weights of one colour are one path: a rectangle each would make the file large.
+/// Draws kernels at their places. All weights of one colour are one path of lines as wide as long: rectangles would make the file
+/// twice as large.
 fn drawn<'a>(kernels: impl Iterator<Item = Placed<'a>> + Clone, k: usize, side: usize) -> Markup {
     let largest = kernels
         .clone()
@@ -88,20 +89,20 @@ fn drawn<'a>(kernels: impl Iterator<Item = Placed<'a>> + Clone, k: usize, side: 
         for (n, weight) in kernel.iter().enumerate() {
             let level = (weight / largest * LEVELS as f32).round() as isize;
             let (x, y) = (left + n % k * side, top + n / k * side);
-            paths[(level + LEVELS as isize) as usize] +=
-                &format!("M{x} {y}h{side}v{side}h-{side}z");
+            paths[(level + LEVELS as isize) as usize] += &format!("M{x} {y}h{side}");
         }
     }
+    let (weight, side) = (side, k * side);
+    let frame = |(left, top, _)| format!("M{left} {top}h{side}v{side}h-{side}z");
+    let frames: String = kernels.map(frame).collect();
     html! {
         @for (level, path) in (-(LEVELS as isize)..).zip(&paths) {
             @if level != 0 && !path.is_empty() {
-                path class=(if level > 0 { "positive" } else { "negative" }) d=(path)
-                    fill-opacity=(format!("{:.3}", level.unsigned_abs() as f64 / LEVELS as f64)) {}
+                path class=(if level > 0 { "positive" } else { "negative" }) d=(path) stroke-width=(weight)
+                    transform={ "translate(0 " (weight as f64 / 2.0) ")" } stroke-opacity=(format!("{:.3}", level.unsigned_abs() as f64 / LEVELS as f64)) {}
             }
         }
-        @for (left, top, _) in kernels {
-            rect class="grid" x=(left) y=(top) width=(k * side) height=(k * side) {}
-        }
+        path class="grid" d=(frames) {}
     }
 }
 
@@ -116,8 +117,10 @@ mod tests {
         let kernels: usize = convolutions.clone().map(count).sum();
         let weights: usize = convolutions.map(Layer::weight_len).sum();
         let svg = filters(&crate::init::initial_params(0)).svg();
-        assert_eq!(svg.matches("class=\"grid\"").count(), kernels);
-        let squares = svg.matches("h13v13h-13z").count() + svg.matches("h5v5h-5z").count();
+        let frames = svg.split("class=\"grid\" d=\"").skip(1);
+        let count = |path: &str| path.split('"').next().unwrap().matches('z').count();
+        assert_eq!(frames.map(count).sum::<usize>(), kernels);
+        let squares = svg.matches("h13").count() + svg.matches("h5").count();
         // Those next to nothing are not drawn.
         assert!(
             squares * 10 > weights * 9 && squares <= weights,
@@ -128,6 +131,7 @@ mod tests {
     #[test]
     fn weights_that_are_all_zero_draw_frames_only() {
         let params: Box<Params> = bytemuck::zeroed_box();
-        assert!(!filters(&params).svg().contains("<path"));
+        let svg = filters(&params).svg();
+        assert!(svg.contains("<path class=\"grid\"") && !svg.contains("stroke-width=\"5\""));
     }
 }

@@ -6,6 +6,7 @@ mod confusion;
 mod curves;
 mod filters;
 pub mod layers;
+mod live;
 mod metrics;
 mod page;
 mod picture;
@@ -54,6 +55,8 @@ struct Run<'a> {
     data: &'a Dataset,
     confusion: Confusion,
     mistakes: Vec<samples::Mistake>,
+    /// Test images for the part in which the network runs.
+    choice: live::Choice<'a>,
 }
 
 /// Writes [`PAGE`] and the pictures into the folder of a run, in place of older ones, and returns the page's path.
@@ -63,7 +66,9 @@ struct Run<'a> {
 /// * `Io`: a file of the run cannot be read, or one of the report not written
 /// * `Data`, `Weights`: a file of the run is not what it should be
 pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf, Error> {
+    let mistakes = mistakes(logits, data.test.labels(), MISTAKES);
     let run = Run {
+        choice: live::Choice::new(data, logits, &mistakes),
         name: folder_name(folder),
         metrics: Metrics::read(&folder.join("metrics.csv"))?,
         settings: settings(folder)?,
@@ -71,7 +76,7 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
         files: files(folder)?,
         data,
         confusion: Confusion::new(logits, data.test.labels()),
-        mistakes: mistakes(logits, data.test.labels(), MISTAKES),
+        mistakes,
     };
     let pictures = [
         ("curves", curves::curves(&run.metrics)),
@@ -99,6 +104,16 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
         page::page(&run, &curves, &confusion, &filters).as_bytes(),
     )?;
     Ok(page)
+}
+
+/// Returns a page in which the network runs; with test images to choose from, if there are a data set and the logits of its test
+/// images.
+pub fn live_page(weights: &WeightsFile, data: Option<(&Dataset, &[Logits])>) -> String {
+    let choice = data.map(|(data, logits)| {
+        let mistakes = mistakes(logits, data.test.labels(), MISTAKES);
+        live::Choice::new(data, logits, &mistakes)
+    });
+    live::page(weights, choice.as_ref())
 }
 
 /// The settings of a run, from its `config.toml`.

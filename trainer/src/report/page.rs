@@ -1,18 +1,20 @@
 //! The page: one file that needs no other and no network. Text and inline SVG; images as data URIs.
 
 use super::layers::{self, grouped};
+use super::live;
 use super::picture::interleaved;
 use super::picture::{Picture, STYLE};
 use super::{Run, per_cent, shown_classes};
 use crate::dataset::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
-use lenet_core::network::{HEIGHT, NUM_PARAMS, Pixels, WIDTH};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use lenet_core::network::{CHANNELS, HEIGHT, NUM_PARAMS, Pixels, WIDTH};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The page's layout, and colours for dark screens.
-const LAYOUT: &str = include_str!("page.css");
+pub(super) const LAYOUT: &str = include_str!("page.css");
 
 pub(super) fn page(
     run: &Run<'_>,
@@ -37,6 +39,7 @@ pub(super) fn page(
         html lang="en" {
             head {
                 meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(live::POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { "LeNet: " (run.name) }
@@ -54,6 +57,7 @@ pub(super) fn page(
                     (figure("training time", format!("{seconds:.1}"), " s"))
                     (figure("parameters", grouped(NUM_PARAMS), ""))
                 }
+                (live::section(&run.weights, Some(&run.choice)))
                 section.pair {
                     figure {
                         h2 { "Training" }
@@ -232,13 +236,15 @@ fn settings(prefix: &str, table: &toml::Table) -> Markup {
 /// An image as a PNG inside the page.
 fn data_uri(pixels: &Pixels) -> String {
     let mut png = Vec::new();
-    PngEncoder::new(&mut png)
-        .write_image(
-            interleaved(pixels).as_flattened().as_flattened(),
-            WIDTH as u32,
-            HEIGHT as u32,
+    let (colour, values) = match CHANNELS {
+        1 => (ExtendedColorType::L8, bytemuck::bytes_of(pixels).to_vec()),
+        _ => (
             ExtendedColorType::Rgb8,
-        )
+            interleaved(pixels).as_flattened().as_flattened().to_vec(),
+        ),
+    };
+    PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::Adaptive)
+        .write_image(&values, WIDTH as u32, HEIGHT as u32, colour)
         .expect("into memory");
     format!("data:image/png;base64,{}", STANDARD.encode(png))
 }

@@ -1,0 +1,281 @@
+"""The page in which the network runs, in headless Chromium: live_page.py TRAINER WEIGHTS [--pictures FOLDER]
+
+Compares it with the trainer: the logits of 1,000 test images and of dropped pictures bit for bit, and the sentences about files
+that are refused. Draws with the pointer and with the keyboard, and looks at the page in several widths and both colour schemes.
+The page makes no request, and no error appears in the console.
+"""
+
+import base64
+import gzip
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+from chromium import Chromium
+
+ROOT = pathlib.Path(__file__).parent.parent
+IMAGES = ROOT / "data/fashion-mnist/t10k-images-idx3-ubyte.gz"
+COMPARED = 1000
+WIDTHS = (390, 768, 1280, 1600)
+MOST_BYTES = 450_000
+
+
+def png(width, height, kind, depth, rows, *chunks):
+    """A PNG file; `rows` are the bytes of each row, `chunks` come before the pixels."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    parts = [head, *(chunk(*other) for other in chunks), chunk(b"IDAT", data), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def noise(count, seed):
+    """Bytes without a pattern, a third of them dark."""
+    state, out = seed, bytearray()
+    for _ in range(count):
+        state = (state * 1_664_525 + 1_013_904_223) % 2**32
+        out.append(state >> 24 if state >> 20 & 3 else 0)
+    return bytes(out)
+
+
+def pictures():
+    """PNG files of kinds that a browser would change on their way to a script, by name."""
+    row = lambda n, width: [noise(n * width, seed + 1) for seed in range(28)]
+    gamma = (b"gAMA", struct.pack(">I", 100_000))
+    wide_gamut = (b"cHRM", struct.pack(">8I", 31270, 32900, 73470, 26530, 11500, 82600, 15700, 1800))
+    turned = (b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    palette = (b"PLTE", noise(3 * 256, 9))
+    return {
+        "grey": png(28, 28, 0, 8, row(1, 28)),
+        "gamma": png(28, 28, 0, 8, row(1, 28), gamma),
+        "transparent": png(28, 28, 6, 8, row(4, 28)),
+        "wide-gamut": png(28, 28, 2, 8, row(3, 28), gamma, wide_gamut),
+        "sixteen-bits": png(28, 28, 0, 16, row(2, 28)),
+        "palette": png(28, 28, 3, 8, row(1, 28), palette),
+        "turned": png(28, 28, 2, 8, row(3, 28), turned),
+        "large": png(45, 28, 2, 8, row(3, 45)),
+    }
+
+
+class Check:
+    def __init__(self, browser, trainer, weights, folder):
+        self.browser, self.trainer, self.weights, self.folder = browser, trainer, weights, folder
+
+    def trained(self, *arguments, code=0):
+        done = subprocess.run([self.trainer, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == code, (arguments, done)
+        return done.stdout if code == 0 else done.stderr
+
+    def status(self):
+        return self.browser.run('document.getElementById("live-status").textContent')
+
+    def set(self, **options):
+        for name, value in options.items():
+            self.browser.run(f'document.getElementById("live-{name}").checked = {json.dumps(value)}')
+
+    def drop(self, path):
+        """Drops a file and returns what the page says about it."""
+        self.browser.run('document.getElementById("live-status").textContent = ""')
+        self.browser.drop(path)
+        return self.browser.run(
+            """new Promise((resolve) => {
+              const look = () => {
+                const { textContent } = document.getElementById("live-status");
+                if (textContent) resolve(textContent); else setTimeout(look, 10);
+              };
+              look();
+            })"""
+        )
+
+    def logits_of_test_images(self):
+        file = self.folder / "logits.safetensors"
+        self.trained("evaluate", self.weights, "--logits", file)
+        data = file.read_bytes()
+        (length,) = struct.unpack_from("<Q", data)
+        (name,) = [name for name in json.loads(data[8 : 8 + length]) if name != "__metadata__"]
+        begin = 8 + length + json.loads(data[8 : 8 + length])[name]["data_offsets"][0]
+        images = gzip.decompress(IMAGES.read_bytes())[16:][: COMPARED * 784]
+        found = self.browser.run(
+            f"""lenet.ready.then(() => {{
+              const images = Uint8Array.from(atob("{base64.b64encode(images).decode()}"), (c) => c.charCodeAt(0));
+              let bytes = "";
+              for (let at = 0; at < images.length; at += 784) {{
+                const {{ logits }} = lenet.classify(images.subarray(at, at + 784));
+                bytes += String.fromCharCode(...new Uint8Array(logits.buffer));
+              }}
+              return btoa(bytes);
+            }})"""
+        )
+        found = base64.b64decode(found)
+        assert len(found) == COMPARED * 40
+        differ = [n for n in range(COMPARED) if found[40 * n :][:40] != data[begin + 40 * n :][:40]]
+        assert not differ, f"images with other logits: {differ}"
+        print(f"{COMPARED} of {COMPARED} test images have the logits of trainer evaluate, bit for bit")
+
+    def files(self):
+        for name, content in pictures().items():
+            path = self.folder / f"{name}.png"
+            path.write_bytes(content)
+            for options in ([], ["--invert"], ["--resize"], ["--resize", "--invert"]):
+                self.set(resize="--resize" in options, invert="--invert" in options)
+                said = self.drop(path)
+                if name == "large" and "--resize" not in options:
+                    error = self.trained("predict", self.weights, path, *options, code=1)
+                    assert error.strip() == f"error: {path.parent}/{said}", (error, said)
+                    continue
+                (expected,) = json.loads(self.trained("predict", self.weights, path, *options, "--json"))
+                found = self.browser.run(
+                    """(() => {
+                      const { probabilities } = lenet.classify(lenet.picture());
+                      const names = [...document.querySelectorAll(".live-name")].map((name) => name.textContent);
+                      return names.map((name, index) => [name, probabilities[index]]);
+                    })()"""
+                )
+                top = expected["top"]
+                assert said.startswith(f"{name}.png: the network says {top[0]['class']}."), (said, top)
+                single = lambda number: struct.pack("<f", number)
+                for guess in top:
+                    assert single(dict(found)[guess["class"]]) == single(guess["confidence"]), (name, options, guess)
+        print(f"{len(pictures())} kinds of PNG files, each with four sets of options: as trainer predict")
+        self.set(resize=True, invert=False)
+        said = self.drop(ROOT / "trainer/tests/pictures/progressive.jpg")
+        assert said.startswith("progressive.jpg: the network says "), said
+
+    def refusals(self):
+        before = self.browser.run("[...lenet.classify(lenet.picture()).logits]")
+        good = self.weights.read_bytes()
+        changed = lambda at, bytes: good[:at] + bytes + good[at + len(bytes) :]
+        broken = {
+            "damaged.weights": (changed(5000, bytes([good[5000] ^ 4])), "damaged: checksum "),
+            "cut.weights": (good[:100_000], "truncated: ends after 100000 bytes"),
+            "longer.weights": (good + b"more", "4 bytes follow the end of the file"),
+            "foreign.weights": (changed(8, b"12345678" + good[16:20] + b"other\0"), "a file of the network `other`, this"),
+            "empty.weights": (b"", "truncated: ends after 0 bytes"),
+            "net.pt": (b"PK\x03\x04 and so on", "not a LeNet weights file (starts with 50 4b 03 04)"),
+            "picture.gif": (b"GIF89a and so on", "no PNG, JPEG, BMP or PNM file (starts with "),
+            "cut.png": (pictures()["grey"][:200], "broken PNG: "),
+        }
+        for name, (content, sentence) in broken.items():
+            path = self.folder / name
+            path.write_bytes(content)
+            command = "evaluate" if path.suffix in (".weights", ".pt") else "predict"
+            rest = [] if command == "evaluate" else [path]
+            error = self.trained(command, self.weights if rest else path, *rest, code=1)
+            said = self.drop(path)
+            assert said.startswith(f"{name}: {sentence}"), said
+            # The trainer goes on to say what to do about a weights file.
+            assert error.strip().startswith(f"error: {path.parent}/{said}"), (error, said)
+        assert self.browser.run("[...lenet.classify(lenet.picture()).logits]") == before, "a refused file changed something"
+        assert self.drop(self.weights) == f"{self.weights.name}: checked, and now in use."
+        print(f"{len(broken)} damaged or foreign files are refused with the trainer's sentences")
+
+    def by_hand(self):
+        run = self.browser.run
+        box = """(() => {
+          const canvas = document.getElementById("live-picture");
+          canvas.scrollIntoView({ block: "center" });
+          const { left, top, width } = canvas.getBoundingClientRect();
+          return [left, top, width / 28];
+        })()"""
+        run('document.getElementById("live-clear").click()')
+        assert run("lenet.picture().every((value) => value === 0)")
+        # A pair of trousers: wide legs from a waist.
+        run('document.getElementById("live-pen").value = "2.4"')
+        left, top, side = run(box)
+        for line in ([(11, 4), (11, 25)], [(17, 4), (17, 25)], [(11, 4), (17, 4)]):
+            points = [(left + x * side, top + y * side) for x, y in line]
+            self.browser.pointer("mousePressed", *points[0], button="left", clickCount=1)
+            self.browser.pointer("mouseMoved", *points[1], button="left", buttons=1)
+            self.browser.pointer("mouseReleased", *points[1], button="left", clickCount=1)
+        assert run('document.getElementById("live-answer").textContent') == "trouser"
+        assert self.status() == "Drawn: the network says trouser."
+        assert run("lenet.picture()[15 * 28 + 11]") == 255
+        before = run("[...lenet.picture()]")
+        for key in ("ArrowRight", "ArrowDown", " "):
+            self.browser.send("Input.dispatchKeyEvent", type="keyDown", key=key)
+            self.browser.send("Input.dispatchKeyEvent", type="keyUp", key=key)
+        assert run("[...lenet.picture()]") != before
+        assert self.status().startswith("Drawn at row 15, column 15: the network says "), self.status()
+        print("a drawing is classified: trouser")
+
+    def units(self):
+        """Pointing at a value shows what it depends on."""
+        run = self.browser.run
+        x, y = run(
+            """(() => {
+              const canvas = document.querySelector("#live-layer-1 canvas");
+              canvas.scrollIntoView({ block: "center" });
+              const { left, top } = canvas.getBoundingClientRect();
+              return [left + 3, top + 3];
+            })()"""
+        )
+        self.browser.pointer("mouseMoved", x, y)
+        assert run('document.getElementById("live-card-title").textContent') == "conv2, map 0, row 0, column 0"
+        assert run('document.getElementById("live-card-sees").textContent') == "it depends on 16×16 pixels"
+        assert "over 6 maps of conv1" in run('document.getElementById("live-card-reads").textContent')
+        self.browser.pointer("mouseMoved", 2, 2)
+        assert run('document.getElementById("live-card").hidden')
+        run('document.querySelector("#live-layer-0 canvas").focus()')
+        for _ in range(2):
+            self.browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
+        assert self.status().startswith("conv1, map 0, row 0, column 1: "), self.status()
+        self.browser.send("Input.dispatchKeyEvent", type="keyDown", key="Escape")
+        assert run('document.getElementById("live-card").hidden')
+
+    def looks(self, page, pictures):
+        for width in WIDTHS:
+            for scheme in ("light", "dark"):
+                self.browser.view(width, 1000, scheme)
+                self.browser.open(page)
+                self.browser.run("lenet.ready")
+                wide = self.browser.run("document.documentElement.scrollWidth")
+                assert wide <= width, f"{wide} pixels in a window of {width}"
+                if pictures:
+                    height = self.browser.run("document.documentElement.scrollHeight")
+                    self.browser.picture(pictures / f"{width}-{scheme}.png", x=0, y=0, width=width, height=height)
+        self.browser.view(1280, 1000, media="print")
+        assert self.browser.run('getComputedStyle(document.getElementById("live")).display') == "none"
+        self.browser.view(1280, 1000)
+
+    def times(self):
+        """The time from picking an image to the answer on the screen's canvas, for information."""
+        times = self.browser.run(
+            """[...document.querySelectorAll("#live-strip button")].map((button) => {
+              const start = performance.now();
+              button.click();
+              return performance.now() - start;
+            }).sort((a, b) => a - b)"""
+        )
+        print(f"from picking an image to the drawn answer: median {times[len(times) // 2]:.1f} ms, longest {times[-1]:.1f} ms")
+
+
+def main():
+    trainer, weights = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
+    pictures = pathlib.Path(sys.argv[4]) if sys.argv[3:4] == ["--pictures"] else None
+    with tempfile.TemporaryDirectory() as folder, Chromium() as browser:
+        check = Check(browser, trainer, weights, pathlib.Path(folder))
+        page = check.folder / "page.html"
+        check.trained("page", weights, "--out", page)
+        assert page.stat().st_size <= MOST_BYTES, f"{page.stat().st_size} bytes"
+        print(f"the page has {page.stat().st_size} bytes")
+        check.looks(page, pictures)
+        browser.open(page)
+        check.logits_of_test_images()
+        check.times()
+        check.by_hand()
+        check.units()
+        check.files()
+        check.refusals()
+        assert browser.run('document.getElementById("live-hash").textContent') in check.trained("summary", weights)
+        assert not browser.problems, browser.problems
+        print("no request, no error in the console")
+
+
+main()

@@ -1,0 +1,55 @@
+//! `trainer page`: a page in which the network of a weights file runs.
+
+use super::DataArgs;
+use super::out::{note, write_new};
+use crate::dataset;
+use crate::error::Error;
+use crate::evaluate::core_logits;
+use crate::report;
+use crate::weights_file::{WeightsFile, class_names};
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Weights file, or a safetensors or ONNX file that `import` reads
+    weights: PathBuf,
+    /// New HTML file; - is the standard output
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    let file = WeightsFile::load(&args.weights)?;
+    let weights = file.weights();
+    // The page needs no data set: its test images are only a choice of pictures.
+    let data = match (args.data.folder(), dataset::find(None)) {
+        (None, Err(_)) => {
+            note(
+                "no data set found: the page has no test images to choose from; name a folder with --data",
+            );
+            None
+        }
+        _ => Some(args.data.load()?),
+    };
+    let data = data.filter(|data| {
+        let fits = data.classes == class_names(&weights.metadata.classes).map(str::to_owned);
+        if !fits {
+            note(format_args!(
+                "{} has other classes than the weights: the page has no test images to choose from; name a folder with --data",
+                data.folder.display()
+            ));
+        }
+        fits
+    });
+    let logits = data
+        .as_ref()
+        .map(|data| core_logits(weights.params, data.test.images()));
+    let page = report::live_page(&file, data.as_ref().zip(logits.as_deref()));
+    write_new(
+        &args.out,
+        page.as_bytes(),
+        format_args!("{} bytes", page.len()),
+    )
+}

@@ -1,0 +1,393 @@
+//! The part of a page in which the network runs, and a page with nothing else.
+//!
+//! The page contains the weights file, the WebAssembly modules (`trainer/web`), some test images, and the scripts in `live/`,
+//! and needs nothing else: a content security policy forbids every request.
+
+use super::layers;
+use super::page::LAYOUT;
+use super::picture::STYLE;
+use super::samples::Mistake;
+use crate::dataset::Dataset;
+use crate::weights_file::WeightsFile;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use lenet_core::network::{
+    CHANNELS, CLASSES, FINGERPRINT, HEIGHT, LAYERS, Logits, NAME, NUM_PARAMS, TENSORS, WIDTH,
+};
+use lenet_core::ops::argmax;
+use lenet_core::plan::{Kind, ShapeText};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+
+const SCRIPTS: [&str; 4] = [
+    include_str!("live/data.js"),
+    include_str!("live/engine.js"),
+    include_str!("live/pictures.js"),
+    include_str!("live/live.js"),
+];
+const LIVE: &str = include_str!("live/live.css");
+
+/// The modules of the shipped networks.
+const NETWORKS: [&[u8]; 4] = [
+    include_bytes!("../../web/wasm/lenet.wasm"),
+    include_bytes!("../../web/wasm/lenet-d2l.wasm"),
+    include_bytes!("../../web/wasm/relu.wasm"),
+    include_bytes!("../../web/wasm/color.wasm"),
+];
+/// The module that reads pictures.
+const PICTURES: &[u8] = include_bytes!("../../web/wasm/pictures.wasm");
+/// Where `trainer/web/build.sh` puts the module of a network that is not shipped.
+const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/web/wasm/own.wasm");
+/// The section of a module that holds the fingerprint of its network.
+const SECTION: &[u8] = b"lenet-network";
+
+/// What a browser may do with the page: run what is in it. Nothing is fetched.
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; \
+     style-src 'unsafe-inline'; img-src data:";
+
+/// Images to choose from.
+const IMAGES: usize = 24;
+/// Of which this many are mistakes, where there are as many.
+const WRONG: usize = 4;
+/// Classes above which the answers stand in columns.
+const FEW: usize = 16;
+
+/// Test images to choose from: their indices in the split.
+pub(super) struct Choice<'a> {
+    data: &'a Dataset,
+    indices: Vec<usize>,
+}
+
+impl<'a> Choice<'a> {
+    /// Chooses images in turn from every class, which the network classifies correctly, and the most confident mistakes.
+    pub(super) fn new(data: &'a Dataset, logits: &[Logits], mistakes: &[Mistake]) -> Self {
+        let labels = data.test.labels();
+        let wrong = mistakes.iter().take(WRONG).map(|mistake| mistake.index);
+        let mut of_class = vec![Vec::new(); CLASSES];
+        for (index, logits) in logits.iter().enumerate() {
+            let class = usize::from(labels[index]);
+            if argmax(logits) == class {
+                of_class[class].push(index);
+            }
+        }
+        let most = of_class.iter().map(Vec::len).max().unwrap_or(0);
+        let in_turn = (0..most).flat_map(|n| of_class.iter().filter_map(move |class| class.get(n)));
+        let right = IMAGES - wrong.len();
+        let indices = in_turn.copied().take(right).chain(wrong).collect();
+        Self { data, indices }
+    }
+}
+
+/// Returns the module of this build's network, or a sentence about how to get one.
+fn network() -> Result<Vec<u8>, String> {
+    let is_this = |module: &&[u8]| fingerprint(module) == Some(FINGERPRINT);
+    if let Some(module) = NETWORKS.iter().find(|module| is_this(module)) {
+        return Ok(module.to_vec());
+    }
+    let own = std::fs::read(Path::new(OWN)).ok();
+    own.filter(|module| is_this(&module.as_slice())).ok_or_else(|| {
+        format!(
+            "The network {NAME} does not run in this page, because there is no WebAssembly module of it yet: build one with \
+             LENET_NETWORK=… trainer/web/build.sh, and make the page again."
+        )
+    })
+}
+
+/// Returns the fingerprint of the network that a module was built for.
+fn fingerprint(module: &[u8]) -> Option<u64> {
+    let mut rest = module.strip_prefix(b"\0asm\x01\0\0\0")?;
+    while let Some((&kind, after)) = rest.split_first() {
+        rest = after;
+        let len = leb128(&mut rest)?;
+        let (mut section, after) = rest.split_at_checked(len)?;
+        rest = after;
+        if kind == 0 {
+            let name = leb128(&mut section)?;
+            let (name, content) = section.split_at_checked(name)?;
+            if name == SECTION {
+                return Some(u64::from_le_bytes(content.try_into().ok()?));
+            }
+        }
+    }
+    None
+}
+
+/// Takes an unsigned integer of up to 32 bits.
+fn leb128(bytes: &mut &[u8]) -> Option<usize> {
+    let mut value = 0;
+    for shift in (0..35).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The section of a page in which the network runs, with its style and its scripts.
+pub(super) fn section(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> Markup {
+    let module = match network() {
+        Ok(module) => module,
+        Err(sentence) => {
+            return html! { section { h2 { "The network" } p { (sentence) } } };
+        }
+    };
+    let indices = choice.map_or(&[][..], |choice| &choice.indices);
+    let images: Vec<u8> = choice.map_or(Vec::new(), |choice| {
+        let images = choice.data.test.images();
+        let chosen = indices.iter().map(|&index| &images[index]);
+        chosen
+            .flat_map(|image| bytemuck::bytes_of(image).to_vec())
+            .collect()
+    });
+    let about = weights.weights().metadata.provenance;
+    let stored = |id: &str, bytes: &[u8]| {
+        html! { script type="text/plain" id=(id) { (PreEscaped(base85(&packed(bytes)))) } }
+    };
+    html! {
+        style { (PreEscaped(LIVE)) }
+        section.live #live aria-labelledby="live-title" {
+            h2 #live-title { "Try the network" }
+            p #live-off { "The network starts here where the browser runs JavaScript and WebAssembly." }
+            div #live-on hidden {
+                p.live-lead {
+                    @if !images.is_empty() { "Choose a test image, draw on the picture, or drop or paste a picture of your own." }
+                    @else { "Draw on the picture, or drop or paste a picture of your own." }
+                    " Point at any value below it to see what it depends on."
+                }
+                div.live-strip #live-strip role="group" aria-label="Test images" {}
+                div.live-top {
+                    div {
+                        canvas.live-picture #live-picture tabindex="0" role="application"
+                            aria-label="The picture as the network gets it. Draw with the pointer, or move with the arrow keys and draw with the space bar." {}
+                        (tools())
+                    }
+                    div {
+                        p.live-says { b #live-answer {} span #live-truth {} }
+                        ol.live-bars.is-many[CLASSES > FEW] #live-bars aria-label="Probability of each class, and the bits of its logit" {}
+                        p.live-key { "Probability by softmax; ✓ is the label" span.live-wide { "; on the right, the bits of the logit" } "." }
+                    }
+                }
+                p.live-status #live-status role="status" {}
+                div.live-layers #live-layers { (layers_shown()) }
+                div.live-claim {
+                    p {
+                        span.live-ok { "Self-test passed" }
+                        ": the logits of the built-in pattern are those that the trainer computed, bit for bit. So are those of every "
+                        "picture: here, in the trainer, and on a board."
+                    }
+                    p { "Parameters " code #live-hash {} " (SHA-256), " span #live-about {} "." }
+                    p {
+                        "Engine: lenet-core as WebAssembly, f32, " span #live-size {} " bytes; " span #live-time {}
+                        ". Drop another weights file of the network " b { (NAME) } " on the page to run that."
+                    }
+                }
+            }
+            div.live-card #live-card hidden {
+                p { b #live-card-title {} span #live-card-value {} }
+                div { canvas #live-card-picture {} span #live-card-sees {} }
+                div { canvas #live-card-kernel {} span #live-card-reads {} }
+            }
+        }
+        script type="application/json" id="live-plan" { (PreEscaped(plan(choice).to_string().replace('<', "\\u003c"))) }
+        (stored("live-network", &module))
+        (stored("live-pictures", PICTURES))
+        (stored("live-weights", &planes(weights.bytes())))
+        (stored("live-images", &images))
+        script type="module" { (PreEscaped(script())) }
+        noscript { p { "Without JavaScript the network, trained on " (about.dataset) ", does not run in this page." } }
+    }
+}
+
+fn tools() -> Markup {
+    html! {
+        div.live-tools {
+            button type="button" #live-clear { "Clear" }
+            label { "Pen" select #live-pen { option value="0.7" { "thin" } option value="1.3" selected { "medium" } option value="2.4" { "thick" } } }
+            @if CHANNELS == 3 { label { "Ink" input #live-ink type="color" value="#ffffff"; } }
+            label { input #live-erase type="checkbox"; "erase" }
+        }
+        div.live-tools {
+            button type="button" #live-open { "Open a file…" }
+            input #live-file type="file" hidden accept="image/png,image/jpeg,image/bmp,.weights";
+            label title="As trainer predict --resize" { input #live-resize type="checkbox" checked; "resize" }
+            label title="As trainer predict --invert: dark on white becomes bright on black" { input #live-invert type="checkbox"; "invert" }
+        }
+    }
+}
+
+/// A place for the outputs of every layer but the last, whose outputs are the answer.
+fn layers_shown() -> Markup {
+    html! {
+        @for (index, layer) in LAYERS[..LAYERS.len() - 1].iter().enumerate() {
+            figure id={ "live-layer-" (index) } {
+                figcaption {
+                    span.live-range {}
+                    b { (layer.name) }
+                    (layer) " → " (ShapeText(layer.output).to_string().replace('x', "×"))
+                }
+                canvas tabindex="0" role="application"
+                    aria-label={ "Outputs of " (layer.name) ", " (ShapeText(layer.output)) ". The arrow keys move from value to value." } {}
+            }
+        }
+    }
+}
+
+/// The network and the images, as the scripts want them.
+fn plan(choice: Option<&Choice<'_>>) -> serde_json::Value {
+    let layers: Vec<_> = LAYERS
+        .iter()
+        .enumerate()
+        .map(|(index, layer)| {
+            let kind = match layer.kind {
+                Kind::Conv2d => "conv2d",
+                Kind::Linear => "linear",
+            };
+            json!({
+                "name": layer.name,
+                "kind": kind,
+                "input": layer.input,
+                "output": layer.output,
+                "kernel": layer.kernel,
+                "padding": layer.padding,
+                "window": layer.pool.window(),
+                "weights": TENSORS[2 * index].offset,
+            })
+        })
+        .collect();
+    let images: Vec<_> = choice.map_or(Vec::new(), |choice| {
+        let labels = choice.data.test.labels();
+        let image = |&index: &usize| json!({ "index": index, "label": labels[index] });
+        choice.indices.iter().map(image).collect()
+    });
+    json!({
+        "input": [CHANNELS, HEIGHT, WIDTH],
+        "classes": CLASSES,
+        "parameters": NUM_PARAMS,
+        "layers": layers,
+        "images": images,
+        "labels": choice.map_or(Vec::new(), |choice| choice.data.classes.to_vec()),
+    })
+}
+
+/// The scripts as one module: without the lines that connect the files, and without comments and indentation.
+fn script() -> String {
+    let mut script = String::new();
+    for line in SCRIPTS.iter().flat_map(|script| script.lines()) {
+        let line = line.trim();
+        if !["", "import ", "//", "/*", "*"]
+            .iter()
+            .any(|left_out| match *left_out {
+                "" => line.is_empty(),
+                start => line.starts_with(start),
+            })
+        {
+            script += line.strip_prefix("export ").unwrap_or(line);
+            script.push('\n');
+        }
+    }
+    script
+}
+
+/// Bytes of which every fourth stand together: the exponents of floating-point numbers are alike, and compress.
+fn planes(bytes: &[u8]) -> Vec<u8> {
+    (0..4)
+        .flat_map(|plane| bytes.iter().skip(plane).step_by(4).copied())
+        .collect()
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).expect("into memory");
+    encoder.finish().expect("into memory")
+}
+
+/// Bytes as text: five digits for four bytes, and for what is left at the end one digit more than bytes. No digit has a meaning
+/// in HTML.
+fn base85(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 85] =
+        b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%()*+,-./:;=?@[]^_{|";
+    let mut text = String::with_capacity(bytes.len().div_ceil(4) * 5);
+    for chunk in bytes.chunks(4) {
+        let mut four = [0; 4];
+        four[..chunk.len()].copy_from_slice(chunk);
+        let word = u32::from_be_bytes(four);
+        for power in (0..5).rev().take(chunk.len() + 1) {
+            text.push(char::from(DIGITS[(word / 85_u32.pow(power) % 85) as usize]));
+        }
+    }
+    text
+}
+
+/// A page in which the network runs, and which says little else.
+pub(super) fn page(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> String {
+    let about = weights.weights().metadata.provenance;
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (NAME) " on " (about.dataset) }
+                style { (PreEscaped(STYLE)) (PreEscaped(LAYOUT)) }
+            }
+            body {
+                header {
+                    h1 { (NAME) " on " (about.dataset) }
+                    p {
+                        "A convolutional network of " (layers::grouped(NUM_PARAMS)) " parameters"
+                        @if about.epochs > 0 { ", trained for " (about.epochs) " epochs" }
+                        @if about.test_accuracy.is_finite() {
+                            "; it classifies " (format!("{:.2}", about.test_accuracy * 100.0)) " % of the test images correctly"
+                        }
+                        ". It runs in this page and sends nothing."
+                    }
+                }
+                (section(weights, choice))
+            }
+        }
+    }
+    .into_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_network_has_a_module_of_its_own() {
+        let mut found: Vec<u64> = NETWORKS
+            .iter()
+            .map(|module| fingerprint(module).unwrap())
+            .collect();
+        assert!(found.contains(&FINGERPRINT));
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), NETWORKS.len());
+        assert_eq!(fingerprint(PICTURES), None);
+        assert_eq!(fingerprint(&NETWORKS[0][..100]), None);
+    }
+
+    #[test]
+    fn text_of_bytes_has_the_known_digits() {
+        assert_eq!(base85(&[]), "");
+        assert_eq!(base85(&[0; 4]), "00000");
+        assert_eq!(base85(&[255; 4]), "_NsC0");
+        assert_eq!(base85(&[255]), "^^");
+        assert_eq!(base85(b"12345678a").len(), 12);
+    }
+
+    #[test]
+    fn the_script_has_no_line_that_needs_another_file() {
+        let script = script();
+        let needs_another = |line: &str| line.starts_with("import ") || line.starts_with("export ");
+        assert!(!script.lines().any(needs_another));
+        assert!(script.contains("class Engine {") && !script.contains("/**"));
+    }
+}
