@@ -30,16 +30,17 @@ def main():
         x, y = browser.run(
             """(() => {
               const { left, top } = document.querySelector("#live-layer-1 canvas").getBoundingClientRect();
-              return [left + 500, top + 20];
+              return [left + 505, top + 20];
             })()"""
         )
         browser.pointer("mouseMoved", x, y)
+        assert not browser.run('document.getElementById("live-card").hidden'), "the pointer is beside the value"
         top, bottom = browser.run(
             """[document.getElementById("live-strip"), document.getElementById("live-layers")].map(
               (element, index) => element.getBoundingClientRect()[["top", "bottom"][index]])"""
         )
         raw = pathlib.Path(folder, "raw.png")
-        browser.picture(raw, x=0, y=top - 12, width=WIDTH, height=bottom - top + 30)
+        browser.picture(raw, is_beyond=False, x=0, y=top - 12, width=WIDTH, height=bottom - top + 30)
         subprocess.run(["pngquant", "--force", "--speed", "1", "--output", out, "256", raw], check=True)
         subprocess.run(["optipng", "-quiet", "-o7", "-strip", "all", out], check=True)
     print(f"{out}: {out.stat().st_size} bytes")

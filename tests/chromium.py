@@ -97,10 +97,11 @@ class Chromium:
         )
         self.send("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    def picture(self, path, **clip):
-        """Writes a PNG of the whole page, or of a part of it."""
-        options = {"clip": {"scale": 1, **clip}} if clip else {}
-        data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, **options)["data"]
+    def picture(self, path, is_beyond=True, **clip):
+        """Writes a PNG of a part of the page. What is beyond the window makes the page lay itself out again, which moves the
+        pointer off what it points at."""
+        options = {"clip": {"scale": 1, **clip}, "captureBeyondViewport": is_beyond}
+        data = self.send("Page.captureScreenshot", format="png", **options)["data"]
         pathlib.Path(path).write_bytes(base64.b64decode(data))
 
     def pointer(self, kind, x, y, **more):

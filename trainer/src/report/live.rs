@@ -30,11 +30,12 @@ const SCRIPTS: [&str; 4] = [
 const LIVE: &str = include_str!("live/live.css");
 
 /// The modules of the shipped networks.
-const NETWORKS: [&[u8]; 4] = [
+const NETWORKS: [&[u8]; 5] = [
     include_bytes!("../../web/wasm/lenet.wasm"),
     include_bytes!("../../web/wasm/lenet-d2l.wasm"),
     include_bytes!("../../web/wasm/relu.wasm"),
     include_bytes!("../../web/wasm/color.wasm"),
+    include_bytes!("../../web/wasm/tiny.wasm"),
 ];
 /// The module that reads pictures.
 const PICTURES: &[u8] = include_bytes!("../../web/wasm/pictures.wasm");
