@@ -227,7 +227,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         | Command::Device(_)
         | Command::Doctor(_)
         | Command::Compare(_)
-         | Command::Page(_)
+        | Command::Page(_)
         | Command::Import(_)
         | Command::Report(_) => start_global(0)?,
         Command::Export(_) | Command::Summary(_) | Command::Completions(_) | Command::Man(_) => {}
