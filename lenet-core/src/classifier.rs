@@ -1,12 +1,10 @@
 //! A weights file and the memory it needs, ready to classify.
 
 use crate::Network;
-use crate::image::scaled;
 use crate::ops::{argmax, probability};
 use crate::self_test::{self, SelfTestError};
 use crate::weights::{Weights, WeightsError, view};
 use core::fmt;
-use core::slice::{from_mut, from_ref};
 
 /// The memory that classifying takes, for a static: an image and the outputs of all layers.
 pub struct Scratch<N: Network> {
@@ -115,11 +113,7 @@ impl<'a, N: Network> Classifier<'a, N> {
 
     /// Classifies an image of stored pixels, which the network sees as `pixel / 255`.
     pub fn classify(&mut self, pixels: &N::Pixels) -> Classification<'_> {
-        let values = bytemuck::must_cast_slice_mut(from_mut(&mut self.scratch.image));
-        let pixels = bytemuck::must_cast_slice(from_ref(pixels));
-        for (value, &pixel) in values.iter_mut().zip(pixels) {
-            *value = scaled(pixel);
-        }
+        N::write_image(pixels, &mut self.scratch.image);
         let Scratch { image, act } = &mut *self.scratch;
         let logits = N::forward(self.weights.params, image, act).as_ref();
         let class = argmax(logits);

@@ -1,13 +1,104 @@
 //! The macro that turns a description into a network, and the trait by which the rest of the crate uses one.
 
 use crate::plan::{Layer, Tensor};
-use bytemuck::Pod;
-use core::fmt::Debug;
+use bytemuck::{NoUninit, Pod, Zeroable};
+use core::fmt::{self, Debug};
 
-/// A network that [`network!`](crate::network!) made: the type `Net` of its module implements this.
+/// The kind of numbers that a network's parameters are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// 32-bit floating point.
+    F32 = 0,
+    /// 8-bit integers: see [`int8`](crate::int8).
+    Int8 = 1,
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+/// The outputs of a layer, as they lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outputs<'a> {
+    /// Little-endian.
+    bytes: &'a [u8],
+    /// Bytes of an output: 4 for f32, 1 for int8.
+    width: usize,
+}
+
+impl<'a> Outputs<'a> {
+    /// Borrows a layer's array of `A`, whose elements are `T`.
+    #[doc(hidden)]
+    pub fn of<A: Elements>(array: &'a [A]) -> Self {
+        Self {
+            bytes: bytemuck::cast_slice(array),
+            width: A::WIDTH,
+        }
+    }
+
+    /// Returns the number of outputs.
+    pub const fn len(&self) -> usize {
+        self.bytes.len() / self.width
+    }
+
+    /// Returns whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Returns the outputs as numbers: f32, or the integers that the bytes are.
+    pub fn iter(&self) -> impl Iterator<Item = f32> + use<'a> {
+        self.bytes
+            .chunks_exact(self.width)
+            .map(|value| match *value {
+                [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+                [byte] => f32::from(byte),
+                _ => f32::NAN,
+            })
+    }
+
+    /// Returns the bytes of at most `count` outputs from the index `offset` on, or `None` if there is no such output.
+    pub fn page(&self, offset: usize, count: usize) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(offset.checked_mul(self.width)?..)?;
+        let page = rest.get(..count * self.width).unwrap_or(rest);
+        (!page.is_empty()).then_some(page)
+    }
+}
+
+/// Nested arrays of f32 or of bytes.
+#[doc(hidden)]
+pub trait Elements: NoUninit {
+    /// Bytes of an element.
+    const WIDTH: usize;
+}
+
+impl Elements for f32 {
+    const WIDTH: usize = 4;
+}
+
+impl Elements for u8 {
+    const WIDTH: usize = 1;
+}
+
+impl<T: Elements, const N: usize> Elements for [T; N]
+where
+    [T; N]: NoUninit,
+{
+    const WIDTH: usize = T::WIDTH;
+}
+
+/// A network that [`network!`](crate::network!) made, in f32 or in int8: the types `Net` and `int8::Net` of its module
+/// implement this.
 pub trait Network: Copy + Debug + PartialEq + 'static {
     /// Its name.
     const NAME: &'static str;
+    /// The kind of its numbers.
+    const NUMBERS: Numbers;
     /// Its layers in order.
     const LAYERS: &'static [Layer];
     /// The fields of `Params` in order; a weight is followed by its bias.
@@ -20,11 +111,11 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
     /// All parameters.
     type Params: Pod + Send + Sync + Debug + PartialEq;
     /// The outputs of all layers.
-    type Activations: Pod + Send + Sync;
+    type Activations: Zeroable + Send + Sync;
     /// An image as the network sees it, `(C, H, W)`.
     type Image: Pod + Send + Sync;
     /// An image as stored and sent, `(C, H, W)`: values in 0..=255.
-    type Pixels: Pod + Send + Sync;
+    type Pixels: Pod + Send + Sync + PartialEq;
     /// The outputs of the last layer.
     type Logits: Pod + Send + Sync + Debug + PartialEq + AsRef<[f32]>;
 
@@ -34,6 +125,17 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
         image: &Self::Image,
         act: &'a mut Self::Activations,
     ) -> &'a Self::Logits;
+
+    /// Writes what the network sees of a stored image.
+    fn write_image(pixels: &Self::Pixels, image: &mut Self::Image);
+
+    /// Returns the outputs of the layer of this index, as [`forward`](Self::forward) left them, or `None` if there is no such
+    /// layer.
+    fn outputs(act: &Self::Activations, layer: usize) -> Option<Outputs<'_>>;
+
+    /// Returns the name of the array and the index in it of the first parameter that cannot be computed with: one that is
+    /// NaN or infinite, or an integer with which a sum could leave its range.
+    fn unusable(params: &Self::Params) -> Option<(&'static str, usize)>;
 }
 
 /// Makes a network of a description, in the module where it stands.
@@ -82,7 +184,8 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
 ///
 /// The module then holds `Net` (the network as a type, a [`Network`](crate::Network)), `NAME`, `LAYERS`, `TENSORS`,
 /// `FINGERPRINT`, `CLASSES`, `CHANNELS`, `HEIGHT`, `WIDTH`, `NUM_PARAMS`, the types `Params`, `Activations`, `Image`, `Pixels`
-/// and `Logits`, the function `forward`, and for each layer a module of its name with its types.
+/// and `Logits`, the function `forward`, and for each layer a module of its name with its types. Its module
+/// `int8` has the same items for the network in 8-bit integers: see [`int8`](crate::int8).
 ///
 /// In a file of its own the module must see the macro by `#[macro_use] extern crate lenet_core;` in the root of the crate. The
 /// dependency must keep its name.
@@ -269,6 +372,7 @@ macro_rules! network {
 
         impl $crate::Network for Net {
             const NAME: &'static str = NAME;
+            const NUMBERS: $crate::Numbers = $crate::Numbers::F32;
             const LAYERS: &'static [$crate::plan::Layer] = &LAYERS;
             const TENSORS: &'static [$crate::plan::Tensor] = &TENSORS;
             const FINGERPRINT: u64 = FINGERPRINT;
@@ -285,7 +389,22 @@ macro_rules! network {
             fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
                 forward(params, image, act)
             }
+
+            fn write_image(pixels: &Pixels, image: &mut Image) {
+                $crate::image::write_grey(pixels, image);
+            }
+
+            fn outputs(act: &Activations, layer: usize) -> Option<$crate::Outputs<'_>> {
+                let layers = [$( $crate::Outputs::of(::core::slice::from_ref(&act.$layer)) ),*];
+                layers.get(layer).copied()
+            }
+
+            fn unusable(params: &Params) -> Option<(&'static str, usize)> {
+                $crate::plan::first_not_finite(&TENSORS, params.as_flat())
+            }
         }
+
+        $crate::int8_network! { $( $layer: $kind ),* }
 
         /// Computes the logits of one image: every layer in order.
         ///

@@ -30,7 +30,7 @@ pub const fn write_grey<const C: usize, const H: usize, const W: usize>(
 }
 
 /// Returns what a network sees for a pixel: `pixel / 255`, rounded once.
-pub(crate) const fn scaled(pixel: u8) -> f32 {
+const fn scaled(pixel: u8) -> f32 {
     pixel as f32 / 255.0
 }
 

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`network`](mod@network) | the network that this build is for: its types, its tables, its forward pass |
 //! | [`layer`] | the kinds of layers that a description can name |
+//! | [`int8`] | the same networks in 8-bit integers: arithmetic and kernels |
 //! | [`plan`] | shapes, checks, tables and fingerprint, computed by the compiler |
 //! | [`ops`] | operations on arrays |
 //! | [`image`] | from a camera's frame to stored pixels, and from those to what a network sees |
@@ -46,6 +47,8 @@ mod classifier;
 #[macro_use]
 mod describe;
 pub mod image;
+#[macro_use]
+pub mod int8;
 pub mod layer;
 #[cfg(feature = "link")]
 pub mod link;
@@ -58,7 +61,7 @@ pub mod weights;
 
 #[cfg(feature = "weights")]
 pub use classifier::{Classification, Classifier, LoadError, Scratch};
-pub use describe::Network;
+pub use describe::{Elements, Network, Numbers, Outputs};
 
 // Its example is compiled and run with the documentation's.
 #[cfg(all(doctest, feature = "weights"))]

@@ -324,6 +324,12 @@ pub fn locate(tensors: &[Tensor], index: usize) -> Option<(&Tensor, usize)> {
     Some((tensor, index - tensor.offset))
 }
 
+/// Returns the tensor's name and the index in it of the first parameter that is NaN or infinite.
+pub fn first_not_finite(tensors: &[Tensor], params: &[f32]) -> Option<(&'static str, usize)> {
+    let index = params.iter().position(|value| !value.is_finite())?;
+    Some(locate(tensors, index).map_or(("?", index), |(tensor, i)| (tensor.name, i)))
+}
+
 /// Compares the table of tensors with the type that it describes, given by the offsets of its fields in bytes.
 pub const fn agree<const N: usize>(tensors: &[Tensor], offsets: [[usize; 2]; N]) {
     let mut i = 0;

@@ -3,10 +3,10 @@
 //! `WEIGHTS.md` defines the bytes; this module implements them. [`view`] checks everything a damaged or foreign file
 //! could get wrong, then borrows the parameters from the file: no copy, no RAM, so the file can stay in flash.
 
-use crate::Network;
 use crate::checksum::CRC;
 use crate::plan::{self, Description, MAX_NAME};
 use crate::self_test;
+use crate::{Network, Numbers};
 use bytemuck::Zeroable;
 use core::fmt;
 use core::marker::PhantomData;
@@ -20,8 +20,6 @@ pub const VERSION: u8 = 2;
 /// Where the parameters start, in bytes: magic, version, kind of numbers, two zeros, fingerprint, length, name.
 pub const PARAMS_OFFSET: usize = 4 + 1 + 1 + 2 + 8 + 4 + MAX_NAME;
 
-/// The kind of numbers that the parameters are: 32-bit floating point.
-const F32: u8 = 0;
 const CHECKSUM_LEN: usize = 4;
 
 /// Returns the length that no file of the network exceeds, so that flash can be set aside for it: the parameters and about
@@ -246,6 +244,8 @@ pub enum WeightsError {
     Numbers {
         /// The kind in the file.
         found: u8,
+        /// The kind that this program reads.
+        expected: u8,
     },
     /// The file has another number of bytes of parameters than the network.
     Length {
@@ -270,8 +270,8 @@ pub enum WeightsError {
         /// How many.
         count: usize,
     },
-    /// A parameter is NaN or infinite.
-    NotFinite {
+    /// A parameter cannot be computed with: it is NaN or infinite, or an integer out of its range.
+    Unusable {
         /// The tensor's name.
         tensor: &'static str,
         /// The index of the element in the tensor.
@@ -302,10 +302,13 @@ impl fmt::Display for WeightsError {
                 f,
                 "a file of the network `{found}`, this program is built for `{expected}`; build it with LENET_NETWORK={found}"
             ),
-            Self::Numbers { found } => write!(
-                f,
-                "its parameters are numbers of kind {found}, this program reads kind {F32}"
-            ),
+            Self::Numbers { found, expected } => {
+                let (found, expected) = (NumbersText(found), NumbersText(expected));
+                write!(
+                    f,
+                    "its parameters are {found}, this program reads {expected}"
+                )
+            }
             Self::Length { found, expected } => {
                 write!(f, "{found} bytes of parameters, expected {expected}")
             }
@@ -315,14 +318,40 @@ impl fmt::Display for WeightsError {
                 write!(f, "damaged: checksum {computed:08x}, stored {stored:08x}")
             }
             Self::TrailingBytes { count } => write!(f, "{count} bytes follow the end of the file"),
-            Self::NotFinite { tensor, element } => {
-                write!(f, "{tensor}[{element}] is NaN or infinite")
+            Self::Unusable { tensor, element } => {
+                write!(f, "{tensor}[{element}] is NaN, infinite or out of range")
             }
         }
     }
 }
 
 impl core::error::Error for WeightsError {}
+
+/// A kind of numbers in words, as far as it is known here.
+struct NumbersText(u8);
+
+impl fmt::Display for NumbersText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => write!(f, "{}", Numbers::F32),
+            1 => write!(f, "{}", Numbers::Int8),
+            other => write!(f, "numbers of kind {other}"),
+        }
+    }
+}
+
+/// Returns the kind of numbers in a file, as its first bytes say; nothing else is checked. `None` if they are no weights
+/// file's, or the kind is unknown.
+pub fn numbers(bytes: &[u8]) -> Option<Numbers> {
+    match bytes {
+        [a, b, c, d, VERSION, numbers, ..] if [*a, *b, *c, *d] == MAGIC => match numbers {
+            0 => Some(Numbers::F32),
+            1 => Some(Numbers::Int8),
+            _ => None,
+        },
+        _ => None,
+    }
+}
 
 /// Reads a weights file in place.
 ///
@@ -366,8 +395,11 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
             expected: N::NAME,
         });
     }
-    if numbers != F32 {
-        return Err(WeightsError::Numbers { found: numbers });
+    if numbers != N::NUMBERS as u8 {
+        return Err(WeightsError::Numbers {
+            found: numbers,
+            expected: N::NUMBERS as u8,
+        });
     }
     let expected = size_of::<N::Params>();
     if length != expected {
@@ -422,8 +454,8 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
 
     let params: &N::Params =
         bytemuck::try_from_bytes(params).map_err(|_| WeightsError::Alignment)?;
-    if let Some((tensor, element)) = first_not_finite::<N>(params) {
-        return Err(WeightsError::NotFinite { tensor, element });
+    if let Some((tensor, element)) = N::unusable(params) {
+        return Err(WeightsError::Unusable { tensor, element });
     }
     Ok((
         Weights {
@@ -493,8 +525,8 @@ pub enum EncodeError {
         /// The number of classes.
         expected: usize,
     },
-    /// A parameter is NaN or infinite.
-    NotFinite {
+    /// A parameter cannot be computed with: it is NaN or infinite, or an integer out of its range.
+    Unusable {
         /// The tensor's name.
         tensor: &'static str,
         /// The index of the element in the tensor.
@@ -512,8 +544,8 @@ impl fmt::Display for EncodeError {
             Self::TooManyClasses { found, expected } => {
                 write!(f, "{found} class names, the network has {expected} classes")
             }
-            Self::NotFinite { tensor, element } => {
-                write!(f, "{}", WeightsError::NotFinite { tensor, element })
+            Self::Unusable { tensor, element } => {
+                write!(f, "{}", WeightsError::Unusable { tensor, element })
             }
         }
     }
@@ -526,14 +558,14 @@ impl core::error::Error for EncodeError {}
 /// # Errors
 /// * `TooLong`: `out` or [`max_len`] is too small for the names and the provenance
 /// * `TooManyClasses`: there are more names than classes
-/// * `NotFinite`: a parameter is NaN or infinite, so no reader would accept the file
+/// * `Unusable`: a parameter is NaN or infinite or out of range, so no reader would accept the file
 pub fn encode<'b, N: Network>(
     params: &N::Params,
     metadata: &Metadata<'_>,
     out: &'b mut [u8],
 ) -> Result<&'b [u8], EncodeError> {
-    if let Some((tensor, element)) = first_not_finite::<N>(params) {
-        return Err(EncodeError::NotFinite { tensor, element });
+    if let Some((tensor, element)) = N::unusable(params) {
+        return Err(EncodeError::Unusable { tensor, element });
     }
     let self_test = self_test::compute::<N>(params, &mut N::Activations::zeroed());
     let (found, expected) = (metadata.classes.len(), self_test.as_ref().len());
@@ -545,7 +577,7 @@ pub fn encode<'b, N: Network>(
     let message = Message {
         magic: MAGIC,
         version: VERSION,
-        numbers: [F32, 0, 0],
+        numbers: [N::NUMBERS as u8, 0, 0],
         fingerprint: N::FINGERPRINT,
         length: size_of::<N::Params>() as u32,
         name: Name::of::<N>().0,
@@ -600,13 +632,6 @@ impl Serialize for Bytes<'_> {
 
 fn display<S: Serializer>(text: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(text)
-}
-
-/// Returns the tensor's name and the index in it of the first parameter that is NaN or infinite.
-fn first_not_finite<N: Network>(params: &N::Params) -> Option<(&'static str, usize)> {
-    let values: &[f32] = bytemuck::cast_slice(core::slice::from_ref(params));
-    let index = values.iter().position(|value| !value.is_finite())?;
-    Some(plan::locate(N::TENSORS, index).map_or(("?", index), |(tensor, i)| (tensor.name, i)))
 }
 
 #[cfg(test)]
@@ -729,7 +754,7 @@ mod tests {
         let (tensor, element) = ("fc1_bias", 3);
         assert_eq!(
             encode::<Net>(&bad, &METADATA, &mut file.0),
-            Err(EncodeError::NotFinite { tensor, element })
+            Err(EncodeError::Unusable { tensor, element })
         );
 
         let len = encode::<Net>(&params(), &METADATA, &mut file.0)
@@ -741,7 +766,7 @@ mod tests {
         file.0[len - 4..len].copy_from_slice(&crc);
         assert_eq!(
             view::<Net>(&file.0[..len]),
-            Err(WeightsError::NotFinite { tensor, element })
+            Err(WeightsError::Unusable { tensor, element })
         );
     }
 
@@ -767,7 +792,10 @@ mod tests {
         file.0[5] = 7;
         assert_eq!(
             view::<Net>(&file.0[..len]),
-            Err(WeightsError::Numbers { found: 7 })
+            Err(WeightsError::Numbers {
+                found: 7,
+                expected: 0
+            })
         );
         let metadata = Metadata {
             classes: ClassNames::new(&[""; 41]),

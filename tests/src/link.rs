@@ -78,7 +78,7 @@ impl Meter for Stopped {
 pub fn any_bytes(bytes: &[u8]) {
     let params: Box<Params> = bytemuck::zeroed_box();
     let mut scratch = Scratch::new();
-    let mut board = Responder::new(INFO, &params, &mut scratch, Stopped);
+    let mut board = Responder::new(INFO, &*params, &mut scratch, Stopped);
     let mut out = [0; MAX_FRAME];
 
     let message = &bytes[..bytes.len().min(MAX_MESSAGE)];

@@ -74,7 +74,7 @@ fn board_at_tcp(file: WeightsFile, params: Box<Params>) -> String {
         let (mut stream, _) = listener.accept().expect("somebody connects");
         let (weights, mut scratch) = (file.weights(), Scratch::new());
         let info = Info::new(&weights, "loop", "0", 1_000_000);
-        let mut board = Responder::new(info, &params, &mut scratch, Steady(0));
+        let mut board = Responder::new(info, &*params, &mut scratch, Steady(0));
         let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
         let mut bytes = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut bytes) {

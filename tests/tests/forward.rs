@@ -60,7 +60,11 @@ fn compare<N: Network>() {
         N::forward(&params, &image, &mut act);
 
         let params: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&*params));
-        let mut found: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&*act));
+        let layers = 0..N::LAYERS.len();
+        let found: Vec<f32> = layers
+            .flat_map(|layer| N::outputs(&act, layer).unwrap().iter())
+            .collect();
+        let mut found = &found[..];
         let mut input: Vec<f32> = bytemuck::cast_slice(std::slice::from_ref(&*image)).to_vec();
         for (layer, tensors) in N::LAYERS.iter().zip(N::TENSORS.chunks(2)) {
             let [weight, bias] = [0, 1].map(|part| {

@@ -24,6 +24,7 @@
 //! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
 //! | [`safetensors`], [`npz`], [`onnx`], [`c_header`] | parameters for and from other programs |
 //! | [`normalize`] | weights that were trained on normalized images |
+//! | [`quantize`] | from f32 to 8-bit integers |
 //! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
 //! | [`commands`] | the command line, one file a subcommand; only these print |
 
@@ -64,6 +65,7 @@ pub mod normalize;
 pub mod npz;
 pub mod onnx;
 pub mod output;
+pub mod quantize;
 pub mod reference;
 #[cfg(feature = "program")]
 pub mod report;

@@ -1,19 +1,24 @@
 //! The board's side: one answer to each frame. It knows no wire and no clock, so the host's tests run it too.
 
+use super::PAGE;
 use super::{
     Bench, Frame, FrameBuffer, Info, LinkError, Memory, Refused, Reply, Request, Values, encode,
 };
-use crate::Network as _;
-use crate::image::write_grey;
-use crate::network::{Activations, Net, Params, forward};
+use crate::Network;
+use crate::network::{Logits, Net, Pixels};
 
-/// What measures time on a board.
-pub trait Meter {
+/// The network of this build, in f32 or in int8: both see the same images and give logits of the same type.
+pub trait Served: Network<Pixels = Pixels, Logits = Logits> {}
+
+impl<N: Network<Pixels = Pixels, Logits = Logits>> Served for N {}
+
+/// What measures time on a board that runs `N`.
+pub trait Meter<N: Served = Net> {
     /// The clock, in ticks of [`Info::clock_hz`]; wraps.
     fn ticks(&mut self) -> u32;
 
     /// Measures the forward pass and its layers; what it leaves in `act` is of no interest.
-    fn bench(&mut self, params: &Params, act: &mut Activations) -> Bench;
+    fn bench(&mut self, params: &N::Params, act: &mut N::Activations) -> Bench;
 
     /// Returns the memory used since the start, or `None` where it is not measured.
     fn memory(&mut self) -> Option<Memory> {
@@ -22,21 +27,26 @@ pub trait Meter {
 }
 
 /// The memory that a [`Responder`] works in.
-pub type Scratch = crate::Scratch<Net>;
+pub type Scratch<N = Net> = crate::Scratch<N>;
 
 /// Answers requests.
-pub struct Responder<'a, M> {
+pub struct Responder<'a, M, N: Served = Net> {
     info: Info<'a>,
-    params: &'a Params,
-    scratch: &'a mut Scratch,
+    params: &'a N::Params,
+    scratch: &'a mut Scratch<N>,
     meter: M,
     /// The request whose image is in `scratch`.
     classified: Option<u32>,
 }
 
-impl<'a, M: Meter> Responder<'a, M> {
+impl<'a, N: Served, M: Meter<N>> Responder<'a, M, N> {
     /// Answers with these parameters, of which `info` tells.
-    pub fn new(info: Info<'a>, params: &'a Params, scratch: &'a mut Scratch, meter: M) -> Self {
+    pub fn new(
+        info: Info<'a>,
+        params: &'a N::Params,
+        scratch: &'a mut Scratch<N>,
+        meter: M,
+    ) -> Self {
         Self {
             info,
             params,
@@ -64,11 +74,11 @@ impl<'a, M: Meter> Responder<'a, M> {
         match request {
             Request::Info => Reply::Info(self.info),
             Request::SelfTest => {
-                self.scratch.image = *Net::TEST_IMAGE;
+                self.scratch.image = *N::TEST_IMAGE;
                 self.classify(sequence)
             }
             Request::Classify(pixels) => {
-                write_grey(pixels, &mut self.scratch.image);
+                N::write_image(pixels, &mut self.scratch.image);
                 self.classify(sequence)
             }
             Request::Activations {
@@ -79,11 +89,10 @@ impl<'a, M: Meter> Responder<'a, M> {
                 if self.classified != Some(image) {
                     return Reply::Error(LinkError::NotReady);
                 }
-                let layers = self.scratch.act.layers();
-                let values = layers.get(usize::from(layer));
-                match values.and_then(|values| values.get(usize::from(offset)..)) {
-                    Some([]) | None => Reply::Error(LinkError::NoSuchElement),
-                    Some(values) => Reply::Activations(Values::of(values)),
+                let outputs = N::outputs(&self.scratch.act, usize::from(layer));
+                match outputs.and_then(|outputs| outputs.page(usize::from(offset), PAGE)) {
+                    None => Reply::Error(LinkError::NoSuchElement),
+                    Some(bytes) => Reply::Activations(Values(bytes)),
                 }
             }
             Request::Bench => {
@@ -101,7 +110,7 @@ impl<'a, M: Meter> Responder<'a, M> {
     fn classify(&mut self, sequence: u32) -> Reply<'static> {
         let Scratch { image, act } = &mut *self.scratch;
         let start = self.meter.ticks();
-        let logits = *forward(self.params, image, act);
+        let logits = *N::forward(self.params, image, act);
         let ticks = self.meter.ticks().wrapping_sub(start);
         self.classified = Some(sequence);
         Reply::Logits { logits, ticks }
@@ -111,8 +120,10 @@ impl<'a, M: Meter> Responder<'a, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{MAX_FRAME, PAGE, Receiver, Unit, VERSION};
-    use crate::network::{CHANNELS, CLASSES, HEIGHT, LAYERS, NUM_PARAMS, WIDTH};
+    use crate::link::{MAX_FRAME, Receiver, Unit, VERSION};
+    use crate::network::{
+        Activations, CHANNELS, CLASSES, HEIGHT, LAYERS, NUM_PARAMS, Params, WIDTH,
+    };
 
     const INFO: Info = Info {
         version: VERSION,

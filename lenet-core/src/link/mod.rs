@@ -16,10 +16,10 @@
 mod board;
 mod frame;
 
-pub use board::{Meter, Responder, Scratch};
+pub use board::{Meter, Responder, Scratch, Served};
 pub use frame::{Frame, FrameBuffer, MAX_FRAME, MAX_MESSAGE, Receiver, Refused, UNKNOWN, encode};
 
-use crate::network::{FINGERPRINT, LAYERS, Logits, NAME, Net, Pixels};
+use crate::network::{FINGERPRINT, LAYERS, Logits, NAME, Pixels};
 use crate::weights::{self, Weights};
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -103,8 +103,8 @@ pub struct Info<'a> {
 
 impl<'a> Info<'a> {
     /// Of a board that runs this build with these weights.
-    pub fn new(
-        weights: &Weights<'_, Net>,
+    pub fn new<N: Served>(
+        weights: &Weights<'_, N>,
         board: &'a str,
         firmware: &'a str,
         clock_hz: u32,
@@ -153,7 +153,7 @@ pub struct Memory {
     pub stack: u32,
 }
 
-/// Up to [`PAGE`] values, as they lie in a frame: little-endian f32, unaligned.
+/// Up to [`PAGE`] values, as they lie in a frame: little-endian f32, unaligned; for a hidden layer of an int8 network bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Values<'a>(&'a [u8]);
 
@@ -164,7 +164,12 @@ impl<'a> Values<'a> {
         Self(bytemuck::must_cast_slice(page))
     }
 
-    /// The values in order.
+    /// Returns the values as they lie in the frame.
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The values in order, where they are f32.
     pub fn iter(self) -> impl Iterator<Item = f32> + 'a {
         self.0
             .as_chunks()

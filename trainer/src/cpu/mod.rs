@@ -75,7 +75,6 @@ macro_rules! passes {
         $( $layer:ident: $kind:ident { $($spec:tt)* } ),* $(,)?
     ) => {
         impl $crate::cpu::Network for Net {
-
             type Stored = $crate::cpu::Stored<CHANNELS, HEIGHT, WIDTH>;
             type Layers = $crate::passes!(@ true, [$($layer $kind)*]);
         }

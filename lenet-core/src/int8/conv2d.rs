@@ -1,0 +1,168 @@
+//! The convolution with its pooling and its activation, in one kernel.
+//!
+//! Maximum pooling is taken of the sums, because everything after them is monotone. Average pooling is the mean of the bytes
+//! after the activation.
+//!
+//! Method: window by window of the pooled output. The sums of the inputs, which every map needs, are computed once per
+//! window; then each map adds its products, one row of the window at a time, in registers. Windows that touch the padding
+//! check each index, the others do not.
+
+use super::pool::{largest, mean};
+use super::{EXCESS, Finish, Quantized};
+use crate::layer::Pool;
+use crate::plan::Layer;
+
+/// Computes the layer: convolution, pooling and activation.
+///
+/// # Shapes
+/// * `input`: `(C, H, W)`
+/// * `weight`: `(M, C, K, K)`, each weight plus 128
+/// * `bias`, `finish`: `(M)`
+/// * `out`: `(M, PH, PW)`, where `N` is the side of the pooling window, `P` the padding, `PH = (H + 2·P - K + 1) / N` and
+///   `PW = (W + 2·P - K + 1) / N`; overwritten
+///
+/// # Numerics
+/// The sums are exact. See [`Finish`] and [`mean`] for the rounding.
+///
+/// # Cost
+/// The multiply-adds of the convolution, and those of one more map for the sums of the inputs.
+#[cfg_attr(not(target_os = "none"), inline(always))]
+pub fn forward<
+    Q: Quantized<Finish: Finish<Out = u8>>,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    _: Q,
+    input: &[[[u8; W]; H]; C],
+    weight: &[[[[u8; K]; K]; C]; M],
+    bias: &[i32; M],
+    finish: &[Q::Finish; M],
+    out: &mut [[[u8; PW]; PH]; M],
+) {
+    const {
+        super::headroom(&Q::LAYER);
+        let Layer {
+            input,
+            kernel,
+            output,
+            ..
+        } = Q::LAYER;
+        assert!(input[0] == C && input[1] == H && input[2] == W && kernel == K);
+        assert!(output[0] == M && output[1] == PH && output[2] == PW);
+    }
+    match const { Q::LAYER.pool.window() } {
+        1 => windows::<Q, 1, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
+        2 => windows::<Q, 2, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
+        _ => windows::<Q, 3, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
+    }
+}
+
+/// All windows of side `N`.
+#[inline(always)]
+fn windows<
+    Q: Quantized<Finish: Finish<Out = u8>>,
+    const N: usize,
+    const C: usize,
+    const M: usize,
+    const H: usize,
+    const W: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    input: &[[[u8; W]; H]; C],
+    weight: &[[[[u8; K]; K]; C]; M],
+    bias: &[i32; M],
+    finish: &[Q::Finish; M],
+    out: &mut [[[u8; PW]; PH]; M],
+) {
+    let padding = const { Q::LAYER.padding };
+    for y in 0..PH {
+        for x in 0..PW {
+            // The first row and column of the input that the window reads. In the padding they wrap, and so are too large.
+            let (from_y, from_x) = ((N * y).wrapping_sub(padding), (N * x).wrapping_sub(padding));
+            let inside = padding == 0
+                || (from_y < const { (H + 2).saturating_sub(N + K) }
+                    && from_x < const { (W + 2).saturating_sub(N + K) });
+            if inside {
+                let q = |c: usize, i: usize, j: usize| input[c][from_y + i][from_x + j];
+                window::<Q, N, C, M, K, PH, PW>(q, weight, bias, finish, (y, x), out);
+            } else {
+                let q = |c: usize, i: usize, j: usize| {
+                    let row = input[c].get(from_y.wrapping_add(i));
+                    let value = row.and_then(|row| row.get(from_x.wrapping_add(j)));
+                    value.copied().unwrap_or(const { Q::INPUT_ZERO })
+                };
+                window::<Q, N, C, M, K, PH, PW>(q, weight, bias, finish, (y, x), out);
+            }
+        }
+    }
+}
+
+/// One window of every map; `q` returns an input by channel, row and column of what the window reads.
+#[inline(always)]
+fn window<
+    Q: Quantized<Finish: Finish<Out = u8>>,
+    const N: usize,
+    const C: usize,
+    const M: usize,
+    const K: usize,
+    const PH: usize,
+    const PW: usize,
+>(
+    q: impl Fn(usize, usize, usize) -> u8,
+    weight: &[[[[u8; K]; K]; C]; M],
+    bias: &[i32; M],
+    finish: &[Q::Finish; M],
+    (y, x): (usize, usize),
+    out: &mut [[[u8; PW]; PH]; M],
+) {
+    let excess: [[u32; N]; N] = core::array::from_fn(|dy| {
+        products::<N, C, K>(|c, i, j| q(c, dy + i, j), |_, _, _| 1)
+            .map(|ones| ones.wrapping_mul(EXCESS as u32))
+    });
+    let maps = weight.iter().zip(bias).zip(finish);
+    for (out, ((weight, bias), finish)) in out.iter_mut().zip(maps) {
+        let sums: [[i32; N]; N] = core::array::from_fn(|dy| {
+            let row = products::<N, C, K>(|c, i, j| q(c, dy + i, j), |c, i, j| weight[c][i][j]);
+            core::array::from_fn(|dx| {
+                (row[dx] as i32)
+                    .wrapping_sub(excess[dy][dx] as i32)
+                    .wrapping_add(*bias)
+            })
+        });
+        out[y][x] = match const { Q::LAYER.pool } {
+            Pool::Whole | Pool::Max(_) => finish.finish::<Q>(largest(sums)),
+            Pool::Average(_) => {
+                let bytes = sums.as_flattened().iter();
+                mean::<N>(bytes.map(|&sum| u32::from(finish.finish::<Q>(sum))).sum())
+            }
+        };
+    }
+}
+
+/// Returns the sums of products for `N` outputs beside each other.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+fn products<const N: usize, const C: usize, const K: usize>(
+    q: impl Fn(usize, usize, usize) -> u8,
+    weight: impl Fn(usize, usize, usize) -> u8,
+) -> [u32; N] {
+    let mut sums = [0u32; N];
+    for c in 0..C {
+        for i in 0..K {
+            for j in 0..K {
+                let weight = u32::from(weight(c, i, j));
+                for n in 0..N {
+                    sums[n] = sums[n].wrapping_add(weight * u32::from(q(c, i, n + j)));
+                }
+            }
+        }
+    }
+    sums
+}

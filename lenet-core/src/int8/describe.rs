@@ -1,0 +1,263 @@
+//! The part of [`network!`](crate::network!) that makes the int8 form of a network.
+
+/// Makes the module `int8` inside the module of a network. [`network!`](crate::network!) calls it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! int8_network {
+    ($( $layer:ident: $kind:ident ),*) => {
+        /// The network in 8-bit integers: see [`lenet_core::int8`].
+        #[allow(dead_code)]
+        pub mod int8 {
+            use super::{CHANNELS, HEIGHT, LAYERS, WIDTH};
+            pub use super::{Logits, Pixels};
+
+            #[allow(non_camel_case_types)]
+            enum Index { $($layer),* }
+
+            $(
+                #[doc = concat!("The layer `", stringify!($layer), "`.")]
+                pub mod $layer {
+                    use super::super::LAYERS;
+                    use $crate::int8::{Choose, Finish, IsLast, filling};
+                    use $crate::layer::$kind::{Array, Weight};
+
+                    const INDEX: usize = super::Index::$layer as usize;
+                    /// The layer.
+                    pub const LAYER: $crate::plan::Layer = LAYERS[INDEX];
+                    const INPUT: [usize; 3] = LAYER.input;
+                    const OUTPUT: [usize; 3] = LAYER.output;
+                    const LAST: bool = INDEX + 1 == LAYERS.len();
+                    const STEPS: usize = if LAST { 0 } else { 1 };
+                    const FILLING: usize = filling(LAYER.weight_len());
+
+                    /// The layer as a type, for the kernels.
+                    #[derive(Clone, Copy, Debug)]
+                    pub struct This;
+
+                    impl $crate::layer::Layered for This {
+                        const LAYER: $crate::plan::Layer = LAYER;
+                    }
+
+                    impl $crate::int8::Quantized for This {
+                        const INPUT_ZERO: u8 = $crate::int8::input_zero(&LAYERS, INDEX);
+                        type Finish = <IsLast<LAST> as Choose>::Finish;
+                    }
+
+                    /// Its input.
+                    pub type Input =
+                        Array<u8, { INPUT[0] }, { INPUT[1] }, { INPUT[2] }, { LAYER.input_len() }>;
+                    /// One of its outputs, after pooling and activation: a byte, or a logit.
+                    pub type Value = <<IsLast<LAST> as Choose>::Finish as Finish>::Out;
+                    /// Its output.
+                    pub type Output =
+                        Array<Value, { OUTPUT[0] }, { OUTPUT[1] }, { OUTPUT[2] }, { LAYER.output_len() }>;
+
+                    /// Its parameters.
+                    #[derive(
+                        Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable,
+                    )]
+                    #[bytemuck(crate = "lenet_core::bytemuck")]
+                    #[repr(C)]
+                    pub struct Params {
+                        /// What one step of an output byte is worth; nothing in the last layer. The kernels do not read it.
+                        pub step: [f32; STEPS],
+                        /// By output channel, in units of its sums.
+                        pub bias: [i32; OUTPUT[0]],
+                        /// By output channel: from a sum to a byte, or in the last layer to a logit.
+                        pub finish: [<IsLast<LAST> as Choose>::Finish; OUTPUT[0]],
+                        /// `(C_OUT, C_IN, K, K)` or `(OUT, IN)`, each weight plus 128.
+                        pub weight:
+                            Weight<u8, { OUTPUT[0] }, { INPUT[0] }, { LAYER.kernel }, { LAYER.input_len() }>,
+                        /// Zeros up to a multiple of four bytes.
+                        pub filling: [u8; FILLING],
+                    }
+                }
+            )*
+
+            /// All parameters, which may be large: borrow them, never pass them by value.
+            #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable)]
+            #[bytemuck(crate = "lenet_core::bytemuck")]
+            #[repr(C)]
+            pub struct Params {
+                $(
+                    #[doc = concat!("Of `", stringify!($layer), "`.")]
+                    pub $layer: $layer::Params
+                ),*
+            }
+
+            /// An image: its pixels, as they are stored and sent.
+            pub type Image = Pixels;
+
+            /// What the layers compute for one image: the only memory that the forward pass needs besides its stack.
+            #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Zeroable)]
+            #[bytemuck(crate = "lenet_core::bytemuck")]
+            pub struct Activations {
+                $(
+                    #[doc = concat!("Output of `", stringify!($layer), "`, after pooling and activation.")]
+                    pub $layer: $layer::Output
+                ),*
+            }
+
+            impl Activations {
+                /// All zero.
+                #[allow(clippy::new_without_default)]
+                pub const fn new() -> Self {
+                    $crate::bytemuck::zeroed()
+                }
+
+                /// Returns the outputs of the layers in order, each as one run.
+                pub fn layers(&self) -> [$crate::Outputs<'_>; LAYERS.len()] {
+                    [$( $crate::Outputs::of(::core::slice::from_ref(&self.$layer)) ),*]
+                }
+            }
+
+            /// The network as a type.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub struct Net;
+
+            impl $crate::Network for Net {
+                const NAME: &'static str = super::NAME;
+                const NUMBERS: $crate::Numbers = $crate::Numbers::Int8;
+                const LAYERS: &'static [$crate::plan::Layer] = &LAYERS;
+                const TENSORS: &'static [$crate::plan::Tensor] = &super::TENSORS;
+                const FINGERPRINT: u64 = super::FINGERPRINT;
+                const TEST_IMAGE: &'static Image =
+                    &$crate::self_test::pixels::<CHANNELS, HEIGHT, WIDTH>();
+
+                type Params = Params;
+                type Activations = Activations;
+                type Image = Image;
+                type Pixels = Pixels;
+                type Logits = Logits;
+
+                #[cfg_attr(not(target_os = "none"), inline(always))]
+                fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
+                    forward(params, image, act)
+                }
+
+                fn write_image(pixels: &Pixels, image: &mut Image) {
+                    *image = *pixels;
+                }
+
+                fn outputs(act: &Activations, layer: usize) -> Option<$crate::Outputs<'_>> {
+                    act.layers().get(layer).copied()
+                }
+
+                fn unusable(params: &Params) -> Option<(&'static str, usize)> {
+                    use $crate::int8::Finish;
+                    $(
+                        let layer = &params.$layer;
+                        if !layer.step.iter().all(|&step| step.is_finite() && step > 0.0) {
+                            return Some((concat!(stringify!($layer), "_step"), 0));
+                        }
+                        let headroom = const { $crate::int8::headroom(&$layer::LAYER) };
+                        for (index, (&bias, finish)) in layer.bias.iter().zip(&layer.finish).enumerate() {
+                            let reach = finish.reach::<$layer::This>(bias);
+                            if reach.is_none_or(|reach| reach > headroom) {
+                                return Some((concat!(stringify!($layer), "_finish"), index));
+                            }
+                        }
+                    )*
+                    None
+                }
+            }
+
+            impl $crate::int8::Quantizable for super::Net {
+                type Int8 = Net;
+            }
+
+            impl $crate::int8::Int8 for Net {
+                fn layer(params: &Params, index: usize) -> Option<$crate::int8::LayerParams<'_>> {
+                    $(
+                        if index == Index::$layer as usize {
+                            let params = &params.$layer;
+                            return Some($crate::int8::LayerParams {
+                                step: params.step.first().copied().unwrap_or(1.0),
+                                bias: &params.bias,
+                                finish: $crate::int8::Finish::known(&params.finish),
+                                weight: $crate::bytemuck::must_cast_slice(
+                                    ::core::slice::from_ref(&params.weight),
+                                ),
+                            });
+                        }
+                    )*
+                    None
+                }
+
+                fn layer_mut(
+                    params: &mut Params,
+                    index: usize,
+                ) -> Option<$crate::int8::LayerParamsMut<'_>> {
+                    $(
+                        if index == Index::$layer as usize {
+                            let params = &mut params.$layer;
+                            return Some($crate::int8::LayerParamsMut {
+                                step: &mut params.step,
+                                bias: &mut params.bias,
+                                finish: $crate::int8::Finish::known_mut(&mut params.finish),
+                                weight: $crate::bytemuck::must_cast_slice_mut(
+                                    ::core::slice::from_mut(&mut params.weight),
+                                ),
+                            });
+                        }
+                    )*
+                    None
+                }
+            }
+
+            /// Computes the logits of one image: every layer in order.
+            ///
+            /// # Numerics
+            /// The same integers on every target, and so the same bits of the logits.
+            #[cfg_attr(not(target_os = "none"), inline(always))]
+            pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
+                let x = image;
+                $(
+                    // A linear layer sees the maps of a convolution as one run.
+                    let x: &$layer::Input = $crate::bytemuck::must_cast_ref(x);
+                    $crate::int8::$kind::forward(
+                        $layer::This,
+                        x,
+                        &params.$layer.weight,
+                        &params.$layer.bias,
+                        &params.$layer.finish,
+                        &mut act.$layer,
+                    );
+                    let x = &act.$layer;
+                )*
+                $crate::bytemuck::must_cast_ref(x)
+            }
+
+            /// Computes each layer in order like [`forward`], and calls `between` after each with its index.
+            ///
+            /// This is for measuring layers one by one; the layers are compiled apart from each other.
+            pub fn forward_by_layer(
+                params: &Params,
+                image: &Image,
+                act: &mut Activations,
+                mut between: impl FnMut(usize),
+            ) {
+                $(
+                    #[inline(never)]
+                    fn $layer(input: &$layer::Input, params: &$layer::Params, out: &mut $layer::Output) {
+                        $crate::int8::$kind::forward(
+                            $layer::This,
+                            input,
+                            &params.weight,
+                            &params.bias,
+                            &params.finish,
+                            out,
+                        );
+                    }
+                )*
+                let x = image;
+                $(
+                    $layer($crate::bytemuck::must_cast_ref(x), &params.$layer, &mut act.$layer);
+                    between(Index::$layer as usize);
+                    let x = &act.$layer;
+                )*
+                let _ = x;
+            }
+        }
+    };
+}

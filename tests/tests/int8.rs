@@ -1,0 +1,236 @@
+//! The int8 networks against a naive oracle in i64, byte by byte, for every network; and what quantization promises.
+
+use lenet_core::int8::{Int8, Quantizable, headroom, input_zero, zero};
+use lenet_core::layer::Activation;
+use lenet_core::{Network, int8};
+use lenet_tests::for_each_network;
+use lenet_tests::generate::{self, array};
+use lenet_tests::int8::{Output, byte, forward};
+use rand_chacha::rand_core::Rng;
+use trainer::dataset::generator;
+use trainer::quantize::{compare, quantize, ranges, run};
+
+type Form<N> = <N as Quantizable>::Int8;
+type Params<N> = <Form<N> as Network>::Params;
+
+/// Images: black, white, the self-test's pattern, noise, and noise of black and white.
+fn images<N: Network>(seed: u64) -> Vec<Box<N::Pixels>> {
+    let mut rng = generator(seed, 0);
+    (0..5)
+        .map(|kind| {
+            let mut pixels: Box<N::Pixels> = bytemuck::zeroed_box();
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *pixels));
+            for (i, byte) in bytes.iter_mut().enumerate() {
+                let random = rng.next_u32();
+                *byte = match kind {
+                    0 => 0,
+                    1 => 255,
+                    2 => (37 * i + i * i) as u8,
+                    3 => random as u8,
+                    _ => (random >> 31) as u8 * 255,
+                };
+            }
+            pixels
+        })
+        .collect()
+}
+
+/// Parameters of a network in f32 whose activations neither vanish nor saturate.
+fn trained<N: Quantizable>(seed: u64) -> Box<N::Params> {
+    let mut params = array::<N::Params>(generate::Kind::Random, seed);
+    let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
+    for (layer, tensors) in N::LAYERS.iter().zip(N::TENSORS.chunks(2)) {
+        let per_output = (layer.weight_len() / layer.output[0]) as f32;
+        let end = tensors[1].offset + tensors[1].len();
+        for value in &mut values[tensors[0].offset..end] {
+            *value *= 3.0 / per_output.sqrt();
+        }
+    }
+    params
+}
+
+fn quantized<N: Quantizable>(seed: u64) -> (Box<N::Params>, Box<Params<N>>, Vec<N::Pixels>) {
+    let params = trained::<N>(seed);
+    let images: Vec<N::Pixels> = images::<N>(seed).into_iter().map(|image| *image).collect();
+    let ranges = ranges::<N>(&params, &images, 1.0);
+    let int8 = quantize::<N>(&params, &ranges).unwrap();
+    (params, int8, images)
+}
+
+/// The kernels give the oracle's bytes and the bits of its logits.
+#[track_caller]
+fn equals_the_oracle<N: Int8>(params: &N::Params, pixels: &N::Pixels) {
+    let mut act: Box<N::Activations> = bytemuck::zeroed_box();
+    run::<N>(params, pixels, &mut act);
+    let bytes: &[u8] = bytemuck::cast_slice(std::slice::from_ref(pixels));
+    for (index, expected) in forward::<N>(params, bytes).into_iter().enumerate() {
+        let found = N::outputs(&act, index).unwrap();
+        let at = N::LAYERS[index];
+        match expected {
+            Output::Bytes(bytes) => assert_eq!(
+                found.page(0, bytes.len()).unwrap(),
+                bytes,
+                "{} {at:?}",
+                N::NAME
+            ),
+            Output::Logits(logits) => {
+                let bits = |values: &mut dyn Iterator<Item = f32>| -> Vec<u32> {
+                    values.map(f32::to_bits).collect()
+                };
+                assert_eq!(
+                    bits(&mut found.iter()),
+                    bits(&mut logits.into_iter()),
+                    "{} {at:?}",
+                    N::NAME
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_networks_compute_the_oracles_integers() {
+    fn check<N: Quantizable>() {
+        for seed in 0..3 {
+            let (_, int8, images) = quantized::<N>(seed);
+            assert_eq!(Form::<N>::unusable(&int8), None);
+            images
+                .iter()
+                .for_each(|image| equals_the_oracle::<Form<N>>(&int8, image));
+        }
+    }
+    for_each_network!(check);
+}
+
+/// Weights of ±127 and biases at the end of their range, so that sums come as near to the ends of i32 as any can.
+#[test]
+fn the_largest_sums_stay_within_i32() {
+    fn check<N: Quantizable>() {
+        let (_, mut int8, images) = quantized::<N>(7);
+        let mut rng = generator(8, 0);
+        for (index, layer) in N::LAYERS.iter().enumerate() {
+            let params = Form::<N>::layer_mut(&mut int8, index).unwrap();
+            let per_output = layer.weight_len() / layer.output[0];
+            for (o, (bias, row)) in params
+                .bias
+                .iter_mut()
+                .zip(params.weight.chunks_mut(per_output))
+                .enumerate()
+            {
+                let limit = match &params.finish {
+                    int8::FinishesMut::Hidden(all) => i64::from(all[o].limit),
+                    int8::FinishesMut::Last(_) => 0,
+                };
+                let largest = i32::try_from(headroom(layer) - limit).unwrap();
+                (*bias, _) = match o % 3 {
+                    0 => (largest, row.fill(255)),
+                    1 => (-largest, row.fill(1)),
+                    _ => (
+                        0,
+                        row.fill_with(|| if rng.next_u32() % 2 == 0 { 1 } else { 255 }),
+                    ),
+                };
+            }
+        }
+        assert_eq!(Form::<N>::unusable(&int8), None);
+        images
+            .iter()
+            .for_each(|image| equals_the_oracle::<Form<N>>(&int8, image));
+        // One more, and the file is refused.
+        let layer = Form::<N>::layer_mut(&mut int8, 0).unwrap();
+        layer.bias[0] += 1;
+        assert!(Form::<N>::unusable(&int8).is_some());
+    }
+    for_each_network!(check);
+}
+
+/// What a byte stands for is within half a step of the activation, and a table's error.
+#[test]
+fn a_byte_is_the_activation_rounded() {
+    use Activation::*;
+    for activation in [Identity, Sigmoid, Tanh, Relu] {
+        let step = int8::table::output_step(activation).unwrap_or(0.05);
+        let unit = 1.0 / 70_001.0;
+        let rescale = int8::Rescale::new(activation, unit, step).unwrap();
+        for sum in (-2_000_000..2_000_000i64).step_by(977) {
+            let x = sum as f64 * unit;
+            let exact = match activation {
+                Identity => x.clamp(-127.0 * step, 127.0 * step),
+                Sigmoid => 1.0 / (1.0 + (-x).exp()),
+                Tanh => x.tanh(),
+                Relu => x.clamp(0.0, 255.0 * step),
+            };
+            let found =
+                (f64::from(byte(activation, rescale, sum)) - f64::from(zero(activation))) * step;
+            // The steepest slope times half a step of the table; and the factor is rounded.
+            let table = match activation {
+                Sigmoid => 0.25 / 128.0,
+                Tanh => 1.0 / 256.0,
+                Identity | Relu => x.abs() * 1e-2,
+            };
+            assert!(
+                (found - exact).abs() <= 0.5 * step + table + 1e-3,
+                "{activation:?}({x}): {found}, {exact}"
+            );
+        }
+    }
+}
+
+#[test]
+fn zero_is_exact() {
+    use Activation::*;
+    for activation in [Identity, Tanh, Relu] {
+        let rescale = int8::Rescale::new(activation, 1e-4, 0.01).unwrap();
+        assert_eq!(byte(activation, rescale, 0), zero(activation));
+    }
+    let layers = <lenet_tests::networks::color::Net as Network>::LAYERS;
+    assert_eq!(
+        [0, 1, 2, 3].map(|index| input_zero(layers, index)),
+        [0, 0, 128, 128]
+    );
+}
+
+/// Channels of zeros, and biases far larger than the weights, are quantized too.
+#[test]
+fn odd_channels_are_mended() {
+    fn check<N: Quantizable>() {
+        let mut params = trained::<N>(3);
+        let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
+        for tensors in N::TENSORS.chunks(2) {
+            let per_output = tensors[0].len() / tensors[1].len();
+            values[tensors[0].offset..][..per_output].fill(0.0);
+            let last = tensors[0].offset + tensors[0].len() - per_output;
+            if tensors[1].len() > 1 {
+                values[last..][..per_output].fill(1e-30);
+            }
+            values[tensors[1].offset + tensors[1].len() - 1] = 3.0;
+        }
+        let images: Vec<N::Pixels> = images::<N>(1).into_iter().map(|image| *image).collect();
+        let ranges = ranges::<N>(&params, &images, 1.0);
+        let int8 = quantize::<N>(&params, &ranges).unwrap();
+        assert_eq!(Form::<N>::unusable(&int8), None);
+        images
+            .iter()
+            .for_each(|image| equals_the_oracle::<Form<N>>(&int8, image));
+        let difference = compare::<N>(&params, &int8, &images);
+        assert!(
+            difference.largest_change < 1.0,
+            "{} {difference:?}",
+            N::NAME
+        );
+    }
+    for_each_network!(check);
+}
+
+#[test]
+fn int8_is_near_f32() {
+    fn check<N: Quantizable>() {
+        let (f32, int8, images) = quantized::<N>(5);
+        let difference = compare::<N>(&f32, &int8, &images);
+        println!("{} {difference:?}", N::NAME);
+        for (layer, db) in N::LAYERS.iter().zip(&difference.signal_to_noise) {
+            assert!(*db > 20.0, "{} {}: {db} dB", N::NAME, layer.name);
+        }
+    }
+    for_each_network!(check);
+}

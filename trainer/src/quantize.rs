@@ -1,0 +1,367 @@
+//! Post-training quantization: from the parameters of a network in f32 to those in int8.
+//!
+//! [`lenet_core::int8`] states the arithmetic. What is chosen here are the scales. A weight's scale is that of its output
+//! channel: its largest magnitude becomes 127. The step of an activation is fixed after a sigmoid or tanh; after ReLU or no
+//! activation it comes from [`ranges`], which runs the f32 network on training images.
+//!
+//! Everything is computed in f64, by operations that every machine rounds alike, so that the same file gives the same file.
+
+use lenet_core::int8::finish::{FinishesMut, Rescale, Scale};
+use lenet_core::int8::{
+    EXCESS, Finish, Int8, MAX_WEIGHT, Quantizable, headroom, input_zero, table, zero,
+};
+use lenet_core::layer::{Activation, Layered, Pool};
+use lenet_core::plan::Layer;
+use lenet_core::{Network, Outputs};
+use rayon::prelude::*;
+
+/// The int8 form of `N`.
+pub type Form<N> = <N as Quantizable>::Int8;
+
+/// Returns, for each layer whose activations have no fixed range, the magnitude that is at least that of the share `share` of
+/// the activations that the images cause; 0 for the other layers. A share of 1 gives the largest.
+pub fn ranges<N: Quantizable>(params: &N::Params, images: &[N::Pixels], share: f64) -> Vec<f64> {
+    let layers = N::LAYERS.iter().enumerate();
+    let calibrated = |(index, layer): (usize, &Layer)| {
+        let free = table::output_step(layer.activation).is_none() && index + 1 < N::LAYERS.len();
+        free.then_some(index)
+    };
+    let calibrated: Vec<usize> = layers.filter_map(calibrated).collect();
+    let mut ranges = vec![0.0; N::LAYERS.len()];
+    if calibrated.is_empty() {
+        return ranges;
+    }
+    let magnitudes: Vec<Vec<Vec<f32>>> = images
+        .par_iter()
+        .map_init(zeroed::<N::Activations>, |act, pixels| {
+            run::<N>(params, pixels, act);
+            let magnitudes = |&index: &usize| {
+                let layer = &N::LAYERS[index];
+                let values: Vec<f32> = match layer.pool {
+                    // Bytes are made before the mean is taken, so the outputs do not show the range.
+                    Pool::Average(_) => {
+                        let input: Vec<f32> = match index.checked_sub(1) {
+                            None => bytemuck::cast_slice::<_, u8>(std::slice::from_ref(pixels))
+                                .iter()
+                                .map(|&pixel| f32::from(pixel) / 255.0)
+                                .collect(),
+                            Some(before) => outputs::<N>(act, before).iter().collect(),
+                        };
+                        unpooled(
+                            layer,
+                            &input,
+                            tensor::<N>(params, 2 * index),
+                            tensor::<N>(params, 2 * index + 1),
+                        )
+                    }
+                    Pool::Whole | Pool::Max(_) => outputs::<N>(act, index).iter().collect(),
+                };
+                values.into_iter().map(f32::abs).collect()
+            };
+            calibrated.iter().map(magnitudes).collect()
+        })
+        .collect();
+    for (at, &layer) in calibrated.iter().enumerate() {
+        let images = magnitudes.iter();
+        let mut all: Vec<f32> = images.flat_map(|image| image[at].iter().copied()).collect();
+        let last = all.len().saturating_sub(1);
+        let index = ((last as f64 * share).ceil() as usize).min(last);
+        if !all.is_empty() {
+            ranges[layer] = f64::from(*all.select_nth_unstable_by(index, f32::total_cmp).1);
+        }
+    }
+    ranges
+}
+
+/// Returns the activations of a convolution before they are pooled.
+fn unpooled(layer: &Layer, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    let ([channels, h, w], [maps, oh, ow], k) = (layer.input, layer.convolved(), layer.kernel);
+    let mut out = Vec::with_capacity(maps * oh * ow);
+    for (weight, &bias) in weight.chunks_exact(weight.len() / maps).zip(bias) {
+        for (y, x) in (0..oh * ow).map(|at| (at / ow, at % ow)) {
+            let mut sum = bias;
+            for (c, i, j) in (0..channels * k * k).map(|tap| (tap / (k * k), tap / k % k, tap % k))
+            {
+                let at =
+                    |from: usize, side| from.checked_sub(layer.padding).filter(|&at| at < side);
+                if let (Some(y), Some(x)) = (at(y + i, h), at(x + j, w)) {
+                    sum += input[(c * h + y) * w + x] * weight[(c * k + i) * k + j];
+                }
+            }
+            out.push(layer.activation.of(sum));
+        }
+    }
+    out
+}
+
+/// Returns a weight or a bias.
+fn tensor<N: Network>(params: &N::Params, index: usize) -> &[f32] {
+    let params: &[f32] = bytemuck::cast_slice(std::slice::from_ref(params));
+    &params[N::TENSORS[index].offset..][..N::TENSORS[index].len()]
+}
+
+/// Returns the parameters in int8. `ranges` has the range of each layer's activations, as [`ranges`] returns it.
+///
+/// # Errors
+/// The layer and output whose numbers cannot be those of an int8 network, in words.
+///
+/// # Panics
+/// If there is not a range per layer.
+pub fn quantize<N: Quantizable>(
+    params: &N::Params,
+    ranges: &[f64],
+) -> Result<Box<<Form<N> as Network>::Params>, String> {
+    assert_eq!(ranges.len(), N::LAYERS.len(), "a range per layer");
+    let mut out = bytemuck::zeroed_box();
+    let mut input_step = 1.0 / 255.0;
+    for (index, layer) in N::LAYERS.iter().enumerate() {
+        let [weight, bias] = [2 * index, 2 * index + 1].map(|index| tensor::<N>(params, index));
+        let step = f64::from(output_step(layer, ranges[index]));
+        let to = Form::<N>::layer_mut(&mut out, index).expect("as many layers");
+        to.step.fill(step as f32);
+        let mut finish = to.finish;
+        let rows = weight.chunks_exact(weight.len() / bias.len());
+        let rows_out = to.weight.chunks_exact_mut(weight.len() / bias.len());
+        for (o, ((row, row_out), &b)) in rows.zip(rows_out).zip(bias).enumerate() {
+            let channel = Channel::new(layer, row, b, input_step, input_zero(N::LAYERS, index));
+            let fitted = match &mut finish {
+                FinishesMut::Hidden(all) => channel.fit(row_out, |unit, bias| {
+                    all[o] = Rescale::new(layer.activation, unit, step)?;
+                    reach(layer.activation, all[o], bias)
+                }),
+                FinishesMut::Last(all) => channel.fit(row_out, |unit, bias| {
+                    all[o] = Scale(unit as f32);
+                    all[o].reach::<Linear>(bias)
+                }),
+            };
+            to.bias[o] = fitted.ok_or_else(|| {
+                format!(
+                    "{}: the weights or the bias of output {o} are too large or too small for int8",
+                    layer.name
+                )
+            })?;
+        }
+        input_step = step;
+    }
+    Ok(out)
+}
+
+/// Returns what one step of a layer's output bytes is worth.
+fn output_step(layer: &Layer, range: f64) -> f32 {
+    let of_range = |largest: f64| {
+        // Where every activation was 0, any step is as good.
+        if range > 0.0 {
+            range / largest
+        } else {
+            1.0 / largest
+        }
+    };
+    let step = table::output_step(layer.activation).unwrap_or_else(|| {
+        of_range(match zero(layer.activation) {
+            0 => 255.0,
+            _ => 127.0,
+        })
+    });
+    step as f32
+}
+
+/// An output channel that is to be quantized.
+struct Channel<'a> {
+    layer: &'a Layer,
+    weight: &'a [f32],
+    bias: f64,
+    input_step: f64,
+    input_zero: u8,
+}
+
+impl<'a> Channel<'a> {
+    fn new(
+        layer: &'a Layer,
+        weight: &'a [f32],
+        bias: f32,
+        input_step: f64,
+        input_zero: u8,
+    ) -> Self {
+        Self {
+            layer,
+            weight,
+            bias: bias.into(),
+            input_step,
+            input_zero,
+        }
+    }
+
+    /// Writes the weights and returns the bias, with the smallest scale with which all numbers fit: where the weights are
+    /// tiny beside the bias, or all 0, the scale that gives the largest of them 127 would take the bias out of its range.
+    ///
+    /// `reach` takes what one unit of the sum is worth, and the bias; it returns what the sum may reach beside its products.
+    fn fit(&self, out: &mut [u8], mut reach: impl FnMut(f64, i32) -> Option<i64>) -> Option<i32> {
+        let magnitudes = self.weight.iter().map(|w| w.abs());
+        let largest = f64::from(magnitudes.fold(0.0, f32::max));
+        let mut scale = largest / f64::from(MAX_WEIGHT);
+        if scale == 0.0 {
+            scale = f64::from(f32::MIN_POSITIVE);
+        }
+        // From the smallest f32 to the largest there are fewer than 300 doublings.
+        for _ in 0..300 {
+            let unit = scale * self.input_step;
+            let mut sum = 0;
+            for (out, &w) in out.iter_mut().zip(self.weight) {
+                let w = (f64::from(w) / scale).round() as i32;
+                sum += i64::from(w);
+                *out = (w + EXCESS) as u8;
+            }
+            let bias = (self.bias / unit).round() - f64::from(self.input_zero) * sum as f64;
+            let bias = (bias.abs() < f64::from(i32::MAX)).then_some(bias as i32);
+            if let Some(bias) = bias
+                && reach(unit, bias).is_some_and(|reach| reach <= headroom(self.layer))
+            {
+                return Some(bias);
+            }
+            scale *= 2.0;
+        }
+        None
+    }
+}
+
+/// [`Finish::reach`] for an activation known at run time.
+fn reach(activation: Activation, rescale: Rescale, bias: i32) -> Option<i64> {
+    macro_rules! of {
+        ($($activation:ident),*) => {
+            match activation {
+                $(Activation::$activation => {
+                    #[derive(Clone, Copy)]
+                    struct This;
+                    impl Layered for This {
+                        const LAYER: Layer = Layer {
+                            activation: Activation::$activation,
+                            ..Linear::LAYER
+                        };
+                    }
+                    rescale.reach::<This>(bias)
+                })*
+            }
+        };
+    }
+    of!(Identity, Sigmoid, Tanh, Relu)
+}
+
+/// A layer whose only property of interest is that it has no activation.
+#[derive(Clone, Copy)]
+struct Linear;
+
+impl Layered for Linear {
+    const LAYER: Layer = lenet_core::layer::linear::Spec {
+        outputs: 1,
+        activation: Activation::Identity,
+    }
+    .layer("layer", [1, 1, 1]);
+}
+
+/// Returns the activations of a layer that its bytes stand for.
+pub fn real_outputs<N: Quantizable>(
+    params: &<Form<N> as Network>::Params,
+    act: &<Form<N> as Network>::Activations,
+    layer: usize,
+) -> impl Iterator<Item = f32> {
+    let outputs = outputs::<Form<N>>(act, layer);
+    let step = Form::<N>::layer(params, layer).map_or(1.0, |layer| layer.step);
+    let zero = match layer + 1 == N::LAYERS.len() {
+        true => 0.0,
+        false => f32::from(zero(N::LAYERS[layer].activation)),
+    };
+    outputs.iter().map(move |value| (value - zero) * step)
+}
+
+/// How far the int8 network is from the f32 one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// By layer: the power of its outputs over that of their errors, in decibels.
+    pub signal_to_noise: Vec<f64>,
+    /// Images that both networks take for the same class.
+    pub same_class: usize,
+    /// The largest change of a logit.
+    pub largest_change: f32,
+}
+
+/// Compares both networks on images.
+pub fn compare<N: Quantizable>(
+    f32: &N::Params,
+    int8: &<Form<N> as Network>::Params,
+    images: &[N::Pixels],
+) -> Difference {
+    let count = N::LAYERS.len();
+    // Summed in the order of the images, so that the threads do not show.
+    let of_images: Vec<(Vec<[f64; 2]>, bool, f32)> = images
+        .par_iter()
+        .map_init(
+            || {
+                (
+                    zeroed::<N::Activations>(),
+                    zeroed::<<Form<N> as Network>::Activations>(),
+                )
+            },
+            |(exact, quantized), pixels| {
+                run::<N>(f32, pixels, exact);
+                run::<Form<N>>(int8, pixels, quantized);
+                let powers = (0..count).map(|layer| {
+                    let pairs = outputs::<N>(exact, layer).iter();
+                    let pairs = pairs.zip(real_outputs::<N>(int8, quantized, layer));
+                    pairs.fold([0.0, 0.0], |[signal, noise], (a, b)| {
+                        let (a, b) = (f64::from(a), f64::from(b));
+                        [signal + a * a, noise + (a - b) * (a - b)]
+                    })
+                });
+                let powers = powers.collect();
+                let a: Vec<f32> = outputs::<N>(exact, count - 1).iter().collect();
+                let b: Vec<f32> = outputs::<Form<N>>(quantized, count - 1).iter().collect();
+                let changes = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
+                let largest = changes.fold(0.0, f32::max);
+                (powers, best(&a) == best(&b), largest)
+            },
+        )
+        .collect();
+    let mut powers = vec![[0.0, 0.0]; count];
+    let (mut same_class, mut largest_change) = (0, 0.0f32);
+    for (of_image, same, largest) in &of_images {
+        for (sum, power) in powers.iter_mut().zip(of_image) {
+            *sum = [sum[0] + power[0], sum[1] + power[1]];
+        }
+        same_class += usize::from(*same);
+        largest_change = largest_change.max(*largest);
+    }
+    Difference {
+        signal_to_noise: powers
+            .iter()
+            .map(|[signal, noise]| 10.0 * (signal / noise).log10())
+            .collect(),
+        same_class,
+        largest_change,
+    }
+}
+
+/// The index of the largest logit, the first of equal ones.
+fn best(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+/// Runs a network on an image as it is stored.
+pub fn run<N: Network>(params: &N::Params, pixels: &N::Pixels, act: &mut N::Activations) {
+    let mut image = bytemuck::zeroed();
+    N::write_image(pixels, &mut image);
+    N::forward(params, &image, act);
+}
+
+fn outputs<N: Network>(act: &N::Activations, layer: usize) -> Outputs<'_> {
+    N::outputs(act, layer).expect("a layer of the network")
+}
+
+fn zeroed<T: bytemuck::Zeroable>() -> Box<T> {
+    bytemuck::zeroed_box()
+}
