@@ -3,8 +3,9 @@
 //! Weights know the names of their classes, and so does a data set. The same class may have another number on each side:
 //! class folders are numbered in the order of their names, a list of names in the order of its lines.
 
-use crate::weights_file::{IMPORTED, Weights};
+use crate::weights_file::IMPORTED;
 use lenet_core::network::{CLASSES, Params, TENSORS};
+use lenet_core::weights::Metadata;
 
 /// What the names of two sides say about their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +62,7 @@ impl Matching {
 }
 
 /// The names that weights have; none where nobody gave them any.
-pub fn of_weights<'a>(weights: &Weights<'a>) -> Vec<&'a str> {
-    let metadata = &weights.metadata;
+pub fn of_weights<'a>(metadata: &Metadata<'a>) -> Vec<&'a str> {
     // What other programs train comes with numbers that stand for unknown names.
     let is_known = metadata.classes != IMPORTED.classes
         || !metadata

@@ -1,8 +1,8 @@
 //! Accuracy and confusion from logits; the logits of many images by `lenet_core::network::forward` itself.
 
-use crate::forward::forward;
+use crate::forward::{forward, forward_int8};
 use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, Logits, Params, Pixels};
+use lenet_core::network::{Activations, CLASSES, Logits, Params, Pixels, int8};
 use lenet_core::ops::argmax;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -13,6 +13,16 @@ pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
         .par_iter()
         .map_init(Activations::new, |act, pixels| {
             *forward(params, &grey(pixels), act)
+        })
+        .collect()
+}
+
+/// The logits of images by the int8 network that a board runs, images shared over threads.
+pub fn int8_logits(params: &int8::Params, images: &[Pixels]) -> Vec<Logits> {
+    images
+        .par_iter()
+        .map_init(int8::Activations::new, |act, pixels| {
+            *forward_int8(params, pixels, act)
         })
         .collect()
 }

@@ -21,6 +21,7 @@
 //! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
 //! | [`signals`] | requests to end, and which of them are to be ignored |
 //! | [`report`] | pictures of a run, and a page with all of them |
+//! | [`model`] | a weights file of either kind of numbers |
 //! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
 //! | [`safetensors`], [`npz`], [`onnx`], [`c_header`] | parameters for and from other programs |
 //! | [`normalize`] | weights that were trained on normalized images |
@@ -59,6 +60,7 @@ pub mod forward;
 pub mod init;
 pub mod lenet;
 pub mod loss;
+pub mod model;
 #[cfg(test)]
 mod networks;
 pub mod normalize;

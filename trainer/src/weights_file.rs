@@ -3,10 +3,12 @@
 use crate::error::Error;
 use crate::normalize::Normalization;
 use crate::{foreign, npz, onnx, output, safetensors};
-use lenet_core::network::{Activations, CLASSES, Net, Params};
+use lenet_core::Network;
+use lenet_core::network::{CLASSES, Net, Params};
 use lenet_core::self_test;
 use lenet_core::weights::{self, ClassNames, EncodeError, Metadata, Provenance, WeightsError};
 use sha2::{Digest, Sha256};
+use std::marker::PhantomData;
 use std::path::Path;
 
 /// A weights file of the network that this build is for.
@@ -17,13 +19,14 @@ pub fn class_names<'a>(classes: &ClassNames<'a>) -> [&'a str; CLASSES] {
     std::array::from_fn(|class| classes.get(class))
 }
 
-/// A weights file in memory that has passed every check.
+/// A weights file of `N` in memory that has passed every check. [`Model`](crate::model::Model) has either kind.
 #[derive(Clone)]
-pub struct WeightsFile {
+pub struct WeightsFile<N: Network = Net> {
     /// The bytes, as words so that the parameters are aligned.
     words: Vec<u32>,
     len: usize,
     notes: Vec<String>,
+    network: PhantomData<N>,
 }
 
 impl WeightsFile {
@@ -32,22 +35,7 @@ impl WeightsFile {
     /// # Errors
     /// See [`EncodeError`].
     pub fn encode(params: &Params, metadata: &Metadata<'_>) -> Result<Self, EncodeError> {
-        let provenance = Provenance {
-            params_sha256: params_sha256(params),
-            ..metadata.provenance
-        };
-        let metadata = Metadata {
-            provenance,
-            ..*metadata
-        };
-        let mut words = vec![0u32; weights::max_len::<Net>() / 4];
-        let len =
-            weights::encode::<Net>(params, &metadata, bytemuck::cast_slice_mut(&mut words))?.len();
-        Ok(Self {
-            words,
-            len,
-            notes: Vec::new(),
-        })
+        Self::encoded(params, metadata)
     }
 
     /// Reads a file and runs its self-test. A safetensors file or a NumPy archive of this network's tensors, and an ONNX model
@@ -66,60 +54,7 @@ impl WeightsFile {
                 problem,
             });
         }
-        let mut words = vec![0u32; bytes.len().div_ceil(4)];
-        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
-        let file = Self {
-            words,
-            len: bytes.len(),
-            notes: Vec::new(),
-        };
-        let path_of = || path.to_owned();
-        let weights = match (weights::view::<Net>(file.bytes()), foreign::hint(&bytes)) {
-            (Ok(weights), _) => weights,
-            (Err(source @ WeightsError::Magic { .. }), Some(hint)) => {
-                let problem = format!("{source}. {hint}");
-                return Err(Error::Foreign {
-                    path: path_of(),
-                    problem,
-                });
-            }
-            (Err(source), _) => {
-                return Err(Error::Weights {
-                    path: path_of(),
-                    source,
-                });
-            }
-        };
-        self_test::check::<Net>(weights.params, &weights.self_test, &mut Activations::new())
-            .map_err(|source| Error::SelfTest {
-                path: path.to_owned(),
-                source,
-            })?;
-        Ok(file)
-    }
-
-    /// Writes the file under a name that is not taken.
-    ///
-    /// # Errors
-    /// As [`output::write_new`].
-    pub fn save(&self, path: &Path) -> Result<(), Error> {
-        output::write_new(path, self.bytes())
-    }
-
-    /// What the file holds.
-    pub fn weights(&self) -> Weights<'_> {
-        weights::view::<Net>(self.bytes()).expect("checked when it was made")
-    }
-
-    /// Returns what a user may want to know of how another program's file was read, in sentences.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    /// Returns whether the parameters come from another program's file: the metadata then names neither data nor classes.
-    pub fn is_imported(&self) -> bool {
-        let recipe = self.weights().metadata.provenance.recipe;
-        recipe.starts_with(IMPORTED.provenance.recipe)
+        Self::checked(&bytes, path)
     }
 
     /// Returns the file of the same parameters for plain images, where they were trained on normalized ones.
@@ -143,6 +78,97 @@ impl WeightsFile {
             ..file
         })
     }
+}
+
+impl<N: Network> WeightsFile<N> {
+    /// As [`encode`](WeightsFile::encode), for any network.
+    ///
+    /// # Errors
+    /// See [`EncodeError`].
+    pub fn encoded(params: &N::Params, metadata: &Metadata<'_>) -> Result<Self, EncodeError> {
+        let provenance = Provenance {
+            params_sha256: Sha256::digest(bytemuck::bytes_of(params)).into(),
+            ..metadata.provenance
+        };
+        let metadata = Metadata {
+            provenance,
+            ..*metadata
+        };
+        let mut words = vec![0u32; weights::max_len::<N>() / 4];
+        let len =
+            weights::encode::<N>(params, &metadata, bytemuck::cast_slice_mut(&mut words))?.len();
+        Ok(Self {
+            words,
+            len,
+            notes: Vec::new(),
+            network: PhantomData,
+        })
+    }
+
+    /// Checks the bytes of a weights file, which are those of `path`, and runs its self-test.
+    ///
+    /// # Errors
+    /// * `Weights`: it is no weights file, or a damaged or foreign one
+    /// * `SelfTest`: this build computes other logits than the one that wrote the file
+    pub fn checked(bytes: &[u8], path: &Path) -> Result<Self, Error> {
+        let mut words = vec![0u32; bytes.len().div_ceil(4)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        let file = Self {
+            words,
+            len: bytes.len(),
+            notes: Vec::new(),
+            network: PhantomData,
+        };
+        let path_of = || path.to_owned();
+        let weights = match (weights::view::<N>(file.bytes()), foreign::hint(bytes)) {
+            (Ok(weights), _) => weights,
+            (Err(source @ WeightsError::Magic { .. }), Some(hint)) => {
+                let problem = format!("{source}. {hint}");
+                return Err(Error::Foreign {
+                    path: path_of(),
+                    problem,
+                });
+            }
+            (Err(source), _) => {
+                return Err(Error::Weights {
+                    path: path_of(),
+                    source,
+                });
+            }
+        };
+        let mut act = bytemuck::zeroed_box();
+        self_test::check::<N>(weights.params, &weights.self_test, &mut act).map_err(|source| {
+            Error::SelfTest {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
+        Ok(file)
+    }
+
+    /// Writes the file under a name that is not taken.
+    ///
+    /// # Errors
+    /// As [`output::write_new`].
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        output::write_new(path, self.bytes())
+    }
+
+    /// What the file holds.
+    pub fn weights(&self) -> weights::Weights<'_, N> {
+        weights::view::<N>(self.bytes()).expect("checked when it was made")
+    }
+
+    /// Returns what a user may want to know of how another program's file was read, in sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Returns whether the parameters come from another program's file: the metadata then names neither data nor classes.
+    pub fn is_imported(&self) -> bool {
+        let recipe = self.weights().metadata.provenance.recipe;
+        recipe.starts_with(IMPORTED.provenance.recipe)
+    }
 
     /// The file byte for byte.
     pub fn bytes(&self) -> &[u8] {
@@ -151,7 +177,7 @@ impl WeightsFile {
 }
 
 /// Returns a weights file of the parameters in another program's file; `None` if it does not look like one that is read.
-fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
+pub(crate) fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
     let (read, recipe) = if safetensors::looks_like(bytes) {
         (safetensors::read_params(bytes), "imported from safetensors")
     } else if onnx::looks_like(bytes) {

@@ -2,7 +2,7 @@
 
 use super::DataArgs;
 use super::device::{BoardArgs, cost_by_layer, print_json};
-use super::out::{Out, load_weights};
+use super::out::{Out, load_model};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{
     Certificate, FORMAT, Host, Images, MemoryUsed, SelfTest, Time, Versions, WeightsUsed, bits,
@@ -10,7 +10,7 @@ use crate::device::certificate::{
 };
 use crate::device::differing;
 use crate::error::Error;
-use crate::evaluate::{Confusion, core_logits};
+use crate::evaluate::Confusion;
 use crate::output::write_new;
 use indicatif::ProgressIterator;
 use lenet_core::link;
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn certify(args: &Args) -> Result<(), Error> {
-    let weights = load_weights(&args.board.weights_path())?;
+    let weights = load_model(&args.board.weights_path())?;
     let data = args.data.load()?;
     let count = args.images as usize;
     if count > data.test.len() {
@@ -57,7 +57,7 @@ fn certify(args: &Args) -> Result<(), Error> {
         )));
     }
     let images = &data.test.images()[..count];
-    let host = core_logits(weights.weights().params, images);
+    let host = weights.logits(images);
 
     let certificate = args.board.with_board(Some(&weights), |client| {
         let self_test = client.self_test()?;
@@ -96,7 +96,7 @@ fn certify(args: &Args) -> Result<(), Error> {
                 arch: std::env::consts::ARCH.to_owned(),
             },
             self_test: SelfTest {
-                equal: bits(&self_test) == bits(&weights.weights().self_test),
+                equal: bits(&self_test) == bits(&weights.self_test()),
                 logits: bits(&self_test),
             },
             images: Images {
@@ -212,24 +212,23 @@ fn check(args: &Args, path: &Path) -> Result<(), Error> {
 
 /// Computes the certificate's logits here and returns what differs; `None` if the weights or the images are not here.
 fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String>>, Error> {
-    let weights = load_weights(&args.board.weights_path())?;
+    let weights = load_model(&args.board.weights_path())?;
     let data: Dataset = args.data.load()?;
-    let here = weights.weights();
     let claimed = &certificate.images;
-    if hex(&here.metadata.provenance.params_sha256) != certificate.weights.params_sha256
+    if hex(&weights.metadata().provenance.params_sha256) != certificate.weights.params_sha256
         || hex(&data.test_sha256()) != claimed.test_sha256
         || claimed.count > data.test.len()
     {
         return Ok(None);
     }
     let images = &data.test.images()[..claimed.count];
-    let logits = core_logits(here.params, images);
+    let logits = weights.logits(images);
     let correct = Confusion::new(&logits, &data.test.labels()[..claimed.count]).correct() as usize;
     let mut problems = Vec::new();
     if logits_sha256(&logits) != claimed.host_logits_sha256 {
         problems.push("the host's logits are not those that this machine computes".to_owned());
     }
-    if bits(&here.self_test) != certificate.self_test.logits {
+    if bits(&weights.self_test()) != certificate.self_test.logits {
         problems.push("the self-test's logits are not those of the weights file".to_owned());
     }
     if claimed.differing.is_empty() && correct != claimed.correct {

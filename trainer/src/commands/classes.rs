@@ -6,6 +6,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::weights_file::{Weights, class_names};
 use lenet_core::network::Params;
+use lenet_core::weights::Metadata;
 use std::path::Path;
 
 /// What to do about class names.
@@ -25,7 +26,7 @@ impl ClassArgs {
     pub fn apply(
         self,
         data: &mut Dataset,
-        weights: &Weights<'_>,
+        weights: &Metadata<'_>,
         path: &Path,
     ) -> Result<(), Error> {
         if self.ignore_class_names {
@@ -44,7 +45,7 @@ impl ClassArgs {
                 {
                     split.relabel(|label| order[usize::from(label)] as u8);
                 }
-                data.classes = class_names(&weights.metadata.classes).map(str::to_owned);
+                data.classes = class_names(&weights.classes).map(str::to_owned);
                 note(format_args!("{}", in_another_order(data, path)));
             }
             Matching::Differ { missing, .. } => {
@@ -62,7 +63,7 @@ impl ClassArgs {
 
 /// Returns the parameters with their outputs in the order of the data's classes, to train on.
 pub fn for_training(data: &Dataset, weights: &Weights<'_>, path: &Path) -> Box<Params> {
-    let order = match matching(data, weights) {
+    let order = match matching(data, &weights.metadata) {
         Matching::Same => return Box::new(*weights.params),
         Matching::Numbers => {
             warn(format_args!(
@@ -82,7 +83,7 @@ pub fn for_training(data: &Dataset, weights: &Weights<'_>, path: &Path) -> Box<P
                 path.display(),
                 data.name,
                 missing.join(", "),
-                of_weights(weights).join(", ")
+                of_weights(&weights.metadata).join(", ")
             ));
             order
         }
@@ -90,29 +91,30 @@ pub fn for_training(data: &Dataset, weights: &Weights<'_>, path: &Path) -> Box<P
     reordered(weights.params, &order)
 }
 
-/// Returns the parameters of `b` with their outputs in the order of `a`, to compare them.
-pub fn for_comparison(a: (&Weights<'_>, &Path), b: (&Weights<'_>, &Path)) -> Box<Params> {
+/// Returns the order of the outputs of `b` that is that of `a`, to compare them, where it is another one: output `i` of `a` is
+/// output `order[i]` of `b`.
+pub fn for_comparison(a: (&Metadata<'_>, &Path), b: (&Metadata<'_>, &Path)) -> Option<Vec<usize>> {
     let names = [a, b].map(|(weights, _)| of_weights(weights));
     let [a_path, b_path] = [a, b].map(|(_, path)| path.display());
     match Matching::new(&names[0], &names[1]) {
-        Matching::Same | Matching::Numbers => Box::new(*b.0.params),
+        Matching::Same | Matching::Numbers => None,
         Matching::Moved(order) => {
             note(format_args!(
                 "{b_path} has its classes in another order than {a_path}: its outputs are compared by their names"
             ));
-            reordered(b.0.params, &order)
+            Some(order)
         }
         Matching::Differ { missing, .. } => {
             warn(format_args!(
                 "{b_path} does not know these classes of {a_path}: {}; output n is compared with output n",
                 missing.join(", ")
             ));
-            Box::new(*b.0.params)
+            None
         }
     }
 }
 
-fn matching(data: &Dataset, weights: &Weights<'_>) -> Matching {
+fn matching(data: &Dataset, weights: &Metadata<'_>) -> Matching {
     let names = data.classes.each_ref().map(String::as_str);
     Matching::new(&names, &of_weights(weights))
 }

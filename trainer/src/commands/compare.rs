@@ -2,23 +2,22 @@
 
 use super::DataArgs;
 use super::classes::for_comparison;
-use super::out::{Out, load_weights};
+use super::out::{Out, load_model};
+use crate::classes::reordered;
 use crate::dataset::Dataset;
 use crate::device::ulps;
 use crate::error::Error;
-use crate::forward::forward;
+use crate::model::Model;
 use crate::safetensors;
-use crate::weights_file::WeightsFile;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, LAYERS, Params, Pixels, TENSORS};
+use lenet_core::network::{CLASSES, LAYERS, Params, Pixels, TENSORS};
 use lenet_core::ops::argmax;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors or ONNX file that `import` reads
+    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
     a: PathBuf,
     /// Another weights file; or a safetensors file of a reference's outputs for the test images: `logits` (N, classes), f32 or
     /// f64, and, if it has them, the outputs of other layers under their names, such as `conv1` (N, 6, 12, 12)
@@ -46,7 +45,8 @@ fn tolerance(text: &str) -> Result<f64, String> {
 
 /// What stands on one side of the comparison.
 enum Side {
-    Weights(WeightsFile, Box<Params>),
+    /// With the order of its outputs, where it is not that of the file.
+    Weights(Model, Option<Vec<usize>>),
     Outputs(safetensors::Outputs),
 }
 
@@ -59,11 +59,7 @@ impl Side {
                 path: path.to_owned(),
                 problem,
             }),
-            None => {
-                let file = load_weights(path)?;
-                let params = Box::new(*file.weights().params);
-                Ok(Self::Weights(file, params))
-            }
+            None => Ok(Self::Weights(load_model(path)?, None)),
         }
     }
 
@@ -83,17 +79,19 @@ impl Side {
                 values.truncate(values.len() / outputs.images * count);
                 Some(values)
             }),
-            Self::Weights(_, params) => {
-                let activations: Vec<Activations> = images
+            Self::Weights(model, order) => {
+                let outputs: Vec<Vec<Vec<f32>>> = images
                     .par_iter()
                     .map(|pixels| {
-                        let mut act = Activations::new();
-                        forward(params, &grey(pixels), &mut act);
-                        act
+                        let mut layers = model.real_layers(pixels);
+                        if let (Some(order), Some(logits)) = (order, layers.last_mut()) {
+                            *logits = order.iter().map(|&class| logits[class]).collect();
+                        }
+                        layers
                     })
                     .collect();
                 std::array::from_fn(|layer| {
-                    let values = activations.iter().flat_map(|act| act.layers()[layer]);
+                    let values = outputs.iter().flat_map(|outputs| &outputs[layer]);
                     Some(values.copied().collect())
                 })
             }
@@ -166,17 +164,16 @@ impl Line {
 pub fn run(args: &Args) -> Result<(), Error> {
     let (a, mut b) = (Side::load(&args.a)?, Side::load(&args.b)?);
     let mut lines = Vec::new();
-    if let (Side::Weights(file_a, a), Side::Weights(file_b, b)) = (&a, &mut b) {
-        *b = for_comparison((&file_a.weights(), &args.a), (&file_b.weights(), &args.b));
-        let (a, b) = (a.as_flat(), b.as_flat());
-        lines.extend(TENSORS.iter().map(|tensor| {
-            let range = tensor.offset..tensor.offset + tensor.len();
-            Line {
-                name: tensor.name,
-                spread: Spread::of(&a[range.clone()], &b[range]),
-                per_image: None,
+    if let (Side::Weights(a, _), Side::Weights(b, order)) = (&a, &mut b) {
+        *order = for_comparison((&a.metadata(), &args.a), (&b.metadata(), &args.b));
+        // Weights in f32 and in int8 are compared by what they compute.
+        if let (Model::F32(a), Model::F32(b)) = (a, b) {
+            let mut b = Box::new(*b.weights().params);
+            if let Some(order) = order {
+                b = reordered(&b, order);
             }
-        }));
+            lines.extend(tensors(a.weights().params, &b));
+        }
     }
 
     let needs_data = [&a, &b]
@@ -246,6 +243,18 @@ pub fn run(args: &Args) -> Result<(), Error> {
             args.tolerance
         ))),
     }
+}
+
+/// Compares parameters tensor by tensor.
+fn tensors(a: &Params, b: &Params) -> impl Iterator<Item = Line> {
+    TENSORS.iter().map(|tensor| {
+        let range = tensor.offset..tensor.offset + tensor.len();
+        Line {
+            name: tensor.name,
+            spread: Spread::of(&a.as_flat()[range.clone()], &b.as_flat()[range]),
+            per_image: None,
+        }
+    })
 }
 
 fn table(lines: &[Line]) -> Table {

@@ -4,7 +4,7 @@ use super::DataArgs;
 use super::certify;
 use super::classes::ClassArgs;
 use super::evaluate::confusion_table;
-use super::out::{Out, load_weights, warn};
+use super::out::{Out, load_model, warn};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{self, Cost, LayerCost, Medium};
 use crate::device::{
@@ -12,14 +12,12 @@ use crate::device::{
     Traffic, Wire, differing, first_difference, ulps,
 };
 use crate::error::Error;
-use crate::evaluate::{Confusion, core_logits};
-use crate::forward::forward;
-use crate::weights_file::WeightsFile;
+use crate::evaluate::Confusion;
+use crate::model::Model;
 use clap::Subcommand;
 use indicatif::ProgressIterator;
-use lenet_core::image::grey;
 use lenet_core::link::Unit;
-use lenet_core::network::{Activations, CHANNELS, HEIGHT, Image, LAYERS, Logits, Pixels, WIDTH};
+use lenet_core::network::{CHANNELS, HEIGHT, LAYERS, Logits, Pixels, WIDTH};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -177,20 +175,31 @@ impl BoardArgs {
         })
     }
 
+    /// Returns the image of a program for the kind of numbers that the weights are.
+    fn image(
+        &self,
+        machine: Machine,
+        program: &str,
+        weights: &Model,
+    ) -> Result<PathBuf, DeviceError> {
+        let file = self.weights_path();
+        machine.image(program, self.elf.as_deref(), weights.numbers(), &file)
+    }
+
     /// Connects, and does something with the board.
     pub(super) fn with_board<T>(
         &self,
-        weights: Option<&WeightsFile>,
+        weights: Option<&Model>,
         act: impl FnOnce(&mut Client<Box<dyn Wire>>) -> Result<T, DeviceError>,
     ) -> Result<T, Error> {
         let (mut qemu, wire, name): (_, Box<dyn Wire>, _) =
             match (self.place.qemu, &self.place.port, &self.place.tcp) {
                 (Some(machine), _, _) => {
-                    let image = machine.image("serve", self.elf.as_deref())?;
                     let weights = match weights {
                         Some(weights) => weights,
-                        None => &load_weights(&self.weights_path())?,
+                        None => &load_model(&self.weights_path())?,
                     };
+                    let image = self.image(machine, "serve", weights)?;
                     let patience = self.timeout(PROGRESS);
                     let (qemu, tcp) = Qemu::serve(machine, &image, weights.bytes(), patience)?;
                     (Some(qemu), Box::new(tcp), machine.name)
@@ -205,13 +214,13 @@ impl BoardArgs {
         let timeout = self.timeout(ANSWER);
         let answer = Client::connect(wire, name, timeout).and_then(|mut client| {
             if let Some(weights) = weights {
-                let host = weights.weights().metadata.provenance.params_sha256;
+                let host = weights.metadata().provenance.params_sha256;
                 let board = client.identity().params_sha256;
                 if board != host {
                     let file = self.weights_path();
                     return Err(DeviceError::Weights { board, host, file });
                 }
-                if client.identity().weights_crc != weights.weights().crc {
+                if client.identity().weights_crc != weights.crc() {
                     warn(format_args!(
                         "the board's weights file has the parameters of {}, but describes them otherwise: the names of its \
                          classes may be other ones",
@@ -258,7 +267,7 @@ struct InfoReport<'a> {
 
 fn info(args: &BoardArgs) -> Result<(), Error> {
     // Without --weights the board may have any.
-    let expected = args.weights.as_deref().map(load_weights).transpose()?;
+    let expected = args.weights.as_deref().map(load_model).transpose()?;
     let who = args.with_board(expected.as_ref(), |client| Ok(client.identity().clone()))?;
     let report = InfoReport {
         board: &who.board,
@@ -320,16 +329,16 @@ struct EvaluateReport {
 
 fn evaluate(args: &ImageArgs) -> Result<(), Error> {
     let path = args.board.weights_path();
-    let weights = load_weights(&path)?;
+    let weights = load_model(&path)?;
     let mut data = args.data.load()?;
-    args.classes.apply(&mut data, &weights.weights(), &path)?;
+    args.classes.apply(&mut data, &weights.metadata(), &path)?;
     let count = args.count(&data, None)?;
     let (images, labels) = (&data.test.images()[..count], &data.test.labels()[..count]);
     let run = match args.board.place.qemu {
         Some(machine) if !args.link => in_bulk(&args.board, machine, &weights, images)?,
         _ => over_the_link(&args.board, &weights, images)?,
     };
-    let host = core_logits(weights.weights().params, images);
+    let host = weights.logits(images);
     let confusion = Confusion::new(&run.logits, labels);
     let report = EvaluateReport {
         over: if run.link.is_some() {
@@ -337,7 +346,7 @@ fn evaluate(args: &ImageArgs) -> Result<(), Error> {
         } else {
             "semihosting"
         },
-        params_sha256: hex(&weights.weights().metadata.provenance.params_sha256),
+        params_sha256: hex(&weights.metadata().provenance.params_sha256),
         images: count,
         board_accuracy: confusion.accuracy(),
         host_accuracy: Confusion::new(&host, labels).accuracy(),
@@ -421,10 +430,10 @@ fn print_evaluation(report: &EvaluateReport) -> Result<(), Error> {
 fn in_bulk(
     args: &BoardArgs,
     machine: Machine,
-    weights: &WeightsFile,
+    weights: &Model,
     images: &[Pixels],
 ) -> Result<Run, Error> {
-    let elf = machine.image("evaluate", args.elf.as_deref())?;
+    let elf = args.image(machine, "evaluate", weights)?;
     let dimensions = match CHANNELS {
         1 => vec![images.len(), HEIGHT, WIDTH],
         _ => vec![images.len(), CHANNELS, HEIGHT, WIDTH],
@@ -467,7 +476,7 @@ fn in_bulk(
     })
 }
 
-fn over_the_link(args: &BoardArgs, weights: &WeightsFile, images: &[Pixels]) -> Result<Run, Error> {
+fn over_the_link(args: &BoardArgs, weights: &Model, images: &[Pixels]) -> Result<Run, Error> {
     args.with_board(Some(weights), |client| {
         let (start, mut time) = (Instant::now(), Duration::ZERO);
         let mut logits = Vec::with_capacity(images.len());
@@ -561,8 +570,8 @@ pub(super) fn cost_by_layer<W: Wire>(client: &mut Client<W>) -> Result<Cost, Dev
 
 /// The program `bench` under `-icount` says `NAME COUNT instructions` a line.
 fn counted_instructions(args: &BoardArgs, machine: Machine) -> Result<BenchReport, Error> {
-    let elf = machine.image("bench", args.elf.as_deref())?;
-    let weights = load_weights(&args.weights_path())?;
+    let weights = load_model(&args.weights_path())?;
+    let elf = args.image(machine, "bench", &weights)?;
     let words = ["bench", "icount", ICOUNT_SHIFT];
     let icount = format!("shift={ICOUNT_SHIFT}");
     let mut qemu = Qemu::start(
@@ -604,21 +613,18 @@ struct CompareReport {
 }
 
 fn compare(args: &ImageArgs) -> Result<(), Error> {
-    let weights = load_weights(&args.board.weights_path())?;
-    let params = weights.weights().params;
+    let weights = load_model(&args.board.weights_path())?;
     let data = args.data.load()?;
     let count = args.count(&data, Some(10))?;
     let (board, difference) = args.board.with_board(Some(&weights), |client| {
-        let mut act = Activations::new();
         for (index, pixels) in data.test.images()[..count].iter().enumerate() {
-            let grey: Image = grey(pixels);
-            forward(params, &grey, &mut act);
+            let host = weights.layers(pixels);
             let at = format!("image {index}");
             let Classified { image, .. } = client.classify(pixels, &at)?;
-            let layers = (0..act.layers().len())
-                .map(|layer| client.layer(image, layer, &at))
+            let layers = (0..LAYERS.len())
+                .map(|layer| client.layer(image, layer, weights.numbers(), &at))
                 .collect::<Result<Vec<_>, _>>()?;
-            if let Some(difference) = first_difference(&act, &layers) {
+            if let Some(difference) = first_difference(&host, &layers) {
                 return Ok((client.identity().board.clone(), Some((index, difference))));
             }
         }

@@ -2,13 +2,14 @@
 
 use super::classes::ClassArgs;
 use super::exchange::warn_near_chance;
-use super::out::{Out, load_weights, no_output};
+use super::out::{Out, load_model, no_output};
 use super::{DataArgs, cuda};
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::cpu::Cpu;
 use crate::error::Error;
-use crate::evaluate::{Confusion, core_logits};
+use crate::evaluate::Confusion;
+use crate::model::Model;
 use crate::reference::Reference;
 use crate::report::shown_classes;
 use crate::{output, safetensors};
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors or ONNX file that `import` reads
+    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
     #[command(flatten)]
     data: DataArgs,
@@ -58,27 +59,36 @@ enum Device {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = load_weights(&args.weights)?;
-    let weights = file.weights();
+    let model = load_model(&args.weights)?;
     let mut data = args.data.load()?;
-    args.classes.apply(&mut data, &weights, &args.weights)?;
+    args.classes
+        .apply(&mut data, &model.metadata(), &args.weights)?;
     let (name, split) = match args.split {
         SplitArg::Test => ("test", &data.test),
         SplitArg::Train => ("train", &data.train),
     };
-    let state = || State::new(Box::new(*weights.params));
     let mut logits = vec![[0.0; CLASSES]; split.len()];
+    let state = match &model {
+        Model::F32(file) => State::new(Box::new(*file.weights().params)),
+        Model::Int8(_) if args.device == Device::Core => State::new(bytemuck::zeroed_box()),
+        Model::Int8(_) => {
+            return Err(Error::Settings(format!(
+                "{} is an int8 network, which only --device core computes",
+                args.weights.display()
+            )));
+        }
+    };
     match args.device {
-        Device::Core => logits = core_logits(weights.params, split.images()),
+        Device::Core => logits = model.logits(split.images()),
         Device::Cpu => {
-            Cpu::new(split, state(), Adam::default(), args.threads.into())?
+            Cpu::new(split, state, Adam::default(), args.threads.into())?
                 .logits(split.images(), &mut logits)?;
         }
         Device::Cuda => {
-            cuda(split, &state(), Adam::default(), 1)?.logits(split.images(), &mut logits)?;
+            cuda(split, &state, Adam::default(), 1)?.logits(split.images(), &mut logits)?;
         }
         Device::Reference => {
-            Reference::new(split, state(), Adam::default()).logits(split.images(), &mut logits)?
+            Reference::new(split, state, Adam::default()).logits(split.images(), &mut logits)?
         }
     }
     if let Some(path) = &args.logits {
@@ -95,7 +105,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         confusion.correct(),
         confusion.total()
     )?;
-    warn_near_chance(&file, &args.weights, split, confusion.accuracy());
+    if let Model::F32(file) = &model {
+        warn_near_chance(file, &args.weights, split, confusion.accuracy());
+    }
     Ok(())
 }
 

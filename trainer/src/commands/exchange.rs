@@ -112,7 +112,7 @@ pub fn import(args: &ImportArgs) -> Result<(), Error> {
         None => None,
         Some(folder) => {
             let mut data = DataArgs::of_folder(folder).load()?;
-            ClassArgs::default().apply(&mut data, &weights, &args.file)?;
+            ClassArgs::default().apply(&mut data, &weights.metadata, &args.file)?;
             Some(data.test)
         }
     };

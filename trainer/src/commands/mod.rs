@@ -14,6 +14,7 @@ mod exchange;
 mod out;
 mod page;
 mod predict;
+mod quantize;
 mod report;
 mod summary;
 mod train;
@@ -60,6 +61,8 @@ enum Command {
     Export(exchange::ExportArgs),
     /// Make a weights file of another program's parameters
     Import(exchange::ImportArgs),
+    /// Make weights in 8-bit integers, for boards without a floating-point unit
+    Quantize(quantize::Args),
     /// Measure how fast training and testing are on this machine
     Bench(bench::Args),
     /// Write a page in which the network of a weights file runs
@@ -228,6 +231,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         | Command::Doctor(_)
         | Command::Compare(_)
         | Command::Page(_)
+        | Command::Quantize(_)
         | Command::Import(_)
         | Command::Report(_) => start_global(0)?,
         Command::Export(_) | Command::Summary(_) | Command::Completions(_) | Command::Man(_) => {}
@@ -242,6 +246,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Compare(args) => compare::run(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Import(args) => exchange::import(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Report(args) => report::run(&args),

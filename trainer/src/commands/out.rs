@@ -1,6 +1,7 @@
 //! The output and the error stream, whose reader may go away at any time: `println!` would panic then.
 
 use crate::error::Error;
+use crate::model::Model;
 use crate::output;
 use crate::weights_file::WeightsFile;
 use std::fmt::{Arguments, Display};
@@ -56,6 +57,18 @@ pub fn load_weights(path: &Path) -> Result<WeightsFile, Error> {
         note(format_args!("{}: {text}", path.display()));
     }
     Ok(file)
+}
+
+/// Reads a weights file of either kind of numbers, or another program's, and says how that was read.
+///
+/// # Errors
+/// As [`Model::load`].
+pub fn load_model(path: &Path) -> Result<Model, Error> {
+    let model = Model::load(path)?;
+    for text in model.notes() {
+        note(format_args!("{}: {text}", path.display()));
+    }
+    Ok(model)
 }
 
 /// Says what is odd, on the error stream; where nobody reads that, there is nobody to tell.

@@ -1,20 +1,20 @@
 //! `trainer predict`: what a network takes single images for.
 
 use super::DataArgs;
-use super::out::{Out, load_weights, note, warn};
+use super::out::{Out, load_model, note, warn};
 use crate::dataset::check::image_warnings;
 use crate::dataset::read_image;
 use crate::error::Error;
-use crate::evaluate::core_logits;
+use crate::model::Model;
 use crate::weights_file::class_names;
-use lenet_core::network::{CLASSES, HEIGHT, Params, Pixels, WIDTH};
+use lenet_core::network::{CLASSES, HEIGHT, Pixels, WIDTH};
 use lenet_core::ops::softmax;
 use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors or ONNX file that `import` reads
+    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
     /// PNG, JPEG, BMP or PNM files of the network's size, bright on black
     #[arg(required_unless_present = "index")]
@@ -56,8 +56,8 @@ struct Guess<'a> {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = load_weights(&args.weights)?;
-    let weights = file.weights();
+    let model = load_model(&args.weights)?;
+    let metadata = model.metadata();
     let mut images: Vec<(Prediction<'_>, Pixels)> = Vec::new();
     for path in &args.images {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
@@ -75,11 +75,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         for warning in image_warnings(&pixels) {
             warn(format_args!("{}: {warning}", path.display()));
         }
-        let top = top(
-            weights.params,
-            &pixels,
-            &class_names(&weights.metadata.classes),
-        );
+        let top = top(&model, &pixels, &class_names(&metadata.classes));
         images.push((
             Prediction {
                 file: Some(path.to_string_lossy()),
@@ -101,11 +97,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 )));
             };
             let label = test.classes[usize::from(test.test.labels()[index])].clone();
-            let top = top(
-                weights.params,
-                pixels,
-                &class_names(&weights.metadata.classes),
-            );
+            let top = top(&model, pixels, &class_names(&metadata.classes));
             let prediction = Prediction {
                 file: None,
                 index: Some(index),
@@ -148,8 +140,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 /// The likeliest classes of those that have a name; of equal ones the first.
-fn top<'a>(params: &Params, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Vec<Guess<'a>> {
-    let [logits] = core_logits(params, &[*pixels])[..] else {
+fn top<'a>(model: &Model, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Vec<Guess<'a>> {
+    let [logits] = model.logits(&[*pixels])[..] else {
         unreachable!("one image gives one row of logits")
     };
     let mut confidences = logits;

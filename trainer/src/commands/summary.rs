@@ -1,6 +1,6 @@
 //! `trainer summary`: the network, and what a weights file says of itself.
 
-use super::out::{Out, load_weights};
+use super::out::{Out, load_model};
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::report::layers;
@@ -9,33 +9,30 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors or ONNX file that `import` reads
+    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
     weights: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = args.weights.as_deref().map(load_weights).transpose()?;
+    let file = args.weights.as_deref().map(load_model).transpose()?;
     writeln!(Out, "{}", network_table())?;
     let (Some(path), Some(file)) = (&args.weights, &file) else {
         return Ok(());
     };
-    let weights = file.weights();
-    let about = weights.metadata.provenance;
+    let metadata = file.metadata();
+    let about = metadata.provenance;
     writeln!(
         Out,
         "{}: {} bytes, checksum {:08x}, self-test passed",
         path.display(),
         file.bytes().len(),
-        weights.crc
+        file.crc()
     )?;
-    let named = weights
-        .metadata
-        .classes
-        .iter()
-        .filter(|name| !name.is_empty());
+    let named = metadata.classes.iter().filter(|name| !name.is_empty());
     let classes = named.collect::<Vec<_>>().join(", ");
-    writeln!(Out, "  network        {}", weights.name())?;
-    writeln!(Out, "  layers         {}", weights.description())?;
+    writeln!(Out, "  network        {}", file.name())?;
+    writeln!(Out, "  layers         {}", file.description())?;
+    writeln!(Out, "  numbers        {}", file.numbers())?;
     writeln!(Out, "  classes        {classes}")?;
     writeln!(
         Out,

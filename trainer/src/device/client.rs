@@ -5,6 +5,7 @@
 //! numbers are old ones and are passed over.
 
 use super::{DeviceError, Wire};
+use lenet_core::Numbers;
 use lenet_core::link::{
     Bench, Frame, LinkError, MAX_FRAME, Memory, Receiver, Refused, Reply, Request, UNKNOWN,
     VERSION, encode,
@@ -205,11 +206,18 @@ impl<W: Wire> Client<W> {
         })
     }
 
-    /// The outputs of a layer for the image just classified, `layer` counted as in [`LAYERS`].
+    /// The outputs of a layer for the image just classified, `layer` counted as in [`LAYERS`]. `numbers` is the kind of the
+    /// board's parameters; the bytes of an int8 network come as the integers that they are.
     ///
     /// # Errors
     /// As [`classify`](Self::classify).
-    pub fn layer(&mut self, image: u32, layer: usize, at: &str) -> Result<Vec<f32>, DeviceError> {
+    pub fn layer(
+        &mut self,
+        image: u32,
+        layer: usize,
+        numbers: Numbers,
+        at: &str,
+    ) -> Result<Vec<f32>, DeviceError> {
         let len = LAYERS[layer].output_len();
         let mut values = Vec::with_capacity(len);
         while values.len() < len {
@@ -219,7 +227,12 @@ impl<W: Wire> Client<W> {
                 offset: values.len() as u16,
             };
             let page = self.ask(&request, at, |reply| match reply {
-                Reply::Activations(values) => Some(values.iter().collect::<Vec<_>>()),
+                Reply::Activations(values) => Some(match numbers {
+                    Numbers::Int8 if layer + 1 < LAYERS.len() => {
+                        values.bytes().iter().copied().map(f32::from).collect()
+                    }
+                    _ => values.iter().collect::<Vec<_>>(),
+                }),
                 _ => None,
             })?;
             if page.is_empty() {

@@ -1,6 +1,6 @@
 //! Where two computations of the same thing part.
 
-use lenet_core::network::{Activations, LAYERS, Logits};
+use lenet_core::network::{LAYERS, Logits};
 
 /// The first value that differs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,8 +17,8 @@ pub struct Difference {
 
 /// The first element of the first layer in which `board`, layer by layer as in [`LAYERS`], differs from
 /// the host by a bit.
-pub fn first_difference(host: &Activations, board: &[Vec<f32>]) -> Option<Difference> {
-    for ((layer, host), board) in LAYERS.iter().zip(host.layers()).zip(board) {
+pub fn first_difference(host: &[Vec<f32>], board: &[Vec<f32>]) -> Option<Difference> {
+    for ((layer, host), board) in LAYERS.iter().zip(host).zip(board) {
         for (element, (&host, &board)) in host.iter().zip(board).enumerate() {
             if host.to_bits() != board.to_bits() {
                 return Some(Difference {
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_in_the_first_layer_that_has_one() {
-        let host = Activations::new();
-        let mut board: Vec<Vec<f32>> = host.layers().map(<[f32]>::to_vec).into();
+        let host = LAYERS.map(|layer| vec![0.0; layer.output_len()]);
+        let mut board = host.clone();
         assert_eq!(first_difference(&host, &board), None);
         board[4][0] = 1.0;
         board[1][17] = -0.0;

@@ -5,6 +5,7 @@
 
 use super::watcher::Watcher;
 use super::{DeviceError, Tcp};
+use lenet_core::Numbers;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener};
@@ -75,15 +76,29 @@ impl Machine {
         MACHINES.into_iter().find(|machine| machine.name == name)
     }
 
-    /// The image of a program: `given`, or where cargo puts it.
+    /// The image of a program for parameters of this kind, which are those of the file `weights`: `given`, or where cargo puts
+    /// it.
     ///
     /// # Errors
     /// `NotBuilt`: it is not there; the error says how to build it.
-    pub fn image(self, program: &str, given: Option<&Path>) -> Result<PathBuf, DeviceError> {
+    pub fn image(
+        self,
+        program: &str,
+        given: Option<&Path>,
+        numbers: Numbers,
+        weights: &Path,
+    ) -> Result<PathBuf, DeviceError> {
+        let (folder, variable) = match numbers {
+            Numbers::F32 => (self.name.to_owned(), String::new()),
+            Numbers::Int8 => (
+                format!("{}-int8", self.name),
+                format!("LENET_WEIGHTS={} ", weights.display()),
+            ),
+        };
         let path = given.map_or_else(
             || {
                 sources("target/firmware")
-                    .join(self.name)
+                    .join(folder)
                     .join(self.target())
                     .join("release")
                     .join(program)
@@ -94,7 +109,7 @@ impl Machine {
         path.canonicalize().map_err(|_| DeviceError::NotBuilt {
             path,
             command: format!(
-                "{} {}",
+                "{variable}{} {}",
                 sources("firmware/build-all.sh").display(),
                 self.name
             ),

@@ -1,0 +1,147 @@
+//! `trainer quantize`: weights in 8-bit integers from those in f32.
+
+use super::DataArgs;
+use super::classes::ClassArgs;
+use super::out::{Out, load_weights, write_new};
+use crate::dataset::hex;
+use crate::error::Error;
+use crate::evaluate::{Confusion, core_logits, int8_logits};
+use crate::quantize::{compare, quantize, ranges};
+use crate::weights_file::WeightsFile;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use lenet_core::int8::Int8;
+use lenet_core::network::{LAYERS, Net, int8};
+use lenet_core::weights::{Metadata, Provenance};
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Weights file in f32, or a safetensors or ONNX file that `import` reads
+    weights: PathBuf,
+    /// New weights file in int8; - is the standard output
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Training images that show how large activations without a fixed range become, those after ReLU or without an
+    /// activation; the first N
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    calibrate: u32,
+    /// Share of those activations that the range of a layer holds; larger ones become the largest byte. 1 takes the largest
+    /// as it is
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = share)]
+    range: f64,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    classes: ClassArgs,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        Ok(_) => Err("must be above 0 and at most 1".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub fn run(args: &Args) -> Result<(), Error> {
+    let file = load_weights(&args.weights)?;
+    let weights = file.weights();
+    let mut data = args.data.load()?;
+    args.classes
+        .apply(&mut data, &weights.metadata, &args.weights)?;
+    let refused = |problem| Error::Foreign {
+        path: args.weights.clone(),
+        problem,
+    };
+
+    let count = data.train.len().min(args.calibrate as usize);
+    let ranges = ranges::<Net>(weights.params, &data.train.images()[..count], args.range);
+    let calibrated = ranges.iter().any(|&range| range > 0.0);
+    let params = quantize::<Net>(weights.params, &ranges).map_err(refused)?;
+
+    let images = data.test.images();
+    let confusion = |logits: &[_]| Confusion::new(logits, data.test.labels());
+    let before = confusion(&core_logits(weights.params, images));
+    let after = confusion(&int8_logits(&params, images));
+    let about = weights.metadata.provenance;
+    let calibration = match calibrated {
+        true => format!(
+            ", calibrated on {count} training images of {}, range {}",
+            data.name, args.range
+        ),
+        false => String::new(),
+    };
+    let recipe = format!(
+        "{}; quantized from {}{calibration}",
+        about.recipe,
+        hex(&about.params_sha256)
+    );
+    let metadata = Metadata {
+        provenance: Provenance {
+            test_accuracy: after.accuracy() as f32,
+            recipe: &recipe,
+            ..about
+        },
+        ..weights.metadata
+    };
+    let quantized = WeightsFile::<int8::Net>::encoded(&params, &metadata)
+        .map_err(|error| refused(error.to_string()))?;
+
+    let bytes = quantized.bytes();
+    write_new(&args.out, bytes, format_args!("{} bytes", bytes.len()))?;
+    if args.out == PathBuf::from("-") {
+        return Ok(());
+    }
+    let difference = compare::<Net>(weights.params, &params, images);
+    writeln!(
+        Out,
+        "{}",
+        table(&params, &difference.signal_to_noise).trim_fmt()
+    )?;
+    for (numbers, confusion) in [("f32", &before), ("int8", &after)] {
+        writeln!(
+            Out,
+            "test acc {:.4} ({} of {}) in {numbers}",
+            confusion.accuracy(),
+            confusion.correct(),
+            confusion.total()
+        )?;
+    }
+    writeln!(
+        Out,
+        "{} of {} images keep their class; the largest change of a logit is {:.3}",
+        difference.same_class,
+        images.len(),
+        difference.largest_change
+    )?;
+    writeln!(
+        Out,
+        "{} bytes in f32, {} bytes in int8",
+        file.bytes().len(),
+        bytes.len()
+    )?;
+    writeln!(
+        Out,
+        "sha256 of the parameters {}",
+        hex(&quantized.weights().metadata.provenance.params_sha256)
+    )
+}
+
+/// How each layer fares.
+fn table(params: &int8::Params, signal_to_noise: &[f64]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["layer", "output step", "signal to noise (dB)"]);
+    for (index, (layer, db)) in LAYERS.iter().zip(signal_to_noise).enumerate() {
+        let step = match index + 1 == LAYERS.len() {
+            true => "-".to_owned(),
+            false => int8::Net::layer(params, index)
+                .map_or_else(String::new, |layer| format!("{:.6}", layer.step)),
+        };
+        table.add_row([layer.name.to_owned(), step, format!("{db:.1}")]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
