@@ -1,16 +1,24 @@
 //! Chooses the board, checks that its memories are large enough, and writes what the linker needs.
 //!
 //! The board is the package's feature of that name; `config.toml` in the board's folder must be given to cargo as well
-//! (`cargo build --no-default-features --features NAME --config boards/NAME/config.toml`). A board whose runner is QEMU
-//! gets no weights: QEMU loads them at start.
+//! (`cargo build --no-default-features --features NAME --config boards/NAME/config.toml`). The image has the kernels for the
+//! kind of numbers in the weights file. A board whose runner is QEMU gets no weights: QEMU loads them at start.
 
+use lenet_core::weights::{max_len, numbers};
+use lenet_core::{Numbers, network};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 include!("room.rs");
 
 /// Flash that the network's weights file may take, in bytes.
-const WEIGHTS_BYTES: u64 = lenet_core::weights::max_len::<lenet_core::network::Net>() as u64;
+fn weights_bytes(numbers: Numbers) -> u64 {
+    let bytes = match numbers {
+        Numbers::F32 => max_len::<network::Net>(),
+        Numbers::Int8 => max_len::<network::int8::Net>(),
+    };
+    bytes as u64
+}
 
 fn main() {
     if let Err(message) = run() {
@@ -19,7 +27,7 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
-    println!("cargo::rustc-check-cfg=cfg(emulated, armv6m)");
+    println!("cargo::rustc-check-cfg=cfg(emulated, armv6m, int8)");
     println!("cargo::rerun-if-env-changed=LENET_WEIGHTS");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return Err("the firmware is for bare metal: run cargo inside the folder firmware/".into());
@@ -32,10 +40,15 @@ fn run() -> Result<(), String> {
     let config = read(&board.join("config.toml"))?;
     let memory = read(&board.join("memory.x"))?;
     let emulated = config.contains("qemu.sh");
+    let weights = weights_file(&root)?;
+    let weights_bytes = weights_bytes(weights.numbers);
+    if weights.numbers == Numbers::Int8 {
+        println!("cargo::rustc-cfg=int8");
+    }
     let extra = if emulated { 0 } else { REAL_BYTES };
     for (region, needed) in [
         ("FLASH", CODE_BYTES),
-        ("WEIGHTS", WEIGHTS_BYTES),
+        ("WEIGHTS", weights_bytes),
         ("RAM", STATIC_BYTES + extra),
         ("STACK", STACK_BYTES),
     ] {
@@ -60,34 +73,12 @@ fn run() -> Result<(), String> {
     }
     let weights_section = if emulated {
         println!("cargo::rustc-cfg=emulated");
-        if env::var_os("LENET_WEIGHTS").is_some() {
-            println!(
-                "cargo::warning=LENET_WEIGHTS is ignored: {name} is emulated, QEMU loads the weights at start"
-            );
-        }
         ""
     } else {
-        let path =
-            env::var_os("LENET_WEIGHTS").map_or(root.join("../data/lenet.weights"), PathBuf::from);
-        let path = fs::canonicalize(&path).map_err(|error| {
-            format!(
-                "no weights at {}: {error}; train some (cargo run -p trainer) and set LENET_WEIGHTS=FILE",
-                path.display()
-            )
-        })?;
-        println!("cargo::rerun-if-changed={}", path.display());
-        if path.to_str().is_none_or(|path| path.contains('\n')) {
+        let Weights { path, len, .. } = weights;
+        if len > weights_bytes {
             return Err(format!(
-                "LENET_WEIGHTS: cargo cannot pass on the path {}; copy the file to one of plain text",
-                path.display()
-            ));
-        }
-        let found = fs::metadata(&path)
-            .map_err(|error| error.to_string())?
-            .len();
-        if found > WEIGHTS_BYTES {
-            return Err(format!(
-                "{} has {found} bytes, the board has {WEIGHTS_BYTES} for weights",
+                "{} has {len} bytes, the board has {weights_bytes} for weights",
                 path.display()
             ));
         }
@@ -116,6 +107,39 @@ fn run() -> Result<(), String> {
         println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
     }
     Ok(())
+}
+
+/// The weights file that the image is for.
+struct Weights {
+    path: PathBuf,
+    len: u64,
+    numbers: Numbers,
+}
+
+/// Looks at the weights file. An image for an emulated board has no weights, but kernels for one kind of them.
+fn weights_file(root: &Path) -> Result<Weights, String> {
+    let path =
+        env::var_os("LENET_WEIGHTS").map_or(root.join("../data/lenet.weights"), PathBuf::from);
+    let path = fs::canonicalize(&path).map_err(|error| {
+        format!(
+            "no weights at {}: {error}; train some (cargo run -p trainer) and set LENET_WEIGHTS=FILE",
+            path.display()
+        )
+    })?;
+    println!("cargo::rerun-if-changed={}", path.display());
+    if path.to_str().is_none_or(|path| path.contains('\n')) {
+        return Err(format!(
+            "LENET_WEIGHTS: cargo cannot pass on the path {}; copy the file to one of plain text",
+            path.display()
+        ));
+    }
+    let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Weights {
+        len: bytes.len() as u64,
+        // What is wrong with a file is found when the program reads it.
+        numbers: numbers(&bytes).unwrap_or(Numbers::F32),
+        path,
+    })
 }
 
 /// Returns the name of the one board whose feature is on.

@@ -1,9 +1,9 @@
 //! Cost of each layer and of the whole forward pass, in whatever a counter counts.
 
+use crate::model::{Activations, Image, Net, Params, forward, forward_by_layer};
 use core::hint::black_box;
-use lenet_core::network::{
-    Activations, CLASSES, Image, LAYERS, Logits, Params, forward, forward_by_layer,
-};
+use lenet_core::Network as _;
+use lenet_core::network::{CLASSES, LAYERS, Logits};
 
 /// Counts for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,13 @@ pub fn measure_forward(
 
 /// The outputs of the last layer.
 fn last(act: &Activations) -> Logits {
-    let [.., last] = act.layers();
     let mut logits = [0.0; CLASSES];
-    logits
-        .iter_mut()
-        .zip(last)
-        .for_each(|(to, from)| *to = *from);
+    if let Some(last) = Net::outputs(act, LAYERS.len() - 1) {
+        logits
+            .iter_mut()
+            .zip(last.iter())
+            .for_each(|(to, from)| *to = from);
+    }
     logits
 }
 

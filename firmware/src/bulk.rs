@@ -1,8 +1,8 @@
 //! Classifies an IDX file of the host, through semihosting. `firmware/riscv` compiles this file too, so it knows no board.
 
 use core::ffi::CStr;
-use lenet_core::image::write_grey;
-use lenet_core::network::{Activations, CHANNELS, HEIGHT, Image, Params, Pixels, WIDTH, forward};
+use lenet_core::link::Served;
+use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 use semihosting::fs::File;
 use semihosting::io::{Read, Write};
 
@@ -15,12 +15,12 @@ const MAGIC: u32 = if CHANNELS == 1 { 0x0803 } else { 0x0804 };
 ///
 /// # Errors
 /// What is wrong with which file.
-pub fn classify_file(
+pub fn classify_file<N: Served>(
     (from, to): (&str, &str),
     limit: u32,
-    params: &Params,
-    image: &mut Image,
-    act: &mut Activations,
+    params: &N::Params,
+    image: &mut N::Image,
+    act: &mut N::Activations,
 ) -> Result<u32, &'static str> {
     let mut images = File::open(path(from, &mut [0; 256])?).map_err(|_| "cannot open IMAGES")?;
     let mut word = || {
@@ -44,8 +44,8 @@ pub fn classify_file(
         images
             .read_exact(bytemuck::bytes_of_mut(&mut pixels))
             .map_err(|_| "IMAGES ends before its last image")?;
-        write_grey(&pixels, image);
-        let bytes = bytemuck::bytes_of(forward(params, image, act));
+        N::write_image(&pixels, image);
+        let bytes = bytemuck::bytes_of(N::forward(params, image, act));
         logits.write_all(bytes).map_err(|_| "cannot write LOGITS")?;
     }
     Ok(count)

@@ -16,6 +16,7 @@
 //! | [`bench`](mod@bench) | cost of each layer |
 //! | [`bulk`] | a whole file of images, through semihosting |
 //! | [`ram`] | memory used, the stack by its paint |
+//! | [`model`] | the network that the image runs, in f32 or in int8 |
 //! | [`weights`] | the weights file in flash, checked |
 //! | [`samples`] | ten images to try |
 //! | [`semihost`] | command line and exit through the debugger or the emulator |
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod fault;
 pub mod link;
 pub mod log;
+pub mod model;
 pub mod ram;
 #[cfg(not(emulated))]
 pub mod rtt;

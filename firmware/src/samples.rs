@@ -1,8 +1,8 @@
 //! Images to try, in flash as the network takes them: no buffer in RAM.
 
+use crate::model::{Image, Net, image};
 use lenet_core::Network as _;
-use lenet_core::image::grey;
-use lenet_core::network::{CHANNELS, HEIGHT, Image, Net, Pixels, WIDTH};
+use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 
 /// Ten images of Fashion-MNIST, one of each class.
 static BYTES: &[u8] = include_bytes!("../../data/samples.bin");
@@ -26,7 +26,7 @@ pub static IMAGES: [Image; COUNT] = {
         );
         let mut index = 0;
         while index < COUNT {
-            images[index] = grey(&pixels(index));
+            images[index] = image(pixels(index));
             index += 1;
         }
     }

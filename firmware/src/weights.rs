@@ -5,8 +5,8 @@
 //! Either way the bytes are read at run time through the linker's symbol, so that the compiler knows nothing of them.
 
 use crate::Failure;
+use crate::model::{Activations, Net};
 use core::slice;
-use lenet_core::network::{Activations, Net};
 use lenet_core::self_test;
 use lenet_core::weights::{self, WeightsError, max_len, view_prefix};
 

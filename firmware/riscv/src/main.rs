@@ -71,7 +71,7 @@ fn run() -> Result<(), &'static str> {
             .ok_or("COUNT is not a number")?,
     };
     let params = weights.params;
-    let count = classify_file((from, to), limit, params, &mut image, &mut act)?;
+    let count = classify_file::<Net>((from, to), limit, params, &mut image, &mut act)?;
     println!("{count} images");
     Ok(())
 }

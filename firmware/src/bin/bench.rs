@@ -7,8 +7,9 @@
 
 use cortex_m_rt::entry;
 use firmware::bench::{measure, measure_forward};
+use firmware::model::Activations;
 use firmware::{BOARD, Failure, Machine, VERSION, info, samples, semihost, weights};
-use lenet_core::network::{Activations, LAYERS};
+use lenet_core::network::LAYERS;
 
 #[entry]
 fn main() -> ! {

@@ -8,13 +8,13 @@
 use cortex_m_rt::entry;
 use firmware::bulk::classify_file;
 use firmware::clock::Clock;
+use firmware::model::{Activations, Image, Net};
 use firmware::{BOARD, Failure, VERSION, info, semihost, weights};
-use lenet_core::network::{Activations, CHANNELS, HEIGHT, Image, WIDTH};
 
 #[entry]
 fn main() -> ! {
     static mut ACT: Activations = Activations::new();
-    static mut IMAGE: Image = [[[0.0; WIDTH]; HEIGHT]; CHANNELS];
+    static mut IMAGE: Image = bytemuck::zeroed();
     let machine = firmware::start();
     firmware::finish(run(machine.clock, ACT, IMAGE))
 }
@@ -36,7 +36,8 @@ fn run(clock: Clock, act: &mut Activations, image: &mut Image) -> Result<(), Fai
             .ok_or(Failure::Host("COUNT is not a number"))?,
     };
     let start = clock.now();
-    let count = classify_file((from, to), limit, params, image, act).map_err(Failure::Host)?;
+    let count =
+        classify_file::<Net>((from, to), limit, params, image, act).map_err(Failure::Host)?;
     info!("{} images in {} ms", count, clock.ms_since(start));
     Ok(())
 }

@@ -5,8 +5,9 @@
 
 use cortex_m_rt::entry;
 use firmware::clock::Clock;
+use firmware::model::{Activations, Image, Net, brightness, forward};
 use firmware::{BOARD, Failure, VERSION, debug, info, log, ram, samples, weights};
-use lenet_core::network::{Activations, CLASSES, Image, Logits, NAME, Net, WIDTH, forward};
+use lenet_core::network::{CLASSES, Logits, NAME, WIDTH};
 use lenet_core::ops::{argmax, softmax};
 use lenet_core::weights::Weights;
 
@@ -105,8 +106,8 @@ fn draw(image: &Image) {
     const INK: &[u8; 8] = b" .:-=+*#";
     for row in &image[0] {
         let mut line = [b' '; WIDTH];
-        for (character, &grey) in line.iter_mut().zip(row) {
-            *character = INK[(grey * 7.0) as usize & 7];
+        for (character, &value) in line.iter_mut().zip(row) {
+            *character = INK[brightness(value) & 7];
         }
         debug!("{}", core::str::from_utf8(&line).unwrap_or_default());
     }

@@ -6,14 +6,17 @@
 #![no_std]
 #![no_main]
 
+// The library has a panic handler of its own.
+#[allow(unused)]
+#[path = "../model.rs"]
+mod model;
+
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
-use lenet_core::image::grey;
+use model::{Activations, Net, Params, forward, image};
 use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit};
-use lenet_core::network::{
-    Activations, CHANNELS, CLASSES, HEIGHT, LAYERS, Net, Params, Pixels, WIDTH, forward,
-};
+use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, LAYERS, Pixels, WIDTH};
 use lenet_core::ops::{argmax, softmax};
 use lenet_core::self_test;
 use lenet_core::weights::{max_len, view_prefix};
@@ -38,7 +41,7 @@ static __INTERRUPTS: [u32; 1] = [0];
 /// A clock that stands still.
 struct Stopped;
 
-impl Meter for Stopped {
+impl Meter<Net> for Stopped {
     fn ticks(&mut self) -> u32 {
         black_box(0)
     }
@@ -62,11 +65,11 @@ fn main() -> ! {
     {
         let pixels: Pixels = black_box([[[0; WIDTH]; HEIGHT]; CHANNELS]);
         let mut shares = [0.0; CLASSES];
-        let logits = forward(weights.params, &grey(&pixels), &mut act);
+        let logits = forward(weights.params, &image(pixels), &mut act);
         softmax(logits, &mut shares);
         black_box((shares, argmax(logits)));
 
-        let mut scratch = Scratch::new();
+        let mut scratch = Scratch::<Net>::new();
         let who = Info::new(&weights, black_box("board"), black_box("version"), 1);
         let mut responder = Responder::new(who, weights.params, &mut scratch, Stopped);
         let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);

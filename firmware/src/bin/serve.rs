@@ -9,16 +9,16 @@ use cortex_m_rt::entry;
 use firmware::bench::measure;
 use firmware::clock::{Clock, Cycles};
 use firmware::link::{WIRES, send};
+use firmware::model::{Activations, Net, Params};
 use firmware::{BOARD, Failure, Machine, VERSION, info, ram, weights};
 use lenet_core::Network as _;
 use lenet_core::link::{
     Bench, FrameBuffer, Info, MAX_FRAME, Memory, Meter, Receiver, Responder, Scratch, Unit,
 };
-use lenet_core::network::{Activations, Net, Params};
 
 #[entry]
 fn main() -> ! {
-    static mut SCRATCH: Scratch = Scratch::new();
+    static mut SCRATCH: Scratch<Net> = Scratch::new();
     static mut RECEIVERS: [Receiver; WIRES] = [const { Receiver::new() }; WIRES];
     static mut OUT: FrameBuffer = [0; MAX_FRAME];
     firmware::finish(run(firmware::start(), SCRATCH, RECEIVERS, OUT))
@@ -30,7 +30,7 @@ fn run(
         cycles,
         mut link,
     }: Machine,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<Net>,
     receivers: &mut [Receiver; WIRES],
     out: &mut FrameBuffer,
 ) -> Result<(), Failure> {
@@ -59,7 +59,7 @@ struct Time {
     cycles: Option<Cycles>,
 }
 
-impl Meter for Time {
+impl Meter<Net> for Time {
     fn ticks(&mut self) -> u32 {
         self.clock.ticks()
     }

@@ -408,7 +408,12 @@ mod tests {
     fn a_missing_image_is_named_with_the_command_that_builds_it() {
         let machine = Machine::named("microbit").unwrap();
         let error = machine
-            .image("serve", Some(Path::new("/no/such/serve")))
+            .image(
+                "serve",
+                Some(Path::new("/no/such/serve")),
+                Numbers::F32,
+                Path::new("lenet.weights"),
+            )
             .unwrap_err();
         assert_eq!(
             error.to_string(),
