@@ -11,6 +11,7 @@ use super::pool::{largest, mean};
 use super::{EXCESS, Finish, Quantized};
 use crate::layer::Pool;
 use crate::plan::Layer;
+use lenet_asm::{pin, pin_slice};
 
 /// Computes the layer: convolution, pooling and activation.
 ///
@@ -89,22 +90,28 @@ fn windows<
             let inside = padding == 0
                 || (from_y < const { (H + 2).saturating_sub(N + K) }
                     && from_x < const { (W + 2).saturating_sub(N + K) });
+            let at = (y, x);
             if inside {
-                let q = |c: usize, i: usize, j: usize| input[c][from_y + i][from_x + j];
-                window::<Q, N, C, M, K, PH, PW>(q, weight, bias, finish, (y, x), out);
-            } else {
-                let q = |c: usize, i: usize, j: usize| {
-                    let row = input[c].get(from_y.wrapping_add(i));
-                    let value = row.and_then(|row| row.get(from_x.wrapping_add(j)));
-                    value.copied().unwrap_or(const { Q::INPUT_ZERO })
+                let row = |c: usize, i: usize| {
+                    let row = pin_slice(&input[c][from_y + i][from_x..from_x + N + K - 1]);
+                    move |j: usize| row[j]
                 };
-                window::<Q, N, C, M, K, PH, PW>(q, weight, bias, finish, (y, x), out);
+                window::<Q, N, C, M, K, PH, PW, _>(row, weight, bias, finish, at, out);
+            } else {
+                let row = |c: usize, i: usize| {
+                    let row = input[c].get(from_y.wrapping_add(i));
+                    move |j: usize| {
+                        let value = row.and_then(|row| row.get(from_x.wrapping_add(j)));
+                        value.copied().unwrap_or(const { Q::INPUT_ZERO })
+                    }
+                };
+                window::<Q, N, C, M, K, PH, PW, _>(row, weight, bias, finish, at, out);
             }
         }
     }
 }
 
-/// One window of every map; `q` returns an input by channel, row and column of what the window reads.
+/// One window of every map; `input` returns, by channel and row of what the window reads, a function of the column.
 #[inline(always)]
 fn window<
     Q: Quantized<Finish: Finish<Out = u8>>,
@@ -114,8 +121,9 @@ fn window<
     const K: usize,
     const PH: usize,
     const PW: usize,
+    R: Fn(usize) -> u8,
 >(
-    q: impl Fn(usize, usize, usize) -> u8,
+    input: impl Fn(usize, usize) -> R,
     weight: &[[[[u8; K]; K]; C]; M],
     bias: &[i32; M],
     finish: &[Q::Finish; M],
@@ -123,13 +131,17 @@ fn window<
     out: &mut [[[u8; PW]; PH]; M],
 ) {
     let excess: [[u32; N]; N] = core::array::from_fn(|dy| {
-        products::<N, C, K>(|c, i, j| q(c, dy + i, j), |_, _, _| 1)
+        products::<N, C, K, _, _>(|c, i| input(c, dy + i), |_, _| |_| 1)
             .map(|ones| ones.wrapping_mul(EXCESS as u32))
     });
     let maps = weight.iter().zip(bias).zip(finish);
     for (out, ((weight, bias), finish)) in out.iter_mut().zip(maps) {
         let sums: [[i32; N]; N] = core::array::from_fn(|dy| {
-            let row = products::<N, C, K>(|c, i, j| q(c, dy + i, j), |c, i, j| weight[c][i][j]);
+            let weight = |c: usize, i: usize| {
+                let row = pin_slice(&weight[c][i]);
+                move |j: usize| row[j]
+            };
+            let row = products::<N, C, K, _, _>(|c, i| input(c, dy + i), weight);
             core::array::from_fn(|dx| {
                 (row[dx] as i32)
                     .wrapping_sub(excess[dy][dx] as i32)
@@ -147,19 +159,29 @@ fn window<
 }
 
 /// Returns the sums of products for `N` outputs beside each other.
+///
+/// The order is pinned, so that a loaded weight serves all outputs before the next one is loaded.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-fn products<const N: usize, const C: usize, const K: usize>(
-    q: impl Fn(usize, usize, usize) -> u8,
-    weight: impl Fn(usize, usize, usize) -> u8,
+fn products<
+    const N: usize,
+    const C: usize,
+    const K: usize,
+    R: Fn(usize) -> u8,
+    S: Fn(usize) -> u8,
+>(
+    input: impl Fn(usize, usize) -> R,
+    weight: impl Fn(usize, usize) -> S,
 ) -> [u32; N] {
     let mut sums = [0u32; N];
     for c in 0..C {
         for i in 0..K {
+            let (input, weight) = (input(c, i), weight(c, i));
             for j in 0..K {
-                let weight = u32::from(weight(c, i, j));
+                let weight = u32::from(weight(j));
                 for n in 0..N {
-                    sums[n] = sums[n].wrapping_add(weight * u32::from(q(c, i, n + j)));
+                    let product = weight * u32::from(input(n + j));
+                    sums[n] = pin(sums[n].wrapping_add(product));
                 }
             }
         }
