@@ -2,9 +2,12 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, armv8m)");
     let target = std::env::var("TARGET").unwrap_or_default();
     // Every Cortex-M4 and M7 has them; of the Cortex-M33, those with a floating-point unit that this project knows.
+    if target.starts_with("thumbv8m") {
+        println!("cargo::rustc-cfg=armv8m");
+    }
     if target.starts_with("thumbv7em") || target == "thumbv8m.main-none-eabihf" {
         println!("cargo::rustc-cfg=dsp");
     }

@@ -6,6 +6,22 @@
 #![no_std]
 #![warn(missing_docs)]
 
+/// A line for the assembler, where the target is Armv8-M.
+#[cfg(all(dsp, armv8m))]
+macro_rules! if_armv8m {
+    ($line:literal) => {
+        $line
+    };
+}
+
+/// A line for the assembler, where the target is Armv8-M.
+#[cfg(all(dsp, not(armv8m)))]
+macro_rules! if_armv8m {
+    ($line:literal) => {
+        ""
+    };
+}
+
 /// Whether the target has the DSP instructions, so that [`smlad`] is one instruction.
 pub const DSP: bool = cfg!(dsp);
 
@@ -25,6 +41,8 @@ pub fn smlad(a: u32, b: u32, sum: u32) -> u32 {
     // script has seen that the target has the instruction.
     unsafe {
         core::arch::asm!(
+            // The assembler takes a Cortex-M33 without more words for one that lacks it. This holds for the statement alone.
+            if_armv8m!(".cpu cortex-m33"),
             "smlad {sum}, {a}, {b}, {sum}",
             a = in(reg) a,
             b = in(reg) b,
@@ -70,6 +88,30 @@ pub fn pin_slice<T>(slice: &[T]) -> &[T] {
     slice
 }
 
+/// Returns the words at `AT` and after it, 0 where there is none, by one instruction where the target has it.
+#[inline(always)]
+pub fn pair_at<const AT: usize>(words: &[u32]) -> [u32; 2] {
+    const { assert!(AT < 255, "the instruction reaches 1020 bytes") };
+    #[cfg(dsp)]
+    if words.len() >= AT + 2 {
+        let (first, second);
+        // SAFETY: both words are there, and are aligned to four bytes, which is all that the instruction asks for. It writes
+        // nothing but the two registers.
+        unsafe {
+            core::arch::asm!(
+                "ldrd {first}, {second}, [{start}, #{offset}]",
+                first = out(reg) first,
+                second = out(reg) second,
+                start = in(reg) words.as_ptr(),
+                offset = const 4 * AT,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        return [first, second];
+    }
+    plain::pair_at::<AT>(words)
+}
+
 /// The functions in plain Rust.
 pub mod plain {
     /// The twin of [`smlad`](super::smlad).
@@ -78,5 +120,11 @@ pub mod plain {
         let low = i32::from(a as i16) * i32::from(b as i16);
         let high = i32::from((a >> 16) as i16) * i32::from((b >> 16) as i16);
         sum.wrapping_add(low as u32).wrapping_add(high as u32)
+    }
+
+    /// The twin of [`pair_at`](super::pair_at).
+    #[inline(always)]
+    pub fn pair_at<const AT: usize>(words: &[u32]) -> [u32; 2] {
+        [AT, AT + 1].map(|at| words.get(at).copied().unwrap_or(0))
     }
 }

@@ -6,8 +6,7 @@
 
 use flate2::read::GzDecoder;
 use lenet_core::Network;
-use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, Image, Net, Params, Pixels, forward};
+use lenet_core::network::{CLASSES, Image, Net, Params, Pixels};
 use lenet_core::ops::argmax;
 use lenet_core::weights::{PARAMS_OFFSET, encode, max_len, view};
 use lenet_tests::generate::METADATA;
@@ -21,6 +20,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use trainer::dataset::generator;
+use trainer::model::Model;
 use trainer::weights_file::WeightsFile;
 
 const MAX_LEN: usize = max_len::<Net>();
@@ -32,6 +32,14 @@ const EMULATED: [(&str, usize); 5] = [
     ("mps2-an505", 1_000),
     ("netduinoplus2", 1_000),
     ("microbit", 30),
+];
+/// The same for images of the int8 network.
+const INT8: [(&str, usize); 5] = [
+    ("mps2-an386-int8", 10_000),
+    ("mps2-an500-int8", 1_000),
+    ("mps2-an505-int8", 1_000),
+    ("netduinoplus2-int8", 1_000),
+    ("microbit-int8", 10_000),
 ];
 const REAL: [&str; 6] = [
     "microbit-v2",
@@ -126,6 +134,12 @@ fn elf(board: &str, program: &str) -> PathBuf {
     })
 }
 
+/// The name that QEMU and `firmware/boards` have for a board whose images may be those of another network, or of int8.
+fn machine(board: &str) -> &str {
+    let machine = board.split_once('+').map_or(board, |(machine, _)| machine);
+    machine.strip_suffix("-int8").unwrap_or(machine)
+}
+
 /// The address of a linker's symbol.
 fn symbol(elf: &Path, name: &str) -> u64 {
     let bytes = fs::read(elf).unwrap();
@@ -174,10 +188,7 @@ fn run_for(
     }
     let (mut qemu, machine) = match board {
         RISCV => (Command::new("qemu-system-riscv32"), "virt"),
-        _ => {
-            let machine = board.split_once('+').map_or(board, |(machine, _)| machine);
-            (Command::new("qemu-system-arm"), machine)
-        }
+        _ => (Command::new("qemu-system-arm"), machine(board)),
     };
     if board == RISCV {
         qemu.args(["-bios", "none"]);
@@ -238,6 +249,14 @@ fn weights_file() -> PathBuf {
     std::env::var_os("LENET_WEIGHTS").map_or(root().join("data/lenet.weights"), PathBuf::from)
 }
 
+/// The weights for the images of a board.
+fn weights_of(board: &str) -> PathBuf {
+    match board.ends_with("-int8") {
+        true => root().join("data/lenet-int8.weights"),
+        false => weights_file(),
+    }
+}
+
 /// A file's bytes at an address that is a multiple of four.
 #[repr(align(4))]
 struct Aligned([u8; MAX_LEN]);
@@ -277,7 +296,7 @@ fn logits_are_the_hosts(board: &str, images: usize) -> String {
     let bytes = test_images();
     fs::write(&idx, &bytes).unwrap();
     let _ = fs::remove_file(&out);
-    let weights = weights_file();
+    let weights = weights_of(board);
     let args = [
         "evaluate",
         idx.to_str().unwrap(),
@@ -295,17 +314,21 @@ fn logits_are_the_hosts(board: &str, images: usize) -> String {
 
     let found = fs::read(&out).unwrap();
     assert_eq!(found.len(), images * CLASSES * 4, "{}", run.output);
-    let (file, len) = read_weights(&weights);
-    let params = view::<Net>(&file.0[..len]).unwrap().params;
-    let mut act = Activations::new();
+    let model = Model::load(&weights).unwrap();
     let (pixels, _) = bytes[16..].as_chunks::<{ size_of::<Pixels>() }>();
+    let pixels: Vec<Pixels> = pixels
+        .iter()
+        .take(images)
+        .copied()
+        .map(bytemuck::cast)
+        .collect();
     let mut different = 0;
-    for (i, (pixels, found)) in pixels
+    for (i, (expected, found)) in model
+        .logits(&pixels)
         .iter()
         .zip(found.chunks_exact(CLASSES * 4))
         .enumerate()
     {
-        let expected = forward(params, &grey(bytemuck::cast_ref(pixels)), &mut act);
         if bytemuck::bytes_of(expected) != found {
             let found: Vec<f32> = found
                 .as_chunks()
@@ -399,29 +422,23 @@ fn shipped_networks_agree_with_the_host() {
 
 /// `infer` names for each sample the class that the host finds, and ends with `ok`.
 fn infer_agrees_with_the_host(board: &str) {
-    let weights = weights_file();
+    let weights = weights_of(board);
     let run = run(board, &["infer"], Some(&weights), &[]);
     run.ends("ok", 0);
-    let (file, len) = read_weights(&weights);
-    let weights = view::<Net>(&file.0[..len]).unwrap();
+    let model = Model::load(&weights).unwrap();
+    let classes = model.metadata().classes;
     let samples = fs::read(root().join("data/samples.bin")).unwrap();
-    let mut act = Activations::new();
     for (class, pixels) in samples
         .as_chunks::<{ size_of::<Pixels>() }>()
         .0
         .iter()
         .enumerate()
     {
-        let best = argmax(forward(
-            weights.params,
-            &grey(bytemuck::cast_ref(pixels)),
-            &mut act,
-        ));
-        let expected = format!(
-            "{}: {}, ",
-            weights.metadata.classes.get(class),
-            weights.metadata.classes.get(best)
-        );
+        let [logits] = model.logits(&[bytemuck::cast(*pixels)])[..] else {
+            panic!("one image")
+        };
+        let best = argmax(&logits);
+        let expected = format!("{}: {}, ", classes.get(class), classes.get(best));
         assert!(
             run.output.contains(&expected),
             "no line `{expected}` in\n{}",
@@ -429,7 +446,7 @@ fn infer_agrees_with_the_host(board: &str) {
         );
     }
     assert!(
-        run.output.contains(&format!("weights {:08x}", weights.crc)),
+        run.output.contains(&format!("weights {:08x}", model.crc())),
         "{}",
         run.output
     );
@@ -488,6 +505,115 @@ macro_rules! on_each_emulated_board {
 }
 
 on_each_emulated_board!(an386: 0, an500: 1, an505: 2, netduinoplus2: 3, microbit: 4);
+
+/// The images of the int8 network: the same checks, and what it costs.
+mod int8 {
+    use super::*;
+
+    macro_rules! on_each_board {
+        ($($module:ident: $index:literal),*) => {$(
+            mod $module {
+                use super::*;
+
+                #[test]
+                #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+                fn infer() {
+                    infer_agrees_with_the_host(INT8[$index].0);
+                }
+
+                #[test]
+                #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+                fn evaluate() {
+                    let (board, images) = INT8[$index];
+                    logits_are_the_hosts(board, images);
+                }
+            }
+        )*};
+    }
+
+    on_each_board!(an386: 0, an500: 1, an505: 2, netduinoplus2: 3, microbit: 4);
+
+    /// Instructions an image: each layer within 3 % of the table, and the whole within what the README promises.
+    #[test]
+    #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+    fn instructions_stay_within_the_tables() {
+        for (board, most) in [
+            ("mps2-an386-int8", 420_000),
+            ("mps2-an505-int8", 420_000),
+            ("microbit-int8", 1_400_000),
+        ] {
+            let table = format!("tests/tests/firmware-instructions-{board}.txt");
+            let output = counted(board, &weights_of(board));
+            within(&output, &fs::read_to_string(root().join(table)).unwrap());
+            let forward = count(&output, "forward");
+            assert!(forward <= most, "{board}: {forward} instructions");
+        }
+    }
+
+    /// Every image takes the same number of instructions, but for the last step on a core without floating point: there the
+    /// ten sums become logits by library functions, whose counts depend on the numbers.
+    #[test]
+    #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+    fn instructions_do_not_depend_on_the_image() {
+        for (board, spread) in [
+            ("mps2-an386-int8", 1),
+            ("mps2-an505-int8", 1),
+            ("microbit-int8", 20),
+        ] {
+            let output = counted(board, &weights_of(board));
+            let counts = (0..10).map(|image: u32| count(&output, &format!("image {image}")));
+            let counts: Vec<u64> = counts.collect();
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            println!("{board}: {least} to {most} instructions");
+            assert!(most - least <= spread, "{board}: {counts:?}");
+        }
+    }
+
+    /// Statics and painted stack of `infer`.
+    #[test]
+    #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+    fn the_ram_of_infer_is_small() {
+        for (board, _) in INT8 {
+            let (statics, stack) = ram_of_infer(board);
+            println!("{board}: {statics} bytes of statics, {stack} of stack");
+            assert!(
+                statics + stack <= 4096,
+                "{board}: {statics} + {stack} bytes"
+            );
+        }
+    }
+
+    /// Flash of `infer` and the weights file, besides the eleven images in flash.
+    #[test]
+    #[ignore = "needs the firmware images: see ci.sh"]
+    fn infer_and_the_weights_are_small() {
+        let images = (CLASSES + 1) * size_of::<Pixels>();
+        let code = Size::of(&elf("microbit-int8", "infer")).flash - images as u64;
+        let weights = fs::metadata(weights_of("microbit-int8")).unwrap().len();
+        println!("microbit: {code} bytes of code, {weights} of weights");
+        assert!(code + weights <= INFER_BYTES, "{code} + {weights} bytes");
+    }
+
+    #[test]
+    #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+    fn the_other_kind_of_weights_is_refused() {
+        for (board, weights, message) in [
+            (
+                "microbit-int8",
+                "data/lenet.weights",
+                "f32, this program reads int8",
+            ),
+            (
+                "microbit",
+                "data/lenet-int8.weights",
+                "int8, this program reads f32",
+            ),
+        ] {
+            let run = run(board, &["infer"], Some(&root().join(weights)), &[]);
+            run.ends(&format!("error: weights: its parameters are {message}"), 1);
+        }
+    }
+}
 
 /// A 32-bit RISC-V without floating point: the same bits, by the kernels for microcontrollers, which need little stack.
 #[test]
@@ -635,8 +761,13 @@ fn count(text: &str, name: &str) -> u64 {
 
 /// Runs `bench` on `mps2-an386`, where an instruction takes 128 ns.
 fn bench(weights: &Path) -> String {
+    counted("mps2-an386", weights)
+}
+
+/// Runs `bench` with its instructions counted.
+fn counted(board: &str, weights: &Path) -> String {
     let run = run(
-        "mps2-an386",
+        board,
         &["bench", "icount", "7"],
         Some(weights),
         &["-icount", "shift=7"],
@@ -659,12 +790,15 @@ fn instruction_table() -> String {
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn instructions_stay_within_the_table() {
-    let output = bench(&weights_file());
-    let table = instruction_table();
+    within(&bench(&weights_file()), &instruction_table());
+}
+
+/// The count of each layer is at most 3 % above that of the table.
+fn within(output: &str, table: &str) {
     let rows = table.lines().filter(|line| !line.starts_with('#'));
     for line in rows.filter(|line| !line.starts_with("forward ")) {
         let name = line.split(' ').next().unwrap_or_default();
-        let (expected, found) = (count(&table, name), count(&output, name));
+        let (expected, found) = (count(table, name), count(output, name));
         println!("{name} {found} instructions, {expected} in the table");
         assert!(
             found * 100 <= expected * 103,
@@ -771,7 +905,14 @@ fn the_code_of_infer_is_small() {
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn the_ram_of_infer_is_small() {
-    let run = run("mps2-an386", &["infer"], Some(&weights_file()), &[]);
+    let (statics, stack) = ram_of_infer("mps2-an386");
+    println!("{statics} bytes of statics, {stack} of stack");
+    assert!(statics + stack <= 6 * 1024, "{statics} + {stack} bytes");
+}
+
+/// The bytes of statics and of stack that `infer` reports.
+fn ram_of_infer(board: &str) -> (u32, u32) {
+    let run = run(board, &["infer"], Some(&weights_of(board)), &[]);
     let line = run
         .output
         .lines()
@@ -781,11 +922,10 @@ fn the_ram_of_infer_is_small() {
         .split(' ')
         .filter_map(|word| word.parse().ok())
         .collect();
-    let [statics, log, stack] = numbers[..] else {
+    let [statics, 0, stack] = numbers[..] else {
         panic!("{line}")
     };
-    println!("{line}");
-    assert!(log == 0 && statics + stack <= 6 * 1024, "{line}");
+    (statics, stack)
 }
 
 /// The program that links only if no panic can be reached has none.
@@ -817,6 +957,9 @@ fn the_path_to_the_logits_has_no_panic() {
         assert!(names.is_empty(), "{board}: {names:?}");
     }
 }
+
+/// Flash that `infer` and an int8 weights file may take together.
+const INFER_BYTES: u64 = 80 * 1024;
 
 // What `firmware/build.rs` asks of a board.
 include!("../../firmware/room.rs");

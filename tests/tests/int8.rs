@@ -234,3 +234,65 @@ fn int8_is_near_f32() {
     }
     for_each_network!(check);
 }
+
+/// Both ways to compute a convolution, whichever this machine takes, give the same bytes.
+macro_rules! both_ways {
+    ($network:ident: $($layer:ident),*) => {$({
+        use lenet_tests::networks::$network::int8::$layer::{Input, LAYER, Output, Params, This};
+        const C: usize = LAYER.input[0];
+        const M: usize = LAYER.output[0];
+        const N: usize = LAYER.pool.window();
+        const { assert!(int8::pairs::scratch(&LAYER) > 0) };
+        let mut rng = generator(11, 0);
+        for _ in 0..3 {
+            let mut params: Params = bytemuck::zeroed();
+            params.weight.as_flattened_mut().as_flattened_mut().as_flattened_mut().fill_with(|| rng.next_u32() as u8);
+            params.bias.fill_with(|| (rng.next_u32() as i32) >> 14);
+            for finish in &mut params.finish {
+                let sums = f64::from(1 + rng.next_u32() % 8) * 40_000.0;
+                *finish = int8::Rescale::new(LAYER.activation, 1.0 / sums, 1.0 / 100.0).unwrap();
+            }
+            let mut input: Input = bytemuck::zeroed();
+            input.as_flattened_mut().as_flattened_mut().fill_with(|| rng.next_u32() as u8);
+            let (mut direct, mut paired): (Output, Output) = (bytemuck::zeroed(), bytemuck::zeroed());
+            let Params { weight, bias, finish, .. } = &params;
+            int8::conv2d::forward(This, &input, weight, bias, finish, &mut direct);
+            int8::pairs::forward::<This, N, C, M, _, _, _, _, _>(&input, weight, bias, finish, &mut paired);
+            assert_eq!(direct, paired, "{LAYER:?}");
+        }
+    })*};
+}
+
+#[test]
+fn pairs_of_words_give_the_same_bytes() {
+    both_ways!(lenet: conv1, conv2);
+    both_ways!(lenet_d2l: conv1, conv2);
+    both_ways!(relu: conv1, conv2);
+    both_ways!(color: conv1, conv2);
+    both_ways!(pointwise: conv1);
+    both_ways!(wide: conv1);
+    both_ways!(thirds: conv2);
+    both_ways!(maps: conv1);
+    both_ways!(square: conv1);
+    both_ways!(deep: conv1, conv2);
+    both_ways!(pixel: conv1);
+    both_ways!(row: conv1);
+    both_ways!(named: core);
+}
+
+/// The functions that stand outside safe Rust do what their twins do; on this machine they are their twins, in QEMU the programs
+/// compare whole networks.
+#[test]
+fn words_are_multiplied_by_halves() {
+    use lenet_asm::{pair_at, plain, smlad};
+    let mut rng = generator(12, 0);
+    for _ in 0..100_000 {
+        let [a, b, sum] = [0; 3].map(|_: u32| rng.next_u32());
+        let half = |word: u32, shift: u32| i64::from((word >> shift) as i16);
+        let exact = i64::from(sum) + half(a, 0) * half(b, 0) + half(a, 16) * half(b, 16);
+        assert_eq!(smlad(a, b, sum), exact as u32);
+        assert_eq!(plain::smlad(a, b, sum), exact as u32);
+    }
+    assert_eq!(pair_at::<1>(&[1, 2, 3]), [2, 3]);
+    assert_eq!(pair_at::<2>(&[1, 2, 3]), [3, 0]);
+}

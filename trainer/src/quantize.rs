@@ -10,7 +10,7 @@ use lenet_core::int8::finish::{FinishesMut, Rescale, Scale};
 use lenet_core::int8::{
     EXCESS, Finish, Int8, MAX_WEIGHT, Quantizable, headroom, input_zero, table, zero,
 };
-use lenet_core::layer::{Activation, Layered, Pool};
+use lenet_core::layer::Pool;
 use lenet_core::plan::Layer;
 use lenet_core::{Network, Outputs};
 use rayon::prelude::*;
@@ -127,11 +127,11 @@ pub fn quantize<N: Quantizable>(
             let fitted = match &mut finish {
                 FinishesMut::Hidden(all) => channel.fit(row_out, |unit, bias| {
                     all[o] = Rescale::new(layer.activation, unit, step)?;
-                    reach(layer.activation, all[o], bias)
+                    all[o].reach(layer.activation, bias)
                 }),
                 FinishesMut::Last(all) => channel.fit(row_out, |unit, bias| {
                     all[o] = Scale(unit as f32);
-                    all[o].reach::<Linear>(bias)
+                    all[o].reach(layer.activation, bias)
                 }),
             };
             to.bias[o] = fitted.ok_or_else(|| {
@@ -222,40 +222,6 @@ impl<'a> Channel<'a> {
         }
         None
     }
-}
-
-/// [`Finish::reach`] for an activation known at run time.
-fn reach(activation: Activation, rescale: Rescale, bias: i32) -> Option<i64> {
-    macro_rules! of {
-        ($($activation:ident),*) => {
-            match activation {
-                $(Activation::$activation => {
-                    #[derive(Clone, Copy)]
-                    struct This;
-                    impl Layered for This {
-                        const LAYER: Layer = Layer {
-                            activation: Activation::$activation,
-                            ..Linear::LAYER
-                        };
-                    }
-                    rescale.reach::<This>(bias)
-                })*
-            }
-        };
-    }
-    of!(Identity, Sigmoid, Tanh, Relu)
-}
-
-/// A layer whose only property of interest is that it has no activation.
-#[derive(Clone, Copy)]
-struct Linear;
-
-impl Layered for Linear {
-    const LAYER: Layer = lenet_core::layer::linear::Spec {
-        outputs: 1,
-        activation: Activation::Identity,
-    }
-    .layer("layer", [1, 1, 1]);
 }
 
 /// Returns the activations of a layer that its bytes stand for.

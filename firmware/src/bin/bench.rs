@@ -26,7 +26,8 @@ fn run(Machine { clock, cycles, .. }: Machine, act: &mut Activations) -> Result<
         (measure(params, image, act, &|| cycles.now()), "cycles")
     } else {
         info!("no cycle counter here");
-        let Some(shift) = icount() else {
+        // An instruction takes `2^shift` ns.
+        let Some(shift) = number_after("icount") else {
             return Ok(());
         };
         let mut ticks = measure(params, image, act, &|| clock.ticks());
@@ -55,12 +56,10 @@ fn run(Machine { clock, cycles, .. }: Machine, act: &mut Activations) -> Result<
     Ok(())
 }
 
-/// The shift of `-icount`, from the command line: an instruction takes `2^shift` ns then.
-fn icount() -> Option<u32> {
+/// The number after a word of the command line.
+fn number_after(name: &str) -> Option<u32> {
     let args = semihost::args().ok()?;
-    let mut words = args
-        .filter_map(Result::ok)
-        .skip_while(|&word| word != "icount");
+    let mut words = args.filter_map(Result::ok).skip_while(|&word| word != name);
     words.nth(1)?.parse().ok()
 }
 

@@ -14,12 +14,12 @@ mod model;
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
-use model::{Activations, Net, Params, forward, image};
 use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit};
 use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, LAYERS, Pixels, WIDTH};
 use lenet_core::ops::{argmax, softmax};
 use lenet_core::self_test;
 use lenet_core::weights::{max_len, view_prefix};
+use model::{Activations, Net, Params, forward, image};
 
 unsafe extern "C" {
     static __weights: u8;

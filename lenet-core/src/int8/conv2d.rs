@@ -8,10 +8,10 @@
 //! check each index, the others do not.
 
 use super::pool::{largest, mean};
-use super::{EXCESS, Finish, Quantized};
+use super::{EXCESS, Finish, LEAST_HEADROOM, Quantized, headroom, pairs};
 use crate::layer::Pool;
 use crate::plan::Layer;
-use lenet_asm::{pin, pin_slice};
+use lenet_asm::{DSP, pin, pin_slice};
 
 /// Computes the layer: convolution, pooling and activation.
 ///
@@ -46,7 +46,7 @@ pub fn forward<
     out: &mut [[[u8; PW]; PH]; M],
 ) {
     const {
-        super::headroom(&Q::LAYER);
+        assert!(headroom(&Q::LAYER) >= LEAST_HEADROOM);
         let Layer {
             input,
             kernel,
@@ -56,9 +56,16 @@ pub fn forward<
         assert!(input[0] == C && input[1] == H && input[2] == W && kernel == K);
         assert!(output[0] == M && output[1] == PH && output[2] == PW);
     }
-    match const { Q::LAYER.pool.window() } {
-        1 => windows::<Q, 1, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
-        2 => windows::<Q, 2, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
+    let (window, paired) = const { (Q::LAYER.pool.window(), DSP && size_of::<Q::Scratch>() > 0) };
+    match (window, paired) {
+        (1, true) => {
+            pairs::forward::<Q, 1, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out)
+        }
+        (2, true) => {
+            pairs::forward::<Q, 2, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out)
+        }
+        (1, _) => windows::<Q, 1, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
+        (2, _) => windows::<Q, 2, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
         _ => windows::<Q, 3, C, M, H, W, K, PH, PW>(input, weight, bias, finish, out),
     }
 }

@@ -28,6 +28,7 @@ macro_rules! int8_network {
                     const OUTPUT: [usize; 3] = LAYER.output;
                     const LAST: bool = INDEX + 1 == LAYERS.len();
                     const STEPS: usize = if LAST { 0 } else { 1 };
+                    const SCRATCH: usize = $crate::int8::pairs::scratch(&LAYER);
                     const FILLING: usize = filling(LAYER.weight_len());
 
                     /// The layer as a type, for the kernels.
@@ -41,6 +42,7 @@ macro_rules! int8_network {
                     impl $crate::int8::Quantized for This {
                         const INPUT_ZERO: u8 = $crate::int8::input_zero(&LAYERS, INDEX);
                         type Finish = <IsLast<LAST> as Choose>::Finish;
+                        type Scratch = [u32; SCRATCH];
                     }
 
                     /// Its input.
@@ -144,21 +146,7 @@ macro_rules! int8_network {
                 }
 
                 fn unusable(params: &Params) -> Option<(&'static str, usize)> {
-                    use $crate::int8::Finish;
-                    $(
-                        let layer = &params.$layer;
-                        if !layer.step.iter().all(|&step| step.is_finite() && step > 0.0) {
-                            return Some((concat!(stringify!($layer), "_step"), 0));
-                        }
-                        let headroom = const { $crate::int8::headroom(&$layer::LAYER) };
-                        for (index, (&bias, finish)) in layer.bias.iter().zip(&layer.finish).enumerate() {
-                            let reach = finish.reach::<$layer::This>(bias);
-                            if reach.is_none_or(|reach| reach > headroom) {
-                                return Some((concat!(stringify!($layer), "_finish"), index));
-                            }
-                        }
-                    )*
-                    None
+                    $crate::int8::unusable::<Self>(params)
                 }
             }
 

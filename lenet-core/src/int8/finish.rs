@@ -21,7 +21,7 @@ pub trait Finish: Pod + Send + Sync + Debug + PartialEq {
 
     /// Returns what the sum may reach beside its products: see [`headroom`](super::headroom). `None` if these numbers cannot
     /// be used, because a step of the computation would leave its 32 bits.
-    fn reach<L: Layered>(self, bias: i32) -> Option<i64>;
+    fn reach(self, activation: Activation, bias: i32) -> Option<i64>;
 
     /// Returns numbers of a layer by what they are.
     fn known(all: &[Self]) -> Finishes<'_>;
@@ -151,10 +151,10 @@ impl Finish for Rescale {
         }
     }
 
-    fn reach<L: Layered>(self, bias: i32) -> Option<i64> {
+    fn reach(self, activation: Activation, bias: i32) -> Option<i64> {
         let Self { factor, limit } = self;
         let product = i64::from(factor) * i64::from(limit);
-        let largest = i64::from(const { Form::of(L::LAYER.activation).largest() });
+        let largest = i64::from(Form::of(activation).largest());
         let usable = factor >= 1 && limit >= 1 && product <= largest;
         usable.then(|| i64::from(bias).abs() + i64::from(limit))
     }
@@ -185,7 +185,7 @@ impl Finish for Scale {
         sum as f32 * self.0
     }
 
-    fn reach<L: Layered>(self, bias: i32) -> Option<i64> {
+    fn reach(self, _: Activation, bias: i32) -> Option<i64> {
         (self.0.is_finite() && self.0 > 0.0).then(|| i64::from(bias).abs())
     }
 

@@ -29,6 +29,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`conv2d`] | convolution, with its pooling and activation |
+//! | [`pairs`] | convolution on cores with DSP instructions |
 //! | [`linear`] | the fully connected layer |
 //! | [`pool`] | the largest and the mean of a window |
 //! | [`finish`] | from a sum to a byte or a logit: the rounding |
@@ -39,6 +40,7 @@ pub mod conv2d;
 mod describe;
 pub mod finish;
 pub mod linear;
+pub mod pairs;
 pub mod pool;
 pub mod table;
 
@@ -46,7 +48,8 @@ pub use finish::{Finish, Finishes, FinishesMut, Rescale, Scale};
 
 use crate::Network;
 use crate::layer::{Activation, Layered};
-use crate::plan::Layer;
+use crate::plan::{Kind, Layer, MAX_ACTIVATIONS};
+use bytemuck::Zeroable;
 
 /// What is added to a weight where it is stored.
 pub const EXCESS: i32 = 128;
@@ -61,6 +64,8 @@ pub trait Quantized: Layered {
     const INPUT_ZERO: u8;
     /// What is known of its sums.
     type Finish: Finish;
+    /// Words that its kernel puts on the stack if it is computed by [`pairs`].
+    type Scratch: Zeroable + AsMut<[u32]>;
 }
 
 /// Returns the byte that stands for 0 after this activation.
@@ -83,14 +88,11 @@ pub const fn input_zero(layers: &[Layer], index: usize) -> u8 {
 /// Returns what bias and limit of an output may be together, so that no sum leaves i32: what is left when every input is 255
 /// and every weight is the largest.
 ///
-/// # Panics
-/// In the compiler, if less than 2²⁴ is left. No legal description reaches that: a layer has at most 65,536 inputs, whose
-/// activations would take 256 KiB as f32.
+/// Every kernel asserts, when it is compiled, that 2²⁴ or more is left. That holds for every legal description: a layer has at
+/// most 65,536 inputs, because their activations may take 256 KiB as f32.
 pub const fn headroom(layer: &Layer) -> i64 {
-    let products = (layer.weight_len() / layer.output[0]) as i64;
-    let left = i32::MAX as i64 - products * MAX_BYTE * MAX_WEIGHT as i64;
-    assert!(left >= 1 << 24, "a sum of this layer could leave i32");
-    left
+    let products = products_of(layer) as i64;
+    i32::MAX as i64 - products * MAX_BYTE * MAX_WEIGHT as i64
 }
 
 /// A network in f32 that has a form in int8: every one.
@@ -134,6 +136,22 @@ pub struct LayerParamsMut<'a> {
     pub weight: &'a mut [u8],
 }
 
+/// The least that [`headroom`] leaves for any legal description.
+pub const LEAST_HEADROOM: i64 = 1 << 24;
+
+const _: () = assert!(
+    i32::MAX as i64 - (MAX_ACTIVATIONS / 4) as i64 * MAX_BYTE * MAX_WEIGHT as i64 >= LEAST_HEADROOM,
+    "a sum could leave i32"
+);
+
+/// The products that a sum has.
+const fn products_of(layer: &Layer) -> usize {
+    match layer.kind {
+        Kind::Conv2d => layer.input[0] * layer.kernel * layer.kernel,
+        Kind::Linear => layer.input_len(),
+    }
+}
+
 /// The kind of numbers that finish the sums of a layer, chosen by whether it is the last.
 pub struct IsLast<const LAST: bool>;
 
@@ -149,6 +167,28 @@ impl Choose for IsLast<false> {
 
 impl Choose for IsLast<true> {
     type Finish = Scale;
+}
+
+/// Returns the name of the layer and the index of its first output whose numbers could take a sum out of its range.
+pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
+    for (index, layer) in N::LAYERS.iter().enumerate() {
+        let headroom = headroom(layer);
+        let params = N::layer(params, index)?;
+        if !(params.step.is_finite() && params.step > 0.0) {
+            return Some((layer.name, 0));
+        }
+        let unusable = |(output, &bias): (usize, &i32)| {
+            let reach = match params.finish {
+                Finishes::Hidden(all) => all.get(output)?.reach(layer.activation, bias),
+                Finishes::Last(all) => all.get(output)?.reach(layer.activation, bias),
+            };
+            reach.is_none_or(|reach| reach > headroom).then_some(output)
+        };
+        if let Some(output) = params.bias.iter().enumerate().find_map(unusable) {
+            return Some((layer.name, output));
+        }
+    }
+    None
 }
 
 /// The bytes that fill `len` bytes up to a multiple of four.
