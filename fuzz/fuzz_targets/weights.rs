@@ -5,47 +5,54 @@
 #![no_main]
 
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::network::{Activations, Net, Params};
+use lenet_core::Network;
+use lenet_core::network::{Net, int8};
 use lenet_core::self_test;
 use lenet_core::weights::{PARAMS_OFFSET, encode, max_len, view};
 use lenet_tests::generate::METADATA;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use trainer::init::initial_params;
+use trainer::quantize::quantize;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
-const MAX_LEN: usize = max_len::<Net>();
-const PARAMS_END: usize = PARAMS_OFFSET + size_of::<Params>();
 
 /// A valid file as words, which are aligned, and its length.
-static VALID: LazyLock<(Vec<u32>, usize)> = LazyLock::new(|| {
-    let mut words = vec![0; MAX_LEN / 4];
-    let out = bytemuck::cast_slice_mut(&mut words);
-    let len = encode::<Net>(&initial_params(0), &METADATA, out)
-        .expect("is valid")
-        .len();
-    (words, len)
+type Valid = (Vec<u32>, usize);
+
+static F32: LazyLock<Valid> = LazyLock::new(|| valid::<Net>(&initial_params(0)));
+
+static INT8: LazyLock<Valid> = LazyLock::new(|| {
+    let ranges = [1.0; Net::LAYERS.len()];
+    valid::<int8::Net>(&quantize::<Net>(&initial_params(0), &ranges).expect("fits"))
 });
+
+fn valid<N: Network>(params: &N::Params) -> Valid {
+    let mut words = vec![0; max_len::<N>() / 4];
+    let out = bytemuck::cast_slice_mut(&mut words);
+    let len = encode::<N>(params, &METADATA, out).expect("is valid").len();
+    (words, len)
+}
 
 /// The file after the edits that `input` spells, and its new length.
 ///
-/// The first byte says whether a fitting checksum is put at the end. The rest is in groups of five bytes: where
+/// Of the first byte, `flags`, the lowest bit says whether a fitting checksum is put at the end, and the next one whether the file
+/// is of the int8 network. The rest is in groups of five bytes: where
 /// (before the parameters, within, or after them, by the first byte and a little-endian number), and what: a byte to
 /// store, or, for a first byte above 250, the new length.
-fn edit(file: &mut [u8], mut len: usize, input: &[u8]) -> usize {
-    let Some((&flags, edits)) = input.split_first() else {
-        return len;
-    };
+fn edit<N: Network>(file: &mut [u8], mut len: usize, flags: u8, edits: &[u8]) -> usize {
+    let (max_len, params) = (file.len(), size_of::<N::Params>());
+    let params_end = PARAMS_OFFSET + params;
     for &[region, a, b, c, value] in edits.as_chunks().0 {
         let number = u32::from_le_bytes([a, b, c, 0]) as usize;
         let (start, size) = match region {
             251.. => {
-                len = number % (MAX_LEN + 1);
+                len = number % (max_len + 1);
                 continue;
             }
             0..100 => (0, PARAMS_OFFSET),
-            100..150 => (PARAMS_OFFSET, size_of::<Params>()),
-            150.. => (PARAMS_END, MAX_LEN - PARAMS_END),
+            100..150 => (PARAMS_OFFSET, params),
+            150.. => (params_end, max_len - params_end),
         };
         file[start + number % size] = value;
     }
@@ -56,17 +63,25 @@ fn edit(file: &mut [u8], mut len: usize, input: &[u8]) -> usize {
     len
 }
 
-fuzz_target!(|input: &[u8]| {
-    let (mut words, len) = VALID.clone();
+fn check<N: Network>((words, len): &Valid, flags: u8, edits: &[u8]) {
+    let mut words = words.clone();
     let file: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-    let len = edit(file, len, input);
-    match view::<Net>(&file[..len]) {
+    let len = edit::<N>(file, *len, flags, edits);
+    match view::<N>(&file[..len]) {
         Ok(weights) => {
-            assert!(weights.params.as_flat().iter().all(|p| p.is_finite()));
-            let mut act = Activations::new();
+            assert!(N::unusable(weights.params).is_none());
+            let mut act = bytemuck::zeroed_box();
             // Other parameters with a fitting checksum are a file that its writer did not test.
-            let _ = self_test::check::<Net>(weights.params, &weights.self_test, &mut act);
+            let _ = self_test::check::<N>(weights.params, &weights.self_test, &mut act);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let (&flags, edits) = input.split_first().unwrap_or((&0, &[]));
+    match flags & 2 {
+        0 => check::<Net>(&F32, flags, edits),
+        _ => check::<int8::Net>(&INT8, flags, edits),
     }
 });

@@ -133,8 +133,8 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
     /// layer.
     fn outputs(act: &Self::Activations, layer: usize) -> Option<Outputs<'_>>;
 
-    /// Returns the name of the array and the index in it of the first parameter that cannot be computed with: one that is
-    /// NaN or infinite, or an integer with which a sum could leave its range.
+    /// Returns the first parameter that cannot be computed with. In f32 it is one that is NaN or infinite, named by its tensor
+    /// and its index there; in int8 an integer with which a sum could leave its range, named by its layer and output.
     fn unusable(params: &Self::Params) -> Option<(&'static str, usize)>;
 }
 

@@ -270,12 +270,19 @@ pub enum WeightsError {
         /// How many.
         count: usize,
     },
-    /// A parameter cannot be computed with: it is NaN or infinite, or an integer out of its range.
-    Unusable {
+    /// A parameter is NaN or infinite.
+    NotFinite {
         /// The tensor's name.
         tensor: &'static str,
         /// The index of the element in the tensor.
         element: usize,
+    },
+    /// The numbers of an int8 network's output could take a sum out of its range.
+    OutOfRange {
+        /// The layer's name.
+        layer: &'static str,
+        /// The index of the output.
+        output: usize,
     },
 }
 
@@ -318,9 +325,13 @@ impl fmt::Display for WeightsError {
                 write!(f, "damaged: checksum {computed:08x}, stored {stored:08x}")
             }
             Self::TrailingBytes { count } => write!(f, "{count} bytes follow the end of the file"),
-            Self::Unusable { tensor, element } => {
-                write!(f, "{tensor}[{element}] is NaN, infinite or out of range")
+            Self::NotFinite { tensor, element } => {
+                write!(f, "{tensor}[{element}] is NaN or infinite")
             }
+            Self::OutOfRange { layer, output } => write!(
+                f,
+                "the numbers of output {output} of {layer} are out of range"
+            ),
         }
     }
 }
@@ -454,8 +465,17 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
 
     let params: &N::Params =
         bytemuck::try_from_bytes(params).map_err(|_| WeightsError::Alignment)?;
-    if let Some((tensor, element)) = N::unusable(params) {
-        return Err(WeightsError::Unusable { tensor, element });
+    if let Some((name, index)) = N::unusable(params) {
+        return Err(match N::NUMBERS {
+            Numbers::F32 => WeightsError::NotFinite {
+                tensor: name,
+                element: index,
+            },
+            Numbers::Int8 => WeightsError::OutOfRange {
+                layer: name,
+                output: index,
+            },
+        });
     }
     Ok((
         Weights {
@@ -525,12 +545,19 @@ pub enum EncodeError {
         /// The number of classes.
         expected: usize,
     },
-    /// A parameter cannot be computed with: it is NaN or infinite, or an integer out of its range.
-    Unusable {
+    /// A parameter is NaN or infinite.
+    NotFinite {
         /// The tensor's name.
         tensor: &'static str,
         /// The index of the element in the tensor.
         element: usize,
+    },
+    /// The numbers of an int8 network's output could take a sum out of its range.
+    OutOfRange {
+        /// The layer's name.
+        layer: &'static str,
+        /// The index of the output.
+        output: usize,
     },
 }
 
@@ -544,8 +571,11 @@ impl fmt::Display for EncodeError {
             Self::TooManyClasses { found, expected } => {
                 write!(f, "{found} class names, the network has {expected} classes")
             }
-            Self::Unusable { tensor, element } => {
-                write!(f, "{}", WeightsError::Unusable { tensor, element })
+            Self::NotFinite { tensor, element } => {
+                write!(f, "{}", WeightsError::NotFinite { tensor, element })
+            }
+            Self::OutOfRange { layer, output } => {
+                write!(f, "{}", WeightsError::OutOfRange { layer, output })
             }
         }
     }
@@ -558,14 +588,23 @@ impl core::error::Error for EncodeError {}
 /// # Errors
 /// * `TooLong`: `out` or [`max_len`] is too small for the names and the provenance
 /// * `TooManyClasses`: there are more names than classes
-/// * `Unusable`: a parameter is NaN or infinite or out of range, so no reader would accept the file
+/// * `NotFinite`, `OutOfRange`: there is a parameter with which no reader would accept the file
 pub fn encode<'b, N: Network>(
     params: &N::Params,
     metadata: &Metadata<'_>,
     out: &'b mut [u8],
 ) -> Result<&'b [u8], EncodeError> {
-    if let Some((tensor, element)) = N::unusable(params) {
-        return Err(EncodeError::Unusable { tensor, element });
+    if let Some((name, index)) = N::unusable(params) {
+        return Err(match N::NUMBERS {
+            Numbers::F32 => EncodeError::NotFinite {
+                tensor: name,
+                element: index,
+            },
+            Numbers::Int8 => EncodeError::OutOfRange {
+                layer: name,
+                output: index,
+            },
+        });
     }
     let self_test = self_test::compute::<N>(params, &mut N::Activations::zeroed());
     let (found, expected) = (metadata.classes.len(), self_test.as_ref().len());
@@ -754,7 +793,7 @@ mod tests {
         let (tensor, element) = ("fc1_bias", 3);
         assert_eq!(
             encode::<Net>(&bad, &METADATA, &mut file.0),
-            Err(EncodeError::Unusable { tensor, element })
+            Err(EncodeError::NotFinite { tensor, element })
         );
 
         let len = encode::<Net>(&params(), &METADATA, &mut file.0)
@@ -766,7 +805,7 @@ mod tests {
         file.0[len - 4..len].copy_from_slice(&crc);
         assert_eq!(
             view::<Net>(&file.0[..len]),
-            Err(WeightsError::Unusable { tensor, element })
+            Err(WeightsError::NotFinite { tensor, element })
         );
     }
 

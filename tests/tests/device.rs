@@ -1,6 +1,7 @@
 //! `trainer device` against a board in this process, over sound and over bad wires, and against boards in QEMU.
 
 use clap::Parser;
+use lenet_core::Numbers;
 use lenet_core::link::{
     Bench, Info, MAX_FRAME, Memory, Meter, Receiver, Request, Responder, Scratch, Unit,
 };
@@ -478,11 +479,11 @@ fn every_layer_arrives() {
                 .map(|value| value.to_bits())
                 .collect::<Vec<_>>()
         };
-        let arrived = client.layer(image, layer, name).unwrap();
+        let arrived = client.layer(image, layer, Numbers::F32, name).unwrap();
         assert_eq!(bits(&arrived), bits(values), "{name}");
     }
     assert!(matches!(
-        client.layer(image + 100, 0, "another"),
+        client.layer(image + 100, 0, Numbers::F32, "another"),
         Err(DeviceError::Refused { .. })
     ));
 }
@@ -540,7 +541,9 @@ fn a_certificate_is_rehearsed_in_qemu() {
 fn a_bad_wire_to_qemu_costs_no_answer() {
     let file = weights(1);
     let machine = Machine::named("mps2-an386").unwrap();
-    let image = machine.image("serve", None).unwrap();
+    let image = machine
+        .image("serve", None, Numbers::F32, Path::new("lenet.weights"))
+        .unwrap();
     let (_qemu, wire) = Qemu::serve(machine, &image, file.bytes(), TIMEOUT).unwrap();
     five_hundred_images(wire, file.weights().params);
 }

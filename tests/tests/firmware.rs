@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use lenet_core::Network;
 use lenet_core::network::{CLASSES, Image, Net, Params, Pixels};
 use lenet_core::ops::argmax;
-use lenet_core::weights::{PARAMS_OFFSET, encode, max_len, view};
+use lenet_core::weights::{PARAMS_OFFSET, encode, max_len};
 use lenet_tests::generate::METADATA;
 use lenet_tests::networks::{color, lenet_d2l, relu, tiny};
 use object::read::{Object, ObjectSection, ObjectSymbol};
@@ -669,7 +669,7 @@ fn damaged_weights_are_refused_at_boot() {
     let last = damaged("numbers.weights", &|bytes| bytes[5] = 7);
     assert_eq!(
         last,
-        "error: weights: its parameters are numbers of kind 7, this program reads kind 0"
+        "error: weights: its parameters are numbers of kind 7, this program reads f32"
     );
     let last = damaged("network.weights", &|bytes| {
         bytes[8] ^= 1;

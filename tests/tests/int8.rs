@@ -296,3 +296,81 @@ fn words_are_multiplied_by_halves() {
     assert_eq!(pair_at::<1>(&[1, 2, 3]), [2, 3]);
     assert_eq!(pair_at::<2>(&[1, 2, 3]), [3, 0]);
 }
+
+/// Every change of a byte of the committed file is refused: all 255 of each byte, which the checksum finds. By linearity, as in
+/// `tests/tests/weights.rs`: the checksum of a change depends on its position and its bits alone.
+#[test]
+fn every_change_of_a_byte_of_the_file_is_refused() {
+    use crc::{CRC_32_ISO_HDLC, Crc};
+    use lenet_core::network::int8::Net;
+    use lenet_core::weights::view;
+    const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+    static FILE: &[u8] = lenet_core::include_weights!("../../data/lenet-int8.weights");
+    assert!(view::<Net>(FILE).is_ok());
+    // Of the last byte of what is covered, then of each byte before it: the checksum's table, one byte of zeros further each.
+    let covered = FILE.len() - 4;
+    let of_last = |change: u8| CRC.checksum(&[change]) ^ CRC.checksum(&[0]);
+    let further = |difference: u32| {
+        let low = (difference & 0xff) as u8;
+        difference >> 8 ^ of_last(low)
+    };
+    let mut differences: Vec<u32> = (1..=255).map(of_last).collect();
+    for position in (0..covered).rev() {
+        assert!(
+            differences.iter().all(|&difference| difference != 0),
+            "byte {position}"
+        );
+        differences
+            .iter_mut()
+            .for_each(|difference| *difference = further(*difference));
+    }
+    // The theory against `view`: one change of each byte, and of those before and after the parameters all.
+    let mut words = vec![0u32; FILE.len().div_ceil(4)];
+    let file: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut words)[..FILE.len()];
+    file.copy_from_slice(FILE);
+    let mut rng = generator(13, 0);
+    let params = lenet_core::weights::PARAMS_OFFSET
+        ..lenet_core::weights::PARAMS_OFFSET + size_of::<lenet_core::network::int8::Params>();
+    for position in 0..FILE.len() {
+        let changes: Vec<u8> = match params.contains(&position) {
+            true if position % 16 == 0 => vec![(rng.next_u32() % 255 + 1) as u8],
+            true => continue,
+            false => vec![
+                1,
+                2,
+                4,
+                8,
+                16,
+                32,
+                64,
+                128,
+                255,
+                (rng.next_u32() % 255 + 1) as u8,
+            ],
+        };
+        for change in changes {
+            file[position] ^= change;
+            assert!(
+                view::<Net>(file).is_err(),
+                "byte {position} ^ {change:#04x}"
+            );
+            file[position] ^= change;
+        }
+    }
+}
+
+/// The committed file is what `trainer quantize` makes of the committed weights, and has the accuracy that the README states.
+#[test]
+fn the_committed_file_is_that_of_the_committed_weights() {
+    use lenet_core::network::{Net, int8};
+    use std::path::Path;
+    use trainer::weights_file::WeightsFile;
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
+    let f32 = WeightsFile::load(&data.join("lenet.weights")).unwrap();
+    let int8 = std::fs::read(data.join("lenet-int8.weights")).unwrap();
+    let int8 = WeightsFile::<int8::Net>::checked(&int8, Path::new("lenet-int8.weights")).unwrap();
+    let ranges = [0.0; lenet_core::network::LAYERS.len()];
+    let expected = quantize::<Net>(f32.weights().params, &ranges).unwrap();
+    assert!(int8.weights().params == &*expected);
+    assert_eq!(int8.weights().metadata.provenance.test_accuracy, 0.903);
+}

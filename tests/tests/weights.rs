@@ -78,7 +78,7 @@ fn each_fault_has_its_sentence() {
     );
     assert_eq!(
         refusal(true, |file| file[5] = 9),
-        "its parameters are numbers of kind 9, this program reads kind 0"
+        "its parameters are numbers of kind 9, this program reads f32"
     );
     assert_eq!(
         refusal(true, |file| file[8] ^= 0xff),

@@ -40,7 +40,14 @@ fn the_firmware_is_built_where_it_is_looked_for() {
         root().join("firmware/../target/firmware/mps2-an386")
     );
     let machine = trainer::device::Machine::named("mps2-an386").unwrap();
-    let missing = machine.image("no-such-program", None).unwrap_err();
+    let missing = machine
+        .image(
+            "no-such-program",
+            None,
+            lenet_core::Numbers::F32,
+            Path::new("lenet.weights"),
+        )
+        .unwrap_err();
     assert!(
         missing.to_string().starts_with(wanted.to_str().unwrap()),
         "{missing}"
