@@ -87,6 +87,14 @@ cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee 
 grep -q '% shirt$' "$run/predicted"
 cargo run -q --release -p trainer -- bench --epochs 2
 
+step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
+int8=$(mktemp -d)
+cargo run -q --release -p trainer -- quantize data/lenet.weights --out "$int8/lenet.weights" | tee "$int8/log"
+cmp "$int8/lenet.weights" data/lenet-int8.weights
+grep -q '^test acc 0.9030 (9030 of 10000) in int8$' "$int8/log"
+cargo run -q --release -p trainer -- compare data/lenet.weights data/lenet-int8.weights --tolerance 1
+rm -r "$int8"
+
 step "its report in a browser, as wide as a phone and as a screen, with the network running in it"
 need chromium chromium
 python3 tests/report_page.py "$run/run/report.html"
@@ -170,7 +178,7 @@ else
 fi
 
 step "lenet-core as a package"
-cargo package -q -p lenet-core --allow-dirty
+cargo package -q -p lenet-asm -p lenet-core --allow-dirty
 
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
@@ -241,6 +249,9 @@ done
 step "firmware for every board, and the emulated ones against the host"
 # Each board has a folder of its own, whatever the environment says.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
+# Again with the int8 kernels, for the boards that QEMU emulates.
+LENET_WEIGHTS=$PWD/data/lenet-int8.weights cross firmware/build-all.sh \
+    mps2-an386 mps2-an500 mps2-an505 netduinoplus2 microbit
 cross firmware/build-networks.sh
 need qemu-system-riscv32 qemu-system-misc
 (cd firmware/riscv && cross cargo build -q --release)
@@ -260,6 +271,9 @@ device() { cargo run -q --release -p trainer -- device "$@"; }
 device evaluate --qemu --images 1000
 device bench --qemu
 device compare --qemu --images 3
+device evaluate --qemu microbit --weights data/lenet-int8.weights --images 1000
+device compare --qemu microbit --weights data/lenet-int8.weights --images 3
+device bench --qemu microbit --weights data/lenet-int8.weights
 certified=$(mktemp -d)
 device certify --qemu --images 100 --out "$certified"
 device certify --check "$certified"/*.json
