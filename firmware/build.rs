@@ -4,8 +4,8 @@
 //! (`cargo build --no-default-features --features NAME --config boards/NAME/config.toml`). The image has the kernels for the
 //! kind of numbers in the weights file. A board whose runner is QEMU gets no weights: QEMU loads them at start.
 
+use lenet_core::Numbers;
 use lenet_core::weights::{max_len, numbers};
-use lenet_core::{Numbers, network};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
