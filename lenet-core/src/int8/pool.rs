@@ -31,7 +31,7 @@ pub fn mean<const N: usize>(sum: u32) -> u8 {
 const fn by_product<const N: usize>(sum: u32) -> u8 {
     let n = (N * N) as u32;
     let inverse = (1 << 18) / n + 1;
-    ((2 * sum + n) * inverse >> 19) as u8
+    (((2 * sum + n) * inverse) >> 19) as u8
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use lenet_core::int8::Int8;
 use lenet_core::network::{LAYERS, Net, int8};
 use lenet_core::weights::{Metadata, Provenance};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
     let bytes = quantized.bytes();
     write_new(&args.out, bytes, format_args!("{} bytes", bytes.len()))?;
-    if args.out == PathBuf::from("-") {
+    if args.out == Path::new("-") {
         return Ok(());
     }
     let difference = compare::<Net>(weights.params, &params, images);
