@@ -84,11 +84,11 @@ fn class_folders_are_trained_on_tested_and_shown() {
             .contains("classes        ring, star, wave\n")
     );
     assert_eq!(place.good("report run"), "report run/report.html\n");
-    // The matrix has the three classes that there are.
+    // The matrix has a column for each of the three classes that there are.
     assert_eq!(
         place
             .text("run/confusion.svg")
-            .matches("<rect class=\"right\"")
+            .matches("rotate(-45)")
             .count(),
         3
     );
