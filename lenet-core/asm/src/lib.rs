@@ -78,6 +78,7 @@ pub fn pin_slice<T>(slice: &[T]) -> &[T] {
     {
         let mut start = slice.as_ptr();
         // SAFETY: there is no instruction, so nothing is read or written, and `start` stays what it is.
+        #[allow(clippy::pointers_in_nomem_asm_block)]
         unsafe {
             core::arch::asm!("/* {0} */", inout(reg) start, options(nomem, nostack, preserves_flags))
         };
