@@ -23,7 +23,6 @@
 use core::cell::UnsafeCell;
 use core::fmt::{Display, Write};
 use core::slice;
-use lenet_core::Network;
 use lenet_core::image::write_grey;
 use lenet_core::network::{
     self, Activations, FINGERPRINT, Image, LAYERS, Logits, Net, Params, Pixels,
@@ -32,6 +31,7 @@ use lenet_core::ops::softmax;
 use lenet_core::plan::{Layer, Tensor};
 use lenet_core::self_test;
 use lenet_core::weights::{self, Weights};
+use lenet_core::{Network, Outputs};
 
 #[used]
 #[unsafe(link_section = "lenet-network")]
@@ -54,6 +54,7 @@ struct Once;
 
 impl Network for Once {
     const NAME: &'static str = Net::NAME;
+    const NUMBERS: lenet_core::Numbers = Net::NUMBERS;
     const LAYERS: &'static [Layer] = Net::LAYERS;
     const TENSORS: &'static [Tensor] = Net::TENSORS;
     const FINGERPRINT: u64 = Net::FINGERPRINT;
@@ -67,6 +68,18 @@ impl Network for Once {
     #[inline(never)]
     fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
         network::forward(params, image, act)
+    }
+
+    fn write_image(pixels: &Pixels, image: &mut Image) {
+        Net::write_image(pixels, image)
+    }
+
+    fn outputs(act: &Activations, layer: usize) -> Option<Outputs<'_>> {
+        Net::outputs(act, layer)
+    }
+
+    fn unusable(params: &Params) -> Option<(&'static str, usize)> {
+        Net::unusable(params)
     }
 }
 
