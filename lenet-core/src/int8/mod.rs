@@ -1,7 +1,7 @@
 //! The network in 8-bit integers: for microcontrollers without a floating-point unit, in a quarter of the flash.
 //!
 //! [`network!`](crate::network!) derives this form from the same description as the f32 network: the module `int8` inside the
-//! network's module. Its type `Net` is a [`Network`](crate::Network) like the other, so that the weights file, the self-test
+//! network's module. Its type `Net` is a [`Network`] like the other, so that the weights file, the self-test
 //! and the link work with both.
 //!
 //! # Arithmetic

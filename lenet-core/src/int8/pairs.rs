@@ -8,7 +8,7 @@
 //!   not there is 0.
 //!
 //! The words lie on the stack: those of the input for a few rows of the output, padding included, and those of one map's
-//! kernel. Either way a row of the output is the sum of rows of words, which [`row`] computes four columns at a time.
+//! kernel. Either way a row of the output is the sum of rows of words, which `row` computes four columns at a time.
 
 use super::pool::{largest, mean};
 use super::{EXCESS, Finish, Quantized};
