@@ -1,7 +1,6 @@
 #!/bin/sh
 # Builds `evaluate` for emulated boards and each network of lenet-core/networks but the default one, for the tests. The
-# images lie in target/firmware/BOARD+NETWORK. The micro:bit v1, with 16 KB of RAM, gets
-# the one that fits it.
+# images lie in target/firmware/BOARD+NETWORK. Of the other networks, only `relu` fits into the 16 KB of RAM of the micro:bit v1.
 set -eu
 cd "$(dirname "$0")"
 build() {

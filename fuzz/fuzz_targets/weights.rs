@@ -36,10 +36,10 @@ fn valid<N: Network>(params: &N::Params) -> Valid {
 
 /// The file after the edits that `input` spells, and its new length.
 ///
-/// Of the first byte, `flags`, the lowest bit says whether a fitting checksum is put at the end, and the next one whether the file
-/// is of the int8 network. The rest is in groups of five bytes: where
-/// (before the parameters, within, or after them, by the first byte and a little-endian number), and what: a byte to
-/// store, or, for a first byte above 250, the new length.
+/// The first byte of the input is `flags`: if its lowest bit is set, a valid checksum is written at the end; if the next bit is set, the
+/// file is that of the int8 network. The rest of the input is edits of five bytes each. The first byte and a little-endian number
+/// choose a position before, within or after the parameters, and the last byte is stored there. A first byte above 250 sets a new
+/// length instead.
 fn edit<N: Network>(file: &mut [u8], mut len: usize, flags: u8, edits: &[u8]) -> usize {
     let (max_len, params) = (file.len(), size_of::<N::Params>());
     let params_end = PARAMS_OFFSET + params;

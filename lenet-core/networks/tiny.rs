@@ -1,4 +1,4 @@
-//! A network for the smallest chips: at most 10,000 parameters.
+//! A network for small flash: at most 10,000 parameters.
 
 network! {
     name: "tiny",

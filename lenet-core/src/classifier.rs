@@ -92,7 +92,7 @@ impl core::error::Error for LoadError {}
 /// # Cost
 /// Nothing is copied but the image, from `u8` to `f32`. A call computes for as long as one forward pass takes and never waits;
 /// it can be interrupted at any point. `firmware/RESULTS.md` in the repository has instruction counts: with the default network
-/// half a million on a Cortex-M4F, some eighty million on a Cortex-M0, which has no floating-point unit.
+/// half a million on a Cortex-M4F, some 58 million on a Cortex-M0, which has no floating-point unit.
 pub struct Classifier<'a, N: Network> {
     weights: Weights<'a, N>,
     scratch: &'a mut Scratch<N>,

@@ -8,9 +8,9 @@ use lenet_core::plan::{Kind, Layer};
 /// What a layer computes: bytes, or logits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Of a hidden layer.
+    /// The outputs of a hidden layer.
     Bytes(Vec<u8>),
-    /// Of the last layer.
+    /// The outputs of the last layer.
     Logits(Vec<f32>),
 }
 

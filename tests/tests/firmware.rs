@@ -9,7 +9,7 @@ use lenet_core::Network;
 use lenet_core::network::{CLASSES, Image, Net, Params, Pixels};
 use lenet_core::ops::argmax;
 use lenet_core::weights::{PARAMS_OFFSET, encode, max_len};
-use lenet_tests::generate::METADATA;
+use lenet_tests::generate::{Kind, METADATA, array};
 use lenet_tests::networks::{color, lenet_d2l, relu, tiny};
 use object::read::{Object, ObjectSection, ObjectSymbol};
 use rand_chacha::rand_core::Rng;
@@ -353,7 +353,7 @@ fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
     let path = |kind: &str| scratch(&format!("{board}.{kind}"));
     let (weights, idx, out) = (path("weights"), path("idx"), path("logits"));
     let mut rng = generator(7, 0);
-    let mut params: Box<N::Params> = bytemuck::zeroed_box();
+    let mut params: Box<N::Params> = array(Kind::Random, 7);
     let flat: &mut [f32] = bytemuck::must_cast_slice_mut(std::slice::from_mut(&mut *params));
     for tensor in N::TENSORS {
         let [_, inputs @ ..] = tensor.dims() else {
@@ -361,7 +361,7 @@ fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
         };
         let bound = (3.0 / inputs.iter().product::<usize>() as f32).sqrt();
         for value in &mut flat[tensor.offset..][..tensor.len()] {
-            *value = ((rng.next_u32() >> 8) as f32 / 8_388_608.0 - 1.0) * bound;
+            *value *= bound;
         }
     }
     let mut file = vec![0; max_len::<N>()];

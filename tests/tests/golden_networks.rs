@@ -18,11 +18,11 @@ const BATCH: usize = 256;
 struct Limits {
     /// Steps that are compared.
     steps: usize,
-    /// Of a gradient, relative to the tensor's largest element. PyTorch in f32: 1.7e-5 for lenet-d2l, 4.2e-6 for relu.
+    /// Largest error of a gradient, relative to the tensor's largest element. PyTorch in f32: 1.7e-5 for lenet-d2l, 4.2e-6 for relu.
     gradient: f64,
-    /// Of a loss. PyTorch in f32: 4.6e-7 for lenet-d2l, 3.2e-7 for relu.
+    /// Largest error of a loss. PyTorch in f32: 4.6e-7 for lenet-d2l, 3.2e-7 for relu.
     loss: f64,
-    /// Of a weight after the last step. PyTorch in f32: 6.8e-6 for lenet-d2l, 5.9e-6 for relu.
+    /// Largest error of a weight after the last step. PyTorch in f32: 6.8e-6 for lenet-d2l, 5.9e-6 for relu.
     weights: f64,
 }
 

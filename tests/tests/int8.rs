@@ -307,7 +307,7 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
     const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
     static FILE: &[u8] = lenet_core::include_weights!("../../data/lenet-int8.weights");
     assert!(view::<Net>(FILE).is_ok());
-    // Of the last byte of what is covered, then of each byte before it: the checksum's table, one byte of zeros further each.
+    // The checksum's change for each change of the last covered byte; every byte before it shifts it by one byte of zeros.
     let covered = FILE.len() - 4;
     let of_last = |change: u8| CRC.checksum(&[change]) ^ CRC.checksum(&[0]);
     let further = |difference: u32| {

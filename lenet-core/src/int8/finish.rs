@@ -109,7 +109,7 @@ impl Rescale {
     /// Returns the numbers for an activation where one unit of the sum is worth `unit`, rounded to the nearest, and `step` is
     /// what one step of the output byte is worth. Tables have steps of their own.
     ///
-    /// `None` if `unit` is too small or too large a part of the step to be told by a factor.
+    /// Returns `None` if the ratio of `unit` to the step is too small or too large for the factor.
     pub fn new(activation: Activation, unit: f64, step: f64) -> Option<Self> {
         let form = Form::of(activation);
         let step = table::step(activation).unwrap_or(step);

@@ -28,9 +28,9 @@ struct Arrangement {
     bands: usize,
     /// Channels are paired, not rows.
     channels: bool,
-    /// Of the input, for all bands.
+    /// Words of the input that all bands read.
     input: usize,
-    /// Of the kernel, for one row of the output.
+    /// Words of the kernel that one row of the output takes.
     kernel: usize,
     /// Kernels: one, or one for the upper and one for the lower row of a band.
     kernels: usize,

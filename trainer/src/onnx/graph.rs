@@ -38,7 +38,7 @@ pub(super) fn follow(graph: &Graph, layers: &[Layer]) -> Result<Parameters, Stri
             }
         }
     }
-    // Of logits and probabilities the logits are the better.
+    // If the graph has both logits and probabilities, the logits are read.
     let Some(best) = complete
         .iter()
         .position(|(_, image)| image.after.is_none())

@@ -531,7 +531,7 @@ fn what_follows_the_logits_is_left_out() {
             );
             assert_eq!(case.same(), [note]);
         }
-        // Of several outputs the logits are read; a node that nothing takes is not looked at.
+        // If there are several outputs, the logits are read. A node whose output nothing uses is ignored.
         let case = Case::<N>::changed(|graph| {
             let logits = graph.output[0].clone();
             after(graph, "logits", tail("Softmax"));
@@ -710,7 +710,7 @@ fn scales_and_shifts_become_part_of_the_layer_beside_them() {
     let shift = [0.1, -0.2, 0.3, 0.0];
     let case = |value: &str| {
         Case::<rgb::Net>::changed(|graph| {
-            // Of variance 1 and no epsilon.
+            // With variance 1 and without epsilon.
             for (name, values) in [("s", scale), ("b", shift), ("m", [0.0; 4]), ("v", [1.0; 4])] {
                 graph.initializer.push(floats(name, &[4], &values));
             }

@@ -50,7 +50,7 @@ pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 
 
 /// Images to choose from.
 const IMAGES: usize = 24;
-/// Of which this many are mistakes, where there are as many.
+/// The number of mistakes among them, if there are that many.
 const WRONG: usize = 4;
 /// Classes above which the answers stand in columns.
 const FEW: usize = 16;
