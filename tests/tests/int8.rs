@@ -49,7 +49,14 @@ fn trained<N: Quantizable>(seed: u64) -> Box<N::Params> {
     params
 }
 
-fn quantized<N: Quantizable>(seed: u64) -> (Box<N::Params>, Box<Params<N>>, Vec<N::Pixels>) {
+/// Parameters in f32, the same quantized, and images.
+type Sample<N> = (
+    Box<<N as Network>::Params>,
+    Box<Params<N>>,
+    Vec<<N as Network>::Pixels>,
+);
+
+fn quantized<N: Quantizable>(seed: u64) -> Sample<N> {
     let params = trained::<N>(seed);
     let images: Vec<N::Pixels> = images::<N>(seed).into_iter().map(|image| *image).collect();
     let ranges = ranges::<N>(&params, &images, 1.0);
@@ -127,7 +134,13 @@ fn the_largest_sums_stay_within_i32() {
                     1 => (-largest, row.fill(1)),
                     _ => (
                         0,
-                        row.fill_with(|| if rng.next_u32() % 2 == 0 { 1 } else { 255 }),
+                        row.fill_with(|| {
+                            if rng.next_u32().is_multiple_of(2) {
+                                1
+                            } else {
+                                255
+                            }
+                        }),
                     ),
                 };
             }
