@@ -102,21 +102,27 @@ rm -r "$run"
 
 step "the page in which the network runs: against the trainer in Chromium, on all test images in Node"
 need node nodejs
-python3 tests/live_page.py target/release/trainer data/lenet.weights
 live=$(mktemp -d)
-cargo run -q --release -p trainer -- page data/lenet.weights --out "$live/page.html"
-cargo run -q --release -p trainer -- evaluate data/lenet.weights --logits "$live/logits.safetensors"
+for kind in lenet lenet-int8; do
+    python3 tests/live_page.py target/release/trainer "data/$kind.weights"
+    cargo run -q --release -p trainer -- page "data/$kind.weights" --out "$live/$kind.html"
+    cargo run -q --release -p trainer -- evaluate "data/$kind.weights" --logits "$live/$kind.safetensors"
+done
+# in_node FOLDER: the modules of a folder.
 in_node() {
-    node tests/live_node.mjs "$live/page.html" "$1" data/lenet.weights "$live/logits.safetensors" \
-        data/fashion-mnist/t10k-images-idx3-ubyte.gz
+    for kind in lenet lenet-int8; do
+        node tests/live_node.mjs "$live/$kind.html" "$1/$kind.wasm" "data/$kind.weights" "$live/$kind.safetensors" \
+            data/fashion-mnist/t10k-images-idx3-ubyte.gz
+    done
 }
-in_node trainer/web/wasm/lenet.wasm
+in_node trainer/web/wasm
 
 step "its WebAssembly modules against their source"
 if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-unknown >/dev/null 2>&1; then
     for module in lenet-web lenet-pictures; do
         cargo clippy -q --profile web --target wasm32-unknown-unknown -p "$module" -- -D warnings
     done
+    cargo clippy -q --profile web --target wasm32-unknown-unknown -p lenet-web --features int8 -- -D warnings
     trainer/web/build.sh "$live/built" >/dev/null
     # Each module names its compiler. Another one gives other bytes, which must behave the same.
     if grep -aqF "$(rustc --version | cut -d ' ' -f 2-)" trainer/web/wasm/lenet.wasm; then
@@ -128,7 +134,7 @@ if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-
         done
         echo "every module in the tree is what its source gives, byte for byte"
     else
-        in_node "$live/built/lenet.wasm"
+        in_node "$live/built"
         echo "built by another compiler than $(rustc --version): the bytes of the modules have not been compared, only the logits"
     fi
 else
@@ -179,6 +185,8 @@ fi
 
 step "lenet-core as a package"
 cargo package -q -p lenet-asm -p lenet-core --allow-dirty
+# The first line, which names the commit, is there in a git checkout only.
+cargo package -q -p lenet-core --allow-dirty --list | grep -v '^\.cargo_vcs_info' | diff tests/lenet-core-package.txt -
 
 step "dependencies of lenet-core: no std, no arrays, no GPU"
 tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)

@@ -84,6 +84,10 @@ class Check:
         """Drops a file and returns what the page says about it."""
         self.browser.run('document.getElementById("live-status").textContent = ""')
         self.browser.drop(path)
+        return self.answer()
+
+    def answer(self):
+        """Waits for what the page says next."""
         return self.browser.run(
             """new Promise((resolve) => {
               const look = () => {
@@ -145,6 +149,21 @@ class Check:
                     assert single(dict(found)[guess["class"]]) == single(guess["confidence"]), (name, options, guess)
         print(f"{len(pictures())} kinds of PNG files, each with four sets of options: as trainer predict")
         self.set(resize=True, invert=False)
+        said = self.drop(self.folder / "large.png")
+        dropped = self.browser.run("[...lenet.picture()]")
+        self.browser.run('document.getElementById("live-clear").click()')
+        content = base64.b64encode((self.folder / "large.png").read_bytes()).decode()
+        self.browser.run(
+            f"""(() => {{
+              document.getElementById("live-status").textContent = "";
+              const clipboardData = new DataTransfer();
+              const bytes = Uint8Array.from(atob("{content}"), (c) => c.charCodeAt(0));
+              clipboardData.items.add(new File([bytes], "large.png", {{ type: "image/png" }}));
+              dispatchEvent(new ClipboardEvent("paste", {{ clipboardData }}));
+            }})()"""
+        )
+        assert self.answer() == said
+        assert self.browser.run("[...lenet.picture()]") == dropped, "a pasted picture differs from the dropped one"
         said = self.drop(ROOT / "trainer/tests/pictures/progressive.jpg")
         assert said.startswith("progressive.jpg: the network says "), said
 
@@ -154,7 +173,7 @@ class Check:
         changed = lambda at, bytes: good[:at] + bytes + good[at + len(bytes) :]
         broken = {
             "damaged.weights": (changed(5000, bytes([good[5000] ^ 4])), "damaged: checksum "),
-            "cut.weights": (good[:100_000], "truncated: ends after 100000 bytes"),
+            "cut.weights": (good[:40_000], "truncated: ends after 40000 bytes"),
             "longer.weights": (good + b"more", "4 bytes follow the end of the file"),
             "foreign.weights": (changed(8, b"12345678" + good[16:20] + b"other\0"), "a file of the network `other`, this"),
             "empty.weights": (b"", "truncated: ends after 0 bytes"),
@@ -174,6 +193,10 @@ class Check:
             assert error.strip().startswith(f"error: {path.parent}/{said}"), (error, said)
         assert self.browser.run("[...lenet.classify(lenet.picture()).logits]") == before, "a refused file changed something"
         assert self.drop(self.weights) == f"{self.weights.name}: checked, and now in use."
+        # The trainer takes both kinds, a module one, as a board.
+        here, there = ("int8", "f32") if good[5] else ("f32", "int8")
+        other = ROOT / {"f32": "data/lenet.weights", "int8": "data/lenet-int8.weights"}[there]
+        assert self.drop(other) == f"{other.name}: its parameters are {there}, this program reads {here}"
         print(f"{len(broken)} damaged or foreign files are refused with the trainer's sentences")
 
     def by_hand(self):
@@ -203,7 +226,23 @@ class Check:
             self.browser.send("Input.dispatchKeyEvent", type="keyUp", key=key)
         assert run("[...lenet.picture()]") != before
         assert self.status().startswith("Drawn at row 15, column 15: the network says "), self.status()
-        print("a drawing is classified: trouser")
+        # A finger and a pen, each down the middle.
+        for device in ("touch", "pen"):
+            run('document.getElementById("live-clear").click()')
+            left, top, side = run(box)
+            points = [(left + 14.5 * side, top + y * side) for y in (4, 25)]
+            if device == "touch":
+                for kind, at in (("touchStart", points[:1]), ("touchMove", points[1:]), ("touchEnd", [])):
+                    touched = [{"x": x, "y": y} for x, y in at]
+                    self.browser.send("Input.dispatchTouchEvent", type=kind, touchPoints=touched)
+            else:
+                pen = {"button": "left", "clickCount": 1, "pointerType": "pen"}
+                self.browser.pointer("mousePressed", *points[0], **pen)
+                self.browser.pointer("mouseMoved", *points[1], buttons=1, **pen)
+                self.browser.pointer("mouseReleased", *points[1], **pen)
+            assert run("[4, 14, 24].every((row) => lenet.picture()[row * 28 + 14] === 255)"), device
+            assert self.status().startswith("Drawn: the network says "), self.status()
+        print("a drawing by mouse is classified: trouser; finger, pen and keys draw, too")
 
     def units(self):
         """Pointing at a value shows what it depends on."""
@@ -226,6 +265,13 @@ class Check:
         for _ in range(2):
             self.browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
         assert self.status().startswith("conv1, map 0, row 0, column 1: "), self.status()
+        # Focus scrolls there, and scrolling lets go of a unit.
+        run('document.getElementById("live-bars").focus()')
+        run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        for key in ("ArrowUp", "ArrowUp"):
+            self.browser.send("Input.dispatchKeyEvent", type="keyDown", key=key)
+        assert run('document.getElementById("live-card-title").textContent') == "fc3, bag"
+        assert self.status().startswith("fc3, bag: "), self.status()
         self.browser.send("Input.dispatchKeyEvent", type="keyDown", key="Escape")
         assert run('document.getElementById("live-card").hidden')
 

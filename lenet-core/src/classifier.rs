@@ -50,6 +50,7 @@ pub struct Classification<'a> {
 /// The error when a weights file cannot be used on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum LoadError {
     /// The bytes are not a usable weights file of the network.
     Weights(WeightsError),

@@ -217,6 +217,7 @@ impl fmt::Debug for Name {
 /// The error when bytes are not a usable weights file of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum WeightsError {
     /// The bytes end after `found`; the file goes on.
     Truncated {
@@ -532,6 +533,8 @@ fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Unread> {
 
 /// The error when parameters cannot be written as a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum EncodeError {
     /// Names and provenance are too long: the file would not fit into `out`, or into [`max_len`].
     TooLong {

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds the WebAssembly modules of the report into the folder `wasm`, or into the folder named: build.sh [FOLDER]
+# Each network has two modules, for its f32 and for its int8 form.
 #
 #     rustup target add wasm32-unknown-unknown
 #     trainer/web/build.sh
-#     LENET_NETWORK=my-network.rs trainer/web/build.sh      # the module of a network of your own
+#     LENET_NETWORK=my-network.rs trainer/web/build.sh      # the modules of a network of your own
 #
 # The modules of the shipped networks lie in the tree, so that the trainer needs no target. The same compiler gives the same bytes
 # on every machine: paths are replaced, and each module names its compiler in the section `producers`.
@@ -15,11 +16,11 @@ cd "$here/../.."
 root=$PWD
 flags="-Clink-arg=--keep-section=producers --remap-path-prefix=$root= --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src="
 
-# module PACKAGE FILE: builds a package as this file.
+# module PACKAGE FILE [OPTION...]: builds a package as this file.
 module() {
     local folder="$root/target/web"
     CARGO_TARGET_DIR="$folder" CARGO_ENCODED_RUSTFLAGS="${flags// /$'\x1f'}" CARGO_INCREMENTAL=0 \
-        cargo build -q --locked --profile web --target wasm32-unknown-unknown -p "$1"
+        cargo build -q --locked --profile web --target wasm32-unknown-unknown -p "$1" "${@:3}"
     cp "$folder/wasm32-unknown-unknown/web/${1//-/_}.wasm" "$to/$2.wasm"
     chmod 644 "$to/$2.wasm"
 }
@@ -29,10 +30,12 @@ if [ -n "$own" ] && [ ! -f "lenet-core/networks/$own.rs" ]; then
     # A relative path starts where this script was called, as for the trainer.
     [ ! -f "$from/$own" ] || own=$(realpath "$from/$own")
     LENET_NETWORK=$own module lenet-web own
+    LENET_NETWORK=$own module lenet-web own-int8 --features int8
 else
     for network in lenet-core/networks/*.rs; do
         name=$(basename "$network" .rs)
         LENET_NETWORK=$name module lenet-web "$name"
+        LENET_NETWORK=$name module lenet-web "$name-int8" --features int8
     done
     module lenet-pictures pictures
 fi

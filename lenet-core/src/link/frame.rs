@@ -6,6 +6,7 @@ use super::{LinkError, Message};
 use crate::checksum::CRC;
 use crate::network::{CLASSES, LAYERS, Pixels};
 use cobs::{CobsEncoder, DecodeResult, DecoderState};
+use core::fmt;
 use heapless::Vec;
 
 /// No message is longer, in bytes: an image, a page of values, the logits or a count per layer, and room for what stands
@@ -53,12 +54,24 @@ pub struct Frame<M> {
 
 /// A frame that did not arrive whole, or says nothing this build knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Refused {
     /// Its sequence number, or [`UNKNOWN`].
     pub sequence: u32,
     /// What is wrong with it.
     pub error: LinkError,
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sequence {
+            UNKNOWN => self.error.fmt(f),
+            sequence => write!(f, "{} (message {sequence})", self.error),
+        }
+    }
+}
+
+impl core::error::Error for Refused {}
 
 /// Writes a message as a frame and returns the part of `out` used.
 ///

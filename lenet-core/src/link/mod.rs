@@ -182,6 +182,7 @@ impl<'a> Values<'a> {
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum LinkError {
     /// The frame was damaged: checksum or length do not match.
     Damaged,

@@ -4,14 +4,14 @@ use super::DataArgs;
 use super::out::{note, write_new};
 use crate::dataset;
 use crate::error::Error;
-use crate::evaluate::core_logits;
+use crate::model::Model;
 use crate::report;
-use crate::weights_file::{WeightsFile, class_names};
+use crate::weights_file::class_names;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file, or a safetensors or ONNX file that `import` reads
+    /// Weights file of either kind, or a safetensors or ONNX file that `import` reads
     weights: PathBuf,
     /// New HTML file; - is the standard output
     #[arg(long, value_name = "FILE")]
@@ -21,8 +21,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let file = WeightsFile::load(&args.weights)?;
-    let weights = file.weights();
+    let model = Model::load(&args.weights)?;
     // The page needs no data set: its test images are only a choice of pictures.
     let data = match (args.data.folder(), dataset::find(None)) {
         (None, Err(_)) => {
@@ -34,7 +33,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         _ => Some(args.data.load()?),
     };
     let data = data.filter(|data| {
-        let fits = data.classes == class_names(&weights.metadata.classes).map(str::to_owned);
+        let fits = data.classes == class_names(&model.metadata().classes).map(str::to_owned);
         if !fits {
             note(format_args!(
                 "{} has other classes than the weights: the page has no test images to choose from; name a folder with --data",
@@ -43,10 +42,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
         fits
     });
-    let logits = data
-        .as_ref()
-        .map(|data| core_logits(weights.params, data.test.images()));
-    let page = report::live_page(&file, data.as_ref().zip(logits.as_deref()));
+    let logits = data.as_ref().map(|data| model.logits(data.test.images()));
+    let page = report::live_page(&[&model], data.as_ref().zip(logits.as_deref()));
     write_new(
         &args.out,
         page.as_bytes(),

@@ -8,11 +8,12 @@ use super::page::LAYOUT;
 use super::picture::STYLE;
 use super::samples::Mistake;
 use crate::dataset::Dataset;
-use crate::weights_file::WeightsFile;
+use crate::model::Model;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use lenet_core::Numbers;
 use lenet_core::network::{
-    CHANNELS, CLASSES, FINGERPRINT, HEIGHT, LAYERS, Logits, NAME, NUM_PARAMS, TENSORS, WIDTH,
+    CHANNELS, CLASSES, FINGERPRINT, HEIGHT, LAYERS, Logits, NAME, NUM_PARAMS, WIDTH,
 };
 use lenet_core::ops::argmax;
 use lenet_core::plan::{Kind, ShapeText};
@@ -29,19 +30,27 @@ const SCRIPTS: [&str; 4] = [
 ];
 const LIVE: &str = include_str!("live/live.css");
 
-/// The modules of the shipped networks.
-const NETWORKS: [&[u8]; 5] = [
+/// The modules of the shipped networks, each in f32 and in int8.
+const NETWORKS: [&[u8]; 10] = [
     include_bytes!("../../web/wasm/lenet.wasm"),
+    include_bytes!("../../web/wasm/lenet-int8.wasm"),
     include_bytes!("../../web/wasm/lenet-d2l.wasm"),
+    include_bytes!("../../web/wasm/lenet-d2l-int8.wasm"),
     include_bytes!("../../web/wasm/relu.wasm"),
+    include_bytes!("../../web/wasm/relu-int8.wasm"),
     include_bytes!("../../web/wasm/color.wasm"),
+    include_bytes!("../../web/wasm/color-int8.wasm"),
     include_bytes!("../../web/wasm/tiny.wasm"),
+    include_bytes!("../../web/wasm/tiny-int8.wasm"),
 ];
 /// The module that reads pictures.
 const PICTURES: &[u8] = include_bytes!("../../web/wasm/pictures.wasm");
-/// Where `trainer/web/build.sh` puts the module of a network that is not shipped.
-const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/web/wasm/own.wasm");
-/// The section of a module that holds the fingerprint of its network.
+/// Where `trainer/web/build.sh` puts the modules of a network that is not shipped.
+const OWN: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/web/wasm/own.wasm"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/web/wasm/own-int8.wasm"),
+];
+/// The section of a module that holds the fingerprint of its network and the kind of its numbers.
 const SECTION: &[u8] = b"lenet-network";
 
 /// What a browser may do with the page: run what is in it. Nothing is fetched.
@@ -81,14 +90,17 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Returns the module of this build's network, or a sentence about how to get one.
-fn network() -> Result<Vec<u8>, String> {
-    let is_this = |module: &&[u8]| fingerprint(module) == Some(FINGERPRINT);
+/// Returns the module of this build's network for a kind of numbers, or a sentence about how to get one.
+fn network(numbers: Numbers) -> Result<Vec<u8>, String> {
+    let is_this = |module: &[u8]| identity(module) == Some((FINGERPRINT, numbers as u8));
     if let Some(module) = NETWORKS.iter().find(|module| is_this(module)) {
         return Ok(module.to_vec());
     }
-    let own = std::fs::read(Path::new(OWN)).ok();
-    own.filter(|module| is_this(&module.as_slice())).ok_or_else(|| {
+    let own = OWN.iter().find_map(|path| {
+        let module = std::fs::read(Path::new(path)).ok()?;
+        is_this(&module).then_some(module)
+    });
+    own.ok_or_else(|| {
         format!(
             "The network {NAME} does not run in this page, because there is no WebAssembly module of it yet: build one with \
              LENET_NETWORK=… trainer/web/build.sh, and make the page again."
@@ -96,8 +108,8 @@ fn network() -> Result<Vec<u8>, String> {
     })
 }
 
-/// Returns the fingerprint of the network that a module was built for.
-fn fingerprint(module: &[u8]) -> Option<u64> {
+/// Returns the fingerprint of the network that a module was built for, and the kind of its numbers.
+fn identity(module: &[u8]) -> Option<(u64, u8)> {
     let mut rest = module.strip_prefix(b"\0asm\x01\0\0\0")?;
     while let Some((&kind, after)) = rest.split_first() {
         rest = after;
@@ -108,7 +120,8 @@ fn fingerprint(module: &[u8]) -> Option<u64> {
             let name = leb128(&mut section)?;
             let (name, content) = section.split_at_checked(name)?;
             if name == SECTION {
-                return Some(u64::from_le_bytes(content.try_into().ok()?));
+                let (fingerprint, numbers) = content.split_first_chunk()?;
+                return Some((u64::from_le_bytes(*fingerprint), *numbers.first()?));
             }
         }
     }
@@ -129,10 +142,15 @@ fn leb128(bytes: &mut &[u8]) -> Option<usize> {
     None
 }
 
-/// The section of a page in which the network runs, with its style and its scripts.
-pub(super) fn section(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> Markup {
-    let module = match network() {
-        Ok(module) => module,
+/// The section of a page in which the network runs, with its style and its scripts. `models` are files of this network in
+/// different kinds of numbers; the page starts with the first.
+pub(super) fn section(models: &[&Model], choice: Option<&Choice<'_>>) -> Markup {
+    let modules: Result<Vec<_>, _> = models
+        .iter()
+        .map(|model| network(model.numbers()))
+        .collect();
+    let modules = match modules {
+        Ok(modules) => modules,
         Err(sentence) => {
             return html! { section { h2 { "The network" } p { (sentence) } } };
         }
@@ -145,7 +163,7 @@ pub(super) fn section(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> Mar
             .flat_map(|image| bytemuck::bytes_of(image).to_vec())
             .collect()
     });
-    let about = weights.weights().metadata.provenance;
+    let about = models[0].metadata().provenance;
     let stored = |id: &str, bytes: &[u8]| {
         html! { script type="text/plain" id=(id) { (PreEscaped(base85(&packed(bytes)))) } }
     };
@@ -168,8 +186,9 @@ pub(super) fn section(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> Mar
                         (tools())
                     }
                     div {
+                        @if models.len() > 1 { (kinds(models)) }
                         p.live-says { b #live-answer {} span #live-truth {} }
-                        ol.live-bars.is-many[CLASSES > FEW] #live-bars aria-label="Probability of each class, and the bits of its logit" {}
+                        ol.live-bars.is-many[CLASSES > FEW] #live-bars tabindex="0" aria-label="Probability of each class, and the bits of its logit. The arrow keys move from class to class." {}
                         p.live-key { "Probability by softmax; ✓ is the label" span.live-wide { "; on the right, the bits of the logit" } "." }
                     }
                 }
@@ -183,7 +202,7 @@ pub(super) fn section(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> Mar
                     }
                     p { "Parameters " code #live-hash {} " (SHA-256), " span #live-about {} "." }
                     p {
-                        "Engine: lenet-core as WebAssembly, f32, " span #live-size {} " bytes; " span #live-time {}
+                        "Engine: lenet-core as WebAssembly, " span #live-numbers {} ", " span #live-size {} " bytes; " span #live-time {}
                         ". Drop another weights file of the network " b { (NAME) } " on the page to run that."
                     }
                 }
@@ -194,13 +213,27 @@ pub(super) fn section(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> Mar
                 div { canvas #live-card-kernel {} span #live-card-reads {} }
             }
         }
-        script type="application/json" id="live-plan" { (PreEscaped(plan(choice).to_string().replace('<', "\\u003c"))) }
-        (stored("live-network", &module))
+        script type="application/json" id="live-plan" { (PreEscaped(plan(models, choice).to_string().replace('<', "\\u003c"))) }
+        @for (model, module) in models.iter().zip(&modules) {
+            (stored(&format!("live-network-{}", model.numbers()), module))
+            (stored(&format!("live-weights-{}", model.numbers()), &planes(model.bytes())))
+        }
         (stored("live-pictures", PICTURES))
-        (stored("live-weights", &planes(weights.bytes())))
         (stored("live-images", &images))
         script type="module" { (PreEscaped(script())) }
         noscript { p { "Without JavaScript the network, trained on " (about.dataset) ", does not run in this page." } }
+    }
+}
+
+/// The choice between kinds of numbers.
+fn kinds(models: &[&Model]) -> Markup {
+    html! {
+        fieldset.live-kinds #live-kinds {
+            legend { "Numbers" }
+            @for (index, model) in models.iter().enumerate() {
+                label { input type="radio" name="live-kind" value=(model.numbers()) checked[index == 0]; (model.numbers()) }
+            }
+        }
     }
 }
 
@@ -239,11 +272,10 @@ fn layers_shown() -> Markup {
 }
 
 /// The network and the images, as the scripts want them.
-fn plan(choice: Option<&Choice<'_>>) -> serde_json::Value {
+fn plan(models: &[&Model], choice: Option<&Choice<'_>>) -> serde_json::Value {
     let layers: Vec<_> = LAYERS
         .iter()
-        .enumerate()
-        .map(|(index, layer)| {
+        .map(|layer| {
             let kind = match layer.kind {
                 Kind::Conv2d => "conv2d",
                 Kind::Linear => "linear",
@@ -256,7 +288,6 @@ fn plan(choice: Option<&Choice<'_>>) -> serde_json::Value {
                 "kernel": layer.kernel,
                 "padding": layer.padding,
                 "window": layer.pool.window(),
-                "weights": TENSORS[2 * index].offset,
             })
         })
         .collect();
@@ -268,7 +299,7 @@ fn plan(choice: Option<&Choice<'_>>) -> serde_json::Value {
     json!({
         "input": [CHANNELS, HEIGHT, WIDTH],
         "classes": CLASSES,
-        "parameters": NUM_PARAMS,
+        "numbers": models.iter().map(|model| model.numbers().to_string()).collect::<Vec<_>>(),
         "layers": layers,
         "images": images,
         "labels": choice.map_or(Vec::new(), |choice| choice.data.classes.to_vec()),
@@ -325,8 +356,8 @@ fn base85(bytes: &[u8]) -> String {
 }
 
 /// A page in which the network runs, and which says little else.
-pub(super) fn page(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> String {
-    let about = weights.weights().metadata.provenance;
+pub(super) fn page(models: &[&Model], choice: Option<&Choice<'_>>) -> String {
+    let about = models[0].metadata().provenance;
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -350,7 +381,7 @@ pub(super) fn page(weights: &WeightsFile, choice: Option<&Choice<'_>>) -> String
                         ". It runs in this page and sends nothing."
                     }
                 }
-                (section(weights, choice))
+                (section(models, choice))
             }
         }
     }
@@ -362,17 +393,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shipped_network_has_a_module_of_its_own() {
-        let mut found: Vec<u64> = NETWORKS
+    fn every_shipped_network_has_a_module_for_each_kind_of_numbers() {
+        let mut found: Vec<_> = NETWORKS
             .iter()
-            .map(|module| fingerprint(module).unwrap())
+            .map(|module| identity(module).unwrap())
             .collect();
-        assert!(found.contains(&FINGERPRINT));
+        assert!(network(Numbers::F32).is_ok() && network(Numbers::Int8).is_ok());
         found.sort_unstable();
         found.dedup();
         assert_eq!(found.len(), NETWORKS.len());
-        assert_eq!(fingerprint(PICTURES), None);
-        assert_eq!(fingerprint(&NETWORKS[0][..100]), None);
+        assert_eq!(identity(PICTURES), None);
+        assert_eq!(identity(&NETWORKS[0][..100]), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub use samples::{Tile, sheet};
 use crate::dataset::{Dataset, hex};
 use crate::error::Error;
 use crate::evaluate::Confusion;
+use crate::model::Model;
 use crate::output;
 use crate::weights_file::WeightsFile;
 use lenet_core::network::{CLASSES, Logits};
@@ -106,14 +107,14 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
     Ok(page)
 }
 
-/// Returns a page in which the network runs; with test images to choose from, if there are a data set and the logits of its test
+/// Returns a page in which the network runs, in the kinds of numbers of the files given; with test images to choose from, if there are a data set and the logits of its test
 /// images.
-pub fn live_page(weights: &WeightsFile, data: Option<(&Dataset, &[Logits])>) -> String {
+pub fn live_page(models: &[&Model], data: Option<(&Dataset, &[Logits])>) -> String {
     let choice = data.map(|(data, logits)| {
         let mistakes = mistakes(logits, data.test.labels(), MISTAKES);
         live::Choice::new(data, logits, &mistakes)
     });
-    live::page(weights, choice.as_ref())
+    live::page(models, choice.as_ref())
 }
 
 /// The settings of a run, from its `config.toml`.

@@ -6,6 +6,7 @@ use super::picture::interleaved;
 use super::picture::{Picture, STYLE};
 use super::{Run, per_cent, shown_classes};
 use crate::dataset::hex;
+use crate::model::Model;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -57,7 +58,7 @@ pub(super) fn page(
                     (figure("training time", format!("{seconds:.1}"), " s"))
                     (figure("parameters", grouped(NUM_PARAMS), ""))
                 }
-                (live::section(&run.weights, Some(&run.choice)))
+                (live::section(&[&Model::F32(run.weights.clone())], Some(&run.choice)))
                 section.pair {
                     figure {
                         h2 { "Training" }

@@ -9,13 +9,16 @@
 //! | `file(len)` | returns the address where the weights file belongs, or 0 if there is no memory for it; to be called once |
 //! | `load()` | checks the file as a board does at power-on: every check of the format, then the self-test |
 //! | `text(what, index)` | returns a text, its address in the upper half: a refusal, or what the file says about itself |
-//! | `parameters()`, `crc()` | returns the address of the parameters, in the file; the file's checksum |
+//! | `parameters()`, `crc()` | returns where the parameters are in the file, as `text` does; the file's checksum |
+//! | `weight(layer, index)` | returns a weight: in int8 the integer that it is |
 //! | `pixels()` | returns the address of the picture, one byte per channel, row and column |
 //! | `forward()` | classifies the picture |
 //! | `outputs(layer)`, `numbers(layer)` | returns the address of a layer's outputs; the kind of numbers that they are |
+//! | `step(layer)`, `zero(layer)` | in int8, returns what a step of an output byte is worth; the byte that stands for zero |
 //! | `probabilities()` | returns the address of the softmax of the logits, in f32 |
 //!
-//! A custom section `lenet-network` holds the fingerprint of the network, by which the trainer tells modules apart.
+//! A custom section `lenet-network` holds the fingerprint of the network and the kind of its numbers, by which the trainer tells
+//! modules apart. The feature `int8` makes the module for the network in 8-bit integers.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 #![cfg(target_arch = "wasm32")]
@@ -23,25 +26,32 @@
 use core::cell::UnsafeCell;
 use core::fmt::{Display, Write};
 use core::slice;
-use lenet_core::image::write_grey;
-use lenet_core::network::{
-    self, Activations, FINGERPRINT, Image, LAYERS, Logits, Net, Params, Pixels,
-};
+#[cfg(feature = "int8")]
+use lenet_core::int8::{self, EXCESS, Int8};
+#[cfg(not(feature = "int8"))]
+use lenet_core::network::Net;
+#[cfg(feature = "int8")]
+use lenet_core::network::int8::Net;
+use lenet_core::network::{Logits, Pixels};
 use lenet_core::ops::softmax;
 use lenet_core::plan::{Layer, Tensor};
 use lenet_core::self_test;
 use lenet_core::weights::{self, Weights};
-use lenet_core::{Network, Outputs};
+use lenet_core::{Network, Numbers, Outputs};
 
 #[used]
 #[unsafe(link_section = "lenet-network")]
-static NETWORK: [u8; 8] = FINGERPRINT.to_le_bytes();
+static NETWORK: [u8; 9] = {
+    let [a, b, c, d, e, f, g, h] = Net::FINGERPRINT.to_le_bytes();
+    [a, b, c, d, e, f, g, h, Net::NUMBERS as u8]
+};
+
+type Params = <Net as Network>::Params;
+type Activations = <Net as Network>::Activations;
+type Image = <Net as Network>::Image;
 
 /// Bytes by which the module's memory grows.
 const PAGE: usize = 65_536;
-
-/// The kind of numbers of a layer's outputs: 32-bit floating point.
-const F32: u32 = 0;
 
 /// What [`load`] returns.
 const LOADED: u32 = 0;
@@ -54,7 +64,7 @@ struct Once;
 
 impl Network for Once {
     const NAME: &'static str = Net::NAME;
-    const NUMBERS: lenet_core::Numbers = Net::NUMBERS;
+    const NUMBERS: Numbers = Net::NUMBERS;
     const LAYERS: &'static [Layer] = Net::LAYERS;
     const TENSORS: &'static [Tensor] = Net::TENSORS;
     const FINGERPRINT: u64 = Net::FINGERPRINT;
@@ -67,7 +77,7 @@ impl Network for Once {
 
     #[inline(never)]
     fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
-        network::forward(params, image, act)
+        Net::forward(params, image, act)
     }
 
     fn write_image(pixels: &Pixels, image: &mut Image) {
@@ -214,10 +224,36 @@ extern "C" fn text(what: u32, index: usize) -> u64 {
     })
 }
 
-/// Returns the address of the parameters, or 0 if no file is loaded.
+/// Returns the address of the parameters in the upper half and their bytes in the lower one, or 0 if no file is loaded.
 #[unsafe(no_mangle)]
-extern "C" fn parameters() -> usize {
-    with(|state| state.weights.map_or(0, |weights| address(weights.params)))
+extern "C" fn parameters() -> u64 {
+    with(|state| {
+        state.weights.map_or(0, |weights| {
+            (address(weights.params) as u64) << 32 | size_of::<Params>() as u64
+        })
+    })
+}
+
+/// Returns a weight of a layer, output by output; in int8 the integer that it is. NaN if there is no such weight.
+#[unsafe(no_mangle)]
+extern "C" fn weight(layer: usize, index: usize) -> f32 {
+    with(|state| {
+        let weights = state.weights?;
+        #[cfg(not(feature = "int8"))]
+        let weight = {
+            let first = Net::TENSORS.get(2 * layer)?.offset;
+            bytemuck::cast_slice(core::slice::from_ref(weights.params))
+                .get(first + index)
+                .copied()?
+        };
+        #[cfg(feature = "int8")]
+        let weight = {
+            let stored = Net::layer(weights.params, layer)?.weight.get(index)?;
+            (i32::from(*stored) - EXCESS) as f32
+        };
+        Some(weight)
+    })
+    .unwrap_or(f32::NAN)
 }
 
 /// Returns the checksum of the file, or 0 if none is loaded.
@@ -237,7 +273,7 @@ extern "C" fn pixels() -> usize {
 extern "C" fn forward() {
     with(|state| {
         if let Some(weights) = state.weights {
-            write_grey(&state.pixels, &mut state.image);
+            Net::write_image(&state.pixels, &mut state.image);
             let logits = Once::forward(weights.params, &state.image, &mut state.act);
             softmax(logits, &mut state.probabilities);
         }
@@ -248,18 +284,39 @@ extern "C" fn forward() {
 #[unsafe(no_mangle)]
 extern "C" fn outputs(layer: usize) -> usize {
     with(|state| {
-        state
-            .act
-            .layers()
-            .get(layer)
-            .map_or(0, |outputs| address(*outputs))
+        let outputs = Net::outputs(&state.act, layer);
+        let bytes = outputs.and_then(|outputs| outputs.page(0, outputs.len()));
+        bytes.map_or(0, address)
     })
 }
 
-/// Returns the kind of numbers of a layer's outputs: 0 is f32.
+/// Returns the kind of numbers of a layer's outputs: 0 is f32, 1 is bytes. The logits are f32 in any case.
 #[unsafe(no_mangle)]
 extern "C" fn numbers(layer: usize) -> u32 {
-    if layer < LAYERS.len() { F32 } else { u32::MAX }
+    if layer + 1 < Net::LAYERS.len() {
+        Net::NUMBERS as u32
+    } else {
+        Numbers::F32 as u32
+    }
+}
+
+/// Returns what one step of an output byte of a layer is worth, or 0 if there is no such layer. Only for bytes.
+#[cfg(feature = "int8")]
+#[unsafe(no_mangle)]
+extern "C" fn step(layer: usize) -> f32 {
+    with(|state| {
+        let params = Net::layer(state.weights?.params, layer)?;
+        Some(params.step)
+    })
+    .unwrap_or(0.0)
+}
+
+/// Returns the byte that stands for zero among the outputs of a layer. Only for bytes.
+#[cfg(feature = "int8")]
+#[unsafe(no_mangle)]
+extern "C" fn zero(layer: usize) -> u32 {
+    let layer = Net::LAYERS.get(layer);
+    layer.map_or(0, |layer| u32::from(int8::zero(layer.activation)))
 }
 
 /// Returns the address of the probabilities.

@@ -51,9 +51,16 @@ export class Engine {
     return new Float32Array(this.#exports.memory.buffer, address, length);
   }
 
-  /** Returns the parameters as they lie in the module's memory. */
+  /** Returns the bytes of the parameters as they lie in the module's memory. */
   get parameters() {
-    return this.#floats(this.#exports.parameters(), this.#plan.parameters);
+    return bytesAt(this.#exports.memory, this.#exports.parameters());
+  }
+
+  /** Returns the weights of an output of a layer, or of one of its maps. In int8 they are integers. */
+  weights(layer, output) {
+    const { kind, kernel, input } = this.#plan.layers[layer];
+    const length = kind === "linear" ? input[0] * input[1] * input[2] : input[0] * kernel * kernel;
+    return Float32Array.from({ length }, (_, index) => this.#exports.weight(layer, output * length + index));
   }
 
   /** Classifies a picture: one byte per channel, row and column. Returns views of the logits and of their softmax. */
@@ -67,13 +74,18 @@ export class Engine {
     };
   }
 
-  /** Returns a view of the outputs of a layer for the last picture. */
+  /** Returns the outputs of a layer for the last picture: a view, or of a hidden int8 layer the numbers that its bytes stand for. */
   outputs(layer) {
     const length = this.#plan.layers[layer].output.reduce((product, side) => product * side);
     const address = this.#exports.outputs(layer);
     switch (this.#exports.numbers(layer)) {
       case 0:
         return this.#floats(address, length);
+      case 1: {
+        const [zero, step] = [this.#exports.zero(layer), this.#exports.step(layer)];
+        const bytes = new Uint8Array(this.#exports.memory.buffer, address, length);
+        return Float32Array.from(bytes, (byte) => (byte - zero) * step);
+      }
       default:
         throw new Error(`layer ${layer}: its outputs are numbers of a kind that this page does not know`);
     }

@@ -234,13 +234,12 @@ function field(index, [, row, column]) {
 
 /** Returns the weights that a unit multiplies its inputs with, as maps of some rows and columns. */
 function kernel(index, [map]) {
-  const { kind, kernel: side, input, weights } = plan.layers[index];
-  const length = kind === "linear" ? input[0] * input[1] * input[2] : input[0] * side * side;
-  const values = engine.parameters.subarray(weights + map * length, weights + (map + 1) * length);
+  const { kind, kernel: side, input } = plan.layers[index];
+  const values = engine.weights(index, map);
   if (kind === "conv2d") return { values, maps: input[0], rows: side, columns: side };
   if (input[1] * input[2] > 1) return { values, maps: input[0], rows: input[1], columns: input[2] };
-  const columns = balanced(length, 20);
-  return { values, maps: 1, rows: Math.ceil(length / columns), columns };
+  const columns = balanced(values.length, 20);
+  return { values, maps: 1, rows: Math.ceil(values.length / columns), columns };
 }
 
 /** Shows what a unit sees and by which weights, beside it; or nothing. */
@@ -330,6 +329,16 @@ const bars = Array.from({ length: plan.classes }, (_, index) => {
   row.addEventListener("pointerleave", () => choose(null));
   return bar;
 });
+
+const list = byId("live-bars");
+list.addEventListener("keydown", (event) => {
+  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const next = unit?.layer === last ? unit.at[0] + step : step > 0 ? 0 : plan.classes - 1;
+  if (next >= 0 && next < plan.classes) choose({ layer: last, at: [next, 0, 0] }, true);
+});
+list.addEventListener("blur", () => choose(null));
 
 const bitsOf = new DataView(new ArrayBuffer(4));
 
@@ -555,7 +564,9 @@ async function takePicture(file) {
 }
 
 async function takeWeights(bytes) {
-  const next = new Engine(await network, plan, bytes);
+  const numbers = plan.numbers.includes(NUMBERS[bytes[5]]) ? NUMBERS[bytes[5]] : plan.numbers[0];
+  const { module, size } = await network(numbers);
+  const next = new Engine(module, plan, bytes);
   const sha256 = await computedHash(next.parameters);
   if (sha256 !== null && sha256 !== next.recorded) {
     throw new Refusal(`its parameters have the SHA-256 ${sha256}, but the file records ${next.recorded}`);
@@ -563,6 +574,9 @@ async function takeWeights(bytes) {
   engine = next;
   truth = null;
   byId("live-hash").textContent = next.recorded;
+  byId("live-numbers").textContent = numbers;
+  byId("live-size").textContent = size.toLocaleString("en");
+  for (const kind of kinds) kind.checked = kind.value === numbers;
   byId("live-about").textContent = [next.dataset && `trained on ${next.dataset}`, next.recipe].filter(Boolean).join(", ");
   if (!byId("live-on").hidden) run();
 }
@@ -570,8 +584,7 @@ async function takeWeights(bytes) {
 /** The SHA-256 of the parameters, or `null` where the browser computes none for such a page. */
 async function computedHash(parameters) {
   if (!globalThis.crypto?.subtle) return null;
-  const bytes = new Uint8Array(parameters.buffer, parameters.byteOffset, parameters.byteLength);
-  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice())));
+  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", parameters.slice())));
 }
 
 function takeFiles() {
@@ -598,6 +611,7 @@ function takeFiles() {
     target.value = "";
   });
   byId("live-open").addEventListener("click", () => byId("live-file").click());
+  for (const kind of kinds) kind.addEventListener("change", () => takeStored(kind.value));
   for (const option of ["live-resize", "live-invert"]) {
     byId(option).addEventListener("change", () => {
       if (source) take(new File([source.bytes], source.name));
@@ -607,10 +621,25 @@ function takeFiles() {
 
 // ---------------------------------------------------------------------------------------------------------- start
 
-const network = stored("live-network").then((bytes) => {
-  byId("live-size").textContent = bytes.length.toLocaleString("en");
-  return WebAssembly.compile(bytes);
-});
+/** The kinds of numbers, by the byte in a weights file. */
+const NUMBERS = ["f32", "int8"];
+/** The choice between them, where the page has the network in several. */
+const kinds = document.getElementsByName("live-kind");
+const networks = new Map();
+
+/** Returns the module for a kind of numbers, and its size in bytes. */
+function network(numbers) {
+  if (!networks.has(numbers)) {
+    const bytes = stored(`live-network-${numbers}`);
+    networks.set(
+      numbers,
+      bytes.then(async (bytes) => ({ module: await WebAssembly.compile(bytes), size: bytes.length })),
+    );
+  }
+  return networks.get(numbers);
+}
+
+const takeStored = async (numbers) => takeWeights(woven(await stored(`live-weights-${numbers}`)));
 
 function layOut() {
   const width = byId("live-layers").clientWidth;
@@ -620,7 +649,7 @@ function layOut() {
 
 async function start() {
   readSigns();
-  await takeWeights(woven(await stored("live-weights")));
+  await takeStored(plan.numbers[0]);
   byId("live-off").hidden = true;
   byId("live-on").hidden = false;
   layOut();
