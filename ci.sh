@@ -39,6 +39,7 @@ cargo clippy -q -p trainer --no-default-features -- -D warnings
 cargo clippy -q -p trainer --no-default-features --features program -- -D warnings
 
 step "documentation"
+python3 docs/pictures.py --check
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
 
 # Tests of the host are chosen by `--test` alone: with `-p` the dependencies get other features, and are built again.
