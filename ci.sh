@@ -88,6 +88,9 @@ cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee 
 grep -q '% shirt$' "$run/predicted"
 cargo run -q --release -p trainer -- bench --epochs 2
 
+step "the commands of the README and the book"
+python3 docs/commands.py "${CARGO_TARGET_DIR:-target}/release/trainer"
+
 step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
 int8=$(mktemp -d)
 cargo run -q --release -p trainer -- quantize data/lenet.weights --out "$int8/lenet.weights" | tee "$int8/log"
