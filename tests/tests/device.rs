@@ -146,7 +146,7 @@ fn a_certificate_is_written_and_checked() {
     let address = board_at_tcp(self::weights(1), initial_params(1));
     let again = ["certify", "--tcp", &address, "--images", "20", "--out", out];
     let error = trainer(&[&again[..], &weights].concat()).unwrap_err();
-    assert!(error.to_string().contains("exists already"), "{error}");
+    assert!(error.to_string().contains("already exists"), "{error}");
 
     let written = [json, page].map(|path| std::fs::read_to_string(path).unwrap());
     let rejected = |path: &Path, from: &str, to: &str, problem: &str| {

@@ -253,7 +253,7 @@ fn quiet_prints_nothing_and_json_an_object_a_line() {
 #[test]
 fn a_network_that_has_learnt_nothing_is_told_of() {
     let place = Place::new();
-    let helps = ": what helps is more --epochs or a smaller --batch-size\n";
+    let helps = "; try more --epochs or a smaller --batch-size\n";
     for (options, at_chance) in [(TRAIN, true), (LEARNT, false)] {
         for form in ["", "--quiet", "--log-format json"] {
             let mut command = place.command(&format!("{options} {form} --out run"));

@@ -503,7 +503,7 @@ fn a_run_goes_on_only_with_its_own_settings() {
          \n  seed: 0 in the run, 9 here\
          \nLeave them out, or start a new run",
     );
-    let done = "2 epochs, 6 steps, are done already, and";
+    let done = "2 epochs, 6 steps, are already done, and";
     let more = "steps were requested; continue with";
     place.refused("--resume run", 2, &format!("{done} 6 {more} more --epochs"));
     place.refused(
@@ -575,7 +575,7 @@ fn other_data_is_a_difference() {
     let names = r#"["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]"#;
     assert!(
         err.contains(&format!(
-            "begun with:\n  classes: {numbers} in the run, {names} here\n"
+            "started with:\n  classes: {numbers} in the run, {names} here\n"
         )),
         "{err}"
     );
