@@ -40,6 +40,14 @@ cargo clippy -q -p trainer --no-default-features --features program -- -D warnin
 
 step "documentation"
 python3 docs/pictures.py --check
+# Not installed here: it takes more than four minutes of processor time, and the test `docs` checks the same pages.
+if command -v mdbook >/dev/null; then
+    book=$(mktemp -d)
+    mdbook build docs -d "$book"
+    rm -r "$book"
+else
+    echo "no mdbook here: the book has not been built as HTML"
+fi
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
 
 # Tests of the host are chosen by `--test` alone: with `-p` the dependencies get other features, and are built again.
