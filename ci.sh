@@ -39,6 +39,15 @@ cargo clippy -q -p trainer --no-default-features -- -D warnings
 cargo clippy -q -p trainer --no-default-features --features program -- -D warnings
 
 step "documentation"
+python3 docs/pictures.py --check
+# Not installed here: it takes more than four minutes of processor time, and the test `docs` checks the same pages.
+if command -v mdbook >/dev/null; then
+    book=$(mktemp -d)
+    mdbook build docs -d "$book"
+    rm -r "$book"
+else
+    echo "no mdbook here: the book has not been built as HTML"
+fi
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
 
 # Tests of the host are chosen by `--test` alone: with `-p` the dependencies get other features, and are built again.
@@ -86,6 +95,9 @@ cargo run -q --release -p trainer -- summary data/lenet.weights
 cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee "$run/predicted"
 grep -q '% shirt$' "$run/predicted"
 cargo run -q --release -p trainer -- bench --epochs 2
+
+step "the commands of the README and the book"
+python3 docs/commands.py "${CARGO_TARGET_DIR:-target}/release/trainer"
 
 step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
 int8=$(mktemp -d)

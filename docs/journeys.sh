@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Types what a new user would type, in a fresh clone, and prints the page that docs/src/journeys.md is:
+# Runs the commands that new users type in a fresh clone, and prints the page docs/src/journeys.md:
 #
 #     docs/journeys.sh > docs/src/journeys.md
 #
-# Needs what ci.sh installs for the emulated boards. Ends with an error where a command does not end as it should.
+# It needs what ci.sh installs for the emulated boards. It fails if a command does not end with the expected exit code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never CARGO_TERM_QUIET=true COLUMNS=100
@@ -11,7 +11,7 @@ places=$(mktemp -d)
 trap 'rm -rf "$places"' EXIT
 clone=$PWD
 
-# see [CODE] COMMAND: the command and what it printed, as long as it ends with the code (0).
+# see [CODE] COMMAND: prints the command and its output, and fails unless the exit code is CODE, by default 0.
 see() {
     local expected=0 code=0
     if [[ $1 =~ ^[0-9]+$ ]]; then expected=$1 && shift; fi
@@ -24,35 +24,41 @@ see() {
 say() { printf '%s\n\n' "$1"; }
 trainer() { cargo run --release -p trainer -- "$@"; }
 
-# Built first: a build's time and warnings are no part of the page.
+# Build first, so that the output of cargo is not part of the page.
 cargo build --release -p trainer >&2
 firmware/build-all.sh mps2-an386 >&2
 
-say '# Four journeys'
-say 'What new users type in a fresh clone, and what they see, as `docs/journeys.sh` typed it on two cores of an
-AMD EPYC with AVX2. `trainer` stands for `cargo run --release -p trainer --`.'
+say '# Four typical sessions'
+say 'This page shows what four kinds of users type in a fresh clone, and what they see. After it you know which commands fit your own
+task. The script `docs/journeys.sh` recorded the output on two cores of an AMD EPYC with AVX2. `trainer` stands for
+`cargo run --release -p trainer --`.'
 
-say '## A student with the course open'
+say '## A student who follows the course'
+say 'Train the network of the course with its settings:'
 see 'trainer --out runs/student'
+say 'Find out which classes the network confuses. Rows are the true classes, columns the answers of the network:'
 see 'trainer evaluate runs/student/lenet.weights --confusion'
+say 'Look at a single image. The network is not sure about this one, and wrong:'
 see 'trainer predict runs/student/lenet.weights --index 7'
-say 'A seed later, and stopped too early; the same command again, and going on:'
+say 'Train with another seed for one epoch. The trainer does not overwrite an earlier run, but can continue it:'
 see 'trainer --seed 1 --epochs 1 --out runs/student-1 --quiet'
 see 1 'trainer --seed 1 --epochs 1 --out runs/student-1'
 see 'trainer train --resume runs/student-1 --epochs 2 --log-format json'
 
-say '## A developer with a board'
-say 'Without one at hand, on an emulated Cortex-M4F; `cargo run --release` in the same folder flashes a micro:bit v2.'
+say '## A developer of firmware'
+say 'Run the network on an emulated Cortex-M4F. With a micro:bit v2 connected, `cargo run --release` in the same folder flashes it instead.'
 see 'cd firmware && cargo qemu'
-say 'The microseconds are those of the emulator on a busy machine and say nothing of a board; what can be counted without one is in
-[its results](../../firmware/RESULTS.md).'
-say 'Other weights: QEMU loads them at start, a real board has them built in, and says so where there are none.'
+say 'Each line has the true class, the answer of the network, its probability, and the time. The times are those of the emulator and say nothing
+about a real board. [`firmware/RESULTS.md`](../../firmware/RESULTS.md) has the counts that are exact without one.'
+say 'Use other weights. QEMU loads them at start:'
 see 'trainer device info --qemu --weights runs/student/lenet.weights'
+say 'For a real board, the build puts them into the program:'
 see 'cd firmware && LENET_WEIGHTS=../runs/student/lenet.weights cargo build --release --bin infer && ls ../target/firmware/microbit-v2/thumbv7em-none-eabihf/release/infer'
+say 'If the file does not exist, the build says so:'
 see 101 'cd firmware && LENET_WEIGHTS=../runs/nothing.weights cargo build --release'
 
-say '## A researcher with pictures of their own'
-say 'Three classes of PNG files, drawn by a script in place of the pictures of a microscope.'
+say '## A researcher with their own pictures'
+say 'The folder `mine` has three classes of PNG files, drawn by a script. First check them:'
 python3 - "$places/mine" <<'PYTHON'
 import pathlib, random, struct, sys, zlib
 
@@ -78,17 +84,24 @@ cp -r "$places/mine" mine
 mine=$PWD/mine
 trap 'rm -rf "$places" "$mine"' EXIT
 see 1 'trainer data check --data mine'
+say 'Remove the picture that has the wrong size, and check again:'
 see 'rm mine/train/disc/too-large.png && trainer data check --data mine'
+say 'Train, and hold out a tenth of the images to choose the best epoch:'
 see 'trainer --data mine --val-split 0.1 --epochs 60 --patience 10 --batch-size 32 --lr 0.003 --out runs/shapes --log-format json | tail -n 1'
-say 'A third is chance, as the warning says, and `at_chance`. A net of sigmoids starts flat, here for more than a hundred epochs of 26 steps. Patience
-does not count these, but 60 epochs are too few:'
+say 'With three classes, a third of the answers are right by chance, as the warning and `at_chance` say. A network with sigmoids starts slowly, here for
+more than a hundred epochs of 26 steps. `--patience` does not count these epochs, but 60 epochs are too few:'
 see 'trainer --data mine --val-split 0.1 --epochs 300 --batch-size 32 --lr 0.003 --out runs/longer --log-format json | tail -n 1'
+say 'Look at the metadata of the result, classify a picture, and export the weights for PyTorch:'
 see 'trainer summary runs/longer/lenet.weights'
 see 'trainer predict runs/longer/lenet.weights mine/test/ring/350.png'
 see 'trainer export runs/longer/lenet.weights --format safetensors --out runs/longer/lenet.safetensors'
 
-say '## An engineer who must show that device and host agree'
+say '## An engineer who must show that board and host agree'
+say 'Ask the board which parameters it has. The SHA-256 identifies the network:'
 see 'trainer device info --qemu'
+say 'Compare all logits of 1,000 images bit for bit, and keep the report:'
 see 'trainer device evaluate --qemu --images 1000 --json > runs/device.json; echo "exit code $?"'
+say 'Compare the outputs of every layer:'
 see 'trainer device compare --qemu --images 3'
+say 'A comparison that finds a difference ends with exit code 3:'
 see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5'

@@ -1,6 +1,6 @@
-"""Makes the README's picture of the page in which the network runs: live_picture.py TRAINER [--out docs/src/live.png]
+"""Takes the README's picture of the page in which the network runs: live_picture.py TRAINER [--out docs/src/live.png]
 
-It needs Chromium, pngquant and optipng.
+It needs Chromium, pngquant and optipng, and is run manually.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ def main():
         browser.view(WIDTH, 1500, scale=1.5)
         browser.open(page)
         browser.run("lenet.ready")
-        # A shirt, about which the network is not quite sure, and a value of the second convolution.
+        # Select a shirt about which the network is not quite sure, and point at a value of the second convolution.
         browser.run('document.querySelectorAll("#live-strip button")[6].click()')
         x, y = browser.run(
             """(() => {

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What each variant of the training brings: docs/variants.sh DIR [SEED...] trains every variant with every seed (0 1 2)
-# into DIR, one run after the other, and prints a table in Markdown: test accuracy after so many epochs, mean and
-# standard deviation over the seeds. What DIR holds already is not trained again, and a run that was stopped goes on.
+# Measures what each option of the training achieves: docs/variants.sh DIR [SEED...] trains every variant with every seed
+# (default: 0 1 2) into DIR, one run after the other. It prints a Markdown table with the test accuracy after each number of
+# epochs, as mean and standard deviation over the seeds. It does not repeat runs that DIR already has, and continues a run
+# that was stopped.
 #
-# The environment may set EPOCHS, the columns, in rising order, and OPTIONS, for every run, such as `--data DIR`.
+# The environment variable EPOCHS sets the columns, in rising order, and OPTIONS adds options to every run, such as `--data DIR`.
 #
-# With a constant learning rate a long run passes through the results of the shorter ones, which are read from its
-# metrics. A cosine ends at its own number of epochs, so it is trained for each.
+# With a constant learning rate, a long run includes the results of the shorter ones, which the script reads from its metrics.
+# A cosine depends on the number of epochs, so the script trains once for each number.
 set -euo pipefail
 dir=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
@@ -26,7 +27,7 @@ variants=(
 cargo build -q --release -p trainer
 mkdir -p "$dir"
 
-# run VARIANT EPOCHS SEED: the folder of the run that passes through so many epochs.
+# run VARIANT EPOCHS SEED: prints the folder of the run that includes this number of epochs.
 run() {
     local epochs=$2
     [[ $1 == *cosine* ]] || epochs=${columns[-1]}

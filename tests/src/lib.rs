@@ -1,5 +1,5 @@
 //! What the tests in `tests/` share: inputs by kind, naive oracles in f64 and i64, PyTorch's fixtures, both ends of the link,
-//! and the one table of tolerances.
+//! and the tolerances.
 
 #![warn(missing_docs)]
 

@@ -1,8 +1,9 @@
-//! The one table of tolerances, each with its reason. What is not here must be equal bit for bit.
+//! The tolerances of the tests of this package, each with its reason. Whatever has no tolerance must be equal bit for bit. Unit tests
+//! of single kernels in other packages have tolerances of their own, next to the code.
 //!
-//! Two kinds: bounds derived from the rounding of each operation, which hold for any order of sums and with or
-//! without fused multiply-add (Higham: Accuracy and stability of numerical algorithms, 2002, chapter 3), and limits
-//! on what whole training steps may drift apart, which are about ten times what was measured.
+//! There are two kinds. Bounds are derived from the rounding of each operation, and hold for any order of sums, with or without
+//! fused multiply-add (Higham: Accuracy and stability of numerical algorithms, 2002, chapter 3). Limits say how far whole training
+//! steps may drift apart, and leave room above what was measured (docs/src/numerics.md).
 
 use crate::oracle::{self, Net};
 use lenet_core::layer::{Activation, Pool};

@@ -146,7 +146,7 @@ fn a_certificate_is_written_and_checked() {
     let address = board_at_tcp(self::weights(1), initial_params(1));
     let again = ["certify", "--tcp", &address, "--images", "20", "--out", out];
     let error = trainer(&[&again[..], &weights].concat()).unwrap_err();
-    assert!(error.to_string().contains("exists already"), "{error}");
+    assert!(error.to_string().contains("already exists"), "{error}");
 
     let written = [json, page].map(|path| std::fs::read_to_string(path).unwrap());
     let rejected = |path: &Path, from: &str, to: &str, problem: &str| {
@@ -208,7 +208,10 @@ fn a_certificate_of_another_machine_is_no_proof() {
     .unwrap_err();
     assert_eq!(error.exit_code(), 3.into());
     let error = error.to_string();
-    assert!(error.contains("3 of 3 images have other logits"), "{error}");
+    assert!(
+        error.contains("3 of 3 images have different logits"),
+        "{error}"
+    );
     assert!(error.contains("the self-test's logits differ"), "{error}");
 }
 
@@ -261,7 +264,7 @@ fn one_wrong_bit_is_found_in_its_layer() {
     assert!(error.ends_with(" ulp"), "{error}");
     let error = ask("evaluate", params);
     assert!(
-        error.starts_with("3 of 3 images have other logits"),
+        error.starts_with("3 of 3 images have different logits"),
         "{error}"
     );
 }
@@ -460,7 +463,7 @@ fn a_link_that_ends_is_lost_at_its_image() {
     let mut ask = |index| client.classify(&pixels, &format!("image {index}"));
     assert!((0..3).all(|index| ask(index).is_ok()));
     let error = ask(3).unwrap_err().to_string();
-    assert_eq!(error, "link lost at image 3: no whole answer in 4 tries");
+    assert_eq!(error, "link lost at image 3: no complete reply in 4 tries");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The documentation against the repository: links lead somewhere, files that are named exist, every page of the book
-//! is in its table of contents, and the commands are ones that the program takes.
+//! Checks the documentation against the repository: every link has a target, every file that is named exists, every page of the
+//! book is in its table of contents, and the program accepts every command.
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -123,17 +123,35 @@ fn every_file_that_is_named_exists() {
 #[test]
 fn every_page_of_the_book_is_in_its_table() {
     let summary = read(&root().join("docs/src/SUMMARY.md"));
-    for page in std::fs::read_dir(root().join("docs/src")).unwrap() {
-        let name = page.unwrap().file_name().into_string().unwrap();
-        // A picture belongs to a page that shows it.
-        let listed = match name.strip_suffix(".png") {
-            Some(page) => {
-                read(&root().join(format!("docs/src/{page}.md"))).contains(&format!("({name})"))
-            }
-            None => name == "SUMMARY.md" || summary.contains(&format!("({name})")),
-        };
-        assert!(listed, "{name}");
+    for page in files(&root().join("docs/src"), "md") {
+        let listed = page == "SUMMARY.md" || summary.contains(&format!("({page})"));
+        assert!(listed, "{page}");
     }
+}
+
+/// The pictures are those that `docs/pictures.py` draws, which `ci.sh` checks.
+#[test]
+fn every_picture_of_the_book_is_shown() {
+    let book = root().join("docs/src");
+    let text: String = files(&book, "md")
+        .iter()
+        .map(|page| read(&book.join(page)))
+        .collect();
+    let pictures = files(&book.join("pictures"), "svg");
+    assert!(pictures.len() >= 5, "{pictures:?}");
+    for picture in pictures {
+        assert!(text.contains(&format!("(pictures/{picture})")), "{picture}");
+    }
+}
+
+/// The names of the files in a folder that have an extension.
+fn files(folder: &Path, extension: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == extension))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect()
 }
 
 /// The arguments, if the line calls the trainer.

@@ -1,7 +1,8 @@
-//! How fast the CPU backend trains and tests on this machine, and against what the machine could do.
+//! Measures how fast the CPU backend trains and evaluates on this machine, compared with the machine's peak.
 //!
-//! Every figure is taken in one call, after a run that warms up, and is a median; rates count the multiply-adds that the
-//! network needs ([`Phase::multiply_adds`](crate::cpu::Phase::multiply_adds)), each as two operations. Comparisons with
+//! All figures are medians of one call, after a warm-up. Rates count the multiply-adds of the network's definition
+//! ([`Phase::multiply_adds`](crate::cpu::Phase::multiply_adds)), each as two operations. Winograd's algorithm executes fewer, so a
+//! rate compares with a program that follows the definition; it is not a utilization, and can exceed the peak. Comparisons with
 //! other programs are left to scripts that run both in turn.
 
 use crate::adam::Adam;
@@ -19,25 +20,25 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// What to measure.
+/// The settings of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Threads; 0 is one a core.
+    /// Number of threads; 0 means one per core.
     pub threads: usize,
-    /// Images a step, at most those of the training split.
+    /// Images per step, at most those of the training split.
     pub batch_size: usize,
-    /// Epochs that are timed, at least one.
+    /// Number of epochs to time, at least one.
     pub epochs: u32,
 }
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What computed: `cpu (avx2, 2 threads)`.
+    /// Description of the device: `cpu (avx2, 2 threads)`.
     pub device: String,
     /// Threads.
     pub threads: usize,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// Time of a step of a whole batch, in milliseconds.
     pub step_ms: f64,
@@ -45,19 +46,19 @@ pub struct Report {
     pub images: usize,
     /// Time of an epoch without the test, in seconds.
     pub epoch_s: f64,
-    /// Images a second in a step.
+    /// Images per second in a step.
     pub images_per_s: f64,
-    /// 10⁹ operations a second in a step.
+    /// 10⁹ operations per second in a step.
     pub gflops: f64,
-    /// 10⁹ operations a second of multiply-adds from registers, on one thread.
+    /// 10⁹ operations per second of fused multiply-adds from registers, on one thread.
     pub peak_gflops_one_thread: f64,
     /// The same, on all threads at once.
     pub peak_gflops: f64,
-    /// `gflops / peak_gflops`
+    /// `gflops / peak_gflops`; can exceed 1, see the module.
     pub share_of_peak: f64,
     /// Where a thread's time goes, in the order of a step.
     pub phases: Vec<PhaseReport>,
-    /// Time in which a thread has nothing to do, in microseconds an image.
+    /// Time in which a thread is idle, in microseconds per image.
     pub waiting_us: f64,
     /// Images of the test split.
     pub evaluation_images: usize,
@@ -72,18 +73,18 @@ pub struct Report {
 pub struct PhaseReport {
     /// Its name.
     pub phase: String,
-    /// One thread's time, in microseconds an image.
+    /// Time of one thread, in microseconds per image.
     pub us: f64,
-    /// 10⁹ operations a second of one thread.
+    /// 10⁹ operations per second of one thread.
     pub gflops: f64,
-    /// `gflops / peak_gflops_one_thread`
+    /// `gflops / peak_gflops_one_thread`; can exceed 1, see the module.
     pub share_of_peak: f64,
 }
 
-/// Trains from seed 0 and measures.
+/// Trains from seed 0 and measures the times.
 ///
 /// # Errors
-/// What the backend gives.
+/// Returns the errors of the backend.
 pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     let images = data.train.len();
     let state = State::new(initial_params(0));

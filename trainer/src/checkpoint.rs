@@ -128,12 +128,12 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     let (&version, rest) = rest.split_first().ok_or_else(truncated)?;
     if version != VERSION {
         return Err(format!(
-            "checkpoint format {version}, this program reads {VERSION}; go on with the release that wrote it"
+            "checkpoint format {version}, this program reads {VERSION}; continue with the release that wrote it"
         ));
     }
     let (fingerprint, rest) = rest.split_first_chunk().ok_or_else(truncated)?;
     if u64::from_le_bytes(*fingerprint) != FINGERPRINT {
-        return Err("of another network; go on with the build that wrote it".to_owned());
+        return Err("of another network; continue with the build that wrote it".to_owned());
     }
     if rest.len() < 3 * size_of::<Params>() {
         return Err(truncated());

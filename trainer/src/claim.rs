@@ -33,7 +33,7 @@ impl Claim {
                 .create(true)
                 .truncate(false)
                 .open(&path);
-            let mut file = open.map_err(Error::io("cannot be made", &path))?;
+            let mut file = open.map_err(Error::io("cannot be created", &path))?;
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => {
                     let mut process = String::new();

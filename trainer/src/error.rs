@@ -90,7 +90,7 @@ pub enum Error {
         missing: String,
     },
     /// The output exists already.
-    #[error("{path}: exists already, and nothing is overwritten; choose another name or remove it", path = path.display())]
+    #[error("{path}: already exists and is not overwritten; choose another name or remove it", path = path.display())]
     Exists {
         /// The file or folder.
         path: PathBuf,
@@ -133,7 +133,7 @@ pub enum Error {
     },
     /// The training was told to stop, and can go on.
     #[error(
-        "stopped in epoch {epoch} after batch {batch}; go on with: trainer train --resume {run}",
+        "stopped in epoch {epoch} after batch {batch}; continue with: trainer train --resume {run}",
         run = run.display()
     )]
     Stopped {

@@ -27,7 +27,7 @@ impl RunFolder {
     /// * `InUse`: another training has begun to use it
     /// * `Io`: it cannot be made
     pub fn create(path: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(path).map_err(Error::io("cannot be made", path))?;
+        std::fs::create_dir_all(path).map_err(Error::io("cannot be created", path))?;
         let folder = Self::claim(path)?;
         for entry in std::fs::read_dir(path).map_err(Error::io("cannot be read", path))? {
             let entry = entry.map_err(Error::io("cannot be read", path))?;
@@ -51,13 +51,13 @@ impl RunFolder {
     }
 
     fn create_numbered(parent: &Path, name: &str) -> Result<Self, Error> {
-        std::fs::create_dir_all(parent).map_err(Error::io("cannot be made", parent))?;
+        std::fs::create_dir_all(parent).map_err(Error::io("cannot be created", parent))?;
         let mut path = parent.join(name);
         for number in 2.. {
             match std::fs::create_dir(&path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => {
-                    made.map_err(Error::io("cannot be made", &path))?;
+                    made.map_err(Error::io("cannot be created", &path))?;
                     break;
                 }
             }

@@ -116,13 +116,13 @@ pub fn read_outputs(bytes: &[u8]) -> Option<Result<Outputs, String>> {
         let shape = view.shape();
         if shape.first() != Some(&images) || shape.iter().skip(1).product::<usize>() != len {
             return Some(Err(format!(
-                "{name}: found {shape:?}, wanted [{images}, ...] with {len} values an image"
+                "{name}: found {shape:?}, expected [{images}, ...] with {len} values per image"
             )));
         }
         *out = Some(match view.dtype() {
             Dtype::F32 => floats(view.data(), f32::from_le_bytes),
             Dtype::F64 => floats(view.data(), |bytes| f64::from_le_bytes(bytes) as f32),
-            other => return Some(Err(format!("{name}: found {other:?}, wanted F32 or F64"))),
+            other => return Some(Err(format!("{name}: found {other:?}, expected F32 or F64"))),
         });
     }
     Some(Ok(outputs))
@@ -164,8 +164,8 @@ mod tests {
         ];
         let problem = read_params(&serialize(views, None).unwrap()).unwrap_err();
         let has = |line: &str| assert!(problem.contains(line), "{problem}");
-        has("fc.0.weight: found F32 [256, 120], wanted F32 [120, 256] (its transpose would fit)");
-        has("conv.0.weight: missing, wanted F32 [6, 1, 5, 5]");
+        has("fc.0.weight: found F32 [256, 120], expected F32 [120, 256] (its transpose would fit)");
+        has("conv.0.weight: missing, expected F32 [6, 1, 5, 5]");
         has("extra: not a tensor of this network");
         assert!(
             read_params(&write_params(&initial_params(0))[..100])

@@ -57,7 +57,7 @@ pub(crate) fn read(
             .any(|end| tensor.name.ends_with(end))
     }) {
         return Err(format!(
-            "{} belongs to a batch normalization, which this network lacks. Fold it into the convolution before it \
+            "{} belongs to a batch normalization, which this network does not have. Fold it into the convolution before it \
              (torch.nn.utils.fusion.fuse_conv_bn_eval), or export the model as ONNX, in which this program folds it",
             norm.name
         ));
@@ -65,7 +65,7 @@ pub(crate) fn read(
     let is_weight = |tensor: &&&Named| tensor.dims.len() > 1 && parts(&tensor.name).1 == "weight";
     if let Some(layer) = extra.iter().find(is_weight).filter(|_| by_shape) {
         return Err(format!(
-            "{} {:?} is a layer that this network lacks; give the tensors the names that it wants to leave this one out: {}",
+            "{} {:?} is a layer that this network does not have; to ignore it, give the tensors these names: {}",
             layer.name,
             layer.dims,
             names.join(", ")
@@ -74,7 +74,7 @@ pub(crate) fn read(
     if !extra.is_empty() {
         let extra: Vec<&str> = extra.iter().map(|tensor| tensor.name.as_str()).collect();
         notes.push(format!(
-            "left out, because this network lacks them: {}",
+            "ignored, because this network does not have them: {}",
             extra.join(", ")
         ));
     }
@@ -201,16 +201,17 @@ fn mapping(how: &str, matched: &[usize], found: &[Named], tensors: &[Tensor]) ->
 
 /// Lists what is wanted and what was found, by PyTorch's names.
 fn differences(found: &[Named], names: &[String], tensors: &[Tensor]) -> String {
-    let mut text = "the tensors are not this network's:".to_owned();
+    let mut text = "the tensors do not fit this network:".to_owned();
     for (name, tensor) in names.iter().zip(tensors) {
         let wanted = tensor.dims();
         match found.iter().find(|found| found.name == *name) {
             Some(found) if found.values.is_some() && found.dims == wanted => {}
             Some(Named { kind, dims, .. }) => {
                 let hint = transpose_hint(dims, wanted);
-                text += &format!("\n  {name}: found {kind} {dims:?}, wanted F32 {wanted:?}{hint}");
+                text +=
+                    &format!("\n  {name}: found {kind} {dims:?}, expected F32 {wanted:?}{hint}");
             }
-            None => text += &format!("\n  {name}: missing, wanted F32 {wanted:?}"),
+            None => text += &format!("\n  {name}: missing, expected F32 {wanted:?}"),
         }
     }
     for tensor in found.iter().filter(|tensor| !names.contains(&tensor.name)) {
@@ -356,16 +357,16 @@ mod tests {
         };
         let state_dict = |layer: usize, part: &str| format!("fc.{}.{part}", 2 * layer);
         let other = |layer: usize, part: &str| format!("fc{layer}.{part}");
-        let note = "left out, because this network lacks them: epoch";
+        let note = "ignored, because this network does not have them: epoch";
         assert_eq!(extra("epoch", &[], &state_dict).unwrap(), [note]);
         assert_eq!(extra("epoch", &[], &other).unwrap()[1..], [note]);
         assert_eq!(
             extra("aux.weight", &[3, 6], &state_dict).unwrap(),
-            ["left out, because this network lacks them: aux.weight"]
+            ["ignored, because this network does not have them: aux.weight"]
         );
         let refused = extra("aux.weight", &[3, 6], &other).unwrap_err();
         assert!(
-            refused.starts_with("aux.weight [3, 6] is a layer that this network lacks"),
+            refused.starts_with("aux.weight [3, 6] is a layer that this network does not have"),
             "{refused}"
         );
         let refused = extra("bn.running_mean", &[6], &state_dict).unwrap_err();

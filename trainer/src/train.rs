@@ -184,7 +184,7 @@ pub fn train(
     let done = progress.losses.len() as u64;
     if progress.is_exhausted(plan.patience, &data.train) && progress.partial.steps == 0 {
         return Err(Error::Settings(format!(
-            "ended after {} epochs by --patience; go on with a larger one",
+            "ended after {} epochs by --patience; continue with a larger one",
             progress.epochs.len()
         )));
     }
@@ -197,7 +197,7 @@ pub fn train(
             _ => "more --epochs",
         };
         return Err(Error::Settings(format!(
-            "{} epochs, {done} steps, are done already, and {all_steps} steps are asked for; go on with {remedy}",
+            "{} epochs, {done} steps, are already done, and {all_steps} steps were requested; continue with {remedy}",
             progress.epochs.len()
         )));
     }

@@ -195,7 +195,7 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
     place.refused(
         "--resume run --epochs 60",
         2,
-        "ended after 4 epochs by --patience; go on with a larger one",
+        "ended after 4 epochs by --patience; continue with a larger one",
     );
     // With more patience it goes on as if it had had that from the start.
     let out = place.good("--resume run --epochs 60 --patience 5");
@@ -253,7 +253,7 @@ fn quiet_prints_nothing_and_json_an_object_a_line() {
 #[test]
 fn a_network_that_has_learnt_nothing_is_told_of() {
     let place = Place::new();
-    let helps = ": what helps is more --epochs or a smaller --batch-size\n";
+    let helps = "; try more --epochs or a smaller --batch-size\n";
     for (options, at_chance) in [(TRAIN, true), (LEARNT, false)] {
         for form in ["", "--quiet", "--log-format json"] {
             let mut command = place.command(&format!("{options} {form} --out run"));
@@ -430,7 +430,7 @@ fn shells_and_man_know_every_command() {
     place.refused(
         "man --out man1",
         1,
-        "man1/trainer.1: exists already, and nothing is overwritten; choose another name or remove it",
+        "man1/trainer.1: already exists and is not overwritten; choose another name or remove it",
     );
 }
 
@@ -510,7 +510,7 @@ fn nothing_is_overwritten() {
     let file = "run/lenet.weights";
     let before = place.read(file);
     let listed = place.list("run");
-    let taken = "exists already, and nothing is overwritten; choose another name or remove it";
+    let taken = "already exists and is not overwritten; choose another name or remove it";
     // Nothing is said of a training that is none.
     assert_eq!(
         place.run(&format!("{TRAIN} --out run")),
@@ -539,7 +539,7 @@ fn a_place_that_takes_no_file_is_named() {
     place.refused(
         &format!("{TRAIN} --out run/lenet.weights/below"),
         1,
-        "run/lenet.weights/below: cannot be made: Not a directory (os error 20)",
+        "run/lenet.weights/below: cannot be created: Not a directory (os error 20)",
     );
 }
 
@@ -633,7 +633,7 @@ fn settings_out_of_range_are_refused_with_the_range() {
         ),
         (
             "--val-split 0.001",
-            "--val-split 0.001 leaves 96 images to train on and 0 to validate on",
+            "--val-split 0.001 leaves 96 images for training and 0 for validation",
         ),
         (
             "--device cuda --augment",
@@ -767,7 +767,7 @@ fn a_changed_fashion_mnist_needs_a_word() {
         "error: fashion-mnist/train-images-idx3-ubyte: SHA-256 of the uncompressed file is ";
     assert!(err.starts_with(start), "{err}");
     assert!(
-        err.ends_with("; copy it again, or go on with --allow-modified\n"),
+        err.ends_with("; copy it again, or pass --allow-modified\n"),
         "{err}"
     );
     place.good(&format!("{train} --allow-modified"));
@@ -869,7 +869,7 @@ fn compare_names_what_differs_and_where() {
             "compare run/lenet.weights {other} --data letters --per-layer"
         ));
         assert!(
-            out.ends_with("\n0 of 30 images get another class\nequal bit for bit\n"),
+            out.ends_with("\n0 of 30 images change class\nequal bit for bit\n"),
             "{out}"
         );
         assert_eq!(out.contains("fc1_weight"), other == "net.onnx", "{out}");
@@ -892,7 +892,7 @@ fn compare_names_what_differs_and_where() {
     );
     let out = place.good(&format!("{compare} --tolerance 0.51"));
     assert!(
-        out.ends_with(" of 7 images get another class\nwithin 0.51\n"),
+        out.ends_with(" of 7 images change class\nwithin 0.51\n"),
         "{out}"
     );
     place.refused(
@@ -927,7 +927,7 @@ fn an_onnx_model_of_another_network_is_refused() {
         "import other.onnx --out new.weights",
         1,
         &format!(
-            "other.onnx: the graph is not this network's: Hardmax \"conv1_sigmoid\": conv1 (conv2d 5x5, max pool 2, sigmoid) of \
+            "other.onnx: the graph does not fit this network: Hardmax \"conv1_sigmoid\": conv1 (conv2d 5x5, max pool 2, sigmoid) of \
              this network has no such operator. This network is {}",
             Description(&lenet_core::network::LAYERS)
         ),
@@ -963,9 +963,9 @@ fn foreign_tensors_are_compared_with_those_wanted() {
     place.refused(
         "import net.safetensors --out new.weights",
         1,
-        "net.safetensors: the tensors are not this network's:\
-         \n  fc.0.weight: found F32 [256, 120], wanted F32 [120, 256] (its transpose would fit)\
-         \n  fc.4.bias: missing, wanted F32 [10]\
+        "net.safetensors: the tensors do not fit this network:\
+         \n  fc.0.weight: found F32 [256, 120], expected F32 [120, 256] (its transpose would fit)\
+         \n  fc.4.bias: missing, expected F32 [10]\
          \n  out.bias: not a tensor of this network",
     );
 
@@ -984,8 +984,8 @@ fn foreign_tensors_are_compared_with_those_wanted() {
     place.refused(
         "import integers.safetensors --out new.weights",
         1,
-        "integers.safetensors: the tensors are not this network's:\
-         \n  fc.4.bias: found I32 [10], wanted F32 [10]",
+        "integers.safetensors: the tensors do not fit this network:\
+         \n  fc.4.bias: found I32 [10], expected F32 [10]",
     );
 
     for value in [f32::NAN, f32::INFINITY] {

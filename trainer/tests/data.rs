@@ -72,7 +72,7 @@ fn class_folders_are_trained_on_tested_and_shown() {
     // Of the ten classes, the three that there are; one that is never named has no precision.
     let table = place.good("evaluate run/lenet.weights --data my --confusion");
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines[0], " label \\ taken for  0  1  2  recall  precision");
+    assert_eq!(lines[0], " true \\ predicted  0  1  2  recall  precision");
     assert_eq!(lines.len(), 1 + 3 + 1, "{table}");
     assert!(
         !table.contains("NaN") && table.ends_with(" of 6)\n"),
@@ -102,7 +102,7 @@ fn class_folders_are_trained_on_tested_and_shown() {
     place.refused(
         shown,
         1,
-        "sheet.png: exists already, and nothing is overwritten; choose another name or remove it",
+        "sheet.png: already exists and is not overwritten; choose another name or remove it",
     );
 }
 
@@ -203,7 +203,7 @@ fn what_looks_odd_is_said_and_stops_nothing() {
     }
     let warnings = "warning: the borders of the images are bright (mean 236 of 255): dark on white? Fashion-MNIST is \
                     bright on black; --invert turns pictures round\n\
-                    warning: 1 of 1 test images are training images too (the first: index 0); the test accuracy flatters\n\
+                    warning: 1 of 1 test images are training images too (the first: index 0); the test accuracy is too high\n\
                     warning: class b: no test image\n";
     let out = place.good(CHECK);
     assert!(out.ends_with(warnings), "{out}");

@@ -169,7 +169,7 @@ fn several_data_sets_are_named_instead_of_one_taken() {
     place.refused(
         "data check --data my",
         1,
-        "my: several data sets lie there; name one of them:\n  --data my/FashionMNIST/raw (IDX files)\n  \
+        "my: several data sets are there; name one of them:\n  --data my/FashionMNIST/raw (IDX files)\n  \
          --data my/MNIST/raw (IDX files)",
     );
     place.good("data check --data my/MNIST/raw");
@@ -186,7 +186,7 @@ fn several_data_sets_are_named_instead_of_one_taken() {
     place.refused(
         "data check --data gzip",
         1,
-        "gzip: several data sets lie there; name one of them:\n  --data gzip/emnist-digits (IDX files)\n  \
+        "gzip: several data sets are there; name one of them:\n  --data gzip/emnist-digits (IDX files)\n  \
          --data gzip/emnist-mnist (IDX files)",
     );
     let out = place.good("data check --data gzip/emnist-digits");
@@ -252,7 +252,7 @@ fn emnist_is_set_upright_and_its_labels_are_counted_from_0() {
         remarks(&out),
         [
             "note: the labels count from 1: each is shifted by one, so that they count from 0",
-            "note: the images of EMNIST are stored transposed: they are set upright",
+            "note: EMNIST stores its images transposed: they are transposed back",
             "no problems found",
         ]
     );
@@ -398,7 +398,7 @@ fn kaggles_tables_are_read() {
         (
             "bom",
             "bom",
-            vec!["note: no table test: bom/val.csv is tested on"],
+            vec!["note: no table test: bom/val.csv is used for tests"],
         ),
     ] {
         let out = place.good(&format!("data check --data {folder}"));
@@ -426,7 +426,7 @@ fn kaggles_tables_are_read() {
     place.refused(
         "data check --data digits",
         2,
-        "digits/test.csv: no column of labels, so that nothing can be tested on it; say with --test-split F which share \
+        "digits/test.csv: no column of labels, so it cannot be used for tests; say with --test-split F which share \
          of each class to test on",
     );
     let out = place.good("data check --data digits --test-split 0.25");
@@ -434,7 +434,7 @@ fn kaggles_tables_are_read() {
     // The images of a class are alike, which is said too.
     assert_eq!(
         remarks(&out)[0],
-        "warning: digits/test.csv: left out, as it has no column of labels"
+        "warning: digits/test.csv: ignored, because it has no column of labels"
     );
     write(&place, "single/A_Z Handwritten Data.csv", &train);
     place.refused(
@@ -544,7 +544,7 @@ fn validation_folders_are_tested_on_or_said_to_be_left_out() {
     assert_eq!(
         remarks(&out),
         [
-            "note: no folder test: my/val is tested on",
+            "note: no folder test: my/val is used for tests",
             "no problems found"
         ]
     );
@@ -561,7 +561,7 @@ fn validation_folders_are_tested_on_or_said_to_be_left_out() {
     assert_eq!(
         remarks(&out),
         [
-            "note: no t10k-images-idx3-ubyte: idx/val-images-idx3-ubyte is tested on",
+            "note: no t10k-images-idx3-ubyte: idx/val-images-idx3-ubyte is used for tests",
             "no problems found"
         ]
     );
@@ -570,12 +570,12 @@ fn validation_folders_are_tested_on_or_said_to_be_left_out() {
     assert_eq!(
         remarks(&out),
         [
-            "warning: letters/val-images-idx3-ubyte: left out; to validate, --val-split holds out a share of the training \
+            "warning: letters/val-images-idx3-ubyte: ignored; to validate, --val-split holds out a share of the training \
           images"
         ]
     );
     let out = place.good("data check --data my");
-    let left_out = "warning: my/val is left out: my/train is trained on, my/test tested on; to validate, --val-split holds \
+    let left_out = "warning: my/val is ignored: my/train is used for training, my/test for tests; to validate, --val-split holds \
                     out a share of the training images";
     assert_eq!(remarks(&out), [left_out]);
     let (code, _, err) = place.run("--data my --max-steps 1 --out run");
@@ -615,7 +615,7 @@ fn the_folder_of_a_run_is_no_data() {
                     (hash(&out), row(&out, "all")),
                     (hash(&before), row(&before, "all"))
                 );
-                let warning = "warning: left out, as they are no pictures in class folders: 1 run (the first: flat/run)";
+                let warning = "warning: ignored, because they are not pictures in class folders: 1 run (the first: flat/run)";
                 assert_eq!(
                     remarks(&out).last() == Some(&warning),
                     folder == "flat",
@@ -647,7 +647,7 @@ fn pictures_without_class_folders_are_named() {
     let out = place.good("data check --data my --test-split 0.25");
     assert_eq!(
         remarks(&out),
-        ["warning: my/Test: left out, as its pictures are not in class folders"]
+        ["warning: my/Test: ignored, because its pictures are not in class folders"]
     );
 
     // As in the archive of the German traffic signs.
@@ -657,7 +657,7 @@ fn pictures_without_class_folders_are_named() {
     let out = place.good("data check --data my --test-split 0.25");
     assert_eq!(
         remarks(&out),
-        ["warning: my/Final_Test/Images: left out, as its pictures are not in class folders"]
+        ["warning: my/Final_Test/Images: ignored, because its pictures are not in class folders"]
     );
 
     let place = Place::new();
@@ -717,7 +717,7 @@ fn what_is_no_picture_is_left_out_and_counted_once() {
     fifo("my/train/ring/pipe.png");
     std::os::unix::fs::symlink("nowhere.png", place.path("my/test/wave/9.png")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", place.path("my/test/wave/8.png")).unwrap();
-    let left_out = "warning: left out, as they are no pictures in class folders: 1 .csv file, 1 .txt file, 2 Thumbs.db, 1 \
+    let left_out = "warning: ignored, because they are not pictures in class folders: 1 .csv file, 1 .txt file, 2 Thumbs.db, 1 \
                     __MACOSX, 1 dangling link, 1 desktop.ini, 1 device, 1 file, 1 folder, 1 named pipe (the first: \
                     my/test/__MACOSX)";
     let out = place.good("data check --data my");
@@ -759,7 +759,7 @@ fn an_empty_class_folder_is_called_empty() {
             "warning: my/train/moon: no picture in this class folder",
             "warning: my/test/moon: no picture in this class folder",
             "warning: my/test/sun: no picture in this class folder",
-            "warning: left out, as they are no pictures in class folders: 1 .webp file (the first: my/test/sun/scan.webp)",
+            "warning: ignored, because they are not pictures in class folders: 1 .webp file (the first: my/test/sun/scan.webp)",
         ]
     );
     let place = Place::new();
@@ -1078,7 +1078,7 @@ fn colour_in_class_folders_is_said() {
         remarks(&out),
         [
             "note: 2 of 20 pictures have colour; they are converted to grey, as this network has one channel",
-            "warning: 1 of 7 test images are training images too (the first: index 2); the test accuracy flatters",
+            "warning: 1 of 7 test images are training images too (the first: index 2); the test accuracy is too high",
         ]
     );
 }

@@ -219,7 +219,7 @@ fn a_page_is_made_of_weights_with_or_without_a_data_set() {
     place.refused(
         "page run/lenet.weights --data letters --out page.html",
         1,
-        "page.html: exists already, and nothing is overwritten; choose another name or remove it",
+        "page.html: already exists and is not overwritten; choose another name or remove it",
     );
 }
 
@@ -237,7 +237,7 @@ fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
     place.refused(
         "report early",
         1,
-        "early: no epoch is done yet; go on with: trainer train --resume early",
+        "early: no epoch is done yet; continue with: trainer train --resume early",
     );
     place.good(&format!("{TRAIN} --out run"));
     place.write("run/metrics.csv", b"<html>");

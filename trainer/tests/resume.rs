@@ -105,7 +105,7 @@ fn more_steps_are_as_good_as_all_at_once() {
                 &format!("--resume {run}"),
                 2,
                 &format!(
-                    "{} epochs, {first} steps, are done already, and {first} steps are asked for; go on with a larger \
+                    "{} epochs, {first} steps, are already done, and {first} steps were requested; continue with a larger \
                      --max-steps",
                     first / 3
                 ),
@@ -272,7 +272,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
         assert_eq!(
             err,
             format!(
-                "error: stopped in epoch {epoch} after batch {batch}; go on with: trainer train --resume run\n"
+                "error: stopped in epoch {epoch} after batch {batch}; continue with: trainer train --resume run\n"
             )
         );
         stopped_within += usize::from(batch < 72);
@@ -329,7 +329,7 @@ fn a_training_whose_output_is_closed_saves_and_goes_on() {
     let options = "--data letters --batch-size 32";
     let train = format!("{options} --epochs 2 --out run");
     let said = "warning: standard output: cannot be written: Broken pipe (os error 32)\n\
-                error: stopped in epoch 1 after batch 1; go on with: trainer train --resume run\n";
+                error: stopped in epoch 1 after batch 1; continue with: trainer train --resume run\n";
     assert_eq!(place.unread(&train), (Some(130), said.to_owned()));
     let (_, output) = std::io::pipe().unwrap();
     let errors = output.try_clone().unwrap();
@@ -493,7 +493,7 @@ fn a_run_goes_on_only_with_its_own_settings() {
         "--resume run --epochs 4 --lr 0.01 --seed 9 --order sequential --device reference --batch-size 16 \
          --init some.weights --average 3",
         2,
-        "run: a run goes on with the settings it was begun with:\
+        "run: a run can only continue with the settings that it was started with:\
          \n  average: none in the run, 3 here\
          \n  batch_size: 32 in the run, 16 here\
          \n  device: \"cpu\" in the run, \"reference\" here\
@@ -501,10 +501,10 @@ fn a_run_goes_on_only_with_its_own_settings() {
          \n  lr: 0.001 in the run, 0.01 here\
          \n  order: \"shuffled\" in the run, \"sequential\" here\
          \n  seed: 0 in the run, 9 here\
-         \nLeave them out, or train anew",
+         \nLeave them out, or start a new run",
     );
-    let done = "2 epochs, 6 steps, are done already, and";
-    let more = "steps are asked for; go on with";
+    let done = "2 epochs, 6 steps, are already done, and";
+    let more = "steps were requested; continue with";
     place.refused("--resume run", 2, &format!("{done} 6 {more} more --epochs"));
     place.refused(
         "--resume run --epochs 1",
@@ -529,8 +529,8 @@ fn a_run_goes_on_only_with_its_own_settings() {
     place.refused(
         "--resume falling --epochs 4",
         2,
-        "falling: a run goes on with the settings it was begun with:\
-         \n  epochs: 2 in the run, 4 here\nLeave them out, or train anew",
+        "falling: a run can only continue with the settings that it was started with:\
+         \n  epochs: 2 in the run, 4 here\nLeave them out, or start a new run",
     );
     // The same settings once more, other threads, another place of the same data.
     std::fs::rename(place.path("letters"), place.path("moved")).unwrap();
@@ -575,7 +575,7 @@ fn other_data_is_a_difference() {
     let names = r#"["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"]"#;
     assert!(
         err.contains(&format!(
-            "begun with:\n  classes: {numbers} in the run, {names} here\n"
+            "started with:\n  classes: {numbers} in the run, {names} here\n"
         )),
         "{err}"
     );
@@ -629,7 +629,7 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
         ),
         (
             b"LNCK\x01",
-            "checkpoint format 1, this program reads 3; go on with the release that wrote it".to_owned(),
+            "checkpoint format 1, this program reads 3; continue with the release that wrote it".to_owned(),
         ),
     ] {
         place.write("run/last.checkpoint", bytes);

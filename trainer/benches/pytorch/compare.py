@@ -150,7 +150,7 @@ def main():
         if args.burn:
             line("burn-flex, evaluation, ms", lambda row: row["burn-flex"]["evaluation_ms"])
             line("burn-flex / ours, evaluation", lambda row: row["burn-flex"]["evaluation_ms"] / row["ours"]["evaluation_ms"])
-        line("share of the FMA peak, %", lambda row: 100 * row["ours"]["share_of_peak"])
+        line("definition's multiply-adds / FMA peak, %", lambda row: 100 * row["ours"]["share_of_peak"])
         line("batch 64 / batch 256, time an image", lambda row: 4 * row["small"]["step_ms"] / row["ours"]["step_ms"])
         line("lenet_core::forward, one image, us", lambda row: row["ours"]["forward_us"])
         if onnx:

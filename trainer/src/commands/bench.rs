@@ -13,19 +13,19 @@ use serde::Serialize;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What computes
+    /// Where to compute
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// GPUs of the cuda device that share each batch
+    /// Number of GPUs of the cuda device that share each batch
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     devices: u32,
-    /// Threads of the cpu device; 0 is one per core
+    /// Threads of the cpu device; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
     pub(super) threads: u16,
     /// Images per step [default: 256, or all if there are fewer]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch_size: Option<u32>,
-    /// Epochs that are timed
+    /// Number of epochs to time
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     epochs: u32,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Device {
-    /// All cores
+    /// The CPU, with all cores
     Cpu,
     /// NVIDIA GPUs
     Cuda,
@@ -178,7 +178,7 @@ fn phases(report: &Report) -> String {
         "us/image",
         "time",
         "GFLOP/s",
-        "of peak",
+        "rate / peak",
     ]);
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let mut row = |phase: &str, us: f64, rate: Option<(f64, f64)>| {
@@ -211,7 +211,7 @@ fn phases(report: &Report) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!(
-        "{}\n(multiply-adds of the definition, in the gradients those of the winners where a pool takes the maximum; Winograd's\nalgorithm executes fewer)",
+        "{}\nThe rates count the multiply-adds of the network's definition, and for a max pool's gradient those of the winners. Winograd's\nalgorithm executes fewer, so a rate can exceed the peak of fused multiply-adds.",
         table.trim_fmt()
     )
 }

@@ -22,18 +22,18 @@ pub struct Args {
     board: BoardArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// Classify the first N test images
+    /// Number of test images to classify
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
-    /// Write the two files of the certificate into this folder
+    /// Folder for the two files of the certificate
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
-    /// Say something about the board in the certificate, such as the chip's revision
+    /// Note for the certificate, such as the revision of the chip
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
-    /// Check certificates instead of writing one: that they are complete and do not contradict themselves, and that the page
-    /// beside each says the same; with the same weights and data set, compute the logits again
+    /// Check certificates instead of writing one: each must be complete and consistent, and equal to the page next to it. With
+    /// the same weights and data set, the logits are computed again
     #[arg(long, value_name = "FILE", num_args = 1.., group = "Place", conflicts_with_all = ["images", "out", "note"])]
     check: Vec<PathBuf>,
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 /// What to do about class names.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct ClassArgs {
-    /// Take label n for output n of the network even if the class names of data and weights differ
+    /// Match classes by number instead of by name, even if the names in the data and in the weights differ
     #[arg(long)]
     ignore_class_names: bool,
 }
@@ -35,7 +35,7 @@ impl ClassArgs {
         match matching(data, weights) {
             Matching::Same => {}
             Matching::Numbers => warn(format_args!(
-                "{}; label n is taken for output n",
+                "{}; label n stands for output n",
                 only_numbers(data, path)
             )),
             Matching::Moved(order) => {

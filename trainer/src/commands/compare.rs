@@ -17,20 +17,20 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
+    /// Weights file (f32 or int8), or a safetensors, NumPy or ONNX file that `import` accepts
     a: PathBuf,
-    /// Another weights file; or a safetensors file of a reference's outputs for the test images: `logits` (N, classes), f32 or
-    /// f64, and, if it has them, the outputs of other layers under their names, such as `conv1` (N, 6, 12, 12)
+    /// Another weights file, or a safetensors file with another program's outputs for the test images: `logits` (N, classes)
+    /// in f32 or f64, and optionally the outputs of other layers under their names, such as `conv1` (N, 6, 12, 12)
     b: PathBuf,
     /// Compare the outputs of every layer, not only the logits
     #[arg(long)]
     per_layer: bool,
     #[command(flatten)]
     data: DataArgs,
-    /// Only the first N test images [default: all, or as many as the reference has]
+    /// Compare only the first N test images [default: all, or as many as the file has outputs for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: Option<u32>,
-    /// The largest difference that passes; 0 asks for the same bits
+    /// Largest difference to accept; 0 requires equal bits
     #[arg(long, default_value_t = 0.0, value_name = "F", value_parser = tolerance)]
     tolerance: f64,
 }
@@ -219,7 +219,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     writeln!(Out, "{}", table(&lines).trim_fmt())?;
     if let Some(moved) = moved {
-        writeln!(Out, "{moved} of {count} images get another class")?;
+        writeln!(Out, "{moved} of {count} images change class")?;
     }
     match lines
         .iter()

@@ -12,13 +12,13 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct CompletionsArgs {
-    /// The shell, whose completions go to the output
+    /// Shell to print the completions for
     shell: Shell,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ManArgs {
-    /// Folder for the pages: trainer.1, and one a subcommand
+    /// Folder for the pages: trainer.1, and one page per subcommand
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(no_output))]
     out: PathBuf,
 }
@@ -37,7 +37,7 @@ pub fn man(args: &ManArgs) -> Result<(), Error> {
     let mut pages = Vec::new();
     render(&command, &mut pages);
     let folder = &args.out;
-    std::fs::create_dir_all(folder).map_err(Error::io("cannot be made", folder))?;
+    std::fs::create_dir_all(folder).map_err(Error::io("cannot be created", folder))?;
     for (name, page) in &pages {
         output::write_new(&folder.join(name), page)?;
     }

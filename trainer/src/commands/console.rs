@@ -15,9 +15,9 @@ use textplots::{Chart, LabelBuilder, LabelFormat, Plot, Shape};
 /// The form of what is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people
+    /// Lines of text
     Text,
-    /// A JSON object a line: start, each epoch, end
+    /// One JSON object per line: for the start, each epoch, and the end
     Json,
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum DataCommand {
-    /// Read everything, count it, and warn of what looks wrong
+    /// Read the whole data set, count its images, and list problems
     Check(CheckArgs),
     /// Draw the first images of each class into a PNG file
     Show(ShowArgs),
@@ -28,13 +28,13 @@ pub struct CheckArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Which images
+    /// Images to draw
     #[arg(long, default_value = "train")]
     split: Split,
-    /// Images a class
+    /// Images per class
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=40))]
     per_class: u8,
-    /// New PNG file; - is the standard output
+    /// New PNG file; - means the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }

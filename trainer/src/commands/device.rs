@@ -1,4 +1,4 @@
-//! `trainer device`: asks a board, real or emulated, and compares it with this machine bit for bit.
+//! `trainer device`: sends requests to a real or emulated board and compares it with this computer bit for bit.
 
 use super::DataArgs;
 use super::certify;
@@ -39,15 +39,15 @@ pub struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Question {
-    /// Who the board is and which parameters it has
+    /// Print the board's name, firmware and parameters
     Info(BoardArgs),
-    /// Classify the test images on the board and compare all logits with this machine's
+    /// Classify the test images on the board, and compare all logits with this computer's
     Evaluate(ImageArgs),
-    /// The cost of each layer: cycles, or under QEMU exact instructions
+    /// Measure each layer: in cycles, or in QEMU in instructions
     Bench(BoardArgs),
-    /// Find the first layer and element in which the board differs from this machine
+    /// Find the first layer and element in which the board differs from this computer
     Compare(ImageArgs),
-    /// Run everything on a board and write a certificate, or check certificates
+    /// Run all checks on a board and write a certificate, or check certificates
     Certify(certify::Args),
 }
 
@@ -56,21 +56,21 @@ enum Question {
 pub(super) struct BoardArgs {
     #[command(flatten)]
     place: Place,
-    /// Weights file the board should have; QEMU loads it [default: data/lenet.weights]
+    /// Weights file that the board should have; QEMU loads it [default: data/lenet.weights]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Image for QEMU [default: where cargo puts it]
+    /// Program for QEMU [default: the one that firmware/build-all.sh built]
     #[arg(long, value_name = "FILE", requires = "qemu", conflicts_with_all = ["port", "tcp"])]
     #[cfg_attr(feature = "probe", arg(conflicts_with = "probe"))]
     elf: Option<PathBuf>,
-    /// Bits a second of --port
+    /// Bits per second of --port
     #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(50..=50_000_000))]
     baud: u32,
-    /// Chip behind --probe, as `probe-rs chip list` names it [default: asked from the chip]
+    /// Name of the chip for --probe, from `probe-rs chip list` [default: detected]
     #[cfg(feature = "probe")]
     #[arg(long, value_name = "NAME", requires = "probe", conflicts_with_all = ["qemu", "port", "tcp"])]
     chip: Option<String>,
-    /// Longest wait: for the first answer, for each try of a later one, and for a program in QEMU to get on
+    /// How long to wait for the first reply, for each further reply, and for progress of a program in QEMU
     /// [default: 15, for QEMU 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: Option<u64>,
@@ -82,17 +82,17 @@ pub(super) struct BoardArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Place {
-    /// Start this machine in QEMU
+    /// Emulate this machine in QEMU
     #[arg(long, value_name = "MACHINE", num_args = 0..=1, default_missing_value = "mps2-an386",
           value_parser = machine)]
     qemu: Option<Machine>,
-    /// A serial port, such as /dev/ttyACM0
+    /// Use this serial port, such as /dev/ttyACM0
     #[arg(long, value_name = "PATH")]
     port: Option<String>,
-    /// A TCP address, such as that of a serial port server
+    /// Use this TCP address, such as that of a serial port server
     #[arg(long, value_name = "HOST:PORT")]
     tcp: Option<String>,
-    /// The debug probe
+    /// Use the debug probe
     #[cfg(feature = "probe")]
     #[arg(long)]
     probe: bool,
@@ -106,10 +106,10 @@ struct ImageArgs {
     data: DataArgs,
     #[command(flatten)]
     classes: ClassArgs,
-    /// Only the first N test images [default: evaluate all, compare 10]
+    /// Use only the first N test images [default: all for evaluate, 10 for compare]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: Option<u32>,
-    /// Send the images over the link also where QEMU could read them from a file
+    /// Send the images over the link even if QEMU could read them from a file
     #[arg(long)]
     link: bool,
 }
@@ -366,7 +366,7 @@ fn evaluate(args: &ImageArgs) -> Result<(), Error> {
     match report.differing.len() {
         0 => Ok(()),
         wrong => Err(Error::Mismatch(format!(
-            "{wrong} of {count} images have other logits on {} than here; `trainer device compare` finds the layer",
+            "{wrong} of {count} images have different logits on {} and on this computer; `trainer device compare` finds the layer",
             report.board
         ))),
     }
@@ -375,7 +375,7 @@ fn evaluate(args: &ImageArgs) -> Result<(), Error> {
 fn print_evaluation(report: &EvaluateReport) -> Result<(), Error> {
     writeln!(
         Out,
-        "{}: accuracy {:.4}, here {:.4}",
+        "{}: accuracy {:.4}, on this computer {:.4}",
         report.board, report.board_accuracy, report.host_accuracy
     )?;
     writeln!(
@@ -414,7 +414,7 @@ fn print_evaluation(report: &EvaluateReport) -> Result<(), Error> {
     if let Some(traffic) = &report.traffic {
         writeln!(
             Out,
-            "{} questions, {} asked again: {} arrived damaged, {} answers did, {} got none; {} answers came twice or late",
+            "{} requests, {} repeated: {} arrived damaged, {} replies arrived damaged, {} got no reply; {} replies were duplicates or late",
             traffic.asked,
             traffic.retried,
             traffic.damaged_requests,

@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["", "", "found", "how to mend it"]);
+    table.set_header(["", "", "found", "how to fix it"]);
     for (what, finding) in findings {
         match finding {
             Ok(found) => table.add_row([what, "ok", &found, ""]),

@@ -21,25 +21,25 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
+    /// Weights file (f32 or int8), or a safetensors, NumPy or ONNX file that `import` accepts
     weights: PathBuf,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     classes: ClassArgs,
-    /// Which images
+    /// Images to evaluate
     #[arg(long, default_value = "test")]
     split: SplitArg,
-    /// What computes: core is the code that a board runs
+    /// Where to compute; `core` is the code that a board runs
     #[arg(long, default_value = "core")]
     device: Device,
-    /// Threads of the devices core and cpu; 0 is one per core
+    /// Threads of the devices core and cpu; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
     pub(super) threads: u16,
-    /// Write the logits, (N, 10) f32, to a new safetensors file
+    /// Write the logits, (N, 10) in f32, to a new safetensors file
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(no_output))]
     logits: Option<PathBuf>,
-    /// Print which classes are taken for which
+    /// Print the confusion matrix
     #[arg(long)]
     confusion: bool,
 }
@@ -120,7 +120,7 @@ pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]
         true => "-".to_owned(),
         false => format!("{share:.3}"),
     };
-    let mut header = vec!["label \\ taken for".to_owned()];
+    let mut header = vec!["true \\ predicted".to_owned()];
     header.extend(shown.iter().map(usize::to_string));
     header.extend(["recall".to_owned(), "precision".to_owned()]);
     table.set_header(header);

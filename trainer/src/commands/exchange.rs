@@ -15,32 +15,33 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Weights file, or a safetensors or ONNX file that `import` reads
+    /// Weights file, or a safetensors, NumPy or ONNX file that `import` accepts
     weights: PathBuf,
     /// Format to write
     #[arg(long)]
     format: Format,
-    /// New file; - is the standard output
+    /// New file; - means the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArgs {
-    /// Safetensors file or NumPy archive (.npz) with the tensors of PyTorch's state_dict (conv.0.weight, conv.0.bias, ...; other
-    /// names are matched by shape where that leaves one way only), or an ONNX model that computes the same as this network
+    /// Safetensors file or NumPy archive (.npz) with the tensors of PyTorch's state_dict (conv.0.weight, conv.0.bias, ...), or an
+    /// ONNX model that computes the same function as this network. Tensors with other names are matched by shape if there is
+    /// only one way to do so
     file: PathBuf,
-    /// New weights file; - is the standard output
+    /// New weights file; - means the standard output
     #[arg(long, value_name = "WEIGHTS")]
     out: PathBuf,
-    /// The weights were trained behind Normalize(M, S), so fold (x - M) / S into the first layer. Images are 0..1 here; give one
-    /// number, or one for each channel, such as 0.485,0.456,0.406
+    /// Mean of the normalization (x - M) / S that the weights were trained with, for pixels from 0 to 1; it is folded into the
+    /// first layer. One number, or one per channel, such as 0.485,0.456,0.406
     #[arg(long, value_name = "M", requires = "std", value_delimiter = ',', value_parser = mean, allow_negative_numbers = true)]
     mean: Vec<f64>,
-    /// The standard deviation of --mean
+    /// Standard deviation of the normalization, like --mean
     #[arg(long, value_name = "S", requires = "mean", value_delimiter = ',', value_parser = std, allow_negative_numbers = true)]
     std: Vec<f64>,
-    /// Also test the weights on the test images of this data set
+    /// Also evaluate the weights on the test images of this data set
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -68,11 +69,11 @@ fn number(text: &str, range: &str, fits: impl Fn(f64) -> bool) -> Result<f64, St
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For PyTorch, with the names of its state_dict
+    /// Tensors with the names of PyTorch's state_dict
     Safetensors,
-    /// The network with its parameters: `image` (N, 1, 28, 28) f32 in 0..1, to `logits` (N, 10); operator set 13
+    /// The network with its parameters, from `image` (N, 1, 28, 28) in f32 from 0 to 1 to `logits` (N, 10); operator set 13
     Onnx,
-    /// A C header of arrays
+    /// A C header with one array per tensor
     C,
 }
 

@@ -28,9 +28,9 @@ use crate::threads::start_global;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 
-/// Train LeNet on Fashion-MNIST, test it, and write weights that a microcontroller runs in place.
+/// Train a small convolutional network, and write weights that a microcontroller runs in place.
 ///
-/// Without a subcommand: train, with the settings of the course.
+/// Without a command, train LeNet on Fashion-MNIST with the settings of the course.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -42,34 +42,34 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train, test, and write a run's folder (the default)
+    /// Train a network, test it, and write a run folder (the default)
     Train(train::Args),
-    /// Test weights on a data set
+    /// Evaluate weights on a data set
     Evaluate(evaluate::Args),
-    /// Say what single images are taken for
+    /// Classify single images
     Predict(predict::Args),
-    /// Look at a data set
+    /// Check or draw a data set
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// Ask a board, real or emulated, and compare it with this machine bit for bit
+    /// Compare a real or emulated board with this computer, bit for bit
     Device(device::Args),
-    /// Look at what this machine has, and how to mend what is missing
+    /// List what this computer has, and how to install what is missing
     Doctor(doctor::Args),
-    /// Compare two weights files, or one and a reference's outputs
+    /// Compare two weights files, or one and another program's outputs
     Compare(compare::Args),
-    /// Write weights in another program's format
+    /// Convert weights to another format
     Export(exchange::ExportArgs),
-    /// Make a weights file of another program's parameters
+    /// Convert another program's weights to a weights file
     Import(exchange::ImportArgs),
-    /// Make weights in 8-bit integers, for boards without a floating-point unit
+    /// Convert weights to 8-bit integers, for boards without a floating-point unit
     Quantize(quantize::Args),
-    /// Measure how fast training and testing are on this machine
+    /// Measure the speed of training and evaluation on this computer
     Bench(bench::Args),
-    /// Write a page in which the network of a weights file runs
+    /// Write a web page in which the network runs
     Page(page::Args),
-    /// Make the pictures and the page of a run again
+    /// Write the pictures and the report of a run again
     Report(report::Args),
-    /// Show the network, and what a weights file says of itself
+    /// Show the layers of the network, and the metadata of a weights file
     Summary(summary::Args),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
@@ -77,18 +77,18 @@ enum Command {
     Man(completions::ManArgs),
 }
 
-/// Where the data set is, and how to read it.
+/// The location of the data set, and how to read it.
 #[derive(Clone, Debug, clap::Args)]
 struct DataArgs {
     // The variable is read by `folder`: set but empty, it is as good as not set, which clap does not know.
-    /// Folder with the data set: IDX files (gzipped or not), class folders of pictures (train/NAME/*, test/NAME/*), or CSV
-    /// tables [env: LENET_DATA] [default: data/fashion-mnist, else the Debian package's]
+    /// Folder of the data set: IDX files (compressed or not), class folders of pictures (train/NAME/*, test/NAME/*), or CSV
+    /// tables [env: LENET_DATA] [default: data/fashion-mnist, or the folder of the Debian package]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Go on where files of Fashion-MNIST differ from the published ones
+    /// Accept files of Fashion-MNIST that differ from the published ones
     #[arg(long)]
     allow_modified: bool,
-    /// Share of each class to test on, where the data set has no test images
+    /// Share of each class to set aside for tests, if the data set has no test images
     #[arg(long, value_name = "F", value_parser = share)]
     test_split: Option<f64>,
     #[command(flatten)]

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file of either kind, or a safetensors or ONNX file that `import` reads
+    /// Weights file of either kind, or a safetensors, NumPy or ONNX file that `import` accepts
     weights: PathBuf,
-    /// New HTML file; - is the standard output
+    /// New HTML file; - means the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]

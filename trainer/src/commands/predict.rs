@@ -14,15 +14,15 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
+    /// Weights file (f32 or int8), or a safetensors, NumPy or ONNX file that `import` accepts
     weights: PathBuf,
-    /// PNG, JPEG, BMP or PNM files of the network's size, bright on black
+    /// PNG, JPEG, BMP or PNM files with the size of the network's input, bright on black
     #[arg(required_unless_present = "index")]
     images: Vec<PathBuf>,
-    /// Image of the test set, counted from 0; may be given again
+    /// Index of an image of the test set, from 0; may be repeated
     #[arg(long, value_name = "N")]
     index: Vec<usize>,
-    /// Print JSON: an array with an object an image
+    /// Print a JSON array with one object per image
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -16,17 +16,16 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file in f32, or a safetensors or ONNX file that `import` reads
+    /// Weights file in f32, or a safetensors, NumPy or ONNX file that `import` accepts
     weights: PathBuf,
-    /// New weights file in int8; - is the standard output
+    /// New weights file in int8; - means the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Training images that show how large activations without a fixed range become, those after ReLU or without an
-    /// activation; the first N
+    /// Number of training images that determine the range of activations that have no fixed range (after ReLU or without an
+    /// activation)
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     calibrate: u32,
-    /// Share of those activations that the range of a layer holds; larger ones become the largest byte. 1 takes the largest
-    /// as it is
+    /// Share of those activations that the range must contain; larger ones are clipped. 1 means all
     #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = share)]
     range: f64,
     #[command(flatten)]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Folder of the run
+    /// Run folder
     run: PathBuf,
     #[command(flatten)]
     data: DataArgs,
@@ -24,7 +24,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if !path.exists() && args.run.join(checkpoint::NAME).exists() {
         return Err(Error::Checkpoint {
             problem: format!(
-                "no epoch is done yet; go on with: trainer train --resume {}",
+                "no epoch is done yet; continue with: trainer train --resume {}",
                 args.run.display()
             ),
             path: args.run.clone(),
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if data.sha256 != trained_on {
         return Err(Error::Data {
             problem: format!(
-                "not the data that {} was trained on: SHA-256 {}, wanted {}; name the folder with --data",
+                "not the data that {} was trained on: SHA-256 {}, expected {}; name the folder with --data",
                 args.run.display(),
                 hex(&data.sha256),
                 hex(&trained_on)

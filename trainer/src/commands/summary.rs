@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Weights file of f32 or int8, or a safetensors or ONNX file that `import` reads
+    /// Weights file (f32 or int8), or a safetensors, NumPy or ONNX file that `import` accepts
     weights: Option<PathBuf>,
 }
 

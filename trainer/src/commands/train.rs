@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     // What is not given is the default, or with --resume what it was in the run; so there are no defaults here.
-    /// Times that each training image is seen [default: 5]
+    /// Number of passes over the training images [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     epochs: Option<u32>,
     /// Images per step [default: 256, or all if there are fewer]
@@ -39,16 +39,16 @@ pub struct Args {
     /// Learning rate of Adam [default: 0.001]
     #[arg(long, value_name = "F", value_parser = learning_rate)]
     lr: Option<f64>,
-    /// Seed of the initial parameters and of the order of images: the same seed gives the same weights [default: 0]
+    /// Seed of everything random; the same seed gives the same weights [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
-    /// What computes [default: auto]
+    /// Where to train [default: auto]
     #[arg(long)]
     device: Option<Device>,
-    /// GPUs of the cuda device that share each batch; above 1 it needs NCCL, and has not run on hardware yet [default: 1]
+    /// Number of GPUs that share each batch; more than 1 need NCCL, and have not run on hardware yet [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     devices: Option<u32>,
-    /// Threads of the cpu device and of the test; 0 is one per core. They do not change the result
+    /// Threads of the cpu device and of the final test; 0 means one per core. The result does not depend on them
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
     pub(super) threads: u16,
     #[command(flatten)]
@@ -56,44 +56,42 @@ pub struct Args {
     /// Folder for the results [default: runs/<date>-<time>-seed<N>]
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(no_output))]
     out: Option<PathBuf>,
-    /// Go on with the run in a folder, up to --epochs, as if it had never stopped; other settings are the run's
+    /// Continue the run in this folder up to --epochs, as if it had never stopped; all other settings are those of the run
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
     resume: Option<PathBuf>,
-    /// Start from the parameters in a weights file, or in a safetensors or ONNX file that `import` reads
+    /// Start from the parameters of this weights file, or of a safetensors, NumPy or ONNX file that `import` accepts
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
     /// Order of the images [default: shuffled]
     #[arg(long)]
     order: Option<OrderArg>,
-    /// Stop after so many steps in all, and still write everything
+    /// Stop after this many steps in total, and write all results
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     max_steps: Option<u64>,
-    /// The learning rate over the steps [default: constant]
+    /// How the learning rate changes over the steps [default: constant]
     #[arg(long)]
     lr_schedule: Option<ScheduleArg>,
-    /// AdamW: each step also takes this times the learning rate off each parameter, as a share of it [default: 0]
+    /// AdamW: each step also multiplies every parameter by 1 - F times the learning rate [default: 0]
     #[arg(long, value_name = "F", value_parser = weight_decay)]
     weight_decay: Option<f64>,
-    /// Train on images shifted by up to two pixels and half of the time mirrored, anew in each epoch
+    /// In each epoch, shift every image at random by up to two pixels, and mirror it with a probability of one half
     #[arg(long)]
     augment: bool,
     // In f32 a mean over many more steps would hardly move.
-    /// The result is a running mean of the weights after each step: over the first N steps the plain mean, then one that
-    /// reaches over about the last N
+    /// Return a running mean of the weights over about the last N steps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     average: Option<u64>,
-    /// Hold a share of the training images out; the result, also best.weights, is of the epoch that does best on them.
-    /// The test images are then looked at once, at the end
+    /// Hold out a share of the training images for validation, and return the epoch with the best accuracy on them. The
+    /// test images are then evaluated only once, at the end
     #[arg(long, value_name = "F", value_parser = super::share)]
     val_split: Option<f64>,
-    /// End after N epochs in a row that were no better than the best before on the images held out; epochs at chance at the
-    /// start do not count
+    /// Stop after N epochs in a row without a better validation accuracy; epochs at chance at the start do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     patience: Option<u32>,
-    /// Print nothing but warnings and errors
+    /// Print only warnings and errors
     #[arg(long, conflicts_with = "log_format")]
     quiet: bool,
-    /// What is printed
+    /// Format of the output
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
 }
@@ -124,7 +122,7 @@ impl Args {
     }
 }
 
-/// As it is written on the command line.
+/// Returns the name of a value on the command line.
 fn name_of(value: impl ValueEnum) -> String {
     let value = value.to_possible_value().expect("no variant is hidden");
     value.get_name().to_owned()
@@ -132,27 +130,27 @@ fn name_of(value: impl ValueEnum) -> String {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Device {
-    /// The fastest there is
+    /// The fastest device that is available
     Auto,
-    /// All cores
+    /// The CPU, with all cores
     Cpu,
     /// An NVIDIA GPU
     Cuda,
-    /// Plain loops on one core: slow, the oracle
+    /// Plain loops on one core: slow; other devices are tested against it
     Reference,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OrderArg {
-    /// A fresh order each epoch
+    /// A new random order in each epoch
     Shuffled,
-    /// As in the file
+    /// The order of the data set
     Sequential,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ScheduleArg {
-    /// The same at each step
+    /// The same for all steps
     Constant,
     /// Half a cosine, from --lr to zero after the last step
     Cosine,
@@ -296,7 +294,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             let differences = config.differences(&checkpoint.config);
             if !differences.is_empty() {
                 return Err(Error::Settings(format!(
-                    "{}: a run goes on with the settings it was begun with:\n  {}\nLeave them out, or train anew",
+                    "{}: a run can only continue with the settings that it was started with:\n  {}\nLeave them out, or start a new run",
                     folder.path().display(),
                     differences.join("\n  ")
                 )));
@@ -428,8 +426,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let at_chance = data.train.is_chance(last.train_acc);
     if at_chance {
         warn(format_args!(
-            "still at chance: train acc {:.3} is no more than always naming the largest class gives. A net of sigmoids \
-             starts flat, often for more than a hundred steps: what helps is more --epochs or a smaller --batch-size",
+            "still at chance: train acc {:.3} is no better than always naming the largest class. Networks with sigmoids \
+             start slowly, often for more than a hundred steps; try more --epochs or a smaller --batch-size",
             last.train_acc
         ));
     }

@@ -1,13 +1,15 @@
-//! Sums of products along a row by Winograd's algorithm: eight products where the definition has twenty.
+//! Winograd's algorithm for kernels of five weights: eight multiplications where the definition has twenty.
 //!
-//! Four outputs side by side of a filter with five taps are four coefficients of a product of polynomials, found from its
-//! values at eight points instead of from its coefficients (Winograd: Arithmetic complexity of computations, 1980; Lavin
-//! and Gray: Fast algorithms for convolutional neural networks, 2016). For the points 0, 1, -1, 2, -2, 1/2, -1/2 and
-//! infinity:
+//! The page "Winograd's algorithm, by example" of the book (`docs/src/winograd.md`) introduces it with small numbers.
+//!
+//! Four neighbouring outputs of a filter with five taps are four coefficients of a product of polynomials. The algorithm finds
+//! them from the product's values at eight points instead of from the factors' coefficients (Winograd: Arithmetic complexity of
+//! computations, 1980; Lavin and Gray: Fast algorithms for convolutional neural networks, 2016). The points are 0, 1, -1, 2, -2,
+//! 1/2, -1/2 and infinity:
 //!
 //! ```text
-//! values of the input     d: the eight that four outputs read -> one at each point
-//! values of the kernel    g: five taps                        -> one at each point, once a step
+//! values of the input     d: the eight inputs of four outputs -> one value at each point
+//! values of the kernel    g: five taps                        -> one value at each point, once per step
 //! product                 m = Σ d · g over the input's channels and the kernel's rows, at each point
 //! outputs                 m0 + (m1 + m2) +      (m3 + m4) +       (m5 + m6)
 //!                              (m1 - m2) + 2    (m3 - m4) + 1/2   (m5 - m6)
@@ -15,16 +17,21 @@
 //!                         m7 + (m1 - m2) + 8    (m3 - m4) + 1/8   (m5 - m6)
 //! ```
 //!
-//! Along one side so much is won; along both, where the values of a row's points go down the columns likewise, 64 products
-//! do for 400 ([`tiles`](super::tiles)).
+//! Along rows only, this saves 12 of 20 multiplications. Along rows and columns, 64 multiplications replace 400
+//! ([`tiles`](super::tiles)).
 //!
-//! It costs some rounding: LeNet's first convolution, along rows, rounds to 6e-8 where its definition rounds to 2e-8, its
-//! second, along both sides, to 2.5e-7 for 1.0e-7 (root mean squares, noise for images, values of the second of 0.4). Where
-//! all that a tile reads is equal, its outputs still are: of a row that does not change from column to column, all values
-//! but the one at 1 are exactly zero, so that a pool's ties stay ties.
+//! # Numerics
+//! The algorithm rounds more than the definition does. In LeNet, the first convolution, along rows, has a root mean square error of
+//! 6e-8 instead of 2e-8. The second, along both sides, has 2.5e-7 instead of 1.0e-7, for sums of about 0.4 (images of noise).
 //!
-//! The backward pass takes the same steps transposed, from last to first: from the outputs' gradient to the products', from
-//! there by the kernels to the values', and to the input's; and by the values to the kernels'.
+//! Some ties of the definition stay exact ties. If the inputs of a tile do not change along a row, their values at all points but 1
+//! are exactly zero, so the outputs of the row are equal; the same holds along columns. A pool over a flat part of an image
+//! therefore takes the first of its equal values, as it should. Other ties are not kept: if different inputs give two equal sums
+//! by the definition, the two sums can differ here by a rounding error, and another position may win the pool.
+//!
+//! # Backward pass
+//! The backward pass takes the same steps transposed, from last to first: from the gradient of the outputs to that of the products;
+//! from there, with the kernels, to that of the values and of the input, and with the values to that of the kernels.
 
 use super::simd::{Lanewise, load_all, store_all};
 

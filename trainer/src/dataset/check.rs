@@ -36,7 +36,7 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
         .collect();
     if let Some(first) = shared.first() {
         warnings.push(format!(
-            "{} of {} test images are training images too (the first: index {first}); the test accuracy flatters",
+            "{} of {} test images are training images too (the first: index {first}); the test accuracy is too high",
             shared.len(),
             test.len()
         ));
@@ -66,7 +66,7 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
     ) && counts[many][0] > LOPSIDED * counts[few][0]
     {
         warnings.push(format!(
-            "lopsided classes: {} has {} training images, {} has {}",
+            "unbalanced classes: {} has {} training images, {} has {}",
             data.classes[few], counts[few][0], data.classes[many], counts[many][0]
         ));
     }
@@ -148,7 +148,7 @@ mod tests {
             [
                 "the borders of the images are bright (mean 205 of 255): dark on white? Fashion-MNIST is bright on black; \
                  --invert turns pictures round",
-                "1 of 1 test images are training images too (the first: index 0); the test accuracy flatters",
+                "1 of 1 test images are training images too (the first: index 0); the test accuracy is too high",
                 "class b: no test image",
             ]
         );
@@ -165,7 +165,7 @@ mod tests {
         many.push((20, 1));
         assert_eq!(
             warnings(&data(&many, &test)),
-            ["lopsided classes: b has 1 training images, a has 11"]
+            ["unbalanced classes: b has 1 training images, a has 11"]
         );
     }
 

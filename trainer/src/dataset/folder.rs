@@ -111,7 +111,7 @@ pub(super) fn read(
     }
     if let Some(first) = left_out.first() {
         warnings.push(format!(
-            "left out, as they are no pictures in class folders: {} (the first: {})",
+            "ignored, because they are not pictures in class folders: {} (the first: {})",
             left_out.counts(),
             first.display()
         ));

@@ -40,7 +40,7 @@ impl<R: BufRead> Read for Content<R> {
                 None => {}
                 Some(0x1f) => *slot = Some(GzDecoder::new(rest)),
                 Some(_) => {
-                    let problem = "other bytes follow its end";
+                    let problem = "extra bytes follow its end";
                     return Err(Error::new(ErrorKind::InvalidData, problem));
                 }
             }
@@ -101,7 +101,7 @@ mod tests {
         let garbage = [one, b"\0\0garbage".to_vec()].concat();
         assert_eq!(
             content(&garbage),
-            Err("other bytes follow its end".to_owned())
+            Err("extra bytes follow its end".to_owned())
         );
     }
 

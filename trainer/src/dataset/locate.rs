@@ -313,7 +313,7 @@ fn choose(candidates: Vec<Candidate>, given: &Path) -> Result<(Found, Form), Err
         other.rank() == best.rank() && best.family().is_empty() == other.family().is_empty()
     };
     if others.iter().any(|other| is_equal(&other)) {
-        let mut problem = "several data sets lie there; name one of them:".to_owned();
+        let mut problem = "several data sets are there; name one of them:".to_owned();
         for candidate in std::iter::once(&best).chain(&others) {
             let path = candidate.path();
             let _ = write!(
@@ -332,12 +332,12 @@ fn choose(candidates: Vec<Candidate>, given: &Path) -> Result<(Found, Form), Err
     let warnings = others.iter().map(|other| {
         let path = other.path();
         let mut warning = format!(
-            "{}: {} are left out; {kind} are read",
+            "{}: {} are ignored; {kind} are used",
             path.display(),
             other.kind()
         );
         if path != given {
-            let _ = write!(warning, ". To read the others: --data {}", path.display());
+            let _ = write!(warning, ". To use the others: --data {}", path.display());
         }
         warning
     });
@@ -599,7 +599,10 @@ fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Er
             None
         }
         (None, None, Some(val)) => {
-            notes.push(format!("no folder test: {} is tested on", val.display()));
+            notes.push(format!(
+                "no folder test: {} is used for tests",
+                val.display()
+            ));
             Some(val)
         }
         (None, None, None) => None,
@@ -618,11 +621,11 @@ fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Er
             _ => "",
         };
         warnings.push(format!(
-            "{} is left out: {} is trained on{}{advice}",
+            "{} is ignored: {} is used for training{}{advice}",
             other.display(),
             train.display(),
             test.map_or(String::new(), |test| format!(
-                ", {} tested on",
+                ", {} for tests",
                 test.display()
             )),
         ));

@@ -43,14 +43,14 @@ const FASHION_MNIST: &str = "fashion-mnist";
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
 
-/// What may be done to a picture so that it fits.
+/// How to change pictures so that they fit the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "program", derive(clap::Args))]
 pub struct ImageOptions {
-    /// Scale pictures of other sizes to what the network takes: they keep their proportions, and the rest is black
+    /// Scale pictures to the size of the network's input, with their proportions, on black
     #[cfg_attr(feature = "program", arg(long))]
     pub resize: bool,
-    /// Turn pictures from dark on white into bright on black, as Fashion-MNIST is
+    /// Invert pictures that are dark on white; Fashion-MNIST is bright on black
     #[cfg_attr(feature = "program", arg(long))]
     pub invert: bool,
 }
@@ -191,7 +191,7 @@ impl Dataset {
         let train = self.train.len() - val;
         if train == 0 || val == 0 {
             return Err(Error::Settings(format!(
-                "--val-split {share} leaves {train} images to train on and {val} to validate on"
+                "--val-split {share} leaves {train} images for training and {val} for validation"
             )));
         }
         self.val = Some(self.train.take(&held_out));
@@ -238,7 +238,7 @@ fn open_folders(found: Found, folders: &Folders, options: ReadOptions) -> Result
             )));
         }
         (None, Some(_), Some(unlabelled)) => warnings.push(format!(
-            "{}: left out, as its pictures are not in class folders",
+            "{}: ignored, because its pictures are not in class folders",
             unlabelled.display()
         )),
         (None, Some(_), None) | (Some(_), None, _) => {}
@@ -276,7 +276,7 @@ fn open_folders(found: Found, folders: &Folders, options: ReadOptions) -> Result
 /// Says that what somebody validates on is not read.
 fn left_out_val(path: &Path) -> String {
     format!(
-        "{}: left out; to validate, --val-split holds out a share of the training images",
+        "{}: ignored; to validate, --val-split holds out a share of the training images",
         path.display()
     )
 }
@@ -319,7 +319,7 @@ fn open_idx(mut found: Found, mut files: IdxFiles, options: ReadOptions) -> Resu
         match files.has_test() {
             false => {
                 notes.push(format!(
-                    "no t10k-images-idx3-ubyte: {} is tested on",
+                    "no t10k-images-idx3-ubyte: {} is used for tests",
                     val.display()
                 ));
                 let [_, _, test_images, test_labels, val_images, val_labels] = &mut files.files;
@@ -376,7 +376,7 @@ fn open_idx(mut found: Found, mut files: IdxFiles, options: ReadOptions) -> Resu
         && let Some(file) = (0..4).find(|&file| !published[file] && read[file].is_some())
     {
         let problem = format!(
-            "SHA-256 of the uncompressed file is {}, Fashion-MNIST's is {}; copy it again, or go on with --allow-modified",
+            "SHA-256 of the uncompressed file is {}, Fashion-MNIST's is {}; copy it again, or pass --allow-modified",
             hex(&read[file]
                 .as_ref()
                 .expect("found as one that is there")
@@ -429,9 +429,10 @@ fn open_tables(mut found: Found, tables: &Tables, options: ReadOptions) -> Resul
     };
     let (test_files, val) = match (tables.test.is_empty(), tables.val.first()) {
         (true, Some(val)) => {
-            found
-                .notes
-                .push(format!("no table test: {} is tested on", val.display()));
+            found.notes.push(format!(
+                "no table test: {} is used for tests",
+                val.display()
+            ));
             (&tables.val, None)
         }
         (_, val) => (&tables.test, val),
@@ -453,12 +454,12 @@ fn open_tables(mut found: Found, tables: &Tables, options: ReadOptions) -> Resul
                 });
             }
             (None, Some(_)) => found.warnings.push(format!(
-                "{}: left out, as it has no column of labels",
+                "{}: ignored, because it has no column of labels",
                 path.display()
             )),
             (None, None) => {
                 return Err(Error::Settings(format!(
-                    "{}: no column of labels, so that nothing can be tested on it; {remedy}",
+                    "{}: no column of labels, so it cannot be used for tests; {remedy}",
                     path.display()
                 )));
             }
@@ -527,7 +528,7 @@ fn assemble(
         }
     }
     if is_emnist {
-        let note = "the images of EMNIST are stored transposed: they are set upright";
+        let note = "EMNIST stores its images transposed: they are transposed back";
         found.notes.push(note.to_owned());
         for part in std::iter::once(&mut train).chain(&mut test) {
             transpose(&mut part.images, [SHAPE.height, SHAPE.width]);

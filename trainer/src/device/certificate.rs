@@ -280,7 +280,7 @@ impl Certificate {
                 self.versions.network
             ),
         );
-        expect(self.clock_hz > 0, "the clock stands still".to_owned());
+        expect(self.clock_hz > 0, "the clock does not advance".to_owned());
         for (what, value, len) in [
             ("weights.crc32", &self.weights.crc32, 8),
             ("weights.params_sha256", &self.weights.params_sha256, 64),
@@ -320,7 +320,7 @@ impl Certificate {
         expect(
             differing.is_empty(),
             format!(
-                "{} of {count} images have other logits than on the host",
+                "{} of {count} images have different logits on the host",
                 differing.len()
             ),
         );
@@ -340,7 +340,7 @@ impl Certificate {
         );
         expect(
             self.link.asked as usize >= *count,
-            format!("{} questions for {count} images", self.link.asked),
+            format!("{} requests for {count} images", self.link.asked),
         );
         let Time { least, mean, most } = self.time_us;
         expect(
@@ -476,7 +476,7 @@ impl Certificate {
         row(
             "link",
             format!(
-                "{} questions, {} asked again",
+                "{} requests, {} repeated",
                 self.link.asked, self.link.retried
             ),
         )?;
@@ -580,7 +580,7 @@ mod tests {
             ("the network is `other`", |c| {
                 c.versions.network = "other".into()
             }),
-            ("the clock stands still", |c| c.clock_hz = 0),
+            ("the clock does not advance", |c| c.clock_hz = 0),
             ("weights.crc32", |c| c.weights.crc32.push('0')),
             ("images.board_logits_sha256", |c| {
                 c.images.board_logits_sha256.clear()
@@ -591,14 +591,14 @@ mod tests {
             ("the self-test's logits differ", |c| {
                 c.self_test.equal = false
             }),
-            ("1 of 1000 images have other logits", |c| {
+            ("1 of 1000 images have different logits", |c| {
                 c.images.differing.push(7)
             }),
             ("1001 of 1000 images are correct", |c| {
                 c.images.correct = 1001
             }),
             ("999 images, at least 1000", |c| c.images.count = 999),
-            ("999 questions for 1000 images", |c| c.link.asked = 999),
+            ("999 requests for 1000 images", |c| c.link.asked = 999),
             ("are not in order", |c| c.time_us.least = 800_000.0),
             ("not those of the network's layers", |c| {
                 c.cost.layers.swap(0, 1)

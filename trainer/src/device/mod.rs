@@ -59,10 +59,10 @@ pub enum DeviceError {
     },
     /// Bytes come, but none of them is a frame.
     #[error(
-        "{wire}: {bytes} bytes came in {waited} s, but no answer: they begin with \"{start}\". {hint}",
+        "{wire}: {bytes} bytes received in {waited} s, but no reply: they begin with \"{start}\". {hint}",
         bytes = grouped(*bytes), waited = waited.as_secs(), start = start.escape_ascii(),
         hint = match echoed {
-            true => "They are this program's own questions: the port echoes, as where its two lines are connected, or where \
+            true => "They are this program's own requests: the port echoes them, because its two lines are connected, or because \
                      another program passes them back",
             false => "Does the board run `serve`, and does --baud say its rate?",
         }
@@ -79,9 +79,9 @@ pub enum DeviceError {
         /// Whether there were whole questions among them.
         echoed: bool,
     },
-    /// A question got no whole answer in all its tries.
+    /// A question got no complete reply in all its tries.
     #[error(
-        "link lost at {at}: no whole answer in {tries} tries{heard}",
+        "link lost at {at}: no complete reply in {tries} tries{heard}",
         heard = match heard {
             0 => String::new(),
             bytes => format!(", though {} bytes came", grouped(*bytes)),
@@ -96,7 +96,7 @@ pub enum DeviceError {
         heard: usize,
     },
     /// The board answers, but not to the point.
-    #[error("the board answers to {at}: {error}")]
+    #[error("the board replied to {at} with an error: {error}")]
     Refused {
         /// Such as `image 812`.
         at: String,
@@ -105,7 +105,7 @@ pub enum DeviceError {
     },
     /// The answer is of another kind than the question.
     #[error(
-        "the board answers to {at} with another kind of message: another version of the firmware?"
+        "the board replied to {at} with a message of the wrong kind; does it run another version of the firmware?"
     )]
     Unexpected {
         /// Such as `image 812`.

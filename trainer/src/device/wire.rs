@@ -109,7 +109,7 @@ impl Serial {
                         (ErrorKind::NotFound | ErrorKind::WouldBlock | ErrorKind::ResourceBusy, _) => {
                             "; another program has it open, such as a terminal or ModemManager"
                         }
-                        (_, serialport::ErrorKind::Unknown) => "; it is no serial port",
+                        (_, serialport::ErrorKind::Unknown) => "; it is not a serial port",
                         _ => "",
                     },
                     source,

@@ -223,7 +223,7 @@ fn read_flat(bytes: &[u8], layers: &[Layer], flat: &mut [f32]) -> Result<Vec<Str
     let graph = model.graph.ok_or("an ONNX file without a graph")?;
     let read = graph::follow(&graph, layers).map_err(|problem| {
         format!(
-            "the graph is not this network's: {problem}. This network is {}",
+            "the graph does not fit this network: {problem}. This network is {}",
             Description(layers)
         )
     })?;

@@ -115,7 +115,7 @@ impl<N: Network> Case<N> {
     #[track_caller]
     fn refused(&self) -> String {
         let problem = self.read().map(|(_, notes)| notes).unwrap_err();
-        let start = "the graph is not this network's: ";
+        let start = "the graph does not fit this network: ";
         let end = format!(". This network is {}", Description(N::LAYERS));
         problem
             .strip_prefix(start)

@@ -42,7 +42,7 @@ pub fn confusion(confusion: &Confusion, classes: &[String; CLASSES]) -> Picture 
             }
             rect class="frame" x=(LEFT - 1) y=(TOP - 1) width=(side + 1) height=(side + 1) {}
             text class="middle muted" x=(LEFT + side / 2) y=(TOP + side + 20) {
-                "rows: true class, columns: taken for"
+                "rows: true class, columns: predicted class"
             }
         },
     }

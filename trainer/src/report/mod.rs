@@ -140,7 +140,7 @@ fn mistakes_sheet(run: &Run<'_>) -> Vec<u8> {
             pixels: &run.data.test.images()[mistake.index],
             lines: vec![
                 short(&classes[mistake.label]),
-                format!("taken for {}", short(&classes[mistake.predicted])),
+                format!("predicted: {}", short(&classes[mistake.predicted])),
                 format!(
                     "{} %, index {}",
                     per_cent(mistake.confidence.into()),

@@ -123,7 +123,7 @@ pub(super) fn page(
     .into_string()
 }
 
-/// Recall, precision, and what each class is most often taken for.
+/// Recall, precision, and what each class is most often confused with.
 fn class_table(run: &Run<'_>) -> Markup {
     let classes = &run.data.classes;
     let counts = &run.confusion.0;
@@ -140,7 +140,7 @@ fn class_table(run: &Run<'_>) -> Markup {
                         th.number { "images" }
                         th.number { "recall" }
                         th.number { "precision" }
-                        th { "most often taken for" }
+                        th { "most often confused with" }
                     }
                 }
                 tbody {
@@ -183,7 +183,7 @@ fn mistakes(run: &Run<'_>) -> Markup {
                     figcaption {
                         b { (classes[mistake.label]) }
                         br;
-                        span.alarm { "taken for " (classes[mistake.predicted]) }
+                        span.alarm { "predicted: " (classes[mistake.predicted]) }
                         br;
                         small { (per_cent(mistake.confidence.into())) " %" br; "index " (mistake.index) }
                     }

@@ -77,10 +77,7 @@ fn classes_of_other_numbers_are_matched_by_name() {
                 by their names\n";
     let compare = "compare run/lenet.weights again/lenet.weights --data named --tolerance 1e-6";
     let out = said(&place, compare, says);
-    assert!(
-        out.contains("\n0 of 30 images get another class\n"),
-        "{out}"
-    );
+    assert!(out.contains("\n0 of 30 images change class\n"), "{out}");
 }
 
 #[test]
@@ -156,7 +153,7 @@ fn numbers_in_place_of_names_are_told_unless_nobody_gave_names() {
     let out = said(
         &place,
         "evaluate run/lenet.weights --data named",
-        &format!("{numbers}; label n is taken for output n\n"),
+        &format!("{numbers}; label n stands for output n\n"),
     );
     assert_eq!(out, expected);
     said(

@@ -101,7 +101,7 @@ fn what_is_not_there_is_named_with_the_remedy() {
         ),
         (
             "info --port letters/train-labels-idx1-ubyte".to_owned(),
-            "letters/train-labels-idx1-ubyte: Not a typewriter; it is no serial port".to_owned(),
+            "letters/train-labels-idx1-ubyte: Not a typewriter; it is not a serial port".to_owned(),
         ),
         (
             "info --port none".to_owned(),
@@ -304,7 +304,7 @@ fn bytes_that_are_no_answer_are_told_from_silence() {
         (
             echo,
             r"\x00",
-            "They are this program's own questions: the port echoes, as where its two lines are connected, or where another \
+            "They are this program's own requests: the port echoes them, because its two lines are connected, or because another \
              program passes them back",
         ),
     ] {
@@ -323,7 +323,7 @@ fn bytes_that_are_no_answer_are_told_from_silence() {
         });
         let rest = err.strip_prefix(&format!("error: {wire}: ")).unwrap();
         let (bytes, rest) = rest
-            .split_once(" bytes came in 2 s, but no answer: ")
+            .split_once(" bytes received in 2 s, but no reply: ")
             .unwrap();
         assert!(bytes.replace(',', "").parse::<u32>().unwrap() > 16, "{err}");
         assert!(

@@ -128,7 +128,7 @@ fn other_names_are_matched_and_the_mapping_is_printed() {
         \n  module.9.bias is fc2_bias\
         \n  module.11.weight is fc3_weight\
         \n  module.11.bias is fc3_bias\
-        \nnote: net.safetensors: left out, because this network lacks them: module.epoch\n";
+        \nnote: net.safetensors: ignored, because this network does not have them: module.epoch\n";
     assert_eq!((code, err.as_str()), (0, expected));
     assert_eq!(imported(&place, "net.weights"), params);
 }

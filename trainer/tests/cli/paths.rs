@@ -102,7 +102,7 @@ fn a_path_that_is_no_text_is_as_good_as_any() {
         (
             "--data {}data --batch-size 32 --out {}run",
             1,
-            "error: o\u{fffd}run: exists already",
+            "error: o\u{fffd}run: already exists",
         ),
         (
             "device info --port {}port",
