@@ -2,22 +2,135 @@
 //!
 //! Valid C99 and C++. Every number has as many digits as give back its bits, so a compiler that rounds correctly holds
 //! the same parameters; the logits of the self-test tell whether the program computes the same as well.
+//!
+//! The header of an int8 network has integers, and says in a comment how they are computed with.
 
 use crate::dataset::hex;
+use crate::quantize::scaled;
 use crate::weights_file::Weights;
-use lenet_core::network::{CLASSES, LAYERS, NAME, TENSORS};
+use lenet_core::int8::{Finishes, Int8, table};
+use lenet_core::layer::Activation;
+use lenet_core::network::{CLASSES, LAYERS, NAME, TENSORS, int8};
 use lenet_core::plan::ShapeText;
-use std::fmt::Write;
+use lenet_core::weights::{self, Metadata};
+use std::fmt::{Debug, Write};
 
 /// Values a line.
 const COLUMNS: usize = 8;
 
 /// The text of the header.
 pub fn write(weights: &Weights<'_>) -> String {
-    let about = weights.metadata.provenance;
+    let mut text = start(
+        &weights.metadata,
+        "channels first; images are values in 0..1",
+        "",
+        "the parameters as little-endian floats in this order",
+    );
+    for tensor in &TENSORS {
+        let values = &weights.params.as_flat()[tensor.offset..][..tensor.len()];
+        array(&mut text, tensor.name, tensor.dims(), values);
+    }
+    end(&mut text, weights.self_test, &weights.metadata);
+    text
+}
+
+/// How the numbers of an int8 header are computed with. A line for each activation that the network has follows, then [`LOGITS`].
+const ARITHMETIC: &str = " *
+ * Activations are bytes. A byte q of an image, as it is stored, is the value q / 255; a byte of a layer is (q - zero) * step.
+ * Sums are int32_t: bias plus the products of weight and byte. Padding is the byte zero of the layer before, 0 in the first.
+ * A maximum may be taken of sums; an average is (2 * sum of n bytes + n) / (2 * n). Of a sum the byte is, with
+ *     x = (uint32_t)(max(-limit, min(sum, limit)) * factor):
+";
+const RELU: &str = " *     Relu: (uint32_t)(max(0, min(sum, limit)) * factor) + (1u << 23) >> 24
+";
+const IDENTITY: &str = " *     no activation: x + (1u << 31) + (1u << 23) >> 24
+";
+const SIGMOID: &str = " *     Sigmoid: lenet_sigmoid[x + (1u << 31) + (1u << 21) >> 22]
+";
+const TANH: &str = " *     Tanh: lenet_tanh[x + (1u << 31) + (1u << 21) >> 22]
+";
+const LOGITS: &str = " * The logits are (float)sum * scale.
+";
+
+/// The text of the header of an int8 network.
+pub fn write_int8(weights: &weights::Weights<'_, int8::Net>) -> String {
+    let uses = |activation| {
+        let hidden = &LAYERS[..LAYERS.len() - 1];
+        hidden.iter().any(|layer| layer.activation == activation)
+    };
+    let mut arithmetic = ARITHMETIC.to_owned();
+    for (activation, line) in [
+        (Activation::Relu, RELU),
+        (Activation::Identity, IDENTITY),
+        (Activation::Sigmoid, SIGMOID),
+        (Activation::Tanh, TANH),
+    ] {
+        if uses(activation) {
+            arithmetic += line;
+        }
+    }
+    let mut text = start(
+        &weights.metadata,
+        "channels first",
+        &(arithmetic + LOGITS),
+        "the parameters as the weights file has them",
+    );
+    text += "#include <stdint.h>\n\n";
+    let layers = scaled::<int8::Net>(weights.params);
+    for (index, (layer, scaled)) in LAYERS.iter().zip(&layers).enumerate() {
+        let name = layer.name;
+        let params = int8::Net::layer(weights.params, index).expect("as many layers");
+        let tensor = &TENSORS[2 * index];
+        array(&mut text, tensor.name, tensor.dims(), &scaled.weight);
+        array(
+            &mut text,
+            &format!("{name}_bias"),
+            &[params.bias.len()],
+            params.bias,
+        );
+        match params.finish {
+            Finishes::Hidden(all) => {
+                let [factor, limit]: [Vec<i32>; 2] = [
+                    all.iter().map(|rescale| rescale.factor).collect(),
+                    all.iter().map(|rescale| rescale.limit).collect(),
+                ];
+                array(
+                    &mut text,
+                    &format!("{name}_factor"),
+                    &[factor.len()],
+                    &factor,
+                );
+                array(&mut text, &format!("{name}_limit"), &[limit.len()], &limit);
+                _ = writeln!(
+                    text,
+                    "static const float lenet_{name}_step = {:?}f;\nstatic const uint8_t lenet_{name}_zero = {};\n",
+                    scaled.step, scaled.zero
+                );
+            }
+            Finishes::Last(all) => {
+                let scale: Vec<f32> = all.iter().map(|scale| scale.0).collect();
+                array(&mut text, &format!("{name}_scale"), &[scale.len()], &scale);
+            }
+        }
+    }
+    for (activation, name, table) in [
+        (Activation::Sigmoid, "sigmoid", &table::SIGMOID),
+        (Activation::Tanh, "tanh", &table::TANH),
+    ] {
+        if uses(activation) {
+            array(&mut text, name, &[table.len()], table);
+        }
+    }
+    end(&mut text, weights.self_test, &weights.metadata);
+    text
+}
+
+/// What comes before the arrays.
+fn start(metadata: &Metadata<'_>, shapes: &str, arithmetic: &str, hashed: &str) -> String {
+    let about = metadata.provenance;
     let mut text = format!(
         "/* The parameters of the network {NAME}, written by {} {}.\n *\n * data set {}, {}\n * seed {}, {} epochs, test accuracy {:.4}\n *\n \
-         * The layers in order, each with the shape of its output (channels first; images are values in 0..1):\n",
+         * The layers in order, each with the shape of its output ({shapes}):\n",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_VERSION"),
         literal(about.dataset),
@@ -30,40 +143,56 @@ pub fn write(weights: &Weights<'_>) -> String {
         let (op, shape) = (layer.to_string(), ShapeText(layer.output));
         _ = writeln!(text, " *   {:<6} {op:<40} {shape}", layer.name);
     }
+    text += arithmetic;
     text += " */\n#ifndef LENET_WEIGHTS_H\n#define LENET_WEIGHTS_H\n\n";
     _ = writeln!(
         text,
-        "/* SHA-256 of the parameters as little-endian floats in this order. */\n#define LENET_PARAMS_SHA256 \"{}\"\n",
+        "/* SHA-256 of {hashed}. */\n#define LENET_PARAMS_SHA256 \"{}\"\n",
         hex(&about.params_sha256)
     );
-    for tensor in &TENSORS {
-        let values = &weights.params.as_flat()[tensor.offset..][..tensor.len()];
-        array(&mut text, tensor.name, tensor.dims(), values);
-    }
-    text += "/* Logits of the self-test, whose pixel (y, x) of channel c is ((37 y + 101 x + 3 y x + 85 c) % 256) / 255. */\n";
-    array(
-        &mut text,
-        "self_test_logits",
-        &[CLASSES],
-        &weights.self_test,
-    );
+    text
+}
+
+/// What comes after the arrays of parameters.
+fn end(text: &mut String, self_test: [f32; CLASSES], metadata: &Metadata<'_>) {
+    *text += "/* Logits of the self-test, whose pixel (y, x) of channel c is ((37 y + 101 x + 3 y x + 85 c) % 256) / 255. */\n";
+    array(text, "self_test_logits", &[CLASSES], &self_test);
     _ = writeln!(
         text,
         "static const char *const lenet_classes[{CLASSES}] = {{"
     );
     for class in 0..CLASSES {
-        _ = writeln!(
-            text,
-            "    {},",
-            literal(weights.metadata.classes.get(class))
-        );
+        _ = writeln!(text, "    {},", literal(metadata.classes.get(class)));
     }
-    text += "};\n\n#endif\n";
-    text
+    *text += "};\n\n#endif\n";
 }
 
-fn array(text: &mut String, name: &str, dims: &[usize], values: &[f32]) {
-    _ = write!(text, "static const float lenet_{name}");
+/// A number that C has a type and a literal for.
+trait Number: Copy + Debug {
+    const TYPE: &str;
+    /// What follows the digits of a literal.
+    const SUFFIX: &str = "";
+}
+
+impl Number for f32 {
+    const TYPE: &str = "float";
+    const SUFFIX: &str = "f";
+}
+
+impl Number for i32 {
+    const TYPE: &str = "int32_t";
+}
+
+impl Number for i8 {
+    const TYPE: &str = "int8_t";
+}
+
+impl Number for u8 {
+    const TYPE: &str = "uint8_t";
+}
+
+fn array<T: Number>(text: &mut String, name: &str, dims: &[usize], values: &[T]) {
+    _ = write!(text, "static const {} lenet_{name}", T::TYPE);
     for dim in dims {
         _ = write!(text, "[{dim}]");
     }
@@ -73,7 +202,7 @@ fn array(text: &mut String, name: &str, dims: &[usize], values: &[f32]) {
 }
 
 /// The values in braces, a pair for each dimension.
-fn nested(text: &mut String, dims: &[usize], values: &[f32]) {
+fn nested<T: Number>(text: &mut String, dims: &[usize], values: &[T]) {
     *text += "{";
     match dims {
         [_] => {
@@ -81,7 +210,7 @@ fn nested(text: &mut String, dims: &[usize], values: &[f32]) {
                 *text += "\n    ";
                 // Debug's digits give back the bits, and always have a point or an exponent.
                 line.iter()
-                    .for_each(|value| _ = write!(text, "{value:?}f, "));
+                    .for_each(|value| _ = write!(text, "{value:?}{}, ", T::SUFFIX));
                 text.truncate(text.len() - 1);
             }
             *text += "\n";
@@ -119,7 +248,7 @@ mod tests {
     #[test]
     fn arrays_are_braced_by_dimension() {
         let mut text = String::new();
-        array(&mut text, "x", &[2, 1, 2], &[1.0, -0.5, 1e-30, 0.1]);
+        array(&mut text, "x", &[2, 1, 2], &[1.0f32, -0.5, 1e-30, 0.1]);
         assert_eq!(
             text,
             "static const float lenet_x[2][1][2] = {{{\n    1.0f, -0.5f,\n},\n},\n{{\n    1e-30f, 0.1f,\n},\n},\n};\n\n"

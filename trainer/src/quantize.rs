@@ -8,7 +8,7 @@
 
 use lenet_core::int8::finish::{FinishesMut, Rescale, Scale};
 use lenet_core::int8::{
-    EXCESS, Finish, Int8, MAX_WEIGHT, Quantizable, headroom, input_zero, table, zero,
+    EXCESS, Finish, Finishes, Int8, MAX_WEIGHT, Quantizable, headroom, input_zero, table, zero,
 };
 use lenet_core::layer::Pool;
 use lenet_core::plan::Layer;
@@ -237,6 +237,66 @@ pub fn real_outputs<N: Quantizable>(
         false => f32::from(zero(N::LAYERS[layer].activation)),
     };
     outputs.iter().map(move |value| (value - zero) * step)
+}
+
+/// A layer of an int8 network, by the numbers that its integers stand for: `weight[o][i] · unit[o] / input_step`, and
+/// `bias[o] · unit[o]`. An input or output byte `q` stands for `(q - zero) · step`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaled {
+    /// The step of the input.
+    pub input_step: f32,
+    /// The zero of the input.
+    pub input_zero: u8,
+    /// The weights, from -128 to 127.
+    pub weight: Vec<i8>,
+    /// The bias without the share that makes up for the input's zero.
+    pub bias: Vec<i32>,
+    /// By output channel, what one unit of its sums is worth.
+    pub unit: Vec<f64>,
+    /// The step of the output; 1 in the last layer.
+    pub step: f32,
+    /// The zero of the output; 0 in the last layer.
+    pub zero: u8,
+}
+
+/// Returns the layers of an int8 network by the numbers that they stand for.
+///
+/// # Panics
+/// If the parameters are [`unusable`](lenet_core::int8::unusable).
+pub fn scaled<N: Int8>(params: &N::Params) -> Vec<Scaled> {
+    let mut input_step = 1.0 / 255.0;
+    let layer = |(index, layer): (usize, &Layer)| {
+        let params = N::layer(params, index).expect("as many layers");
+        let input_zero = input_zero(N::LAYERS, index);
+        let weight: Vec<i8> = params
+            .weight
+            .iter()
+            .map(|&w| (i32::from(w) - EXCESS) as i8)
+            .collect();
+        let rows = weight.chunks_exact(weight.len() / params.bias.len());
+        let bias = rows.zip(params.bias).map(|(row, &bias)| {
+            let sum: i64 = row.iter().map(|&w| i64::from(w)).sum();
+            let bias = i64::from(bias) + i64::from(input_zero) * sum;
+            i32::try_from(bias).expect("the headroom is for more")
+        });
+        let (unit, zero) = match params.finish {
+            Finishes::Hidden(all) => {
+                let unit = |rescale: &Rescale| rescale.unit(layer.activation, params.step.into());
+                (all.iter().map(unit).collect(), zero(layer.activation))
+            }
+            Finishes::Last(all) => (all.iter().map(|scale| f64::from(scale.0)).collect(), 0),
+        };
+        Scaled {
+            bias: bias.collect(),
+            weight,
+            unit,
+            input_zero,
+            input_step: std::mem::replace(&mut input_step, params.step),
+            step: params.step,
+            zero,
+        }
+    };
+    N::LAYERS.iter().enumerate().map(layer).collect()
 }
 
 /// How far the int8 network is from the f32 one.

@@ -14,6 +14,8 @@ mod cuda;
 mod device;
 #[path = "cli/imports.rs"]
 mod imports;
+#[path = "cli/int8.rs"]
+mod int8;
 #[cfg(target_os = "linux")]
 #[path = "cli/paths.rs"]
 mod paths;
@@ -1059,7 +1061,8 @@ fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
     assert!(row(&table, "cpu").starts_with("cpu ok "), "{table}");
     assert_eq!(row(&table, "QEMU"), "QEMU ok QEMU emulator version 7.2");
     assert_eq!(row(&table, "probe-rs"), "probe-rs ok probe-rs 0.24");
-    let targets = "thumbv6m-none-eabi, thumbv7em-none-eabihf, thumbv8m.main-none-eabihf";
+    let targets =
+        "thumbv6m-none-eabi, thumbv7em-none-eabihf, thumbv7m-none-eabi, thumbv8m.main-none-eabihf";
     assert_eq!(
         row(&table, "Rust targets"),
         format!("Rust targets ok {targets}")

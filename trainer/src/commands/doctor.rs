@@ -20,9 +20,10 @@ pub struct Args {
 type Finding = Result<String, (String, String)>;
 
 /// The targets of the boards in firmware/boards.
-const TARGETS: [&str; 3] = [
+const TARGETS: [&str; 4] = [
     "thumbv6m-none-eabi",
     "thumbv7em-none-eabihf",
+    "thumbv7m-none-eabi",
     "thumbv8m.main-none-eabihf",
 ];
 

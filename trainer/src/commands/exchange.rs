@@ -2,10 +2,11 @@
 
 use super::DataArgs;
 use super::classes::ClassArgs;
-use super::out::{Out, load_weights, note, warn, write_new};
+use super::out::{Out, load_model, load_weights, note, warn, write_new};
 use crate::dataset::Split;
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits};
+use crate::model::Model;
 use crate::normalize::Normalization;
 use crate::weights_file::WeightsFile;
 use crate::{c_header, onnx, safetensors};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Weights file, or a safetensors, NumPy or ONNX file that `import` accepts
+    /// Weights file in f32 or int8, or a safetensors, NumPy or ONNX file that `import` accepts
     weights: PathBuf,
     /// Format to write
     #[arg(long)]
@@ -69,21 +70,29 @@ fn number(text: &str, range: &str, fits: impl Fn(f64) -> bool) -> Result<f64, St
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// Tensors with the names of PyTorch's state_dict
+    /// Tensors with the names of PyTorch's state_dict; f32 only
     Safetensors,
-    /// The network with its parameters, from `image` (N, 1, 28, 28) in f32 from 0 to 1 to `logits` (N, 10); operator set 13
+    /// The network with its parameters, from `image` (N, 1, 28, 28) in f32 from 0 to 1 to `logits` (N, 10); operator set 13.
+    /// Int8 is written with QuantizeLinear and DequantizeLinear
     Onnx,
     /// A C header with one array per tensor
     C,
 }
 
 pub fn export(args: &ExportArgs) -> Result<(), Error> {
-    let file = load_weights(&args.weights)?;
-    let weights = file.weights();
-    let bytes = match args.format {
-        Format::Safetensors => safetensors::write_params(weights.params),
-        Format::Onnx => onnx::write(&weights),
-        Format::C => c_header::write(&weights).into_bytes(),
+    let bytes = match (load_model(&args.weights)?, args.format) {
+        (Model::F32(file), Format::Safetensors) => safetensors::write_params(file.weights().params),
+        (Model::F32(file), Format::Onnx) => onnx::write(&file.weights()),
+        (Model::F32(file), Format::C) => c_header::write(&file.weights()).into_bytes(),
+        (Model::Int8(_), Format::Safetensors) => {
+            return Err(Error::Settings(format!(
+                "{} is an int8 network; safetensors is for the f32 network that it was quantized from, as a state_dict has floats. \
+                 For int8 there are --format onnx and --format c",
+                args.weights.display()
+            )));
+        }
+        (Model::Int8(file), Format::Onnx) => onnx::write_int8(&file.weights()),
+        (Model::Int8(file), Format::C) => c_header::write_int8(&file.weights()).into_bytes(),
     };
     write_new(&args.out, &bytes, format_args!("{} bytes", bytes.len()))
 }

@@ -47,16 +47,18 @@ pub fn no_output(text: PathBuf) -> Result<PathBuf, &'static str> {
     }
 }
 
-/// Reads a weights file, or another program's, and says how that was read.
+/// Reads a weights file of f32, or another program's, and says how that was read.
 ///
 /// # Errors
-/// As [`WeightsFile::load`].
+/// As [`Model::load`]; `Foreign` for a file of int8.
 pub fn load_weights(path: &Path) -> Result<WeightsFile, Error> {
-    let file = WeightsFile::load(path)?;
-    for text in file.notes() {
-        note(format_args!("{}: {text}", path.display()));
+    match load_model(path)? {
+        Model::F32(file) => Ok(file),
+        Model::Int8(_) => Err(Error::Foreign {
+            path: path.to_owned(),
+            problem: "an int8 network, and this command takes f32: name the weights that it was quantized from".to_owned(),
+        }),
     }
-    Ok(file)
 }
 
 /// Reads a weights file of either kind of numbers, or another program's, and says how that was read.

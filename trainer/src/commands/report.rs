@@ -1,25 +1,38 @@
 //! `trainer report`: the pictures and the page of a run, made again.
 
 use super::DataArgs;
-use super::out::{Out, warn};
+use super::out::{Out, load_model, load_weights, warn};
 use crate::checkpoint;
 use crate::config::DataConfig;
 use crate::dataset::{self, hex};
 use crate::error::Error;
 use crate::evaluate::core_logits;
-use crate::report;
+use crate::model::Model;
+use crate::report::{self, Quantized};
 use crate::weights_file::{WeightsFile, class_names};
-use std::path::PathBuf;
+use lenet_core::network::int8;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Run folder
     run: PathBuf,
+    /// Int8 weights that were quantized from the run's weights: adds their accuracy, their confusion matrix, and each layer's
+    /// signal-to-noise ratio
+    #[arg(long, value_name = "FILE")]
+    int8: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
+    if args.run.is_file() {
+        return Err(Error::Settings(format!(
+            "{} is a file: a report is of a run, so name the run's folder. For int8 weights add --int8 FILE; for other weights \
+             there are trainer evaluate and trainer summary",
+            args.run.display()
+        )));
+    }
     let path = args.run.join("lenet.weights");
     if !path.exists() && args.run.join(checkpoint::NAME).exists() {
         return Err(Error::Checkpoint {
@@ -30,8 +43,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
             path: args.run.clone(),
         });
     }
-    let file = WeightsFile::load(&path)?;
+    let file = load_weights(&path)?;
     let weights = file.weights();
+    let int8 = args.int8.as_deref().map(|path| quantized_from(&file, path));
+    let int8 = int8.transpose()?;
     // Unless told otherwise, the data is where the run says, if it is still there, and read as it says.
     let settings = report::settings(&args.run)?;
     let run = settings.get("data").cloned();
@@ -69,7 +84,30 @@ pub fn run(args: &Args) -> Result<(), Error> {
         data.classes = names;
     }
     let logits = core_logits(weights.params, data.test.images());
-    let page = report::write(&args.run, &data, &logits)?;
+    let quantized = int8
+        .as_ref()
+        .map(|int8| Quantized::new(&file, int8, &data.test));
+    let page = report::write(&args.run, &data, &logits, quantized)?;
     writeln!(Out, "report {}", page.display())?;
     Ok(())
+}
+
+/// Reads int8 weights that were quantized from those of a run.
+fn quantized_from(run: &WeightsFile, path: &Path) -> Result<WeightsFile<int8::Net>, Error> {
+    let refused = |problem| Error::Foreign {
+        path: path.to_owned(),
+        problem,
+    };
+    let Model::Int8(file) = load_model(path)? else {
+        return Err(refused(
+            "an f32 network, and --int8 takes the file that trainer quantize made of the run's weights".to_owned(),
+        ));
+    };
+    let from = hex(&run.weights().metadata.provenance.params_sha256);
+    match file.weights().metadata.provenance.recipe {
+        recipe if recipe.contains(&format!("quantized from {from}")) => Ok(file),
+        recipe => Err(refused(format!(
+            "not quantized from the run's weights, whose parameters have the SHA-256 {from}; its recipe is: {recipe}"
+        ))),
+    }
 }

@@ -435,7 +435,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let sha256 = hex(&file.weights().metadata.provenance.params_sha256);
     console.line(format_args!("sha256 of the parameters {sha256}"));
     // The weights are safe by now: pictures that fail are no failure of the training.
-    let page = report::write(folder.path(), &data, &logits);
+    let page = report::write(folder.path(), &data, &logits, None);
     match &page {
         Ok(page) => console.line(format_args!("report {}", page.display())),
         Err(error) => warn(format_args!(

@@ -3,6 +3,11 @@
 //! Written: `image` `(N, CHANNELS, HEIGHT, WIDTH)` f32, values in 0..=1, to `logits` `(N, CLASSES)`, in operator set 13 and
 //! IR version 7, those of ONNX 1.8 (2020).
 //!
+//! An int8 network is written with the same operators on floats, and `QuantizeLinear` and `DequantizeLinear` where bytes are:
+//! of the image and after each layer, and for weights (int8, with a scale per output channel) and biases (int32). A runtime
+//! computes the sums in floats or in integers as it likes. A byte may differ by a step from that of `lenet_core`, which looks up
+//! the sigmoid in a table.
+//!
 //! Read: a graph that computes the same function, from whatever exporter. The graph is followed (module `graph`) from its constants
 //! and its input to its output: what depends on nothing but constants and shapes is computed, and what depends on the image
 //! is matched (module `image`) with the network's layers one by one. So it makes no difference how a graph computes the shape for a
@@ -18,11 +23,13 @@ mod graph;
 mod image;
 mod proto;
 
+use crate::quantize::{Scaled, scaled};
 use crate::weights_file::{Weights, class_names};
 use bytemuck::zeroed_box;
 use lenet_core::layer::{Activation, Pool};
 use lenet_core::network::{self, NAME, Params, TENSORS};
 use lenet_core::plan::{Description, Kind, Layer};
+use lenet_core::weights::{self, Metadata};
 use prost::Message;
 use proto::{
     Attribute, Dimension, Graph, Node, OperatorSet, Property, Shape, Tensor, TensorType, Type,
@@ -35,19 +42,19 @@ const INPUT: &str = "image";
 const OUTPUT: &str = "logits";
 
 /// An operator of the chain.
-struct Operator<'a> {
+struct Operator {
     /// ONNX's name for it.
     kind: &'static str,
     /// Its node's name.
     name: String,
-    /// Index in [`TENSORS`] of its weight, which its bias follows.
-    weight: Option<usize>,
-    /// Its layer.
-    layer: &'a Layer,
+    /// It has the layer's weight and bias.
+    weight: bool,
+    /// The index of its layer.
+    layer: usize,
 }
 
 /// Returns a network of these layers as a chain of ONNX's operators.
-fn operators(layers: &[Layer]) -> Vec<Operator<'_>> {
+fn operators(layers: &[Layer]) -> Vec<Operator> {
     let mut operators = Vec::new();
     let mut spatial = true;
     for (index, layer) in layers.iter().enumerate() {
@@ -68,8 +75,8 @@ fn operators(layers: &[Layer]) -> Vec<Operator<'_>> {
             operators.push(Operator {
                 kind,
                 name: format!("{}_{}", layer.name, kind.to_lowercase()),
-                weight: matches!(kind, "Conv" | "Gemm").then_some(2 * index),
-                layer,
+                weight: matches!(kind, "Conv" | "Gemm"),
+                layer: index,
             });
         }
     }
@@ -78,15 +85,28 @@ fn operators(layers: &[Layer]) -> Vec<Operator<'_>> {
 
 /// Returns the model with its parameters, class names and provenance.
 pub fn write(weights: &Weights<'_>) -> Vec<u8> {
-    let about = weights.metadata.provenance;
+    let params = weights.params.as_flat();
+    let model = model(NAME, &network::LAYERS, &TENSORS, Parameters::F32(params));
+    with_metadata(model, &weights.metadata)
+}
+
+/// Returns the model of an int8 network with its parameters, class names and provenance.
+pub fn write_int8(weights: &weights::Weights<'_, network::int8::Net>) -> Vec<u8> {
+    let params = Parameters::Int8(scaled::<network::int8::Net>(weights.params));
+    let model = model(NAME, &network::LAYERS, &TENSORS, params);
+    with_metadata(model, &weights.metadata)
+}
+
+/// Returns the bytes of a model with the metadata of a weights file.
+fn with_metadata(mut model: proto::Model, metadata: &Metadata<'_>) -> Vec<u8> {
+    let about = metadata.provenance;
     let properties = [
-        ("classes", class_names(&weights.metadata.classes).join(", ")),
+        ("classes", class_names(&metadata.classes).join(", ")),
         ("network", NAME.to_owned()),
         ("dataset", about.dataset.to_owned()),
         ("params_sha256", crate::dataset::hex(&about.params_sha256)),
         ("recipe", about.recipe.to_owned()),
     ];
-    let mut model = model(NAME, &network::LAYERS, &TENSORS, weights.params.as_flat());
     model.metadata_props = properties
         .into_iter()
         .map(|(key, value)| Property {
@@ -97,31 +117,160 @@ pub fn write(weights: &Weights<'_>) -> Vec<u8> {
     model.encode_to_vec()
 }
 
+/// The parameters of a network.
+enum Parameters<'a> {
+    /// In f32, one tensor after the other.
+    F32(&'a [f32]),
+    /// In int8, layer by layer.
+    Int8(Vec<Scaled>),
+}
+
+/// A graph that is being written.
+#[derive(Default)]
+struct Chain {
+    node: Vec<Node>,
+    initializer: Vec<Tensor>,
+}
+
+impl Chain {
+    /// Adds an operator, whose output has its name.
+    fn push(&mut self, kind: &str, name: &str, input: Vec<String>, attribute: Vec<Attribute>) {
+        self.node.push(Node {
+            input,
+            output: vec![name.to_owned()],
+            name: name.to_owned(),
+            op_type: kind.to_owned(),
+            attribute,
+            domain: String::new(),
+        });
+    }
+
+    /// Adds a constant, and returns its name.
+    fn store<T: bytemuck::NoUninit>(
+        &mut self,
+        name: String,
+        data_type: i32,
+        dims: &[usize],
+        values: &[T],
+    ) -> String {
+        self.initializer.push(Tensor {
+            dims: dims.iter().map(|&dim| dim as i64).collect(),
+            data_type,
+            name: name.clone(),
+            raw_data: bytemuck::cast_slice(values).to_vec(),
+            ..Tensor::default()
+        });
+        name
+    }
+
+    /// Rounds a value to bytes, and returns the name of what they stand for.
+    fn round(&mut self, value: String, step: f32, zero: u8) -> String {
+        let step = self.store(format!("{value}_scale"), Tensor::FLOAT, &[], &[step]);
+        let zero = self.store(format!("{value}_zero_point"), Tensor::UINT8, &[], &[zero]);
+        let [quantized, rounded] = ["quantized", "rounded"].map(|end| format!("{value}_{end}"));
+        let input = vec![value, step.clone(), zero.clone()];
+        self.push("QuantizeLinear", &quantized, input, Vec::new());
+        let input = vec![quantized, step, zero];
+        self.push("DequantizeLinear", &rounded, input, Vec::new());
+        rounded
+    }
+
+    /// Stores integers of a layer with a scale per output channel, and returns the name of what they stand for.
+    fn dequantized<T: bytemuck::NoUninit>(
+        &mut self,
+        tensor: &lenet_core::plan::Tensor,
+        data_type: i32,
+        values: &[T],
+        scale: &[f32],
+    ) -> String {
+        let name = tensor.name;
+        let stored = self.store(
+            format!("{name}_quantized"),
+            data_type,
+            tensor.dims(),
+            values,
+        );
+        let scale = self.store(
+            format!("{name}_scale"),
+            Tensor::FLOAT,
+            &[scale.len()],
+            scale,
+        );
+        let axis = int("axis", 0);
+        self.push("DequantizeLinear", name, vec![stored, scale], vec![axis]);
+        name.to_owned()
+    }
+
+    /// Stores the weight and the bias of a layer, and returns their names.
+    fn parameters(
+        &mut self,
+        params: &Parameters<'_>,
+        layer: usize,
+        tensors: &[lenet_core::plan::Tensor],
+    ) -> [String; 2] {
+        let [weight, bias] = [2 * layer, 2 * layer + 1].map(|index| &tensors[index]);
+        match params {
+            Parameters::F32(flat) => [weight, bias].map(|tensor| {
+                let values = &flat[tensor.offset..][..tensor.len()];
+                self.store(tensor.name.to_owned(), Tensor::FLOAT, tensor.dims(), values)
+            }),
+            Parameters::Int8(layers) => {
+                let layer = &layers[layer];
+                let of_bias: Vec<f32> = layer.unit.iter().map(|&unit| unit as f32).collect();
+                let step = f64::from(layer.input_step);
+                let of_weight: Vec<f32> =
+                    layer.unit.iter().map(|unit| (unit / step) as f32).collect();
+                [
+                    self.dequantized(weight, Tensor::INT8, &layer.weight, &of_weight),
+                    self.dequantized(bias, Tensor::INT32, &layer.bias, &of_bias),
+                ]
+            }
+        }
+    }
+}
+
+fn int(name: &str, i: i64) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        i,
+        kind: Attribute::INT,
+        ..Attribute::default()
+    }
+}
+
+fn ints(name: &str, value: usize, count: usize) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        ints: vec![value as i64; count],
+        kind: Attribute::INTS,
+        ..Attribute::default()
+    }
+}
+
 /// Returns a network with its parameters.
 fn model(
     name: &str,
     layers: &[Layer],
     tensors: &[lenet_core::plan::Tensor],
-    params: &[f32],
+    params: Parameters<'_>,
 ) -> proto::Model {
-    let (mut node, mut value) = (Vec::new(), INPUT.to_owned());
+    let (mut chain, mut value) = (Chain::default(), INPUT.to_owned());
+    if let Parameters::Int8(scaled) = &params {
+        value = chain.round(value, scaled[0].input_step, scaled[0].input_zero);
+    }
     let operators = operators(layers);
     for (i, operator) in operators.iter().enumerate() {
-        let output = match i + 1 == operators.len() {
-            true => OUTPUT.to_owned(),
-            false => operator.name.clone(),
+        let next = operators.get(i + 1);
+        let mut input = vec![value];
+        value = match next {
+            None => OUTPUT.to_owned(),
+            Some(_) => operator.name.clone(),
         };
-        let mut input = vec![std::mem::replace(&mut value, output.clone())];
-        if let Some(weight) = operator.weight {
-            input.extend([tensors[weight].name, tensors[weight + 1].name].map(str::to_owned));
+        if operator.weight {
+            input.extend(chain.parameters(&params, operator.layer, tensors));
         }
-        let ints = |name: &str, value: usize, count: usize| Attribute {
-            name: name.to_owned(),
-            ints: vec![value as i64; count],
-            kind: Attribute::INTS,
-            ..Attribute::default()
-        };
-        let (layer, window) = (operator.layer, operator.layer.pool.window());
+        let layer = &layers[operator.layer];
+        let window = layer.pool.window();
         let attribute = match operator.kind {
             "Conv" if layer.padding == 0 => vec![ints("kernel_shape", layer.kernel, 2)],
             "Conv" => vec![
@@ -131,41 +280,26 @@ fn model(
             "MaxPool" | "AveragePool" => {
                 vec![ints("kernel_shape", window, 2), ints("strides", window, 2)]
             }
-            "Gemm" => vec![Attribute {
-                name: "transB".to_owned(),
-                i: 1,
-                kind: Attribute::INT,
-                ..Attribute::default()
-            }],
+            "Gemm" => vec![int("transB", 1)],
             _ => Vec::new(),
         };
-        node.push(Node {
-            input,
-            output: vec![output],
-            name: operator.name.clone(),
-            op_type: operator.kind.to_owned(),
-            attribute,
-            domain: String::new(),
-        });
-    }
-    let initializer = tensors.iter().map(|tensor| {
-        let values = &params[tensor.offset..][..tensor.len()];
-        Tensor {
-            dims: tensor.dims().iter().map(|&dim| dim as i64).collect(),
-            data_type: Tensor::FLOAT,
-            name: tensor.name.to_owned(),
-            raw_data: bytemuck::cast_slice(values).to_vec(),
-            ..Tensor::default()
+        chain.push(operator.kind, &value, input, attribute);
+        // Bytes are what a layer passes on, and what a mean is taken of.
+        if let Parameters::Int8(scaled) = &params
+            && next.is_some_and(|next| next.layer != operator.layer || next.kind == "AveragePool")
+        {
+            let layer = &scaled[operator.layer];
+            value = chain.round(value, layer.step, layer.zero);
         }
-    });
+    }
     proto::Model {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         graph: Some(Graph {
-            node,
+            node: chain.node,
             name: name.to_owned(),
-            initializer: initializer.collect(),
+            initializer: chain.initializer,
             input: vec![value_info(INPUT, &layers[0].input)],
             output: vec![value_info(OUTPUT, &layers[layers.len() - 1].output[..1])],
         }),

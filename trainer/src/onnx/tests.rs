@@ -76,7 +76,12 @@ struct Case<N: Network> {
 impl<N: Network> Case<N> {
     fn new() -> Self {
         let params = params::<N>();
-        let model = model(N::NAME, N::LAYERS, N::TENSORS, flat(&*params));
+        let model = model(
+            N::NAME,
+            N::LAYERS,
+            N::TENSORS,
+            Parameters::F32(flat(&*params)),
+        );
         Self { params, model }
     }
 

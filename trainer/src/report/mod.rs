@@ -5,6 +5,7 @@
 mod confusion;
 mod curves;
 mod filters;
+mod int8;
 pub mod layers;
 mod live;
 mod metrics;
@@ -12,6 +13,7 @@ mod page;
 mod picture;
 mod samples;
 
+pub use int8::Quantized;
 pub use samples::{Tile, sheet};
 
 use crate::dataset::{Dataset, hex};
@@ -58,15 +60,22 @@ struct Run<'a> {
     mistakes: Vec<samples::Mistake>,
     /// Test images for the part in which the network runs.
     choice: live::Choice<'a>,
+    /// The same network in int8.
+    quantized: Option<Quantized<'a>>,
 }
 
 /// Writes [`PAGE`] and the pictures into the folder of a run, in place of older ones, and returns the page's path.
-/// `logits` are those of `data.test` by the run's weights.
+/// `logits` are those of `data.test` by the run's weights; `quantized` adds a section on the same network in int8.
 ///
 /// # Errors
 /// * `Io`: a file of the run cannot be read, or one of the report not written
 /// * `Data`, `Weights`: a file of the run is not what it should be
-pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf, Error> {
+pub fn write(
+    folder: &Path,
+    data: &Dataset,
+    logits: &[Logits],
+    quantized: Option<Quantized<'_>>,
+) -> Result<PathBuf, Error> {
     let mistakes = mistakes(logits, data.test.labels(), MISTAKES);
     let run = Run {
         choice: live::Choice::new(data, logits, &mistakes),
@@ -78,6 +87,7 @@ pub fn write(folder: &Path, data: &Dataset, logits: &[Logits]) -> Result<PathBuf
         data,
         confusion: Confusion::new(logits, data.test.labels()),
         mistakes,
+        quantized,
     };
     let pictures = [
         ("curves", curves::curves(&run.metrics)),

@@ -1,5 +1,6 @@
 //! The page: one file that needs no other and no network. Text and inline SVG; images as data URIs.
 
+use super::int8;
 use super::layers::{self, grouped};
 use super::live;
 use super::picture::interleaved;
@@ -94,6 +95,9 @@ pub(super) fn page(
                 section {
                     h2 { "Layers" }
                     (layer_table())
+                }
+                @if let Some(quantized) = &run.quantized {
+                    (int8::section(run, quantized))
                 }
                 section {
                     h2 { "Settings" }
