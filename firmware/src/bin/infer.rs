@@ -44,13 +44,12 @@ fn describe(weights: &Weights<'_, Net>) {
     let from = &weights.metadata.provenance;
     let [a, b, c, d, ..] = from.params_sha256;
     info!(
-        "weights {:08x}, parameters {:08x}: {}, {} epochs of {}, seed {}",
+        "weights {:08x}, parameters {:08x}: {}, {} epochs of {}",
         weights.crc,
         u32::from_be_bytes([a, b, c, d]),
         from.dataset,
         from.epochs,
-        from.recipe,
-        from.seed
+        from.recipe
     );
     if !from.test_accuracy.is_nan() {
         let (whole, tenths) = percent(from.test_accuracy);

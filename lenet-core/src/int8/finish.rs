@@ -7,6 +7,7 @@ use super::table;
 use crate::layer::{Activation, Layered};
 use bytemuck::{Pod, Zeroable};
 use core::fmt::Debug;
+use lenet_asm::pin;
 
 /// The bits of an index of a [`table`].
 pub const TABLE_BITS: u32 = 10;
@@ -171,22 +172,27 @@ impl Finish for Rescale {
 /// Finishes the sums of the last layer: what one unit of the sum adds to the logit.
 ///
 /// # Numerics
-/// The sum is converted to f32, exactly below 2²⁴ and else rounded to the nearest, then multiplied: one operation of
-/// floating point per class, the only ones of the network.
+/// `sum as f32 * scale`, to the bit: the sum is converted to f32, exactly below 2²⁴ and else rounded to the nearest, and the
+/// product is rounded to the nearest. It is computed in integers, because the library functions that a core without
+/// floating point has for it take as many instructions as the numbers demand.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Scale(pub f32);
+
+/// The scales with which every logit but 0 is a normal number: a sum is below 2³² in magnitude.
+const SCALES: core::ops::RangeInclusive<f32> =
+    f32::from_bits((127 - 100) << 23)..=f32::from_bits((127 + 90) << 23);
 
 impl Finish for Scale {
     type Out = f32;
 
     #[inline(always)]
     fn finish<L: Layered>(self, sum: i32) -> f32 {
-        sum as f32 * self.0
+        product(sum, self.0)
     }
 
     fn reach(self, _: Activation, bias: i32) -> Option<i64> {
-        (self.0.is_finite() && self.0 > 0.0).then(|| i64::from(bias).abs())
+        SCALES.contains(&self.0).then(|| i64::from(bias).abs())
     }
 
     fn known(all: &[Self]) -> Finishes<'_> {
@@ -196,6 +202,42 @@ impl Finish for Scale {
     fn known_mut(all: &mut [Self]) -> FinishesMut<'_> {
         FinishesMut::Last(all)
     }
+}
+
+/// Returns `sum as f32 * scale` for a scale of [`SCALES`], by the same instructions whatever the numbers are.
+// Out of line, so that the ten logits share it.
+#[inline(never)]
+fn product(sum: i32, scale: f32) -> f32 {
+    let sign = (sum >> 31) as u32;
+    let magnitude = (sum as u32 ^ sign).wrapping_sub(sign);
+    // The magnitude is `bits · 2^(exponent - 31)`, where the highest bit is set.
+    let (mut bits, mut exponent) = (magnitude, 31);
+    for shift in [16, 8, 4, 2, 1] {
+        // 1 if the upper `shift` bits are 0.
+        let empty = pin(pin(bits >> (32 - shift)).wrapping_sub(1) >> 31);
+        bits <<= shift * empty;
+        exponent -= shift * empty;
+    }
+    // As f32: the upper 24 bits, and 1 more where the rest is above a half, or is a half and they are odd.
+    let upper = bits >> 8;
+    let upper = upper + (((bits & 0xff) + 0x7f + (upper & 1)) >> 8);
+
+    // The product of two factors of 24 bits, of which the upper half is `high`, 23 or 24 bits, and the lower half `low`.
+    let fraction = scale.to_bits() & 0x007f_ffff | 0x0080_0000;
+    let [a, b, c, d] = [upper >> 12, upper & 0xfff, fraction >> 12, fraction & 0xfff];
+    let middle = a * d + b * c + ((b * d) >> 12);
+    let high = a * c + (middle >> 12);
+    let low = (middle & 0xfff) << 12 | b * d & 0xfff;
+
+    let full = pin(high >> 23);
+    let rest = low << (1 - full);
+    let significand = high << (1 - full) | rest >> 24;
+    let significand =
+        significand + (((rest & 0x00ff_ffff) + 0x007f_ffff + (significand & 1)) >> 24);
+    // The highest bit of the significand adds 1 to the exponent, and so does rounding where it carries.
+    let exponent = (scale.to_bits() >> 23) + exponent + full - 1;
+    let not_zero = ((magnitude | magnitude.wrapping_neg()) as i32 >> 31) as u32;
+    f32::from_bits((sign & 0x8000_0000 | (exponent << 23).wrapping_add(significand)) & not_zero)
 }
 
 /// Returns the larger of two numbers less than 2³¹ apart, by the same instructions whichever it is.
@@ -210,4 +252,76 @@ pub(crate) fn max(a: i32, b: i32) -> i32 {
 pub(crate) fn min(a: i32, b: i32) -> i32 {
     let distance = a.wrapping_sub(b);
     b.wrapping_add(distance & (distance >> 31))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn is_the_product(sum: i32, scale: f32) {
+        let expected = sum as f32 * scale;
+        let found = product(sum, scale);
+        assert_eq!(
+            found.to_bits(),
+            expected.to_bits(),
+            "{sum} * {scale:e}: {found:e}, {expected:e}"
+        );
+    }
+
+    #[test]
+    fn products_are_those_of_floats() {
+        let ends = [
+            1,
+            2,
+            3,
+            (1 << 24) - 1,
+            1 << 24,
+            (1 << 24) + 1,
+            (1 << 25) + 2,
+            (1 << 25) + 6,
+            i32::MAX,
+        ];
+        let (least, most) = (*SCALES.start(), *SCALES.end());
+        let scales = [
+            least,
+            least.next_up(),
+            1.0,
+            1.0f32.next_up(),
+            1.5,
+            2.0f32.next_down(),
+            most.next_down(),
+            most,
+        ];
+        for scale in scales {
+            for sum in ends {
+                is_the_product(sum, scale);
+                is_the_product(-sum, scale);
+            }
+            is_the_product(0, scale);
+            is_the_product(i32::MIN, scale);
+        }
+        // A generator of Lehmer's; sums and scales of every size.
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (state >> 32) as u32
+        };
+        for _ in 0..3_000_000 {
+            let sum = random() as i32 >> (random() % 32);
+            let exponent = 27 + random() % 190;
+            is_the_product(sum, f32::from_bits(exponent << 23 | random() >> 9));
+        }
+    }
+
+    #[test]
+    fn scales_that_could_give_another_kind_of_number_are_refused() {
+        let usable = |scale| Scale(scale).reach(Activation::Identity, -7);
+        assert_eq!(usable(0.1), Some(7));
+        for scale in [0.0, -0.1, 1e-38, 1e38, f32::NAN, f32::INFINITY] {
+            assert_eq!(usable(scale), None);
+        }
+        assert_eq!(i32::MIN as f32 * *SCALES.end(), -(2.0f32.powi(121)));
+        assert!((*SCALES.start()).is_normal());
+    }
 }

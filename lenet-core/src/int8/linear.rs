@@ -85,19 +85,29 @@ fn pairs<const IN: usize>(input: &[u8; IN], weight: &[[u8; IN]; GROUP]) -> [u32;
     sums
 }
 
-/// Returns the sum of the products.
-#[inline(always)]
-fn dot<const IN: usize>(input: &[u8; IN], weight: &[u8; IN]) -> u32 {
+/// Returns the sum of the products. On a microcontroller all layers share it.
+#[cfg_attr(target_os = "none", inline(never))]
+fn dot(input: &[u8], weight: &[u8]) -> u32 {
     let (inputs, input_rest) = input.as_chunks::<16>();
     let (weights, weight_rest) = weight.as_chunks::<16>();
-    let mut sum = 0u32;
+    let sum = chunks(inputs, weights, 0);
+    let (inputs, input_rest) = input_rest.as_chunks::<4>();
+    let (weights, weight_rest) = weight_rest.as_chunks::<4>();
+    let sum = chunks(inputs, weights, sum);
+    chunks(
+        input_rest.as_chunks::<1>().0,
+        weight_rest.as_chunks::<1>().0,
+        sum,
+    )
+}
+
+/// Adds the products of chunks; those of one are written out.
+#[inline(always)]
+fn chunks<const N: usize>(inputs: &[[u8; N]], weights: &[[u8; N]], mut sum: u32) -> u32 {
     for (input, weight) in inputs.iter().zip(weights) {
         for (&q, &w) in input.iter().zip(weight) {
             sum = sum.wrapping_add(u32::from(q) * u32::from(w));
         }
-    }
-    for (&q, &w) in input_rest.iter().zip(weight_rest) {
-        sum = sum.wrapping_add(u32::from(q) * u32::from(w));
     }
     sum
 }

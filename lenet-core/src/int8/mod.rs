@@ -172,23 +172,28 @@ impl Choose for IsLast<true> {
 /// Returns the name of the layer and the index of its first output whose numbers could take a sum out of its range.
 pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
     for (index, layer) in N::LAYERS.iter().enumerate() {
-        let headroom = headroom(layer);
-        let params = N::layer(params, index)?;
-        if !(params.step.is_finite() && params.step > 0.0) {
-            return Some((layer.name, 0));
-        }
-        let unusable = |(output, &bias): (usize, &i32)| {
-            let reach = match params.finish {
-                Finishes::Hidden(all) => all.get(output)?.reach(layer.activation, bias),
-                Finishes::Last(all) => all.get(output)?.reach(layer.activation, bias),
-            };
-            reach.is_none_or(|reach| reach > headroom).then_some(output)
-        };
-        if let Some(output) = params.bias.iter().enumerate().find_map(unusable) {
+        if let Some(output) = unusable_output(layer, &N::layer(params, index)?) {
             return Some((layer.name, output));
         }
     }
     None
+}
+
+/// Returns the first such output of a layer. All layers share it.
+#[inline(never)]
+fn unusable_output(layer: &Layer, params: &LayerParams<'_>) -> Option<usize> {
+    let headroom = headroom(layer);
+    if !(params.step.is_finite() && params.step > 0.0) {
+        return Some(0);
+    }
+    let unusable = |(output, &bias): (usize, &i32)| {
+        let reach = match params.finish {
+            Finishes::Hidden(all) => all.get(output)?.reach(layer.activation, bias),
+            Finishes::Last(all) => all.get(output)?.reach(layer.activation, bias),
+        };
+        reach.is_none_or(|reach| reach > headroom).then_some(output)
+    };
+    params.bias.iter().enumerate().find_map(unusable)
 }
 
 /// The bytes that fill `len` bytes up to a multiple of four.

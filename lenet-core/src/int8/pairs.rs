@@ -133,9 +133,16 @@ pub fn forward<
     finish: &[Q::Finish; M],
     out: &mut [[[u8; PW]; PH]; M],
 ) {
+    // All sizes compile, as the one that calls this chooses when it runs, but a layer without scratch is never computed this way.
+    const {
+        assert!(
+            size_of::<Q::Scratch>() == size_of::<u32>() * scratch(&Q::LAYER),
+            "the scratch has another size than the words that are written there"
+        );
+    }
     let mut scratch: Q::Scratch = bytemuck::zeroed();
     let sizes = const { Arrangement::of(&Q::LAYER).parts(&Q::LAYER) };
-    // The scratch is never too short where a layer is computed this way.
+    // By that assertion both are there.
     let Some((inputs, rest)) = scratch.as_mut().split_at_mut_checked(sizes[0]) else {
         return;
     };
