@@ -188,6 +188,9 @@ cargo run -q --release -p trainer -- export data/lenet.weights --format onnx --o
 cargo run -q --release -p trainer -- evaluate data/lenet.weights --logits "$onnx/logits.safetensors"
 "$wheels/bin/python" tests/onnx_runtimes.py "$onnx/lenet.onnx" "$onnx/logits.safetensors"
 "$wheels/bin/python" tests/onnx_imports.py "$onnx/lenet.onnx" "${CARGO_TARGET_DIR:-$PWD/target}/release/trainer"
+cargo run -q --release -p trainer -- export data/lenet-int8.weights --format onnx --out "$onnx/int8.onnx"
+cargo run -q --release -p trainer -- evaluate data/lenet-int8.weights --logits "$onnx/int8.safetensors"
+"$wheels/bin/python" tests/onnx_int8.py "$onnx/int8.onnx" "$onnx/int8.safetensors"
 rm -r "$onnx"
 if python3 -c 'import numpy, safetensors, torch' 2>/dev/null; then
     python3 docs/pytorch.py data/lenet.weights
@@ -207,7 +210,7 @@ if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; 
 
 # Other targets: from here on `cross cargo ...` builds for them. Rustup's if its server answers, else Debian's compiler
 # with the library's source: `core`, or the crates that `library` names.
-boards="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+boards="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf"
 riscv=riscv32imac-unknown-none-elf
 arm64=aarch64-unknown-linux-gnu
 if command -v rustup >/dev/null && timeout 120 rustup target add $boards $riscv $arm64 >/dev/null 2>&1; then
@@ -220,8 +223,8 @@ else
     need ld.lld-19 lld-19
     cross() {
         env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD="${library:-core}" \
-            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld-19 CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld-19 \
-            CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld-19 \
+            CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER=ld.lld-19 CARGO_TARGET_THUMBV7M_NONE_EABI_LINKER=ld.lld-19 \
+            CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER=ld.lld-19 CARGO_TARGET_THUMBV8M_MAIN_NONE_EABIHF_LINKER=ld.lld-19 \
             CARGO_TARGET_RISCV32IMAC_UNKNOWN_NONE_ELF_LINKER=ld.lld-19 "$@"
     }
 fi
@@ -250,7 +253,7 @@ need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
         --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
 )
 
-step "lenet-core for Cortex-M0, M4F and M33, and for RISC-V"
+step "lenet-core for Cortex-M0, M3, M4F and M33, and for RISC-V"
 for target in $boards $riscv; do
     cross cargo build -q -p lenet-core --release --all-features --target "$target"
 done
@@ -294,6 +297,7 @@ device compare --qemu --images 3
 device evaluate --qemu microbit --weights data/lenet-int8.weights --images 1000
 device compare --qemu microbit --weights data/lenet-int8.weights --images 3
 device bench --qemu microbit --weights data/lenet-int8.weights
+device evaluate --qemu stm32vldiscovery --weights data/lenet-int8.weights --images 100
 certified=$(mktemp -d)
 device certify --qemu --images 100 --out "$certified"
 device certify --check "$certified"/*.json

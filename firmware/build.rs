@@ -4,21 +4,11 @@
 //! (`cargo build --no-default-features --features NAME --config boards/NAME/config.toml`). The image has the kernels for the
 //! kind of numbers in the weights file. A board whose runner is QEMU gets no weights: QEMU loads them at start.
 
-use lenet_core::Numbers;
-use lenet_core::weights::{max_len, numbers};
+use lenet_core::weights::numbers;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 include!("room.rs");
-
-/// Flash that the network's weights file may take, in bytes.
-fn weights_bytes(numbers: Numbers) -> u64 {
-    let bytes = match numbers {
-        Numbers::F32 => max_len::<network::Net>(),
-        Numbers::Int8 => max_len::<network::int8::Net>(),
-    };
-    bytes as u64
-}
 
 fn main() {
     if let Err(message) = run() {
@@ -41,25 +31,22 @@ fn run() -> Result<(), String> {
     let memory = read(&board.join("memory.x"))?;
     let emulated = config.contains("qemu.sh");
     let weights = weights_file(&root)?;
-    let weights_bytes = weights_bytes(weights.numbers);
     if weights.numbers == Numbers::Int8 {
         println!("cargo::rustc-cfg=int8");
     }
     let extra = if emulated { 0 } else { REAL_BYTES };
-    for (region, needed) in [
-        ("FLASH", CODE_BYTES),
-        ("WEIGHTS", weights_bytes),
-        ("RAM", STATIC_BYTES + extra),
-        ("STACK", STACK_BYTES),
-    ] {
-        let given = length(&memory, region).ok_or_else(|| {
-            format!("boards/{name}/memory.x gives no region {region} with LENGTH = nK")
-        })?;
-        if given < needed {
-            return Err(format!(
-                "{name} is too small: {region} needs {needed} bytes, boards/{name}/memory.x gives {given}"
-            ));
-        }
+    if let Some((region, needed, given)) = too_small(&memory, weights.numbers, extra)? {
+        let hint = match weights.numbers {
+            Numbers::F32 if too_small(&memory, Numbers::Int8, extra)?.is_none() => {
+                "; in int8 the network fits: name a file that `trainer quantize` made by LENET_WEIGHTS=FILE"
+            }
+            _ => "",
+        };
+        return Err(format!(
+            "{name} is too small for {} in {}: {region} needs {needed} bytes, boards/{name}/memory.x gives {given}{hint}",
+            network::NAME,
+            weights.numbers
+        ));
     }
 
     let target = env::var("TARGET").expect("cargo sets it");
@@ -75,10 +62,10 @@ fn run() -> Result<(), String> {
         println!("cargo::rustc-cfg=emulated");
         ""
     } else {
-        let Weights { path, len, .. } = weights;
-        if len > weights_bytes {
+        let (Weights { path, len, .. }, most) = (&weights, room(weights.numbers).weights);
+        if *len > most {
             return Err(format!(
-                "{} has {len} bytes, the board has {weights_bytes} for weights",
+                "{} has {len} bytes, the board has {most} for weights",
                 path.display()
             ));
         }
@@ -107,6 +94,28 @@ fn run() -> Result<(), String> {
         println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
     }
     Ok(())
+}
+
+/// Returns the first region of a `memory.x` that is too small for a kind of numbers, what it needs, and what it has.
+fn too_small(
+    memory: &str,
+    numbers: Numbers,
+    extra: u64,
+) -> Result<Option<(&str, u64, u64)>, String> {
+    let room = room(numbers);
+    for (region, needed) in [
+        ("FLASH", room.code),
+        ("WEIGHTS", room.weights),
+        ("RAM", room.statics + extra),
+        ("STACK", room.stack),
+    ] {
+        let given = length(memory, region)
+            .ok_or_else(|| format!("memory.x gives no region {region} with LENGTH = nK"))?;
+        if given < needed {
+            return Ok(Some((region, needed, given)));
+        }
+    }
+    Ok(None)
 }
 
 /// The weights file that the image is for.

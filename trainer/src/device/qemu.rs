@@ -39,12 +39,13 @@ macro_rules! machine {
 }
 
 /// The emulated boards.
-pub const MACHINES: [Machine; 5] = [
+pub const MACHINES: [Machine; 6] = [
     machine!("mps2-an386"),
     machine!("mps2-an500"),
     machine!("mps2-an505"),
     machine!("netduinoplus2"),
     machine!("microbit"),
+    machine!("stm32vldiscovery"),
 ];
 
 const QEMU: &str = "qemu-system-arm";

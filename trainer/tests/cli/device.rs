@@ -130,7 +130,7 @@ fn what_is_not_there_is_named_with_the_remedy() {
     place.unusable(
         "device info --qemu arduino",
         "invalid value 'arduino' for '--qemu [<MACHINE>]': the firmware knows mps2-an386, mps2-an500, mps2-an505, \
-         netduinoplus2, microbit",
+         netduinoplus2, microbit, stm32vldiscovery",
     );
     place.unusable(
         "device info --port none --elf none",
