@@ -50,6 +50,8 @@ say 'Run the network on an emulated Cortex-M4F. With a micro:bit v2 connected, `
 see 'cd firmware && cargo qemu'
 say 'Each line has the true class, the answer of the network, its probability, and the time. The times are those of the emulator and say nothing
 about a real board. [`firmware/RESULTS.md`](../../firmware/RESULTS.md) has the counts that are exact without one.'
+say 'Run the same network in 8-bit integers on a chip with 8 KB of RAM and no floating-point unit. An image takes 871,947 instructions there:'
+see 'cd firmware && cargo qemu-m3'
 say 'Use other weights. QEMU loads them at start:'
 see 'trainer device info --qemu --weights runs/student/lenet.weights'
 say 'For a real board, the build puts them into the program:'
