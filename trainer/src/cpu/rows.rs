@@ -351,7 +351,7 @@ pub struct BackwardScratch<
     const PW: usize,
 > {
     // For the sparse gradient, one image after the other:
-    /// The gradient by the pooled output.
+    /// The gradient of the pooled output.
     grads: [[[[f32; PW]; PH]; M]; LANES],
     winners: [[[[u8; PW]; PH]; M]; LANES],
     // For the sparse gradient, one image at a time:

@@ -1,4 +1,4 @@
-//! The vector type as one AVX-512 register of sixteen lanes; half vectors are those of AVX2.
+//! The vector type as one AVX-512 register of 16 lanes; half vectors are those of AVX2.
 
 use super::avx2::{Avx2, Avx2Half};
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd};
@@ -88,22 +88,22 @@ impl Lanewise<LANES> for Avx512 {
     }
     #[inline(always)]
     fn load(self, from: &Lanes) -> __m512 {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there are sixteen floats, and the load needs no alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there are 16 floats, and the load needs no alignment.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
     }
     #[inline(always)]
     fn load_bytes(self, from: &[u8; LANES]) -> __m512 {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there are sixteen bytes, and the load needs no alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there are 16 bytes, and the load needs no alignment.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
     }
     #[inline(always)]
     fn store(self, v: __m512, to: &mut Lanes) {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for sixteen floats, without alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for 16 floats, without alignment.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
     fn store_bytes(self, v: __m512, to: &mut [u8; LANES]) {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for sixteen bytes, without alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for 16 bytes, without alignment.
         unsafe {
             let bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v));
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
