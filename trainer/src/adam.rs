@@ -74,9 +74,9 @@ pub struct Coefficients {
     pub scale2: f32,
     /// See [`Adam::eps`].
     pub eps: f32,
-    /// `1 - lr * weight_decay`: 1 for Adam, with whose bits the product is then no product.
+    /// `1 - lr * weight_decay`. Without weight decay it is 1, and the product has the bits of Adam.
     pub kept: f32,
-    /// `1 / min(step, average)`; 1 without, which nothing uses.
+    /// `1 / min(step, average)`; without a mean it is 1, and unused.
     pub keep_mean: f32,
 }
 

@@ -77,7 +77,7 @@ impl Batches {
         }
     }
 
-    /// The images of batch `index`, in order.
+    /// Returns the images of batch `index`, in order.
     pub fn batch(&self, index: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<> {
         let order = self.order;
         let start = index * self.batch_size;

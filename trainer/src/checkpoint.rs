@@ -5,10 +5,10 @@
 //! ```text
 //! magic "LNCK", version, fingerprint of the network    13 bytes
 //! settings                                             the text of config.toml
-//! parameters, both moments, with --average the mean    177,704 bytes each
+//! parameters, both moments; with --average, the mean   177,704 bytes each
 //! position, sums, epochs, losses
-//! with a validation split the best result              177,704 bytes
-//! CRC-32 of all before it, little-endian               4 bytes
+//! with a validation split, the best result             177,704 bytes
+//! CRC-32 of everything before it, little-endian        4 bytes
 //! ```
 
 use crate::backend::State;

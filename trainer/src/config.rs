@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub struct Settings {
     /// Times that each image is to be seen.
     pub epochs: u32,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: u32,
     /// Learning rate, per step.
     pub lr: f64,
@@ -79,7 +79,7 @@ impl Settings {
 pub struct Config {
     /// Version of the program.
     pub version: String,
-    /// From the command line.
+    /// The settings from the command line.
     #[serde(flatten)]
     pub settings: Settings,
     /// The backend: its kind, then details that change no bit of the result.
@@ -324,7 +324,7 @@ pub(crate) mod tests {
         );
     }
 
-    /// As of a release that did not write it yet.
+    /// A file from a release that did not write these settings yet.
     #[test]
     fn an_older_file_lacks_some_settings() {
         let text = config().to_toml();

@@ -17,7 +17,7 @@ use std::time::Instant;
 pub struct Plan {
     /// Times that each image is seen.
     pub epochs: u32,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
     /// The seed for the orders of images.
     pub seed: u64,

@@ -98,7 +98,7 @@ pub(super) struct OutputGrad<
     const PW: usize,
 > {
     pub layer: PhantomData<L>,
-    /// The gradient of the pooled output; unless pooling is by mean, before the activation.
+    /// The gradient of the pooled output (before the activation, unless pooling is by mean).
     pub grad: &'a [[[Lanes; PW]; PH]; M],
     pub trace: &'a Trace<M, CH, CW, PH, PW>,
 }

@@ -403,14 +403,14 @@ pub(super) fn backward<
         });
         return;
     }
-    isa.run(Turn {
+    isa.run(Deinterleave {
         lanes: grad.as_flattened().as_flattened(),
         images: scratch
             .grads
             .each_mut()
             .map(|image| image.as_flattened_mut().as_flattened_mut()),
     });
-    isa.run(TurnWinners {
+    isa.run(DeinterleaveWinners {
         lanes: trace.winner.as_flattened().as_flattened(),
         images: scratch
             .winners
@@ -431,13 +431,13 @@ pub(super) fn backward<
 }
 
 /// Transposes the gradient of the pooled output from 16 interleaved images to one image after the other.
-struct Turn<'a> {
+struct Deinterleave<'a> {
     lanes: &'a [Lanes],
     /// Each as long as `lanes`; overwritten.
     images: [&'a mut [f32]; LANES],
 }
 
-impl Kernel for Turn<'_> {
+impl Kernel for Deinterleave<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -459,13 +459,13 @@ impl Kernel for Turn<'_> {
 }
 
 /// Transposes the winners in the same way.
-struct TurnWinners<'a> {
+struct DeinterleaveWinners<'a> {
     lanes: &'a [[u8; LANES]],
     /// Each as long as `lanes`; overwritten.
     images: [&'a mut [u8]; LANES],
 }
 
-impl Kernel for TurnWinners<'_> {
+impl Kernel for DeinterleaveWinners<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -490,9 +490,9 @@ impl Kernel for TurnWinners<'_> {
 /// those at which a half vector would cross from the first line into the second.
 const PITCH: usize = 3 * LANES;
 /// The first of the repeated columns.
-const TWICE: usize = LANES - HALF;
+const REPEATED: usize = LANES - HALF;
 /// The distance from a repeated column to its copy.
-const AGAIN: usize = 2 * LANES - TWICE;
+const TO_COPY: usize = 2 * LANES - REPEATED;
 /// The number of floats that a kernel reads from its corner on.
 const KERNEL: usize = (K - 1) * PITCH + HALF;
 
@@ -504,8 +504,8 @@ const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
         let mut x = 0;
         while x < PW {
             let column = POOL * x;
-            let column = if column >= TWICE && column < LANES {
-                column + AGAIN
+            let column = if column >= REPEATED && column < LANES {
+                column + TO_COPY
             } else {
                 column
             };
@@ -562,8 +562,8 @@ impl<L: Layered, const M: usize, const H: usize, const W: usize, const PH: usize
             ..
         } = self;
         for (pixels, row) in self.pixels.iter().zip(&mut *image) {
-            let again = TWICE.min(W - LANES);
-            for (from, to) in [(0, 0), (W - LANES, W - LANES), (again, again + AGAIN)] {
+            let again = REPEATED.min(W - LANES);
+            for (from, to) in [(0, 0), (W - LANES, W - LANES), (again, again + TO_COPY)] {
                 let pixels = pixels[from..].first_chunk().expect("within a row");
                 let row = row[to..].first_chunk_mut().expect("within a row");
                 s.store(s.load_bytes(pixels), row);

@@ -122,7 +122,8 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Describes the beginning of an unexpected file: `starts with "…"`, and for a known kind what it is and what to do.
+/// Describes the beginning of a file that a data set cannot use: `starts with "…"`, and for a known kind what it is and
+/// what to do.
 pub(super) fn beginning(bytes: &[u8]) -> String {
     let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(16)])
         .escape_debug()

@@ -209,7 +209,7 @@ pub(super) fn idx_in(folder: &Path) -> Result<Option<(Found, IdxFiles)>, Error> 
     }))
 }
 
-/// If the folder's name is that of a folder for training, returns its parent folder if that also has test images.
+/// Returns the parent of a folder with training images, as its name says, if the parent has test images, too.
 pub(super) fn folder_above(folder: &Path) -> Option<PathBuf> {
     split_of(&name(folder))?;
     let above = match folder.parent() {
@@ -526,7 +526,7 @@ fn split_of(name: &str) -> Option<(SplitName, usize)> {
 
 /// Returns the class folders in a folder, if there are any.
 fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Error> {
-    // A folder named `test` need not have class folders; one with a less similar name must have pictures or class folders.
+    // A folder with a plain name such as `test` need not have class folders; one with a less similar name must have pictures or class folders.
     let is_split = |folder: &Path, distance: usize| {
         idx_role(&name(folder)).is_none()
             && (distance <= 1 || has_pictures(folder) || class_root(folder, MAX_DEPTH).is_some())

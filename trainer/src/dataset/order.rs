@@ -75,7 +75,7 @@ impl Permutation {
     }
 }
 
-/// A bijection of 32 bits in which every bit of the input affects every bit of the output: murmur3's finaliser.
+/// Mixes 32 bits by a bijection in which every bit of the input affects every bit of the output: murmur3's finaliser.
 pub(super) fn mix(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
     x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);

@@ -644,7 +644,7 @@ fn same_content(paths: &[PathBuf], first: [u8; 32]) -> Result<(), Error> {
     Ok(())
 }
 
-/// See [`Dataset::sha256`].
+/// Returns the hash of both hashes, as in [`Dataset::sha256`].
 fn combined(hashes: &[[u8; 32]; 2]) -> [u8; 32] {
     Sha256::digest(hashes.as_flattened()).into()
 }

@@ -1,4 +1,4 @@
-//! The metrics of a run by column, read from its `metrics.csv` with any columns.
+//! The metrics of a run by column, read from its `metrics.csv`, whichever columns it has.
 
 use crate::error::Error;
 use std::path::Path;

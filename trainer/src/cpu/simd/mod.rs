@@ -112,21 +112,21 @@ pub trait Lanewise<const N: usize>: Copy {
     /// Stores integers in 0..=255 as bytes.
     fn store_bytes(self, v: Self::V, to: &mut [u8; N]);
 
-    /// `a + b`
+    /// Returns `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a - b`
+    /// Returns `a - b`.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b`
+    /// Returns `a * b`.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a / b`
+    /// Returns `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once.
+    /// Returns `a * b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `if a > b { a } else { b }`
+    /// Returns `if a > b { a } else { b }`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `if a < b { a } else { b }`
+    /// Returns `if a < b { a } else { b }`.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `if a > b { x } else { y }`; a NaN is not greater.
+    /// Returns `if a > b { x } else { y }`; a NaN is not greater.
     fn select_gt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Adds the bits of `t`, shifted into the exponent, to the bits of `x`, wrapping.
     ///
