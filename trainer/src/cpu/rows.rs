@@ -540,7 +540,7 @@ struct GradSparse<
     image: &'a mut [[f32; PITCH]; H],
     /// Overwritten.
     corners: &'a mut [[[u16; PW]; PH]; M],
-    /// Added to.
+    /// The sums to which the gradient is added.
     sums: &'a mut Sums<M>,
 }
 

@@ -612,7 +612,7 @@ struct Backward<
     /// Made by [`set_kernels`].
     kernels: &'a Kernels<M, C>,
     grad: OutputGrad<'a, L, M, CH, CW, PH, PW>,
-    /// Added to.
+    /// The sums to which the gradient is added.
     sums: &'a mut Sums<M, MB, CB>,
     /// The gradient of `input`; overwritten.
     grad_input: Option<&'a mut [[[Lanes; W]; H]; C]>,

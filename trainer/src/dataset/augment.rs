@@ -13,7 +13,7 @@ pub const MAX_SHIFT: usize = 2;
 /// The number of shifts in one direction.
 const SHIFTS: u32 = 2 * MAX_SHIFT as u32 + 1;
 
-/// How the images of one epoch are changed.
+/// The changes to the images of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Augment {
     keys: [u32; 2],

@@ -74,12 +74,12 @@ pub enum DeviceError {
         waited: Duration,
         /// The number of bytes.
         bytes: usize,
-        /// The first of them.
+        /// The first bytes.
         start: Vec<u8>,
         /// Whether they contained complete requests of this program.
         echoed: bool,
     },
-    /// A question got no complete reply in all its tries.
+    /// A request got no complete reply in any of its tries.
     #[error(
         "link lost at {at}: no complete reply in {tries} tries{heard}",
         heard = match heard {
@@ -116,9 +116,9 @@ pub enum DeviceError {
         "the board speaks version {found} of the link, this program {expected}; flash the firmware again"
     )]
     Version {
-        /// The board's.
+        /// The board's version.
         found: u8,
-        /// This program's.
+        /// This program's version.
         expected: u8,
     },
     /// The board and the host have different parameters.
@@ -129,9 +129,9 @@ pub enum DeviceError {
         file = file.display()
     )]
     Weights {
-        /// SHA-256 of the board's.
+        /// SHA-256 of the board's parameters.
         board: [u8; 32],
-        /// SHA-256 of the host's.
+        /// SHA-256 of the host's parameters.
         host: [u8; 32],
         /// The host's file.
         file: PathBuf,

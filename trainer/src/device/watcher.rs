@@ -95,7 +95,7 @@ impl Watcher {
     /// Does nothing.
     ///
     /// # Errors
-    /// None.
+    /// Never.
     pub fn start(_: &Path) -> io::Result<Self> {
         Ok(Self {})
     }
@@ -103,7 +103,7 @@ impl Watcher {
     /// Does nothing.
     ///
     /// # Errors
-    /// None.
+    /// Never.
     pub fn watch(&self, _: &mut Command) -> io::Result<()> {
         Ok(())
     }
