@@ -1,5 +1,5 @@
-//! Adam, over flat slices; no notion of a layer. With weight decay it is AdamW. Beside it, if asked for, the running mean
-//! of the parameters that it leads through.
+//! Adam, over flat slices, without any notion of a layer. With weight decay it is AdamW. It can also keep a running mean of the
+//! parameters.
 //!
 //! Kingma and Ba: Adam: a method for stochastic optimization, 2015; in the order of operations of `torch.optim.Adam`;
 //! Loshchilov and Hutter: Decoupled weight decay regularization, 2019; SGDR: stochastic gradient descent with warm
@@ -17,23 +17,23 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// What a step takes from each parameter, as a share of it and in units of the learning rate.
+    /// Weight decay: each step subtracts `lr * weight_decay` of each parameter.
     pub weight_decay: f64,
-    /// How the learning rate goes on from `lr`.
+    /// How the learning rate changes from `lr` on.
     pub schedule: Schedule,
-    /// About how many of the last steps the mean of the parameters reaches over, if there is to be one: it is the plain
-    /// mean of the first so many steps, then each further step has a share of one in so many.
+    /// How many of the last steps the running mean covers, approximately; `None` for no mean. Up to this step it is the plain
+    /// mean; then each further step has a weight of one in this number.
     pub average: Option<u64>,
 }
 
 /// The learning rate over the steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Schedule {
-    /// The same at each step.
+    /// The same in each step.
     Constant,
-    /// Half a cosine from `lr` at the first step to zero after the last.
+    /// Half a cosine, from `lr` at the first step to zero after the last.
     Cosine {
-        /// Steps in all.
+        /// The total number of steps.
         steps: u64,
     },
 }
@@ -52,7 +52,7 @@ impl Default for Adam {
     }
 }
 
-/// What the update of one step needs, the same for every parameter: each backend computes
+/// The coefficients of one step's update, the same for every parameter. Each backend computes
 ///
 /// ```text
 /// m += (g - m) * keep1
@@ -72,16 +72,16 @@ pub struct Coefficients {
     pub step_size: f32,
     /// `1 / sqrt(1 - beta2^step)`: the bias correction of the second moment.
     pub scale2: f32,
-    /// As in [`Adam`].
+    /// See [`Adam::eps`].
     pub eps: f32,
-    /// `1 - lr * weight_decay`: 1 for Adam, with whose bits the product is then no product.
+    /// `1 - lr * weight_decay`. Without weight decay it is 1, and the product has the bits of Adam.
     pub kept: f32,
-    /// `1 / min(step, average)`; 1 without, which nothing uses.
+    /// `1 / min(step, average)`; without a mean it is 1, and unused.
     pub keep_mean: f32,
 }
 
 impl Adam {
-    /// The learning rate of a step, counted from 1.
+    /// Returns the learning rate of a step, counted from 1.
     pub fn lr_at(&self, step: u64) -> f64 {
         match self.schedule {
             Schedule::Constant => self.lr,
@@ -92,9 +92,9 @@ impl Adam {
         }
     }
 
-    /// The coefficients of a step, counted from 1. Computed in f64, rounded once.
+    /// Returns the coefficients of a step, counted from 1. They are computed in f64 and rounded once.
     pub fn coefficients(&self, step: u64) -> Coefficients {
-        // `libm::pow`, because std's powers may differ between machines.
+        // `libm::pow`, because std's powers can differ between machines.
         let corrected = |beta: f64| 1.0 - libm::pow(beta, step as f64);
         let lr = self.lr_at(step);
         Coefficients {
@@ -110,7 +110,7 @@ impl Adam {
     }
 }
 
-/// One step of Adam: updates parameters and both moments from the gradients. All slices have one length.
+/// Runs one step of Adam: updates the parameters and both moments from the gradients. All slices have the same length.
 #[inline(always)]
 pub fn update(
     c: &Coefficients,
@@ -131,7 +131,7 @@ pub fn update(
     }
 }
 
-/// Takes the parameters after a step into their mean. Both slices have one length.
+/// Updates the mean with the parameters after a step. Both slices have the same length.
 #[inline(always)]
 pub fn average(c: &Coefficients, params: &[f32], mean: &mut [f32]) {
     assert!(params.len() == mean.len());
@@ -144,7 +144,7 @@ pub fn average(c: &Coefficients, params: &[f32], mean: &mut [f32]) {
 mod tests {
     use super::*;
 
-    /// Whatever the mean was before the first step.
+    /// The mean before the first step has no influence.
     #[test]
     fn the_mean_is_the_plain_one_then_a_moving_one() {
         let adam = Adam {
@@ -197,8 +197,8 @@ mod tests {
         }
     }
 
-    /// AdamW by hand, in f64, with a falling learning rate: the decay is taken from the parameter, not added to the
-    /// gradient.
+    /// Compares with AdamW computed in f64 here, with a falling learning rate. The decay is taken from the parameter, not added
+    /// to the gradient.
     #[test]
     fn weight_decay_is_decoupled() {
         let adam = Adam {

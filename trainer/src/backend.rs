@@ -1,8 +1,8 @@
-//! The seam between the epoch loop and whatever computes: backends differ by the whole training step.
+//! The interface between the epoch loop and the backends, each of which implements the whole training step.
 //!
-//! A backend is made with the training data and a [`State`]; it owns the state until it is asked for a copy. A step's
-//! number, order of images and update follow from the state and the [`Batches`] alone, so that every backend does the
-//! same work, and one may run many steps before it reports (a GPU runs an epoch as one graph).
+//! A backend is created with the training data and a [`State`], which it owns. The number of a step, the order of images and
+//! the update follow from the state and the [`Batches`] alone. So every backend does the same work, and one may run many steps
+//! before it reports them (a GPU runs an epoch as one graph).
 
 use crate::adam::Adam;
 use crate::dataset::{Augment, Order};
@@ -22,12 +22,12 @@ pub struct State {
     pub moment2: Box<Params>,
     /// Steps done.
     pub step: u64,
-    /// The running mean of the parameters after each step, where [`Adam::average`] asks for one.
+    /// The running mean of the parameters after each step, if [`Adam::average`] asks for one.
     pub mean: Option<Box<Params>>,
 }
 
 impl State {
-    /// Before the first step.
+    /// Returns the state before the first step.
     pub fn new(params: Box<Params>) -> Self {
         Self {
             params,
@@ -38,35 +38,35 @@ impl State {
         }
     }
 
-    /// As a training by `adam` goes on from it: with a mean, begun at the parameters if there was none, or without.
+    /// Prepares the state for a training by `adam`: adds a mean that starts from the parameters, or removes the mean.
     pub fn for_training(mut self, adam: &Adam) -> Self {
         self.mean = adam.average.map(|_| Box::new(*self.result()));
         self
     }
 
-    /// The parameters that the training gives if it ends here: their mean, where there is one.
+    /// Returns the result if the training ends here: the mean of the parameters if there is one, otherwise the parameters.
     pub fn result(&self) -> &Params {
         self.mean.as_deref().unwrap_or(&self.params)
     }
 }
 
-/// The batches of (a part of) an epoch.
+/// The batches of an epoch, or of a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
     /// The epoch's order of images.
     pub order: Order,
     /// Images in the training split.
     pub images: usize,
-    /// Images a batch; the epoch's last batch has what remains.
+    /// Images per batch; the epoch's last batch has what remains.
     pub batch_size: usize,
     /// The batches to train on, in order, counted from the start of the epoch.
     pub range: Range<usize>,
-    /// How the images are changed before they are seen, if they are.
+    /// The change applied to the images, if any.
     pub augment: Option<Augment>,
 }
 
 impl Batches {
-    /// A whole epoch over `images` images.
+    /// Returns the batches of a whole epoch over `images` images.
     pub fn epoch(order: Order, images: usize, batch_size: usize) -> Self {
         Self {
             order,
@@ -77,7 +77,7 @@ impl Batches {
         }
     }
 
-    /// The images of batch `index`, in order.
+    /// Returns the images of batch `index`, in order.
     pub fn batch(&self, index: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<> {
         let order = self.order;
         let start = index * self.batch_size;
@@ -86,34 +86,34 @@ impl Batches {
     }
 }
 
-/// What a step tells: of the parameters before its update.
+/// The statistics of a step, computed with the parameters before its update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepStats {
     /// Mean cross-entropy over the batch.
     pub loss: f32,
-    /// Images whose largest logit was their label's.
+    /// The number of images whose largest logit was that of their label.
     pub correct: u32,
     /// Images in the batch.
     pub images: u32,
 }
 
-/// Something that trains.
+/// A backend, which runs training steps.
 pub trait Backend {
-    /// What computes, for people: `cpu (avx2, 2 threads)`.
+    /// Describes the backend to people, such as `cpu (avx2, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// Trains on the batches in order and calls `on_step` for each, in order; it may do so late. `Break` ends the
-    /// training after that step, or after as many more as the backend had under way; it is called for those too, so
-    /// that the state's steps are those that were told.
+    /// Trains on the batches in order and calls `on_step` for each, in order, possibly late. If `on_step` returns `Break`, the
+    /// training ends after that step and those that the backend has already begun. `on_step` is called for these too, so it
+    /// sees every step that the state contains.
     fn train(
         &mut self,
         batches: &Batches,
         on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error>;
 
-    /// The logits of images by the present [`State::result`]. `out` has the length of `images`.
+    /// Computes the logits of images with the current [`State::result`]. `out` has the length of `images`.
     fn logits(&mut self, images: &[Pixels], out: &mut [Logits]) -> Result<(), Error>;
 
-    /// A copy of the state.
+    /// Returns a copy of the state.
     fn state(&self) -> Result<State, Error>;
 }

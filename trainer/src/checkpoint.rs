@@ -1,14 +1,14 @@
-//! The file that a training goes on from: settings, parameters, moments, position, and what was measured so far.
+//! The checkpoint, from which a training can continue: settings, parameters, moments, position, and measurements so far.
 //!
-//! A postcard message and its CRC-32, as the weights file is (`lenet-core/WEIGHTS.md`), but read by this program alone:
+//! It is a postcard message with a CRC-32, like the weights file (`lenet-core/WEIGHTS.md`), but only this program reads it:
 //!
 //! ```text
 //! magic "LNCK", version, fingerprint of the network    13 bytes
 //! settings                                             the text of config.toml
-//! parameters, both moments, with --average the mean    177,704 bytes each
+//! parameters, both moments; with --average, the mean   177,704 bytes each
 //! position, sums, epochs, losses
-//! with a validation split the best result              177,704 bytes
-//! CRC-32 of all before it, little-endian               4 bytes
+//! with a validation split, the best result             177,704 bytes
+//! CRC-32 of everything before it, little-endian        4 bytes
 //! ```
 
 use crate::backend::State;
@@ -21,25 +21,25 @@ use lenet_core::network::{FINGERPRINT, Params};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Its name in the run's folder.
+/// The file's name in the run's folder.
 pub const NAME: &str = "last.checkpoint";
 
 const MAGIC: [u8; 4] = *b"LNCK";
 const VERSION: u8 = 3;
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
-/// All that a training needs to go on.
+/// Everything that a training needs to continue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// The settings that it was begun with.
+    /// The settings with which the training was started.
     pub config: Config,
-    /// Parameters, moments, mean, steps.
+    /// The parameters, the moments, the mean, and the number of steps.
     pub state: State,
-    /// Position and measurements.
+    /// The position and the measurements.
     pub progress: Progress,
 }
 
-/// The message but its checksum.
+/// The message, without its checksum.
 #[derive(Serialize, Deserialize)]
 struct Message<'a> {
     magic: [u8; 4],
@@ -55,16 +55,16 @@ struct Message<'a> {
     partial: Partial,
     cut: bool,
     epochs: Vec<Epoch>,
-    /// As bytes of f32.
+    /// The bytes of f32 values.
     losses: &'a [u8],
     best: Option<&'a [u8]>,
 }
 
 impl Checkpoint {
-    /// Writes a checkpoint, in place of an older one; the older one stays until the new one is whole.
+    /// Writes a checkpoint. It replaces an older one, which stays until the new one is complete.
     ///
     /// # Errors
-    /// `Io`: the folder does not take it
+    /// `Io`: the file cannot be written
     pub fn save(
         path: &Path,
         config: &Config,
@@ -77,8 +77,8 @@ impl Checkpoint {
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// * `Io`: it cannot be read
-    /// * `Checkpoint`: it is none, a damaged one, or one of another program
+    /// * `Io`: the file cannot be read
+    /// * `Checkpoint`: the file is damaged, not a checkpoint, or that of another network or release
     pub fn load(path: &Path) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
         decode(&bytes).map_err(|problem| Error::Checkpoint {
@@ -111,7 +111,7 @@ fn encode(config: &Config, state: &State, progress: &Progress) -> Vec<u8> {
     bytes
 }
 
-/// What to do about a damaged one.
+/// What to do about a damaged checkpoint.
 const AGAIN: &str =
     "copy it again from where it came, or train again: lenet.weights beside it serves as --init";
 
@@ -146,7 +146,7 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
         )));
     }
 
-    // The checksum is right, so what follows fails only on what another program wrote.
+    // The checksum is right, so decoding fails only if another program wrote the file.
     let (message, rest) = postcard::take_from_bytes::<Message<'_>>(covered)
         .map_err(|error| damaged(&error.to_string()))?;
     if !rest.is_empty() {
@@ -214,7 +214,7 @@ mod tests {
     use crate::init::initial_params;
     use rand_chacha::rand_core::Rng;
 
-    /// In the second epoch of three steps each, one of which is done.
+    /// Returns a checkpoint within the second epoch, in which one of three steps is done.
     fn example() -> Checkpoint {
         let partial = Partial {
             steps: 1,
@@ -293,7 +293,7 @@ mod tests {
         assert!(decode(&longer).unwrap_err().starts_with("damaged: "));
     }
 
-    /// Whatever a file with a right checksum says: an error or a checkpoint, no panic.
+    /// Any content with a right checksum gives an error or a checkpoint, never a panic.
     #[test]
     fn nonsense_with_a_right_checksum_is_no_panic() {
         let good = bytes();
@@ -303,7 +303,7 @@ mod tests {
         let (mut refused, mut read) = (0, 0);
         for _ in 0..1000 {
             let mut bytes = good.clone();
-            // In the settings, or behind the parameters.
+            // In the settings, or after the parameters.
             let at = match rng.next_u32() % 2 {
                 0 => 13 + rng.next_u32() as usize % (config_len + 5),
                 _ => len - 1 - (size_of::<Params>() + 3) - rng.next_u32() as usize % 90,

@@ -1,32 +1,32 @@
-//! Which class of one side is which of the other, by their names.
+//! Matches the classes of weights and data by their names.
 //!
-//! Weights know the names of their classes, and so does a data set. The same class may have another number on each side:
-//! class folders are numbered in the order of their names, a list of names in the order of its lines.
+//! Both weights and data sets have names for their classes. The same class may have different numbers in the two: class folders
+//! are numbered in the order of their names, a list of names in the order of its lines.
 
 use crate::weights_file::IMPORTED;
 use lenet_core::network::{CLASSES, Params, TENSORS};
 use lenet_core::weights::Metadata;
 
-/// What the names of two sides say about their numbers.
+/// How the class numbers of two sides correspond, judged by their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Matching {
-    /// Nothing against taking each class for that of the same number: the names are the same, or one side has none.
+    /// The numbers correspond: the names are the same, or one side has none.
     Same,
-    /// One side has names, the other only numbers in their place, which say neither yes nor no.
+    /// Unknown: one side has names, the other only numbers in their place.
     Numbers,
-    /// The same names in another order: for each class of this side the number on the other side.
+    /// The names are the same, in another order: for each class of this side the number on the other side.
     Moved(Vec<usize>),
     /// This side has names that the other lacks.
     Differ {
-        /// They.
+        /// These names.
         missing: Vec<String>,
-        /// For each class of this side a class of the other: that of the same name, or one of those left, in order.
+        /// For each class of this side a class of the other: the one with the same name, or one of the rest, in order.
         order: Vec<usize>,
     },
 }
 
 impl Matching {
-    /// Compares the names of this side with those of the other, which may have more of them. `""` is no name.
+    /// Compares the names of this side with those of the other, which may have more of them. `""` means no name.
     pub fn new(these: &[&str], others: &[&str]) -> Self {
         let named = |names: &[&str]| names.iter().filter(|name| !name.is_empty()).count();
         if named(these) == 0 || named(others) == 0 {
@@ -61,9 +61,9 @@ impl Matching {
     }
 }
 
-/// The names that weights have; none where nobody gave them any.
+/// Returns the names in a weights file; none if nobody has given any.
 pub fn of_weights<'a>(metadata: &Metadata<'a>) -> Vec<&'a str> {
-    // What other programs train comes with numbers that stand for unknown names.
+    // Weights from other programs come with numbers in place of unknown names.
     let is_known = metadata.classes != IMPORTED.classes
         || !metadata
             .provenance
@@ -72,8 +72,8 @@ pub fn of_weights<'a>(metadata: &Metadata<'a>) -> Vec<&'a str> {
     metadata.classes.iter().filter(|_| is_known).collect()
 }
 
-/// Returns the parameters with their outputs, which are classes, in another order: output `i` of the result is output
-/// `order[i]` of `params`.
+/// Returns the parameters with their outputs (the classes) in another order: output `i` of the result is output `order[i]` of
+/// `params`.
 pub fn reordered(params: &Params, order: &[usize]) -> Box<Params> {
     let mut moved = Box::new(*params);
     for tensor in &TENSORS[TENSORS.len() - 2..] {
@@ -89,23 +89,23 @@ pub fn reordered(params: &Params, order: &[usize]) -> Box<Params> {
     moved
 }
 
-/// Whether each name is but the class's number.
+/// Returns whether each name is just the number of its class.
 fn are_numbers(names: &[&str]) -> bool {
     let mut names = names.iter().enumerate();
     names.all(|(class, name)| name.is_empty() || *name == class.to_string())
 }
 
-/// A permutation that has these places; the classes left go to the places left, in order.
+/// Completes a partial permutation: the classes without a place get the remaining places, in order.
 fn completed(places: &[Option<usize>]) -> Vec<usize> {
     let mut taken = [false; CLASSES];
     let mut first = |place: usize| !std::mem::replace(&mut taken[place], true);
-    // Of two classes with one name the second has to go elsewhere.
+    // If two classes have the same name, the second needs another place.
     let places: Vec<Option<usize>> = places
         .iter()
         .map(|place| place.filter(|&place| first(place)))
         .collect();
     let mut left: Vec<usize> = (0..CLASSES).filter(|&place| !taken[place]).collect();
-    // A class that can keep its number does.
+    // A class keeps its own number if it can.
     places
         .iter()
         .enumerate()
@@ -124,7 +124,7 @@ mod tests {
     use crate::init::initial_params;
     use Matching::{Differ, Moved, Numbers, Same};
 
-    /// Numbers of all classes but for the first ones, which are given.
+    /// Returns an order that begins with `first` and continues with the numbers of the other classes.
     fn order(first: &[usize]) -> Vec<usize> {
         let mut order: Vec<usize> = (0..CLASSES).collect();
         order[..first.len()].copy_from_slice(first);
@@ -138,10 +138,10 @@ mod tests {
             Matching::new(&["a", "b"], &["b", "a"]),
             Moved(order(&[1, 0]))
         );
-        // The other side may know more classes, and some of this side may have no name.
+        // The other side may have more classes, and some classes of this side may have no name.
         assert_eq!(Matching::new(&["a", ""], &["a", "b"]), Same);
         assert_eq!(Matching::new(&["b"], &["a", "b"]), Moved(order(&[1, 0])));
-        // Folders 1 to 3 as text and as numbers sort alike; a tenth comes second.
+        // Folders 1 to 3 sort alike as text and as numbers; a folder 10 comes second.
         assert_eq!(
             Matching::new(&["1", "10", "2"], &["1", "2", "10"]),
             Moved(order(&[0, 2, 1]))
@@ -159,7 +159,7 @@ mod tests {
             Matching::new(&["x", "a"], &["a", "b"]),
             differ(&["x"], &[1, 0])
         );
-        // The case: folders 0 to 2, weights of folders 1 to 3.
+        // Folders 0 to 2, with weights trained on folders 1 to 3.
         assert_eq!(
             Matching::new(&["0", "1", "2"], &["1", "2", "3"]),
             differ(&["0"], &[2, 0, 1])

@@ -1,4 +1,4 @@
-//! The settings of a run, as `config.toml` and the checkpoint keep them, and which of them must not change when it goes on.
+//! The settings of a run, as in `config.toml` and the checkpoint, and which of them must not change when a run continues.
 
 use crate::adam::Adam;
 use crate::dataset::{Dataset, hex};
@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// What the command line sets of a training. With the data and the kind of device it determines every bit of the result.
+/// The settings from the command line. With the data and the kind of device, they determine every bit of the result.
 ///
-/// A run from before there was an option is read as if it had the option's default.
+/// If a run is older than an option, the option has its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
     /// Times that each image is to be seen.
     pub epochs: u32,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: u32,
     /// Learning rate, per step.
     pub lr: f64,
-    /// Of the initial parameters and the order of images.
+    /// The seed for the initial parameters and the order of images.
     pub seed: u64,
     /// `shuffled` or `sequential`.
     pub order: String,
     /// The limit of steps, if there is one.
     pub max_steps: Option<u64>,
-    /// File of the initial parameters, if they come from one.
+    /// The file of the initial parameters, if they come from one.
     pub init: Option<String>,
     /// `constant` or `cosine`.
     pub lr_schedule: String,
@@ -36,14 +36,14 @@ pub struct Settings {
     pub average: Option<u64>,
     /// Share of the training images held out for validation, if any are.
     pub val_split: Option<f64>,
-    /// Epochs without progress on the validation split after which the training ends, if it does.
+    /// The number of epochs without progress on the validation split after which the training ends, if any.
     pub patience: Option<u32>,
-    /// GPUs that share a batch; 1 on other devices.
+    /// The number of GPUs that share a batch; 1 on other devices.
     pub devices: u32,
 }
 
 impl Default for Settings {
-    /// Those of the course.
+    /// Returns the settings of the Dive into Deep Learning course.
     fn default() -> Self {
         Self {
             epochs: 5,
@@ -65,7 +65,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// `val` if images are held out for validation, else `test`: what an epoch's accuracy is of.
+    /// Returns the split on which an epoch's accuracy is measured: `val` if images are held out for validation, else `test`.
     pub fn held_out(&self) -> &'static str {
         match self.val_split {
             Some(_) => "val",
@@ -74,42 +74,42 @@ impl Settings {
     }
 }
 
-/// The settings that were in force, as `config.toml` keeps them.
+/// The settings of a run, as stored in `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Version of the program.
     pub version: String,
-    /// From the command line.
+    /// The settings from the command line.
     #[serde(flatten)]
     pub settings: Settings,
-    /// What computed: its kind, then details that change no bit.
+    /// The backend: its kind, then details that change no bit of the result.
     pub device: String,
     /// The data.
     pub data: DataConfig,
 }
 
 impl Config {
-    /// The text of `config.toml`.
+    /// Returns the text of `config.toml`.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("text keys, and numbers of 63 bits")
     }
 
-    /// From the text of `config.toml`.
+    /// Parses the text of `config.toml`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of what is wrong.
     pub fn from_toml(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| format!("settings: {}", error.message()))
     }
 
-    /// `cpu` of `cpu (avx2, 2 threads)`.
+    /// Returns the kind of the device, such as `cpu` for `cpu (avx2, 2 threads)`.
     pub fn device_kind(&self) -> &str {
         self.device.split(' ').next().unwrap_or_default()
     }
 
-    /// What must be the same for a run to go on as if never stopped, but is not: a line each, with both values.
-    /// `epochs`, `max_steps` and `patience` may differ: they say when it ends. But a falling learning rate depends on the
-    /// number of steps.
+    /// Lists the settings that prevent a run from continuing with the same bits as if it had never stopped, one line each with
+    /// both values. `epochs`, `max_steps` and `patience` may differ, because they only say when the run ends. But a falling
+    /// learning rate depends on the number of steps.
     pub fn differences(&self, run: &Self) -> Vec<String> {
         let may_differ: &[&str] = match run.settings.lr_schedule.as_str() {
             "constant" => &["epochs", "max_steps", "patience"],
@@ -151,13 +151,13 @@ impl Config {
 pub struct DataConfig {
     /// Its name.
     pub name: String,
-    /// Its folder, as it was given or found.
+    /// Its folder, as given or found.
     #[serde(with = "path")]
     pub folder: PathBuf,
     /// The working directory, from which a relative `folder` starts.
     #[serde(with = "path", default)]
     pub working_directory: PathBuf,
-    /// Names of the classes, in the order of the labels; empty where there is none.
+    /// Names of the classes, in the order of the labels; empty for a class without a name.
     #[serde(default)]
     pub classes: Vec<String>,
     /// See [`crate::dataset::ReadOptions::test_split`].
@@ -201,8 +201,8 @@ impl From<&Dataset> for DataConfig {
 }
 
 impl DataConfig {
-    /// Where the data is: in its folder as seen from the run's working directory, or, if that was moved with all that is
-    /// in it, from the present one.
+    /// Returns the folder of the data, seen from the run's working directory, or, if that was moved together with the data,
+    /// from the current one.
     pub fn place(&self) -> PathBuf {
         let then = self.working_directory.join(&self.folder);
         match then.is_dir() || !self.folder.is_dir() {
@@ -211,7 +211,7 @@ impl DataConfig {
         }
     }
 
-    /// Describes the folder as an earlier run did, where it is the same one.
+    /// Describes the folder as an earlier run did, if it is the same one.
     pub fn keep_place(&mut self, earlier: &Self) {
         let place = earlier.place();
         if place == self.folder {
@@ -223,7 +223,7 @@ impl DataConfig {
     }
 }
 
-/// A path as text or, where it is no text, as bytes: a run with any path can go on.
+/// Stores a path as text or, if it is not valid text, as bytes, so that a run with any path can continue.
 mod path {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::path::{Path, PathBuf};
@@ -324,7 +324,7 @@ pub(crate) mod tests {
         );
     }
 
-    /// As of a release that did not write it yet.
+    /// A file from a release that did not write these settings yet.
     #[test]
     fn an_older_file_lacks_some_settings() {
         let text = config().to_toml();

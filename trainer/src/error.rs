@@ -1,29 +1,29 @@
-//! Why something failed, in a sentence for the person at the terminal: the file, what was found, what was expected,
+//! The trainer's errors. Each message is for the person at the terminal, and names the file, what was found, what was expected,
 //! and what to do.
 
 use lenet_core::weights::{EncodeError, WeightsError};
 use std::path::{Path, PathBuf};
 
-/// Why the trainer could not do what it was asked.
+/// The error returned when the trainer cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{path}: {action}: {source}", path = path.display())]
     Io {
-        /// What was tried, such as `cannot be read`.
+        /// The failed action, such as `cannot be read`.
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// None of the places that may hold a data set has one.
+    /// No data set was found in any of the places searched.
     #[error(
         "no data set found. Looked in:\n{searched}Name a folder that has one: --data DIR. Debian: apt install \
          dataset-fashion-mnist"
     )]
     NoDataset {
-        /// A line for each place.
+        /// The places, one per line.
         searched: String,
     },
     /// A folder lacks one of the four files.
@@ -38,10 +38,10 @@ pub enum Error {
         folder: PathBuf,
         /// The file's usual name without `.gz`.
         name: &'static str,
-        /// What lies there instead.
+        /// The folder's content.
         there: String,
     },
-    /// A file of the data set is not what it should be.
+    /// A file of the data set is invalid.
     #[error("{path}: {problem}", path = path.display())]
     Data {
         /// The file.
@@ -49,7 +49,7 @@ pub enum Error {
         /// What is wrong with it, what was expected, what to do.
         problem: String,
     },
-    /// A weights file is not usable.
+    /// A weights file cannot be used.
     #[error("{path}: {source}{hint}", path = path.display(), hint = weights_hint(source))]
     Weights {
         /// The file.
@@ -57,7 +57,7 @@ pub enum Error {
         /// What is wrong with it.
         source: WeightsError,
     },
-    /// Parameters that come from another program are not usable.
+    /// Parameters from another program cannot be used.
     #[error("{path}: {problem}", path = path.display())]
     Foreign {
         /// The file.
@@ -70,10 +70,10 @@ pub enum Error {
     Encode {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: EncodeError,
     },
-    /// Weights and data have other classes.
+    /// The weights and the data have different classes.
     #[error(
         "{path}: does not know these classes of {data}: {missing}; it knows {known}. Give both the same names (folders or \
          classes.txt), or take label n for output n with --ignore-class-names",
@@ -84,12 +84,12 @@ pub enum Error {
         path: PathBuf,
         /// The data set's name.
         data: String,
-        /// The classes that the weights know.
+        /// The classes of the weights.
         known: String,
-        /// Those of the data that they do not know.
+        /// The classes of the data that the weights lack.
         missing: String,
     },
-    /// The output exists already.
+    /// The output already exists.
     #[error("{path}: already exists and is not overwritten; choose another name or remove it", path = path.display())]
     Exists {
         /// The file or folder.
@@ -103,10 +103,10 @@ pub enum Error {
     InUse {
         /// The folder.
         path: PathBuf,
-        /// The other training's process, where it is known.
+        /// The process of the other training, if known.
         process: Option<u32>,
     },
-    /// The loss is no number any more.
+    /// The loss is no longer finite.
     #[error(
         "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller --lr (it is {lr}). {kept}",
         kept = kept(last_good.as_deref())
@@ -116,14 +116,14 @@ pub enum Error {
         epoch: u32,
         /// Counted from 1.
         batch: usize,
-        /// NaN or infinite.
+        /// The loss: NaN or infinite.
         loss: f32,
         /// The learning rate.
         lr: f64,
-        /// The checkpoint from before, if there is one.
+        /// The last checkpoint before that, if there is one.
         last_good: Option<PathBuf>,
     },
-    /// A checkpoint is not usable.
+    /// A checkpoint cannot be used.
     #[error("{path}: {problem}", path = path.display())]
     Checkpoint {
         /// The file.
@@ -131,7 +131,7 @@ pub enum Error {
         /// What is wrong with it, what was expected, what to do.
         problem: String,
     },
-    /// The training was told to stop, and can go on.
+    /// The training was stopped, and can continue.
     #[error(
         "stopped in epoch {epoch} after batch {batch}; continue with: trainer train --resume {run}",
         run = run.display()
@@ -139,7 +139,7 @@ pub enum Error {
     Stopped {
         /// Counted from 1.
         epoch: usize,
-        /// Batches of that epoch that were trained on.
+        /// The number of batches of that epoch that are done.
         batch: usize,
         /// The run's folder.
         run: PathBuf,
@@ -147,7 +147,7 @@ pub enum Error {
     /// The settings do not fit the data or each other.
     #[error("{0}")]
     Settings(String),
-    /// The parameters loaded do not compute what the file says they should.
+    /// The loaded parameters fail the self-test of their file.
     #[error("{path}: {source}. This build does not compute what the writer of the file did; please report it", path = path.display())]
     SelfTest {
         /// The weights file.
@@ -155,20 +155,20 @@ pub enum Error {
         /// The first difference.
         source: lenet_core::self_test::SelfTestError,
     },
-    /// The backend asked for cannot be had, or failed.
+    /// The chosen backend is not available, or failed.
     #[error("{0}")]
     Backend(String),
-    /// A board could not be asked.
+    /// The communication with a board failed.
     #[cfg(feature = "program")]
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
-    /// Two computations of the same thing give other values: board and host, or what `compare` was given.
+    /// Two computations that should agree give different values: board and host, or the inputs of `compare`.
     #[error("{0}")]
     Mismatch(String),
     /// No GPU can be used, or one failed.
     #[error("{cause}. {remedy}")]
     Cuda {
-        /// What is missing, or what was tried and the driver's reason.
+        /// What is missing, or what failed and the driver's reason.
         cause: String,
         /// What to do.
         remedy: &'static str,
@@ -176,8 +176,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// 1: it failed; 2: the settings make no sense, as for arguments that clap refuses; 3: what was compared differs;
-    /// 130: it was told to stop; 141: its output was closed, as for programs that the signal of that ends.
+    /// Returns 1 for a failure, 2 for invalid settings (as clap does for arguments), 3 if compared values differ, 130 if the
+    /// training was stopped, and 141 if the output was closed (as for programs ended by SIGPIPE).
     pub fn exit_code(&self) -> std::process::ExitCode {
         match self {
             Self::Settings(_) => 2.into(),
@@ -190,12 +190,12 @@ impl Error {
         }
     }
 
-    /// Whether nobody reads the output any more, such as `head`, which has seen enough.
+    /// Returns whether the reader of the output has closed it, as `head` does.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
-    /// For `map_err`: an [`Error::Io`] with its action and path.
+    /// Returns a function for `map_err` that makes an [`Error::Io`] with this action and path.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
             action,
@@ -205,7 +205,7 @@ impl Error {
     }
 }
 
-/// What is there after training diverged.
+/// Describes what is left after the training diverged.
 fn kept(last_good: Option<&Path>) -> String {
     match last_good {
         None => "Nothing was written".to_owned(),
@@ -213,7 +213,7 @@ fn kept(last_good: Option<&Path>) -> String {
     }
 }
 
-/// What to do about a weights file that was refused.
+/// Returns what to do about a weights file that was refused.
 fn weights_hint(error: &WeightsError) -> &'static str {
     match error {
         WeightsError::Magic {

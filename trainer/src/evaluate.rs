@@ -1,4 +1,4 @@
-//! Accuracy and confusion from logits; the logits of many images by `lenet_core::network::forward` itself.
+//! Accuracy and confusion matrix from logits, and the logits of many images by `lenet_core::network::forward`.
 
 use crate::forward::{forward, forward_int8};
 use lenet_core::image::grey;
@@ -7,7 +7,7 @@ use lenet_core::ops::argmax;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-/// The logits of images by the code that a board runs, images shared over threads.
+/// Computes the logits of images with the code that a board runs. The threads share the images.
 pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
     images
         .par_iter()
@@ -17,7 +17,7 @@ pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
         .collect()
 }
 
-/// The logits of images by the int8 network that a board runs, images shared over threads.
+/// Computes the logits of images with the int8 network that a board runs. The threads share the images.
 pub fn int8_logits(params: &int8::Params, images: &[Pixels]) -> Vec<Logits> {
     images
         .par_iter()
@@ -27,12 +27,12 @@ pub fn int8_logits(params: &int8::Params, images: &[Pixels]) -> Vec<Logits> {
         .collect()
 }
 
-/// Counts of images, `(CLASSES, CLASSES)`: rows are labels, columns predicted classes.
+/// The confusion matrix, `(CLASSES, CLASSES)`: counts of images, with labels as rows and predicted classes as columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion(pub Array2<u32>);
 
 impl Confusion {
-    /// Counts the largest logits against the labels.
+    /// Compares the largest logits with the labels.
     pub fn new(logits: &[Logits], labels: &[u8]) -> Self {
         let mut counts = Array2::zeros((CLASSES, CLASSES));
         for (logits, &label) in logits.iter().zip(labels) {
@@ -41,27 +41,27 @@ impl Confusion {
         Self(counts)
     }
 
-    /// Images classified correctly.
+    /// Returns the number of images classified correctly.
     pub fn correct(&self) -> u32 {
         self.0.diag().sum()
     }
 
-    /// All images.
+    /// Returns the number of all images.
     pub fn total(&self) -> u32 {
         self.0.sum()
     }
 
-    /// Share of images classified correctly.
+    /// Returns the share of images classified correctly.
     pub fn accuracy(&self) -> f64 {
         f64::from(self.correct()) / f64::from(self.total())
     }
 
-    /// Of the images labelled `class`, the share recognised; NaN if there are none.
+    /// Returns the share of the images labelled `class` that are classified as such; NaN if there are none.
     pub fn recall(&self, class: usize) -> f64 {
         f64::from(self.0[[class, class]]) / f64::from(self.0.row(class).sum())
     }
 
-    /// Of the images taken for `class`, the share that are; NaN if there are none.
+    /// Returns the share of the images classified as `class` that are labelled so; NaN if there are none.
     pub fn precision(&self, class: usize) -> f64 {
         f64::from(self.0[[class, class]]) / f64::from(self.0.column(class).sum())
     }

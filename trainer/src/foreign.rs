@@ -1,9 +1,9 @@
-//! What a file is that holds weights of another program in a form that is not read, and the way out: for messages.
+//! Hints, for messages, on files that hold another program's weights in a format that this program does not read.
 
 use std::io::Cursor;
 use zip::ZipArchive;
 
-/// Files of one kind: where in the file which bytes stand, and what to say.
+/// Kinds of files: the offset and the bytes that identify each, and what to say.
 const KINDS: &[(usize, &[u8], &str)] = &[
     (
         0,
@@ -63,7 +63,7 @@ const EXPORTED: &str = "It looks like a program that torch.export saved (.pt2), 
 const ARCHIVE: &str =
     "It is a ZIP archive with other files than weights: unpack it, and name the file that has them";
 
-/// Returns what the file looks like and what to do, if that is known.
+/// Returns what the file looks like and what to do, if the format is known.
 pub(crate) fn hint(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"PK\x03\x04") {
         let archive = ZipArchive::new(Cursor::new(bytes)).ok()?;
@@ -75,7 +75,7 @@ pub(crate) fn hint(bytes: &[u8]) -> Option<&'static str> {
         };
         return match () {
             () if any("constants.pkl") => Some(TORCHSCRIPT),
-            // The pickle that the caller knows.
+            // This is the pickle that the caller handles.
             () if any("data.pkl") => None,
             () if any(".weights.h5") => Some(KERAS),
             () if any("archive_format") => Some(EXPORTED),

@@ -1,18 +1,18 @@
-//! Starting parameters from a seed: PyTorch's default initialisation.
+//! Initial parameters from a seed: PyTorch's default initialisation.
 
 use crate::dataset::generator;
 use bytemuck::zeroed_box;
 use lenet_core::network::{Params, TENSORS};
 use rand_chacha::rand_core::Rng;
 
-/// Every weight and bias uniform in `±1/sqrt(fan_in)`, where `fan_in` is the number of inputs of one output of the
-/// layer, as `torch.nn.Conv2d` and `torch.nn.Linear` start (not the same numbers: PyTorch's generator is another).
+/// Returns weights and biases that are uniform in `±1/sqrt(fan_in)`, where `fan_in` is the number of inputs of one output of
+/// the layer, as in `torch.nn.Conv2d` and `torch.nn.Linear`. The numbers differ from PyTorch's, which has another generator.
 pub fn initial_params(seed: u64) -> Box<Params> {
     let mut rng = generator(seed, 0);
     let mut params: Box<Params> = zeroed_box();
     let mut bound = 0.0;
     for tensor in TENSORS {
-        // A weight comes before its bias, which shares its bound.
+        // A weight comes before its bias, which has the same bound.
         if let [_, inputs @ ..] = tensor.dims()
             && !inputs.is_empty()
         {
@@ -20,7 +20,7 @@ pub fn initial_params(seed: u64) -> Box<Params> {
             bound = 1.0 / (fan_in as f64).sqrt();
         }
         for value in &mut params.as_flat_mut()[tensor.offset..][..tensor.len()] {
-            // 24 random bits: every value in steps of 2^-23 over -1..1.
+            // 24 random bits: steps of 2^-23 in -1..1.
             let unit = f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0;
             *value = (unit * bound) as f32;
         }

@@ -1,22 +1,22 @@
-//! Softmax cross-entropy, forward and gradient.
+//! Softmax cross-entropy: the loss and its gradient.
 
 use lenet_core::ops::argmax;
 
-/// The loss of one image and the gradient by its logits.
+/// The loss of one image and its gradient with respect to the logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CrossEntropy<const CLASSES: usize> {
     /// `-log softmax(logits)[label]`, at least 0.
     pub loss: f32,
-    /// Whether the largest logit (of equal ones the first) is the label's.
+    /// Whether the largest logit (of equal ones the first) is that of the label.
     pub correct: bool,
-    /// Gradient of the loss by the logits: `softmax(logits) - onehot(label)`.
+    /// The gradient of the loss with respect to the logits: `softmax(logits) - onehot(label)`.
     pub grad_logits: [f32; CLASSES],
 }
 
-/// Cross-entropy of one image's logits against its label, as `torch.nn.CrossEntropyLoss`.
+/// Computes the cross-entropy of one image's logits and its label, like `torch.nn.CrossEntropyLoss`.
 ///
 /// # Numerics
-/// f32, the largest logit subtracted first, so that nothing overflows; `exp` and `log` from libm.
+/// f32. The largest logit is subtracted first, so nothing overflows. `exp` and `log` are libm's.
 pub fn cross_entropy<const CLASSES: usize>(
     logits: &[f32; CLASSES],
     label: u8,

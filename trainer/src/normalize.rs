@@ -1,15 +1,15 @@
-//! Weights that were trained on normalized images, `(x - mean) / std`, as PyTorch's `Normalize` makes them: the same function
-//! of plain images in 0..=1.
+//! Converts weights trained on normalized images, `(x - mean) / std` as in PyTorch's `Normalize`, to weights that compute the
+//! same function of plain images in 0..=1.
 
 use lenet_core::network::{LAYERS, Params, TENSORS};
 use lenet_core::plan::Layer;
 
-/// The mean and the standard deviation of each channel, in units of values in 0..=1.
+/// The mean and the standard deviation of each channel, for values in 0..=1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
-    /// A value for each channel, or one for all.
+    /// One value for each channel, or one for all.
     pub mean: Vec<f64>,
-    /// A value for each channel, or one for all.
+    /// One value for each channel, or one for all.
     pub std: Vec<f64>,
 }
 
@@ -17,7 +17,7 @@ impl Normalization {
     /// Folds the normalization into the first layer, so that the network takes plain images. The sums are computed in f64, and
     /// each parameter is rounded once.
     ///
-    /// # Errors
+    /// A sentence, if the numbers do not fit this network's images, or its first layer pads them.
     /// A sentence: the numbers are not those of this network's images, or its first layer pads them.
     pub fn fold_into(&self, params: &mut Params) -> Result<(), String> {
         let [weight, bias] = [&TENSORS[0], &TENSORS[1]];
@@ -49,7 +49,7 @@ impl Normalization {
         if layer.padding > 0 && mean.iter().any(|&mean| mean != 0.0) {
             return Err(padded(layer.name));
         }
-        // A linear layer's weights of a channel are neighbours too, and so are a convolution's.
+        // The weights of a channel are contiguous, in a linear layer as in a convolution.
         let scale: Vec<f64> = std.iter().map(|std| std.recip()).collect();
         let shift: Vec<f64> = mean
             .iter()
@@ -69,14 +69,13 @@ impl Normalization {
         Ok(())
     }
 
-    /// Returns it as text, such as `(x - 0.286) / 0.353`.
+    /// Returns the normalization as text, such as `(x - 0.286) / 0.353`.
     pub fn text(&self) -> String {
         format!("(x - {}) / {}", list(&self.mean), list(&self.std))
     }
 }
 
-/// Folds `scale * x + shift` of a layer's input into the layer. Each row of the weight has as many equal parts as there are
-/// scales.
+/// Folds `scale * x + shift` of a layer's input into the layer. Each row of the weight consists of one equal part per scale.
 pub(crate) fn fold(weight: &mut [f64], bias: &mut [f64], scale: &[f64], shift: &[f64]) {
     let row = weight.len() / bias.len();
     let part = row / scale.len();
@@ -88,7 +87,7 @@ pub(crate) fn fold(weight: &mut [f64], bias: &mut [f64], scale: &[f64], shift: &
     }
 }
 
-/// Says why a normalization cannot be folded into a layer that pads.
+/// Explains why a normalization cannot be folded into a layer that pads.
 pub(crate) fn padded(layer: &str) -> String {
     format!(
         "{layer} puts zeros around the normalized image, where a zero stands for the mean; this network puts them around the \
@@ -97,9 +96,9 @@ pub(crate) fn padded(layer: &str) -> String {
     )
 }
 
-/// Returns values as text; one if all are the same.
+/// Returns values as text; one value if all are the same.
 pub(crate) fn list(values: &[f64]) -> String {
-    // Enough digits for a mean, and few enough to hide rounding.
+    // Enough digits for a mean, and few enough to hide rounding errors.
     let text = |value: &f64| {
         let rounded = format!("{value:.4}");
         let trimmed = rounded.trim_end_matches('0').trim_end_matches('.');
@@ -137,7 +136,7 @@ mod tests {
             .map(|()| params)
     }
 
-    /// The folded network computes of a plain image what the original one computes of the normalized image.
+    /// For a plain image, the folded network computes what the original one computes for the normalized image.
     #[test]
     fn folding_changes_no_logit_but_by_rounding() {
         fn check<N: Network>(mean: &[f64], std: &[f64]) {

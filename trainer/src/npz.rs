@@ -8,10 +8,10 @@ use lenet_core::network::{Params, TENSORS};
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
 
-/// Bytes of an array beyond which it is no tensor of a network.
+/// The size in bytes above which an array is no tensor of a network.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Returns whether bytes are a NumPy archive: a ZIP archive with nothing but arrays.
+/// Returns whether bytes are a NumPy archive: a ZIP archive that contains only arrays.
 pub fn looks_like(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
         && ZipArchive::new(Cursor::new(bytes)).is_ok_and(|archive| {
@@ -26,7 +26,7 @@ pub fn looks_like(bytes: &[u8]) -> bool {
 /// Reads the parameters in a NumPy archive, and returns notes on how they were found.
 ///
 /// # Errors
-/// A sentence, with a list of the tensors wanted and found where they differ.
+/// A sentence; if the tensors differ from those expected, it lists both.
 pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
     let broken = |error: &dyn std::fmt::Display| format!("broken NumPy archive: {error}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(&error))?;
@@ -106,7 +106,7 @@ fn read_array(bytes: &[u8]) -> Option<Named> {
     })
 }
 
-/// Returns values stored with the first dimension innermost in the order with the last innermost.
+/// Converts values from column-major order (first dimension innermost) to row-major order.
 fn by_rows(values: &[f32], dims: &[usize]) -> Vec<f32> {
     let mut indices = vec![0];
     let mut stride = 1;

@@ -1,14 +1,14 @@
-//! Files that appear whole or not at all, and never over another.
+//! Writes files atomically: a file appears complete or not at all. Only `replace` overwrites a file.
 
 use crate::error::Error;
 use std::io::Write;
 use std::path::Path;
 
-/// Writes a file that must not exist yet: beside it first, then renamed into place.
+/// Writes a file that must not exist yet: first to a temporary file beside it, which is then renamed.
 ///
 /// # Errors
-/// * `Exists`: there is such a file
-/// * `Io`: the folder does not take it; nothing is left behind
+/// * `Exists`: the file already exists
+/// * `Io`: the file cannot be written; nothing is left behind
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if path.exists() {
         return Err(Error::Exists {
@@ -26,14 +26,14 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a file, in place of an older one of its own if there is one; the older one stays until the new one is whole,
-/// also if the power fails.
+/// Writes a file, and replaces an older one if there is one. The older one stays until the new one is complete, even if the
+/// power fails.
 ///
 /// # Errors
-/// `Io`: the folder does not take it; nothing is left behind
+/// `Io`: the file cannot be written; nothing is left behind
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     persist(beside(path, bytes)?, path)?;
-    // The new name, too, is on the disk.
+    // Make sure that the new name is on the disk, too.
     #[cfg(unix)]
     std::fs::File::open(folder_of(path))
         .and_then(|folder| folder.sync_all())
@@ -41,10 +41,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// As [`replace`], but does not wait for the disk: for what can be made again after a power failure.
+/// Does the same as [`replace`] without waiting for the disk: for files that can be made again after a power failure.
 ///
 /// # Errors
-/// As [`replace`]
+/// Those of [`replace`]
 pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     persist(unsynced_beside(path, bytes)?, path)
 }
@@ -55,7 +55,7 @@ fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what writers that were killed have left in a folder.
+/// Removes the temporary files that killed processes have left in a folder.
 ///
 /// # Errors
 /// `Io`

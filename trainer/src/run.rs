@@ -1,4 +1,4 @@
-//! The folder that a training run leaves: settings, metrics, weights, and the checkpoint that it can go on from.
+//! The folder of a training run, with its settings, metrics and weights, and the checkpoint from which it can continue.
 
 use crate::backend::State;
 use crate::checkpoint::{self, Checkpoint};
@@ -11,21 +11,21 @@ use crate::weights_file::WeightsFile;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The folder of a run, which no other process writes into meanwhile. Removed again if nothing was put into it.
+/// The folder of a run. No other training writes into it at the same time. It is removed if it is still empty when dropped.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     claim: Option<Claim>,
 }
 
 impl RunFolder {
-    /// Makes the folder, which must be new or empty.
+    /// Creates the folder, which must be new or empty.
     ///
     /// # Errors
-    /// * `Exists`: something is there already
-    /// * `InUse`: another training has begun to use it
-    /// * `Io`: it cannot be made
+    /// * `Exists`: the path exists and is not an empty folder
+    /// * `InUse`: another training has begun to use the folder
+    /// * `Io`: the folder cannot be created
     pub fn create(path: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(path).map_err(Error::io("cannot be created", path))?;
         let folder = Self::claim(path)?;
@@ -40,11 +40,11 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Makes a new folder with the default name, `runs/<date>-<time>-seed<N>`; where that is taken, by a run that began
-    /// in the same second, `-2` and so on follow.
+    /// Creates a new folder with the default name, `runs/<date>-<time>-seed<N>`. If a run that began in the same second has
+    /// taken it, the name ends in `-2`, `-3` and so on.
     ///
     /// # Errors
-    /// `Io`: it cannot be made
+    /// `Io`: the folder cannot be created
     pub fn create_default(seed: u64) -> Result<Self, Error> {
         let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
         Self::create_numbered(Path::new("runs"), &format!("{now}-seed{seed}"))
@@ -66,14 +66,14 @@ impl RunFolder {
         Self::claim(&path)
     }
 
-    /// Opens the folder of a run that is to go on, and reads its checkpoint.
+    /// Opens the folder of a run to continue it, and reads its checkpoint.
     ///
     /// # Errors
-    /// * `InUse`: another training goes on from it, or it has not ended yet
-    /// * as [`Checkpoint::load`]
+    /// * `InUse`: another training is using the folder
+    /// * those of [`Checkpoint::load`]
     pub fn resume(path: &Path) -> Result<(Self, Checkpoint), Error> {
         let checkpoint = path.join(checkpoint::NAME);
-        // What is no run's folder is not touched.
+        // Leave folders alone that are not of a run.
         if !checkpoint.is_file() {
             Checkpoint::load(&checkpoint)?;
         }
@@ -90,18 +90,18 @@ impl RunFolder {
         })
     }
 
-    /// Where it is.
+    /// Returns the folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the checkpoint is.
+    /// Returns the checkpoint's path.
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join(checkpoint::NAME)
     }
 
-    /// Writes `config.toml`, `metrics.csv`, a row an epoch, and `steps.csv`, a row a step; then the checkpoint with
-    /// `resumable`, so that what it tells of is there.
+    /// Writes `config.toml`, `metrics.csv` with one row per epoch, and `steps.csv` with one row per step. The checkpoint, with
+    /// `resumable`, comes last, so the files that it refers to exist.
     ///
     /// # Errors
     /// `Io`.
@@ -131,7 +131,7 @@ impl RunFolder {
         write("metrics.csv", metrics)?;
         let mut steps = "step,loss\n".to_owned();
         for (step, loss) in (1..).zip(&progress.losses) {
-            // Nine significant digits give back every f32.
+            // Nine significant digits determine every f32.
             steps += &format!("{step},{loss:.8e}\n");
         }
         write("steps.csv", steps)?;
@@ -152,7 +152,7 @@ impl RunFolder {
 impl Drop for RunFolder {
     fn drop(&mut self) {
         self.claim.take();
-        // Succeeds only on an empty folder.
+        // This succeeds only if the folder is empty.
         let _ = std::fs::remove_dir(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! Parameters and logits in the safetensors format, parameters under the names of PyTorch's `state_dict`.
+//! Parameters and logits in the safetensors format; parameters have the names of PyTorch's `state_dict`.
 
 use crate::state_dict::{self, Named};
 use bytemuck::zeroed_box;
@@ -30,7 +30,7 @@ pub(crate) fn names_of(layers: &[Layer]) -> Vec<String> {
     names.collect()
 }
 
-/// Whether bytes start like a safetensors file: the length of a JSON header, then the header.
+/// Returns whether bytes start like a safetensors file: with the length of a JSON header, then the header.
 pub fn looks_like(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{') && bytes.get(6..8) == Some(&[0, 0])
 }
@@ -38,7 +38,7 @@ pub fn looks_like(bytes: &[u8]) -> bool {
 /// Reads the parameters in a safetensors file, and returns notes on how they were found.
 ///
 /// # Errors
-/// A sentence, with a list of the tensors wanted and found where they differ.
+/// A sentence; if the tensors differ from those expected, it lists both.
 pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| format!("broken safetensors file: {error}"))?;
@@ -64,7 +64,7 @@ pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
     Ok((params, notes))
 }
 
-/// A safetensors file of the parameters.
+/// Returns a safetensors file with the parameters.
 pub fn write_params(params: &Params) -> Vec<u8> {
     let views = names().into_iter().zip(TENSORS).map(|(name, tensor)| {
         let values = &params.as_flat()[tensor.offset..][..tensor.len()];
@@ -73,7 +73,7 @@ pub fn write_params(params: &Params) -> Vec<u8> {
     serialize(views, None).expect("names and sizes are known to fit")
 }
 
-/// A safetensors file of one tensor, `logits` `(N, CLASSES)`.
+/// Returns a safetensors file with one tensor, `logits` `(N, CLASSES)`.
 pub fn write_logits(logits: &[Logits]) -> Vec<u8> {
     let views = [(
         "logits",
@@ -82,19 +82,19 @@ pub fn write_logits(logits: &[Logits]) -> Vec<u8> {
     serialize(views, None).expect("the size follows from the shape")
 }
 
-/// What some program computed for images: the outputs of [`LAYERS`], as far as it gave them.
+/// The outputs that another program computed for images, for all or some of [`LAYERS`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
-    /// How many images.
+    /// The number of images.
     pub images: usize,
-    /// Each layer's values, image by image. The logits, the last layer, are always there.
+    /// The values of each layer, image after image. The logits, the last layer, are always there.
     pub layers: [Option<Vec<f32>>; LAYERS.len()],
 }
 
-/// The outputs in a safetensors file with a tensor `logits`; `None` if it is no such file. Values in f64 are rounded.
+/// Reads the outputs from a safetensors file with a tensor `logits`; `None` if it is no such file. Values in f64 are rounded.
 ///
 /// # Errors
-/// A sentence on the tensor that is not what it should be.
+/// A sentence about the invalid tensor.
 pub fn read_outputs(bytes: &[u8]) -> Option<Result<Outputs, String>> {
     let file = SafeTensors::deserialize(bytes).ok()?;
     let images = *file.tensor("logits").ok()?.shape().first()?;

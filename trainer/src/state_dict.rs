@@ -1,5 +1,5 @@
-//! Parameters among named tensors of another program, such as PyTorch's `state_dict`: found by their names, or by their shapes
-//! where these leave one way only.
+//! Finds the network's parameters among the named tensors of another program, such as PyTorch's `state_dict`: by name, or by
+//! shape if the shapes are unambiguous.
 
 use lenet_core::plan::Tensor;
 
@@ -9,7 +9,7 @@ pub(crate) struct Named {
     /// The type of its elements, such as `F16`.
     pub kind: String,
     pub dims: Vec<usize>,
-    /// Its elements, rounded to f32; `None` if they are no floats.
+    /// Its elements, rounded to f32; `None` if they are not floats.
     pub values: Option<Vec<f32>>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn read(
     Ok(notes)
 }
 
-/// Returns the index in `found` of each name behind the prefix, if all are there.
+/// Returns the index in `found` of each name with the prefix, if all are there.
 fn by_name(found: &[Named], names: &[String], prefix: &str) -> Option<Vec<usize>> {
     let index = |name: &String| {
         let is_it = |tensor: &Named| tensor.name.strip_prefix(prefix) == Some(name);
@@ -110,8 +110,8 @@ fn by_name(found: &[Named], names: &[String], prefix: &str) -> Option<Vec<usize>
     names.iter().map(index).collect()
 }
 
-/// As [`by_name`], behind what wrappers such as `DataParallel`, `torch.compile` and Lightning put before the names; `None` if
-/// there are several such prefixes.
+/// Does the same as [`by_name`], with the prefix that wrappers such as `DataParallel`, `torch.compile` and Lightning add to the
+/// names. Returns `None` if there are several such prefixes.
 fn behind_a_prefix(found: &[Named], names: &[String]) -> Option<Vec<usize>> {
     let prefixes = found
         .iter()
@@ -127,12 +127,12 @@ fn parts(name: &str) -> (&str, &str) {
 }
 
 /// Returns the index in `found` of each tensor, if the shapes of the weights and biases, and the order of layers with the same
-/// shapes, leave one way only; `None` if there is none.
+/// shapes, allow only one assignment; `None` if they allow none.
 ///
 /// # Errors
-/// There are several ways.
+/// A description, if there are several assignments.
 fn by_shape(found: &[Named], tensors: &[Tensor]) -> Result<Option<Vec<usize>>, String> {
-    // Modules with their weight and bias.
+    // The modules that have a weight and a bias.
     let modules: Vec<(&str, [usize; 2])> = found
         .iter()
         .enumerate()
@@ -199,7 +199,7 @@ fn mapping(how: &str, matched: &[usize], found: &[Named], tensors: &[Tensor]) ->
     text
 }
 
-/// Lists what is wanted and what was found, by PyTorch's names.
+/// Lists the expected and the found tensors, by PyTorch's names.
 fn differences(found: &[Named], names: &[String], tensors: &[Tensor]) -> String {
     let mut text = "the tensors do not fit this network:".to_owned();
     for (name, tensor) in names.iter().zip(tensors) {
@@ -238,7 +238,7 @@ mod tests {
         crate::safetensors::names_of(&net::LAYERS)
     }
 
-    /// The parameters under other names, made of the index of each layer.
+    /// Returns the parameters under other names, which `rename` makes from the index of each layer.
     fn tensors(rename: impl Fn(usize, &str) -> String) -> Vec<Named> {
         let params = params::<net::Net>();
         let named = net::TENSORS
@@ -251,7 +251,7 @@ mod tests {
                 values: Some(flat(&*params)[tensor.offset..][..tensor.len()].to_vec()),
             });
         let mut named: Vec<Named> = named.collect();
-        // As safetensors gives them.
+        // In the order of safetensors.
         named.sort_by(|a, b| a.name.cmp(&b.name));
         named
     }
@@ -286,7 +286,7 @@ mod tests {
                 "{notes:?}"
             );
         }
-        // One nn.Sequential, in which 10 comes after 8 although it sorts before it; names with a number.
+        // A single nn.Sequential, in which layer 10 comes after 8 although its name sorts before it.
         let sequential = |layer: usize, part: &str| format!("{}.{part}", 6 + 2 * layer);
         let numbered = |layer: usize, part: &str| format!("dense{layer}.{part}");
         let layers = |layer: usize, part: &str| format!("net.layers.{}.linear.{part}", 9 + layer);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_several_ways_is_refused() {
-        // The layers in the middle have the same shape, and these names no order.
+        // The layers in the middle have the same shape, and their names have no order.
         let named =
             |layer: usize, part: &str| format!("{}.{part}", ["top", "one", "two", "out"][layer]);
         assert_eq!(

@@ -1,26 +1,26 @@
-//! Threads that may be refused: the system limits how many there are, and how much memory they take.
+//! Thread pools. The system can refuse threads: it limits their number and their memory.
 
 use crate::error::Error;
 use std::error::Error as _;
 
-/// Starts a pool of so many threads; 0 means one per core.
+/// Starts a pool of `threads` threads; 0 means one per core.
 ///
 /// # Errors
-/// `Backend`: the system refuses them.
+/// `Backend`: the system cannot start the threads.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Error> {
     let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
     builder.build().map_err(refused(threads))
 }
 
-/// Starts the threads on which everything runs that has no pool of its own, if they do not run yet; 0 means one per core.
-/// Left to itself, rayon starts them when they are first needed, and panics where it cannot.
+/// Starts the global thread pool, which runs everything without a pool of its own, unless it runs already; 0 means one thread
+/// per core. Without this call, rayon would start it when first needed, and panic if it could not.
 ///
 /// # Errors
-/// `Backend`: the system refuses them.
+/// `Backend`: the system cannot start the threads.
 pub fn start_global(threads: usize) -> Result<(), Error> {
     let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
     match builder.build_global() {
-        // Not the system's error: they run already.
+        // This error is not the system's: the threads run already.
         Err(error) if error.source().is_none() => Ok(()),
         started => started.map_err(refused(threads)),
     }

@@ -1,7 +1,7 @@
 //! The epoch loop over a [`Backend`].
 //!
-//! The loop starts wherever a [`Progress`] and the backend's state stand, and stops after any step; so a training that
-//! was stopped and goes on does, bit for bit, what one that was never stopped does.
+//! The loop starts from a [`Progress`] and the backend's state, and can stop after any step. A training that is stopped and
+//! continued gives the same bits as one that never stopped.
 
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::{Augment, Dataset, Order, Split};
@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// How long to train, in which order.
+/// For how long to train, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// Times that each image is seen.
     pub epochs: u32,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
-    /// Of the orders of images.
+    /// The seed for the orders of images.
     pub seed: u64,
-    /// Whether each epoch has an order of its own; else images come as in the file.
+    /// Whether each epoch has its own order; otherwise the images come in the order of the file.
     pub shuffle: bool,
-    /// Ends the training after so many steps in all.
+    /// The number of steps after which the training ends, even within an epoch.
     pub max_steps: Option<u64>,
-    /// Learning rate, for the message when the loss is no number any more.
+    /// The learning rate, for the message when the loss is no longer finite.
     pub lr: f64,
-    /// Whether each epoch sees the images changed by an [`Augment`] of its own.
+    /// Whether each epoch changes the images by its own [`Augment`].
     pub augment: bool,
-    /// Ends the training when so many epochs in a row were no better on the validation split than the best before. Epochs
-    /// at the start in which nothing is learnt, see [`Split::is_chance`], do not count.
+    /// Ends the training after this many epochs in a row that were no better on the validation split than the best before.
+    /// Epochs at the start in which nothing is learnt, see [`Split::is_chance`], do not count.
     pub patience: Option<u32>,
 }
 
@@ -47,7 +47,7 @@ impl Plan {
     }
 }
 
-/// What an epoch gave.
+/// The results of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Counted from 1.
@@ -58,11 +58,11 @@ pub struct Epoch {
     pub train_acc: f64,
     /// Share of [`Dataset::held_out`] classified correctly after the epoch, by the backend with [`State::result`].
     pub held_out_acc: f64,
-    /// Of the training and the measurement.
+    /// The time for training and measurement.
     pub seconds: f64,
 }
 
-/// Sums over the steps of an epoch that is under way.
+/// Sums over the steps of an epoch that has begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     /// Steps done.
@@ -96,23 +96,23 @@ impl Partial {
     }
 }
 
-/// How far a training has come. With the backend's state: all that it needs to go on.
+/// The progress of a training. With the backend's state, it is all that is needed to continue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// The epochs done.
     pub epochs: Vec<Epoch>,
     /// The mean loss of each step.
     pub losses: Vec<f32>,
-    /// The epoch after those done.
+    /// The sums of the epoch after those done.
     pub partial: Partial,
-    /// Whether the training ended within that epoch, at [`Plan::max_steps`], rather than being stopped.
+    /// Whether [`Plan::max_steps`] ended the training within that epoch. It is false if the training was stopped.
     pub cut: bool,
-    /// The result of the epoch that did best on the validation split, if there is one and an epoch is done.
+    /// The parameters of the best epoch on the validation split, if there is a split and an epoch is done.
     pub best: Option<Box<Params>>,
 }
 
 impl Progress {
-    /// Of the epochs done, the first of those with the largest accuracy on the images held out.
+    /// Returns the first of the epochs done with the largest accuracy on the held-out images.
     pub fn best_epoch(&self) -> Option<&Epoch> {
         self.epochs
             .iter()
@@ -122,8 +122,8 @@ impl Progress {
             })
     }
 
-    /// Whether so many epochs in a row were no better than the best before, not counting those at the start in which
-    /// nothing was learnt of `train` yet.
+    /// Returns whether the last `patience` epochs were no better than the best before, not counting those at the start in which
+    /// nothing was learnt from `train`.
     fn is_exhausted(&self, patience: Option<u32>, train: &Split) -> bool {
         let Some(patience) = patience else {
             return false;
@@ -135,7 +135,7 @@ impl Progress {
     }
 }
 
-/// What the loop tells as it goes.
+/// What the loop reports to `on_event`.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step is done. `Break` stops the training here.
@@ -144,33 +144,33 @@ pub enum Event<'a> {
         epoch: u32,
         /// Mean loss of its batch.
         loss: f32,
-        /// Of the epoch so far.
+        /// The sums of the epoch so far.
         partial: &'a Partial,
     },
     /// An epoch is done, the last of `progress`. `Break` has no effect.
     Epoch {
         /// Up to this epoch.
         progress: &'a Progress,
-        /// What a training that goes on starts from: that of `progress`, or, where [`Plan::max_steps`] ended it within
-        /// the epoch, from before the epoch was closed.
+        /// The progress to continue from: that of `progress`, or, if [`Plan::max_steps`] ended the training within the epoch,
+        /// that before the epoch was closed.
         resumable: &'a Progress,
-        /// After its last step.
+        /// The state after the epoch's last step.
         state: &'a State,
-        /// The training's result if the epoch were the last: that of `state`, or with a validation split the best of
+        /// The training's result if this epoch is the last: the parameters of `state`, or with a validation split the best of
         /// `progress`.
         params: &'a Params,
-        /// After the last epoch: of the test images by [`core_logits`] with `params`, the code which a board runs.
+        /// After the last epoch: the logits of the test images by [`core_logits`] with `params`, the code that a board runs.
         tested: Option<&'a [Logits]>,
     },
 }
 
-/// Trains until the plan is done, and measures after each epoch, on [`Dataset::held_out`]: with a validation split the
-/// test images are looked at once, at the end. Returns whether it is done: `Break` if `on_event` stopped it before.
+/// Trains until the plan is done, and measures on [`Dataset::held_out`] after each epoch. With a validation split, the test
+/// images are used only once, at the end. Returns `Break` if `on_event` stopped the training before the plan was done.
 ///
 /// # Errors
 /// * `Settings`: nothing is left to do
-/// * `Diverged`: the loss is not finite any more
-/// * what the backend or `on_event` gives
+/// * `Diverged`: the loss is no longer finite
+/// * any error of the backend or `on_event`
 pub fn train(
     backend: &mut dyn Backend,
     data: &Dataset,

@@ -1,6 +1,6 @@
-//! The activation functions on the vector, and their gradients.
+//! The activation functions on vectors, and their gradients.
 //!
-//! A gradient is computed from the activation's output, so that its input need not be kept.
+//! A gradient is computed from the activation's output, so its input need not be kept.
 
 use super::sigmoid::{sigmoid, sigmoid_grad};
 use super::simd::{Kernel, Lanes, Lanewise, Simd};
@@ -8,7 +8,7 @@ use lenet_core::layer::Activation;
 
 /// Applies an activation function.
 ///
-/// In the kernels of the convolutions `activation` is a constant, so that one arm is left.
+/// The convolutions' kernels pass a constant `activation`, so the compiler removes all arms but one.
 #[inline(always)]
 pub(super) fn activate<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -23,7 +23,7 @@ pub(super) fn activate<const N: usize, S: Lanewise<N>>(
     }
 }
 
-/// Computes the gradient by an activation's input from its output and the gradient by its output.
+/// Computes the gradient of an activation's input from its output and the gradient of the output.
 ///
 /// The derivative of ReLU at 0 is 0. A NaN in either argument gives NaN, except that ReLU passes the gradient of a NaN, as
 /// PyTorch does.
@@ -42,14 +42,14 @@ pub(super) fn activate_grad<const N: usize, S: Lanewise<N>>(
             s.mul_add(s.mul(out, out), minus_grad, grad)
         }
         Activation::Relu => {
-            // What is less than the least positive number is at most 0; a NaN is not less.
+            // A number less than the smallest positive one is at most 0. A NaN does not compare as less.
             let least = s.splat(f32::from_bits(1));
             s.select_gt(least, out, s.splat(0.0), grad)
         }
     }
 }
 
-/// Beyond this the hyperbolic tangent rounds to 1.
+/// From here on, the hyperbolic tangent rounds to 1.
 const LIMIT: f32 = 9.5;
 const ROUND: f32 = 12_582_912.0;
 /// `(2^r - 1) / r` for `r` in -0.5..=0.5, interpolated at the Chebyshev nodes: the relative error is 2.2e-8.
@@ -99,7 +99,7 @@ impl Kernel for Activate<'_> {
                 s.store(activate(s, activation, s.load(lanes)), lanes);
             }
         }
-        // One loop for each function, chosen outside of it.
+        // The function is chosen outside the loop.
         match self.activation {
             Activation::Identity => {}
             Activation::Sigmoid => each(s, self.values, Activation::Sigmoid),
@@ -109,14 +109,14 @@ impl Kernel for Activate<'_> {
     }
 }
 
-/// Computes the gradient by an activation's input from that by its output.
+/// Computes the gradient of an activation's input from that of its output.
 pub(super) struct ActivateGrad<'a> {
     pub activation: Activation,
     /// The activation's output.
     pub out: &'a [Lanes],
-    /// As long as `out`.
+    /// The gradient of the output; as long as `out`.
     pub grad: &'a [Lanes],
-    /// As long as `out`; overwritten.
+    /// The gradient of the input; as long as `out`; overwritten.
     pub to: &'a mut [Lanes],
 }
 
@@ -176,7 +176,7 @@ mod tests {
         by_input[0]
     }
 
-    /// Every 4,099th float, from the least to infinity, of both signs.
+    /// Returns every 4,099th float of either sign, from the smallest to infinity.
     #[test]
     fn tanh_is_accurate_everywhere() {
         for isa in Isa::every() {
@@ -249,7 +249,7 @@ mod tests {
                     );
                 }
             }
-            // At 0 from either side, and past a NaN.
+            // Zeros of both signs, and a NaN.
             let mut out = [0.0; LANES];
             out[1..5].copy_from_slice(&[-0.0, f32::NAN, f32::from_bits(1), 1.0]);
             let grad = run_grad(isa, Activation::Relu, out, [2.0; LANES]);

@@ -1,7 +1,7 @@
-//! The convolution by its definition, with its pooling and its activation, of sixteen images, and its gradients: for any
-//! shape that a network's description allows.
+//! Direct convolution of 16 images, with its pooling and activation, and its gradients, for every shape that a network's
+//! description allows.
 //!
-//! **Shapes.** The forward pass reads an input that already has its border of zeros ([`Pad`]), so that it is a convolution
+//! **Shapes.** The forward pass reads an input that already has its border of zeros ([`Pad`]), so it computes a convolution
 //! without padding:
 //!
 //! ```text
@@ -11,20 +11,21 @@
 //! output    (M, PH, PW)           OH = PH · window
 //! ```
 //!
-//! Each of these is one vector of sixteen images for each element.
+//! Each element is a vector with one value for each of the 16 images.
 //!
-//! **Numerics.** Every sum has one order, the same for every instruction set, and each multiply-add is fused:
+//! **Numerics.** Every sum has a fixed order, the same on every instruction set, and each multiply-add is fused:
 //!
-//! * an output starts with the bias and takes its terms by channel, row and column of the kernel;
-//! * a mean takes its window in row order and is multiplied by the reciprocal of the window's size;
-//! * the gradient by an input takes its terms by map, row and column of the kernel;
-//! * the gradient by a weight takes its terms by row and column of the output, image by image; then the sums of the lower
-//!   eight images and of the upper eight are each taken by halves onto each other, and added in this order;
-//! * the gradient by a bias takes its terms by row and column of the output (of the pooled output, where pooling is by
-//!   maximum), image by image; then the images by halves onto each other.
+//! * an output starts with the bias and adds its terms by channel, row and column of the kernel;
+//! * a mean adds the values of its window in row order and multiplies by the reciprocal of the window's size;
+//! * an input gradient adds its terms by map, row and column of the kernel;
+//! * a weight gradient adds its terms by row and column of the output, for each image. Then the sums of the lower eight images
+//!   are added pairwise by halves, then those of the upper eight, and the two results are added in this order;
+//! * a bias gradient adds its terms by row and column of the output (of the pooled output after max pooling), for each image.
+//!   Then the sums of the images are added pairwise by halves.
 //!
-//! **Tiles.** The accumulators of some maps at some neighbouring columns stay in registers. Where the maps or columns are no
-//! multiple of a tile, the last tile overlaps the one before, and computes some values twice, to the same bits.
+//! **Tiles.** The accumulators of a tile (some maps at some neighbouring columns) stay in registers. If the number of maps or
+//! columns is not a multiple of the tile's, the last tile overlaps the one before, and computes some values twice, with the
+//! same bits.
 
 use super::activation::{activate, activate_grad};
 use super::simd::{
@@ -35,7 +36,7 @@ use lenet_core::layer::{Layered, Pool};
 use lenet_core::plan::Layer;
 use std::marker::PhantomData;
 
-/// The tile's size that does the fewest computations for `n` values, of those up to `most`; the largest of equally good.
+/// Returns the tile size up to `most` that computes `n` values with the least work; of equally good ones the largest.
 const fn tile(n: usize, most: usize) -> usize {
     if n <= most {
         return n;
@@ -50,13 +51,13 @@ const fn tile(n: usize, most: usize) -> usize {
     best
 }
 
-/// Runs `$call` with the constant `$size` of the value of a constant expression in 1..=8.
+/// Runs `$call` with the constant `$size` set to the value of a constant expression in 1..=8.
 macro_rules! with_size {
     ($size:ident = $value:expr => $call:expr) => {
         with_size!(@ $size $value, $call, 1 2 3 4 5 6 7 8)
     };
     (@ $size:ident $value:expr, $call:expr, $($n:literal)*) => {
-        // All arms but one are left out when this is compiled for a shape.
+        // For a given shape, the compiler removes all arms but one.
         match const { $value } {
             $($n => {
                 const $size: usize = $n;
@@ -67,8 +68,8 @@ macro_rules! with_size {
     };
 }
 
-/// The most columns of a tile of so many maps: as many accumulators as fit the registers, 24 of whole vectors or 12 of half
-/// ones.
+/// Returns the largest number of columns for a tile of `maps` maps: as many accumulators as fit the registers, 24 whole vectors
+/// or 12 half vectors.
 const fn most_columns(maps: usize, wide: bool) -> usize {
     match (wide, maps) {
         (true, 1..=3) => 8,
@@ -80,14 +81,14 @@ const fn most_columns(maps: usize, wide: bool) -> usize {
     }
 }
 
-/// The maps and columns of a tile of the forward pass.
+/// Returns the number of maps and columns of a tile in the forward pass.
 const fn tiles(maps: usize, columns: usize, wide: bool) -> (usize, usize) {
     let maps = tile(maps, 6);
     (maps, tile(columns, most_columns(maps, wide)))
 }
 
-/// The columns of the kernel, from the first and up to the last, that were within a row of sums when they were at one of
-/// `columns` inputs from `x` on. The other columns of the kernel were in the border of zeros.
+/// Returns the range of kernel columns that meet a row of sums, and not only its border of zeros, for at least one of `columns`
+/// inputs from `x` on.
 const fn columns_within(
     x: usize,
     columns: usize,
@@ -100,8 +101,8 @@ const fn columns_within(
     (first, if end < kernel { end } else { kernel })
 }
 
-/// The channels and columns of a tile of the gradient by the input: of those that have enough accumulators for the
-/// multiply-adds not to wait for each other, the one that reads the least of the border.
+/// Returns the number of channels and columns of a tile of the input gradient. Among the tiles with enough accumulators to hide
+/// the latency of the multiply-adds, it is the one that reads the least of the border.
 const fn grad_tiles(
     channels: usize,
     width: usize,
@@ -135,7 +136,7 @@ const fn grad_tiles(
     (channels, best)
 }
 
-/// The length of [`Forward::sums`].
+/// Returns the length of [`Forward::sums`].
 pub(super) const fn sums_len(pool: Pool, maps: usize, height: usize, width: usize) -> usize {
     match pool {
         Pool::Whole => 0,
@@ -144,7 +145,7 @@ pub(super) const fn sums_len(pool: Pool, maps: usize, height: usize, width: usiz
     }
 }
 
-/// The length of [`Forward::winner`] for a pooled output of this size.
+/// Returns the length of [`Forward::winner`] for a pooled output of this size.
 pub(super) const fn winner_len(pool: Pool, maps: usize, height: usize, width: usize) -> usize {
     match pool {
         Pool::Max(_) => maps * height * width,
@@ -152,7 +153,7 @@ pub(super) const fn winner_len(pool: Pool, maps: usize, height: usize, width: us
     }
 }
 
-/// The length of [`Backward::grad_sums`] for an input of this width, without its border, and a kernel of this side.
+/// Returns the length of [`Backward::grad_sums`] for an input of this width, without its border, and a kernel of this side.
 pub(super) const fn grad_sums_len(
     maps: usize,
     output_height: usize,
@@ -162,7 +163,7 @@ pub(super) const fn grad_sums_len(
     maps * output_height * (input_width + kernel - 1)
 }
 
-/// Copies an input into one with a border of zeros.
+/// Copies an input into an array with a border of zeros.
 pub(super) struct Pad<
     'a,
     const C: usize,
@@ -203,9 +204,9 @@ impl<const C: usize, const H: usize, const W: usize, const HP: usize, const WP: 
     }
 }
 
-/// The forward pass. With `TRAIN` it keeps what the backward pass needs.
+/// The forward pass. With `TRAIN` it writes what the backward pass needs.
 ///
-/// Of equal values in a window the first in row order wins.
+/// Of equal values in a window, the first in row order wins.
 pub(super) struct Forward<
     'a,
     L,
@@ -219,17 +220,17 @@ pub(super) struct Forward<
     const PW: usize,
 > {
     pub layer: PhantomData<L>,
-    /// With its border.
+    /// The input, with its border.
     pub input: &'a [[[Lanes; WP]; HP]; C],
     pub weight: &'a [[[[f32; K]; K]; C]; M],
     pub bias: &'a [f32; M],
     /// Overwritten.
     pub out: &'a mut [[[Lanes; PW]; PH]; M],
-    /// Which position of its window won, in row order; laid out as `out`, [`winner_len`] long; overwritten with `TRAIN`,
-    /// else left.
+    /// The position of the maximum in each window, counted in row order. It has the layout of `out` and is [`winner_len`] long;
+    /// overwritten with `TRAIN`, else unchanged.
     pub winner: &'a mut [[u8; LANES]],
-    /// Outputs before the pool, [`sums_len`] long; overwritten. Of a mean, those of the activation, `(M, OH, OW)`, which
-    /// the backward pass needs; else some rows on their way.
+    /// Values before the pool, [`sums_len`] long; overwritten. With mean pooling: the outputs of the activation, `(M, OH, OW)`,
+    /// which the backward pass needs. Otherwise: scratch space for some rows.
     pub sums: &'a mut [Lanes],
 }
 
@@ -269,7 +270,7 @@ impl<
         assert!(winner.len() == const { winner_len(L::LAYER.pool, M, PH, PW) });
         for py in 0..PH {
             for y in 0..window {
-                // Where the row lies, and the same row of the next map.
+                // Where the row begins, and the distance to the same row of the next map.
                 let (sums, stride) = match const { L::LAYER.pool } {
                     Pool::Whole => (out.as_flattened_mut().as_flattened_mut(), height * width),
                     Pool::Max(_) => (&mut *sums, window * width),
@@ -348,7 +349,7 @@ impl<
     }
 }
 
-/// A row of the sums of all maps, `stride` apart: part `n` of the lanes.
+/// Computes a row of the sums of all maps, `stride` apart, for part `n` of the lanes.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn row<
@@ -407,24 +408,24 @@ fn row<
     }
 }
 
-/// The gradients by a layer's parameters over one group of images.
+/// The gradients of a layer's parameters, summed over one group of images.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C)]
 pub struct Sums<const C: usize, const M: usize, const K: usize> {
     pub weight: [[[[f32; K]; K]; C]; M],
-    /// Image by image.
+    /// The bias gradient of each image.
     pub bias: [Lanes; M],
 }
 
 impl<const C: usize, const M: usize, const K: usize> Sums<C, M, K> {
-    /// The gradient by the bias.
+    /// Returns the bias gradient.
     pub(super) fn bias(&self) -> [f32; M] {
         self.bias.map(sum_lanes)
     }
 }
 
-/// The gradients by a layer's parameters, and by its sums before the pool, from which [`GradInput`] computes the gradient by
-/// its input.
+/// Computes the gradients of a layer's parameters, and of its sums before the pool, from which [`GradInput`] computes the input
+/// gradient.
 pub(super) struct Backward<
     'a,
     L,
@@ -437,15 +438,15 @@ pub(super) struct Backward<
     const PW: usize,
 > {
     pub layer: PhantomData<L>,
-    /// With its border.
+    /// The input, with its border.
     pub input: &'a [[[Lanes; WP]; HP]; C],
-    /// From [`Forward`], as `winner` and `sums` are.
+    /// The output from [`Forward`], as are `winner` and `sums`.
     pub out: &'a [[[Lanes; PW]; PH]; M],
     pub winner: &'a [[u8; LANES]],
     pub sums: &'a [Lanes],
-    /// By `out`.
+    /// The gradient of `out`.
     pub grad: &'a [[[Lanes; PW]; PH]; M],
-    /// `(M, OH, W + K - 1)`, [`grad_sums_len`] long; overwritten. Each row has a border of zeros.
+    /// The gradient of the sums, `(M, OH, W + K - 1)`, [`grad_sums_len`] long; overwritten. Each row has a border of zeros.
     pub grad_sums: &'a mut [Lanes],
     /// Overwritten.
     pub grad_params: &'a mut Sums<C, M, K>,
@@ -550,13 +551,13 @@ impl<
     }
 }
 
-/// Maps of a tile of the gradient by the weight, which has `K` accumulators for each.
+/// Returns the number of maps in a tile of the weight gradient, which has `K` accumulators for each map.
 const fn weight_tile(maps: usize, kernel: usize, wide: bool) -> usize {
     let most = if wide { 24 } else { 12 } / kernel;
     tile(maps, if most > 8 { 8 } else { most })
 }
 
-/// The gradient by the weight.
+/// Computes the weight gradient.
 #[inline(always)]
 fn by_weight<
     S: Simd,
@@ -588,7 +589,7 @@ fn by_weight<
     }
 }
 
-/// Adds the gradient by the kernels of `T` maps over one channel: part `n` of the lanes.
+/// Adds the gradient of the kernels of `T` maps over one channel, for part `n` of the lanes.
 #[inline(always)]
 fn weight_plane<
     const N: usize,
@@ -607,7 +608,7 @@ fn weight_plane<
 ) {
     let (height, width) = const { (HP + 1 - K, WP + 1 - K) };
     let (maps, pitch) = (grad_sums.len() / T, width + 2 * border);
-    // A few rows at a time, which stay in the fastest cache for all rows of the kernel.
+    // A few rows at a time, so that they stay in the L1 cache for all rows of the kernel.
     let rows = const { rows_at_once(T * (WP + 1 - K)) };
     let mut stored = [[[[0.0; N]; K]; T]; K];
     for first in (0..height).step_by(rows) {
@@ -626,7 +627,7 @@ fn weight_plane<
                 }
                 for x in 0..width {
                     let inputs = &row[x..x + K];
-                    // Of inputs and gradients the fewer stay in registers beside the accumulators.
+                    // Of the inputs and the gradients, the fewer stay in registers beside the accumulators.
                     if const { K < T } {
                         let mut loaded = [s.splat(0.0); K];
                         for j in 0..K {
@@ -663,7 +664,7 @@ fn weight_plane<
     add_sums(s, stored.as_flattened().as_flattened(), sums);
 }
 
-/// Rows of this many vectors each that fill half of the fastest cache, at least one.
+/// Returns how many rows of `vectors` vectors fill half of the L1 cache, at least one.
 const fn rows_at_once(vectors: usize) -> usize {
     let rows = (16 << 10) / (vectors * size_of::<Lanes>());
     if rows > 0 { rows } else { 1 }
@@ -688,7 +689,7 @@ fn add_sums<const N: usize, S: Lanewise<N>>(s: S, vectors: &[[f32; N]], sums: &m
     }
 }
 
-/// The gradient by a layer's input, from that by its sums before the pool.
+/// Computes the input gradient from the gradient of the sums before the pool.
 pub(super) struct GradInput<
     'a,
     L,
@@ -700,9 +701,9 @@ pub(super) struct GradInput<
 > {
     pub layer: PhantomData<L>,
     pub weight: &'a [[[[f32; K]; K]; C]; M],
-    /// From [`Backward`].
+    /// The gradient of the sums, from [`Backward`].
     pub grad_sums: &'a [Lanes],
-    /// By the input, without its border; overwritten.
+    /// The gradient of the input, without its border; overwritten.
     pub grad_input: &'a mut [[[Lanes; W]; H]; C],
 }
 
@@ -736,7 +737,7 @@ impl<L: Layered, const C: usize, const H: usize, const W: usize, const M: usize,
     }
 }
 
-/// A row of the gradient by the input, of all its channels: part `n` of the lanes.
+/// Computes a row of the input gradient, for all channels and part `n` of the lanes.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn grad_row<
@@ -760,10 +761,10 @@ fn grad_row<
     grad: &mut [[[Lanes; W]; H]; C],
 ) {
     let pitch = const { W + K - 1 };
-    // Rows of the kernel that were within the sums when they were at this input.
+    // The rows of the kernel that meet the sums, and not only the border, at this row of the input.
     let rows = (y + padding + 1).saturating_sub(height)..K.min(y + padding + 1);
     for x in (0..W).step_by(Q).map(|x| x.min(W - Q)) {
-        // Likewise its columns, for one of the inputs at least.
+        // The same for the columns, for at least one of the inputs.
         let columns = columns_within(x, Q, W, K, padding);
         for c in (0..C).step_by(T).map(|c| c.min(C - T)) {
             let mut acc = [[s.splat(0.0); Q]; T];
@@ -805,7 +806,7 @@ mod tests {
     use lenet_core::layer::Activation;
     use lenet_core::layer::conv2d::Spec;
 
-    /// Noise in -1..1.
+    /// A generator of noise in -1..1.
     struct Noise(u32);
 
     impl Noise {
@@ -819,7 +820,7 @@ mod tests {
         }
     }
 
-    /// One image, its output and the gradients, by the definition in f64. All are flat.
+    /// One image, its output and its gradients, computed in f64 by the definition. All arrays are flat.
     struct Reference {
         out: Vec<f64>,
         weight: Vec<f64>,
@@ -856,7 +857,7 @@ mod tests {
             bias: vec![0.0; m_],
             input: vec![0.0; input.len()],
         };
-        // Of each term of a sum, the weight and the input.
+        // Returns the weight and the input of each term of a sum.
         let terms = |m: usize, y: usize, x: usize| {
             let mut terms = Vec::new();
             for c in 0..c_ {
@@ -1059,7 +1060,7 @@ mod tests {
         .layer("flat", [1, 8, 11]);
     }
 
-    /// The outputs and winners of two maps, of a picture that is the same in all images.
+    /// Returns the outputs and winners of two maps, for the same picture in all images.
     fn largest_of_nine<const TRAIN: bool>(
         isa: Isa,
         picture: fn(usize, usize) -> f32,
@@ -1080,8 +1081,8 @@ mod tests {
         (out, winner)
     }
 
-    /// On flat pictures, and those that change along one side only, the first of equal values wins. Inference gives the
-    /// outputs of training.
+    /// On pictures that are flat, or change along one side only, the first of equal values wins. Inference gives the same
+    /// outputs as training.
     #[test]
     fn the_first_of_equal_values_wins() {
         let pictures: [fn(usize, usize) -> f32; 3] = [

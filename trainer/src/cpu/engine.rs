@@ -1,4 +1,4 @@
-//! A network on the threads of a pool: steps of training, and logits.
+//! The engine: runs a network's training steps and computes its logits on a thread pool.
 
 use super::layer::{Batch, Chain, Step, of_this_thread};
 use super::pixels::{Store, View};
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What a thread needs for a few groups at a time.
+/// The memory that a thread needs for the groups that it computes together.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Memory<S, L> {
@@ -28,7 +28,7 @@ type Prepared<N> = <Layers<N> as Chain>::Prepared;
 type Kept<N> = <Layers<N> as Chain>::Kept;
 type MemoryOf<N> = Memory<<N as Network>::Stored, <Layers<N> as Chain>::Memory>;
 
-/// Returns what an image, given by its index in the data set and its pixels, is changed to.
+/// A function that changes an image, given its index in the data set and its pixels.
 pub type Change<'a, P> = dyn Fn(usize, &P) -> P + Sync + 'a;
 
 /// The images of a batch.
@@ -37,15 +37,15 @@ pub struct Images<'a, P> {
     pub stored: &'a [P],
     /// Their classes.
     pub labels: &'a [u8],
-    /// How many images the batch has.
+    /// The number of images in the batch.
     pub count: usize,
-    /// The index in the data set of an image of the batch.
+    /// Returns the index in the data set of an image of the batch.
     pub index: &'a (dyn Fn(usize) -> usize + Sync),
-    /// How the image of an index is changed before it is seen, if it is.
+    /// The change applied to each image before the forward pass, if any.
     pub change: Option<&'a Change<'a, P>>,
 }
 
-/// A step's parameters with Adam's moments of them.
+/// The parameters that a step updates, with Adam's moments.
 pub struct Slots<'a> {
     /// All parameters.
     pub params: &'a mut [f32],
@@ -53,15 +53,15 @@ pub struct Slots<'a> {
     pub moment1: &'a mut [f32],
     /// Second moments.
     pub moment2: &'a mut [f32],
-    /// The mean of the parameters, if there is one.
+    /// The running mean of the parameters, if there is one.
     pub mean: Option<&'a mut [f32]>,
 }
 
-/// Weights once more, as the kernels read them.
+/// The weights in the layouts that the kernels read.
 pub struct Weights<N: Network>(Box<Prepared<N>>);
 
 impl<N: Network> Weights<N> {
-    /// Prepares parameters.
+    /// Converts parameters to the layouts of the kernels.
     pub fn new(isa: Isa, params: &N::Params) -> Self {
         let mut prepared = zeroed_box();
         N::Layers::prepare(isa, flat::<N>(params), &mut prepared);
@@ -69,12 +69,12 @@ impl<N: Network> Weights<N> {
     }
 }
 
-/// Returns all parameters as one run.
+/// Returns all parameters as one slice.
 fn flat<N: Network>(params: &N::Params) -> &[f32] {
     bytemuck::cast_slice(std::slice::from_ref(params))
 }
 
-/// A network on the threads of a pool.
+/// Runs a network on a thread pool.
 pub struct Engine<N: Network> {
     isa: Isa,
     threads: Arc<rayon::ThreadPool>,
@@ -87,10 +87,10 @@ pub struct Engine<N: Network> {
 }
 
 impl<N: Network> Engine<N> {
-    /// Starts so many threads; 0 means one for each core.
+    /// Starts `threads` threads; 0 means one per core.
     ///
     /// # Errors
-    /// `Backend`: the system refuses the threads.
+    /// `Backend`: the system cannot start the threads.
     pub fn new(isa: Isa, threads: usize) -> Result<Self, Error> {
         let threads = threads::pool(threads)?;
         let each = 0..threads.current_num_threads();
@@ -110,13 +110,12 @@ impl<N: Network> Engine<N> {
         self.isa
     }
 
-    /// Returns the pool.
+    /// Returns the thread pool.
     pub fn threads(&self) -> Arc<rayon::ThreadPool> {
         self.threads.clone()
     }
 
-    /// Sets all clocks to zero, lets them run or stops them, and returns the time that the threads together spent in each
-    /// phase until now.
+    /// Resets all clocks, starts or stops them, and returns the time spent in each phase until now, summed over the threads.
     pub fn set_clocks(&mut self, running: bool) -> Vec<Duration> {
         let mut sums = vec![Duration::ZERO; 1 + profile::update(N::Layers::LAYERS)];
         for clock in &mut self.clocks {
@@ -129,8 +128,8 @@ impl<N: Network> Engine<N> {
         sums
     }
 
-    /// Runs one step, on a thread of the pool: the gradient of the mean loss of the batch, and Adam. `weights` are those of
-    /// `slots`, before and after.
+    /// Runs one step: computes the gradient of the batch's mean loss and applies Adam. The caller is a thread of the pool.
+    /// `weights` must match `slots.params` before the call, and does so after it.
     pub fn step(
         &mut self,
         images: &Images<'_, N::Pixels>,
@@ -140,7 +139,7 @@ impl<N: Network> Engine<N> {
     ) -> StepStats {
         let used = images.count.div_ceil(LANES);
         if self.groups.len() < used {
-            // They are overwritten, so that the old ones need not stay; and they may be too large for the stack.
+            // The groups are overwritten, so their old values need not be copied. They may be too large for the stack.
             self.groups = zeroed_vec(used);
         }
         let Self {
@@ -151,7 +150,7 @@ impl<N: Network> Engine<N> {
             threads: _,
         } = self;
         let (isa, groups) = (*isa, &mut groups[..used]);
-        // A few groups together do the linear layers faster, unless threads would then have nothing to do.
+        // Linear layers are faster for several groups together, unless that would leave threads without work.
         let together = (used / memory.len()).clamp(1, TOGETHER);
         groups
             .par_chunks_mut(together)
@@ -209,7 +208,7 @@ impl<N: Network> Engine<N> {
         sums.stats()
     }
 
-    /// Computes the logits of images, one slice of them at a time, and hands each image's over with its index.
+    /// Computes the logits of images and passes those of each image to `write`, with its element of `out`.
     pub fn logits<T: Send>(
         &self,
         params: &N::Params,
@@ -256,10 +255,10 @@ impl<N: Network> Engine<N> {
     }
 }
 
-/// Bytes that come from memory together.
+/// The number of bytes in a cache line.
 const CACHE_LINE: usize = 64;
 
-/// The images of a batch that go together.
+/// The images of a batch that one thread computes together.
 struct Part<'a, P> {
     images: &'a Images<'a, P>,
     first: usize,
@@ -267,7 +266,8 @@ struct Part<'a, P> {
 }
 
 impl<P: bytemuck::Pod> Part<'_, P> {
-    /// Reads a byte of each line of the cache that the images fill, so that all are on their way before the first is used.
+    /// Reads one byte of each cache line of the images, so that all loads from memory have begun before the first value is
+    /// used.
     fn touch(&self) {
         let lines = (self.first..self.first + self.count).flat_map(|n| {
             let image = &self.images.stored[(self.images.index)(n)];
@@ -276,7 +276,7 @@ impl<P: bytemuck::Pod> Part<'_, P> {
         std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
     }
 
-    /// Runs the images forward and backward: leaves in `groups` what the update needs.
+    /// Runs the forward and the backward pass of the images, and leaves in `groups` what the update needs.
     fn train<N: Network<Pixels = P>, const G: usize>(
         &self,
         isa: Isa,

@@ -1,18 +1,18 @@
-//! The fully connected layer over sixteen images, forward and back.
+//! The fully connected layer over 16 images: forward pass, backward pass and update.
 //!
-//! Forward and the gradient by the input are products with one vector of images for each feature: the same kernel, with
-//! the weight as it lies or turned. The gradient by the weights is summed over images instead, so there the vector is
-//! sixteen inputs of one image: the inputs are kept a second time, turned into panels.
+//! The forward pass and the input gradient are products with one vector of images for each feature. They share a kernel, which
+//! reads the weight as stored or transposed. The weight gradient is a sum over images instead, so its vectors hold 16 inputs of
+//! one image: the layer keeps a second, transposed copy of its inputs, in panels.
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Simd, sum_lanes};
 use crate::adam::{self, Coefficients};
 
-/// Sixteen features of each of sixteen images, `(image, feature)`.
+/// A block of 16 features of each of 16 images, `(image, feature)`.
 pub type Panel = [Lanes; LANES];
 
-/// Turns features into panels, sixteen at a time.
+/// Transposes features into panels, 16 at a time.
 pub(super) struct Panels<'a> {
-    /// `(IN, LANES)`; the rest of the last panel is filled with zeros.
+    /// `(IN, LANES)`; the last panel is padded with zeros.
     pub input: &'a [Lanes],
     /// `(IN / 16, image, feature)`, rounded up; overwritten.
     pub out: &'a mut [Panel],
@@ -38,24 +38,25 @@ impl Kernel for Panels<'_> {
     }
 }
 
-/// `out[o] = bias[o] + Σ input[i] · weight[o][i]`, summed upward in `i`, fused; for `G` groups of images at once, so that
-/// each weight is loaded once for all of them.
+/// Computes `out[o] = bias[o] + Σ input[i] · weight[o][i]`, summed in ascending order of `i`, fused, for `G` groups of images
+/// at once, so that each weight is loaded once for all of them.
 pub(super) struct Linear<'a, const G: usize, const IN: usize, const OUT: usize> {
     /// `(OUT, IN)`
     pub weight: &'a [[f32; IN]; OUT],
     /// `(OUT)`
     pub bias: &'a [f32; OUT],
-    /// Of each group the input, `(IN, LANES)`, and the output, `(OUT, LANES)`, which is overwritten.
+    /// The input of each group, `(IN, LANES)`, and its output, `(OUT, LANES)`, which is overwritten.
     pub groups: [(&'a [Lanes; IN], &'a mut [Lanes; OUT]); G],
 }
 
-/// The number of outputs, up to `most`, that are computed together: one that divides all of them, else the one that computes
-/// the fewest twice, as the last tile then overlaps the one before; the largest of equally good. A sum does not depend on it.
+/// Returns the number of outputs, up to `most`, that are computed together. It divides `outputs` if possible. Otherwise the
+/// last tile overlaps the one before, and the size is the one that repeats the least work; of equally good ones the largest.
+/// The size does not change any sum.
 const fn tile(outputs: usize, most: usize) -> usize {
     if outputs <= most {
         return outputs;
     }
-    // Fewer would leave the multiply-adds to wait for each other.
+    // Smaller tiles could not hide the latency of the multiply-adds.
     let (mut best, mut size) = (most, most);
     while 2 * size >= most {
         if outputs.div_ceil(size) * size < outputs.div_ceil(best) * best {
@@ -66,13 +67,13 @@ const fn tile(outputs: usize, most: usize) -> usize {
     best
 }
 
-/// Runs `$call` with the constant `$size` of the value of a constant expression in 1..=12.
+/// Runs `$call` with the constant `$size` set to the value of a constant expression in 1..=12.
 macro_rules! with_tile {
     ($size:ident = $value:expr => $call:expr) => {
         with_tile!(@ $size $value, $call, 1 2 3 4 5 6 7 8 9 10 11 12)
     };
     (@ $size:ident $value:expr, $call:expr, $($n:literal)*) => {
-        // All arms but one are left out when this is compiled for a layer.
+        // For a given layer, the compiler removes all arms but one.
         match const { $value } {
             $($n => {
                 const $size: usize = $n;
@@ -100,7 +101,7 @@ impl<const G: usize, const IN: usize, const OUT: usize> Linear<'_, G, IN, OUT> {
     }
 }
 
-/// A tile of `T` outputs of some groups.
+/// Computes a tile of `T` outputs of some groups.
 #[inline(always)]
 fn outputs<S: Simd, const T: usize, const G: usize, const IN: usize, const OUT: usize>(
     s: S,
@@ -149,11 +150,11 @@ impl<const G: usize, const IN: usize, const OUT: usize> Kernel for Linear<'_, G,
     }
 }
 
-/// Turns a weight from `(OUT, IN)` to `(IN, OUT)`, so that [`Linear`] takes the gradient by the layer's output back to that
-/// by its input.
+/// Transposes a weight from `(OUT, IN)` to `(IN, OUT)`, so that [`Linear`] can compute a layer's input gradient from its output
+/// gradient.
 ///
-/// Read as it lies, a tile of inputs would have a short run of weights in each row, and rows of 1024 bytes all fall into
-/// the same few places of a cache.
+/// Without this, a tile of inputs would read a short run of weights in each row, and rows of 1024 bytes share a few sets of the
+/// cache.
 pub(super) fn turn<const IN: usize, const OUT: usize>(
     isa: Isa,
     weight: &[[f32; IN]; OUT],
@@ -178,7 +179,7 @@ impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
             }
             return;
         }
-        // Blocks of sixteen by sixteen; the last of a row or column overlaps the one before.
+        // Blocks of 16 by 16; the last of a row or column overlaps the one before.
         for o in (0..OUT).step_by(LANES).map(|o| o.min(OUT - LANES)) {
             for i in (0..IN).step_by(LANES).map(|i| i.min(IN - LANES)) {
                 let weight: &[[f32; IN]; LANES] = self.weight[o..].first_chunk().expect("a block");
@@ -197,13 +198,13 @@ impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
     }
 }
 
-/// What a layer of the whole batch keeps until its weights are updated, for one group of images.
+/// What a layer keeps of one group of images until its weights are updated.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Kept<const PANELS: usize, const OUT: usize> {
-    /// The layer's input.
+    /// The layer's input, transposed.
     pub panels: [Panel; PANELS],
-    /// `(OUT, LANES)`, the gradient by its output; zero where there is no image.
+    /// The gradient of the layer's output, `(OUT, LANES)`; zero in lanes without an image.
     pub grad_out: [Lanes; OUT],
 }
 
@@ -214,14 +215,15 @@ pub(super) struct Slots<'a, T> {
     pub moment2: &'a mut [T],
 }
 
-/// The gradient by some rows of the weight and bias, and Adam's update of them at once.
+/// Computes the gradient of some rows of the weight and bias, and applies Adam to them.
 ///
 /// # Numerics
-/// Summed over the images in order; fused. Biases: lane by lane over the groups, then the lanes by halves.
+/// The sums run over the images in order, fused. For a bias, each lane is summed over the groups, then the lanes are added
+/// pairwise by halves.
 pub(super) struct Update<'a, G, F, const IN: usize, const PANELS: usize, const OUT: usize> {
     /// The batch's groups, in order.
     pub groups: &'a [G],
-    /// The layer's part of a group.
+    /// Returns the layer's part of a group.
     pub kept: F,
     /// The index of the first row.
     pub first: usize,
@@ -230,17 +232,17 @@ pub(super) struct Update<'a, G, F, const IN: usize, const PANELS: usize, const O
     pub bias: Slots<'a, f32>,
 }
 
-/// Rows that are updated together; the last of a layer may be fewer.
+/// The number of rows that are updated together; the last block of a layer may have fewer.
 pub(super) const UPDATE_ROWS: usize = 12;
 
-/// Panels whose gradients are kept at a time.
+/// The number of panels whose gradients are kept at a time.
 const AT_ONCE: usize = 16;
 
 impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G, F, IN, PANELS, OUT>
 where
     F: Fn(&G) -> &Kept<PANELS, OUT>,
 {
-    /// In tiles of `T` rows and of `P` panels, of which the gradients of `A` are kept at a time.
+    /// Runs in tiles of `T` rows and `P` panels, and keeps the gradients of `A` panels at a time.
     #[inline(always)]
     fn tiled<S: Simd, const T: usize, const P: usize, const A: usize>(self, s: S) {
         const { assert!(PANELS == IN.div_ceil(LANES)) }
@@ -257,7 +259,7 @@ where
         let mut grads = [[[0.0; LANES]; A]; UPDATE_ROWS];
         for start in (0..PANELS).step_by(A) {
             let end = PANELS.min(start + A);
-            // A tile needs `P` panels, so that it may begin in those before.
+            // A tile has `P` panels, so the last one may begin among those before it.
             let base = start.min(end - P);
             for panel in (start..end).step_by(P).map(|panel| panel.min(end - P)) {
                 for tile in (0..rows).step_by(T).map(|tile| tile.min(rows - T)) {
@@ -325,7 +327,7 @@ impl<G, F, const IN: usize, const PANELS: usize, const OUT: usize> Update<'_, G,
 where
     F: Fn(&G) -> &Kept<PANELS, OUT>,
 {
-    /// In tiles of `T` rows.
+    /// Runs in tiles of `T` rows.
     #[inline(always)]
     fn rows<S: Simd, const T: usize>(self, s: S) {
         if const { S::WIDE && PANELS > 1 } {
@@ -335,7 +337,7 @@ where
         }
     }
 
-    /// In tiles of `T` rows and of `P` panels.
+    /// Runs in tiles of `T` rows and `P` panels.
     #[inline(always)]
     fn panels<S: Simd, const T: usize, const P: usize>(self, s: S) {
         if const { PANELS <= AT_ONCE } {
@@ -394,14 +396,14 @@ mod tests {
         values.iter().map(|value| value.to_bits()).collect()
     }
 
-    /// The whole group is the layer's part of it.
+    /// Returns the group, which has no other part than the layer's.
     fn itself<const PANELS: usize, const OUT: usize>(
         group: &Kept<PANELS, OUT>,
     ) -> &Kept<PANELS, OUT> {
         group
     }
 
-    /// A layer forward, back and updated, against plain sums in f64.
+    /// Compares a layer's forward pass, backward pass and update with plain sums in f64.
     fn check<const IN: usize, const OUT: usize, const PANELS: usize>() {
         const GROUPS: usize = 2;
         let name = format!("{IN} to {OUT}");
@@ -417,7 +419,7 @@ mod tests {
         for (seed, grad) in (5..).zip(&mut grads_out) {
             noise(grad.as_flattened_mut(), seed);
         }
-        // Enough for the sums of either direction.
+        // Wide enough for the sums of either pass.
         let tolerance = 1e-6 * ((IN + OUT) as f64).sqrt().max(4.0);
 
         let mut before: Option<Vec<Vec<u32>>> = None;
@@ -453,7 +455,7 @@ mod tests {
                 });
                 kept.grad_out = **grad_out;
             }
-            // With these the update subtracts the gradient, and keeps a share of it as the first moment.
+            // With these coefficients, the update subtracts the gradient, and the first moment is a fixed share of it.
             let adam = Adam::default().coefficients(1);
             let mut params = weight.clone();
             let mut bias_params = bias;

@@ -1,17 +1,17 @@
-//! Softmax cross-entropy of sixteen images, forward and gradient.
+//! Softmax cross-entropy of 16 images: the loss and its gradient.
 
 use super::sigmoid::exp_neg;
 use super::simd::{Kernel, LANES, Lanes, Simd};
 
-/// The gradient of the loss by the logits, and what the loss itself is made of.
+/// Computes the gradient of the loss with respect to the logits, and the loss of each image.
 pub(super) struct CrossEntropy<'a, const CLASSES: usize> {
     /// `(CLASSES, LANES)`
     pub logits: &'a [Lanes; CLASSES],
-    /// The images' classes, as many as there are images, at most sixteen.
+    /// The classes of the images, of which there are at most 16.
     pub labels: &'a [u8],
-    /// Factor of the loss whose gradient is taken.
+    /// The factor by which the gradient is multiplied.
     pub scale: f32,
-    /// `(CLASSES, LANES)`; overwritten, with zero where there is no image.
+    /// `(CLASSES, LANES)`; overwritten, with zeros in lanes without an image.
     pub grad_logits: &'a mut [Lanes; CLASSES],
 }
 
@@ -49,7 +49,7 @@ impl<const CLASSES: usize> Kernel for CrossEntropy<'_, CLASSES> {
             let label = usize::from(label);
             grad_logits[label][n] -= 1.0;
             scales[n] = scale;
-            // One logarithm an image: libm's gives the same bits everywhere and does not show in the time.
+            // One logarithm per image: libm's gives the same bits on every CPU, and its time is negligible.
             losses[n] = libm::logf(sums[n]) - (logits[label][n] - largests[n]);
         }
         for grad in grad_logits {
@@ -67,7 +67,7 @@ mod tests {
 
     const CLASSES: usize = 10;
 
-    /// Against the definition in f64.
+    /// Compares the loss and its gradient with the definition in f64.
     fn check<const CLASSES: usize>() {
         let logits: [Lanes; CLASSES] = std::array::from_fn(|c| {
             std::array::from_fn(|n| ((c * 16 + n) as f32).sin() * n as f32)

@@ -1,27 +1,26 @@
-//! Training on the CPU: sixteen images at a time, over all cores.
+//! Training on the CPU, 16 images at a time, on all cores.
 //!
-//! **The batch is the vector.** Sixteen images are interleaved value by value, so that activations are
-//! `(C, H, W, 16)` or `(feature, 16)`: each load is one run of memory, each weight is one broadcast, nothing is gathered. A
-//! step is
+//! **Vectors run over the batch.** The values of 16 images are interleaved, so activations have the shape `(C, H, W, 16)` or
+//! `(feature, 16)`: each load is contiguous, each weight is broadcast, and nothing is gathered. A step is
 //!
 //! ```text
-//! for each one or two groups of sixteen images, shared over the threads:   (engine.rs)
-//!     images -> interleaved                                                pixels.rs
-//!     each layer forward, from the first to the last                       layer/
+//! for each one or two groups of 16 images, shared among the threads:       (engine.rs)
+//!     interleave the images                                                pixels.rs
+//!     each layer's forward pass, from the first to the last                layer/
 //!     the loss                                                             loss.rs
-//!     each layer backward, from the last to the first                      layer/
-//! for each layer, and in a linear one each block of rows, shared over the threads:
-//!     gradient summed over all images in order, then Adam at once          layer/, adam.rs
-//! with a mean: the parameters into it                                      adam.rs
+//!     each layer's backward pass, from the last to the first               layer/
+//! for each layer (each block of rows in a linear one), shared among the threads:
+//!     sum the gradient over all images in order, then apply Adam           layer/, adam.rs
+//! if there is a mean of the parameters: update it                          adam.rs
 //! ```
 //!
 //! No layer is named here: [`passes!`](crate::passes) makes the list of layers from the description of a network.
 //!
-//! **The same bits everywhere.** Every sum has one order: within an image by the loops of its kernel, then over the
-//! images of a group, then over the groups. Multiply-adds are fused on every instruction set ([`simd`]). So neither the
-//! number of threads nor the CPU changes a result. It differs from the reference's by rounding alone.
+//! **The same bits everywhere.** Every sum has a fixed order: within an image that of the kernel's loops, then over the images
+//! of a group, then over the groups. Multiply-adds are fused on every instruction set ([`simd`]). So neither the number of
+//! threads nor the CPU changes a result. It differs from that of the reference backend only by rounding.
 //!
-//! In a step the memory of groups and threads is kept, and grows only with the batch.
+//! The memory of groups and threads is reused from step to step, and grows only if the batch does.
 
 mod activation;
 mod direct;
@@ -55,10 +54,10 @@ use lenet_core::network::{Logits, Net, Pixels};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Groups that go through the layers together, so that a linear layer loads each weight once for both.
+/// The number of groups that pass through the layers together, so that a linear layer loads each weight once for both.
 const TOGETHER: usize = 2;
 
-/// A network that this backend can train: what [`passes!`](crate::passes) adds to a [`lenet_core::Network`].
+/// A network that this backend can train: [`passes!`](crate::passes) implements this trait for a [`lenet_core::Network`].
 pub trait Network: lenet_core::Network {
     /// A group of images.
     type Stored: Store<Self::Pixels> + View<<Self::Layers as Chain>::Input>;
@@ -66,7 +65,7 @@ pub trait Network: lenet_core::Network {
     type Layers: Chain;
 }
 
-/// Makes [`Network`] of a description, beside the items that [`network!`](lenet_core::network!) made of it.
+/// Implements [`Network`] for a description, beside the items that [`network!`](lenet_core::network!) makes from it.
 #[macro_export]
 macro_rules! passes {
     (
@@ -79,7 +78,7 @@ macro_rules! passes {
             type Layers = $crate::passes!(@ true, [$($layer $kind)*]);
         }
     };
-    // The layers from one on, which may be the first.
+    // The rest of the layers; the first of them may be the network's first.
     (@ $is_first:literal, []) => { $crate::cpu::layer::End<CLASSES> };
     (@ $is_first:literal, [$layer:ident $kind:ident $($rest:ident)*]) => {
         (
@@ -111,7 +110,7 @@ mod selected {
     lenet_core::description!(crate::passes);
 }
 
-/// The backend, for the network that this build is for.
+/// The CPU backend, for the network that this build is for.
 pub struct Cpu<'a> {
     train: &'a Split,
     state: State,
@@ -121,11 +120,11 @@ pub struct Cpu<'a> {
 }
 
 impl<'a> Cpu<'a> {
-    /// Goes on from `state` with the images of `train`, on so many threads; 0 means one a core. The instruction set is
-    /// the fastest that the CPU has, or the one named by the environment variable `LENET_ISA`.
+    /// Continues from `state` with the images of `train`, on `threads` threads; 0 means one per core. The instruction set is
+    /// the fastest that the CPU has, or the one that the environment variable `LENET_ISA` names.
     ///
     /// # Errors
-    /// `Backend`: the system refuses the threads, or `LENET_ISA` names what the CPU does not have.
+    /// `Backend`: the system cannot start the threads, or the CPU lacks the instruction set that `LENET_ISA` names.
     pub fn new(train: &'a Split, state: State, adam: Adam, threads: usize) -> Result<Self, Error> {
         let isa = std::env::var_os("LENET_ISA").filter(|isa| !isa.is_empty());
         let isa = match isa {
@@ -138,10 +137,10 @@ impl<'a> Cpu<'a> {
         Self::with_isa(train, state, adam, threads, isa)
     }
 
-    /// As [`new`](Self::new), with the instructions of `isa`.
+    /// Does the same as [`new`](Self::new), with the instruction set `isa`.
     ///
     /// # Errors
-    /// `Backend`: the system refuses the threads.
+    /// `Backend`: the system cannot start the threads.
     pub fn with_isa(
         train: &'a Split,
         state: State,
@@ -161,24 +160,24 @@ impl<'a> Cpu<'a> {
         })
     }
 
-    /// The instruction set.
+    /// Returns the instruction set.
     pub fn isa(&self) -> Isa {
         self.engine.isa()
     }
 
-    /// The number of threads.
+    /// Returns the number of threads.
     pub fn threads(&self) -> usize {
         self.engine.threads().current_num_threads()
     }
 
-    /// Trains as [`Backend::train`] and returns the time that the threads together spent in each of the [`phases`].
+    /// Trains like [`Backend::train`] and returns the time spent in each of the [`phases`], summed over the threads.
     pub fn profile(&mut self, batches: &Batches) -> Result<Vec<Duration>, Error> {
         self.engine.set_clocks(true);
         self.train(batches, &mut |_| ControlFlow::Continue(()))?;
         Ok(self.engine.set_clocks(false))
     }
 
-    /// One step, on a thread of the pool.
+    /// Runs one step. The caller is a thread of the pool.
     fn step(&mut self, batches: &Batches, index: usize) -> StepStats {
         let start = index * batches.batch_size;
         let images = Images {
@@ -220,7 +219,7 @@ impl Backend for Cpu<'_> {
         batches: &Batches,
         on_step: &mut (dyn FnMut(StepStats) -> ControlFlow<()> + Send),
     ) -> Result<(), Error> {
-        // All steps in one visit to the pool: waking a thread for each would cost as much as a hundred images.
+        // The pool runs all steps in one call: to wake a thread for each step would cost as much as a hundred images.
         let threads = self.engine.threads();
         threads.install(|| {
             for index in batches.range.clone() {
@@ -258,7 +257,8 @@ mod tests {
     use crate::init::initial_params;
     use lenet_core::network::CLASSES;
 
-    /// The tiles of AVX-512 differ from those of the others; that their bits do not is seen here on any CPU.
+    /// AVX-512 uses tiles of another size than the other instruction sets. This test shows on any CPU that the bits are the
+    /// same.
     #[test]
     fn tiles_do_not_change_a_bit() {
         const IMAGES: usize = 3 * 72;

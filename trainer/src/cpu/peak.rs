@@ -1,4 +1,4 @@
-//! What the CPU could do: the rate of fused multiply-adds that depend on nothing but themselves.
+//! The peak performance of the CPU: the rate of independent fused multiply-adds.
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
 use crate::error::Error;
@@ -7,11 +7,11 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Multiply-adds a second that so many threads reach together with the instructions of `isa`: the best of some
-/// trials of a few milliseconds, each from registers alone.
+/// Measures how many multiply-adds per second `threads` threads reach together with the instructions of `isa`, from registers
+/// alone. The result is the best of several trials of a few milliseconds each.
 ///
 /// # Errors
-/// `Backend`: the system refuses the threads.
+/// `Backend`: the system cannot start the threads.
 pub fn peak_multiply_adds(isa: Isa, threads: usize) -> Result<f64, Error> {
     const TRIALS: usize = 10;
     let barrier = Barrier::new(threads);
@@ -27,7 +27,7 @@ pub fn peak_multiply_adds(isa: Isa, threads: usize) -> Result<f64, Error> {
         .fold(0.0, f64::max))
 }
 
-/// Of one thread.
+/// Measures the rate of one thread.
 fn rate(isa: Isa) -> f64 {
     let start = Instant::now();
     let mut done = 0;
@@ -37,7 +37,7 @@ fn rate(isa: Isa) -> f64 {
     done as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Independent chains of multiply-adds, as many as hide the latency and fit the registers.
+/// Independent chains of multiply-adds, enough to hide the latency, and few enough to fit the registers.
 struct Chains {
     rounds: u64,
 }
@@ -45,7 +45,7 @@ struct Chains {
 impl Chains {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(self, s: S) -> u64 {
-        // Different values, unknown to the compiler, so that no chain is another's; they stay near 1.
+        // The compiler does not know these values, so it cannot merge chains. They stay near 1.
         let mut chains: [_; N] =
             std::array::from_fn(|n| s.splat(black_box(1.0 + n as f32 / 100.0)));
         let (factor, term) = (s.splat(black_box(0.5)), s.splat(black_box(0.5)));

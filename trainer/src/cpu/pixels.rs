@@ -1,15 +1,15 @@
-//! From stored pixels to what a first layer reads: sixteen images interleaved.
+//! Converts stored pixels to the input of a first layer: 16 interleaved images.
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
 use bytemuck::{Pod, Zeroable};
 
-/// What a pixel of 1 is stored as.
+/// The stored value of a white pixel, which the network sees as 1.
 pub(super) const WHITE: u8 = u8::MAX;
 
-/// `to[j][i] = from[i][j]`
+/// Transposes 16 rows of 16 bytes: `to[j][i] = from[i][j]`.
 #[inline(always)]
 pub(super) fn transpose_bytes(from: [&[u8; LANES]; LANES], to: [&mut [u8; LANES]; LANES]) {
-    // Four times row by row with the row eight further on: a compiler knows this loop as one instruction.
+    // Interleaves each row with the one eight further on, four times: compilers turn this loop into a single instruction.
     let mut rows = from.map(|row| *row);
     for _ in 0..LANES.ilog2() {
         let mut next = [[0; LANES]; LANES];
@@ -32,20 +32,20 @@ pub(super) fn transpose_bytes(from: [&[u8; LANES]; LANES], to: [&mut [u8; LANES]
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Stored<const C: usize, const H: usize, const W: usize> {
-    /// One image after the other; a place without an image repeats the last.
+    /// The images one after the other; a lane without an image repeats the last image.
     pub(super) pixels: [[[[u8; W]; H]; C]; LANES],
-    /// Interleaved. The layers that read them read whole numbers, which are exact, and make up for it with their weights:
-    /// forward by weights so much smaller, backward by a sum so much smaller.
+    /// Interleaved bytes. The layers that read them compute with integers, which are exact. They divide by 255 elsewhere: their
+    /// weights in the forward pass, a sum in the backward pass.
     pub(super) bytes: [[[[u8; LANES]; W]; H]; C],
-    /// Interleaved, as values in 0..=1, if the first layer reads these.
+    /// Interleaved values in 0..=1, set if the first layer reads these.
     lanes: [[[Lanes; W]; H]; C],
-    /// How many images there are.
+    /// The number of images.
     pub(super) images: usize,
 }
 
-/// What holds a group of images of type `P` and gives a first layer its input.
+/// Memory for a group of images of type `P`, from which a first layer reads its input.
 pub trait Store<P>: Zeroable + Send + Sync {
-    /// Sets as many images.
+    /// Stores `images` images.
     fn set(&mut self, isa: Isa, images: usize, with_lanes: bool, image: impl FnMut(usize) -> P);
 }
 
@@ -77,9 +77,9 @@ impl<const C: usize, const H: usize, const W: usize> Store<[[[u8; W]; H]; C]> fo
     }
 }
 
-/// How a first layer sees a group of images.
+/// Provides a group of images in the form that a first layer reads.
 pub trait View<T> {
-    /// Returns its input.
+    /// Returns the layer's input.
     fn view(&self) -> &T;
 }
 
@@ -95,7 +95,7 @@ impl<const C: usize, const H: usize, const W: usize, T: Pod> View<T> for Stored<
     }
 }
 
-/// Interleaves sixteen images.
+/// Interleaves 16 images.
 struct Interleave<'a> {
     images: [&'a [u8]; LANES],
     /// As long as each of the images; overwritten.
@@ -121,7 +121,7 @@ impl Kernel for Interleave<'_> {
     }
 }
 
-/// Turns interleaved bytes into what a network sees, as [`lenet_core::image::grey`].
+/// Converts interleaved bytes to the network's input values, like [`lenet_core::image::grey`].
 struct Grey<'a> {
     bytes: &'a [[u8; LANES]],
     /// As long as `bytes`; overwritten.

@@ -1,7 +1,7 @@
-//! Pooling of blocks of 2x2 sums, and its gradient, for the algorithms that find several sums of a convolution together.
+//! Pooling of 2x2 blocks of sums, and its gradient, for algorithms that compute several sums of a convolution together.
 //!
-//! **Numerics.** The maximum comes before the activation, which is monotone; of equal values the first in row order wins. The
-//! mean comes after the activation: its window is summed in row order and divided.
+//! **Numerics.** The maximum is taken before the activation, which is monotone; of equal values the first in row order wins.
+//! The mean is taken after the activation: the window is summed in row order and divided.
 
 use super::activation::{activate, activate_grad};
 use super::simd::{Kernel, LANES, Lanes, Lanewise, Simd, part, part_mut};
@@ -9,27 +9,27 @@ use bytemuck::Zeroable;
 use lenet_core::layer::{Layered, Pool};
 use std::marker::PhantomData;
 
-/// Side of a block.
+/// The side length of a block.
 pub(super) const POOL: usize = 2;
 
-/// Whether the functions here can do this pooling.
+/// Returns whether the functions here implement this pooling.
 pub(super) const fn is_known(pool: Pool) -> bool {
     matches!(pool, Pool::Whole | Pool::Max(POOL) | Pool::Average(POOL))
 }
 
-/// What the backward pass needs of pooling. Memory that a pooling does not use is never touched.
+/// What the backward pass needs to know of the pooling. Memory that a kind of pooling does not use is never touched.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Trace<const M: usize, const CH: usize, const CW: usize, const PH: usize, const PW: usize>
 {
-    /// Of a maximum, which position of each window won, 0 to 3 in row order.
+    /// With max pooling: the position of each window's maximum, 0 to 3 in row order.
     pub(super) winner: [[[[u8; LANES]; PW]; PH]; M],
-    /// Of a mean, the outputs of the activation.
+    /// With mean pooling: the outputs of the activation.
     values: [[[Lanes; CW]; CH]; M],
 }
 
-/// Pools the block at row `y` and column `x` of blocks of the map `m`: part `n` of the lanes. Without a mean the activation is
-/// left to do.
+/// Pools the block of map `m` at block row `y` and block column `x`, for part `n` of the lanes. The activation is applied here
+/// only with mean pooling.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn pool_block<
@@ -86,7 +86,7 @@ pub(super) fn pool_block<
     }
 }
 
-/// The gradient by a layer's output.
+/// The gradient of a layer's output.
 #[derive(Clone, Copy)]
 pub(super) struct OutputGrad<
     'a,
@@ -98,7 +98,7 @@ pub(super) struct OutputGrad<
     const PW: usize,
 > {
     pub layer: PhantomData<L>,
-    /// By the pooled output; without a mean that before the activation.
+    /// The gradient of the pooled output (before the activation, unless pooling is by mean).
     pub grad: &'a [[[Lanes; PW]; PH]; M],
     pub trace: &'a Trace<M, CH, CW, PH, PW>,
 }
@@ -106,8 +106,8 @@ pub(super) struct OutputGrad<
 impl<L: Layered, const M: usize, const CH: usize, const CW: usize, const PH: usize, const PW: usize>
     OutputGrad<'_, L, M, CH, CW, PH, PW>
 {
-    /// Returns the gradient by the sums of the block at row `y` and column `x` of blocks of the map `m`: part `n` of the
-    /// lanes. For sums that are no output it is zero.
+    /// Returns the gradient of the sums of the block of map `m` at block row `y` and block column `x`, for part `n` of the
+    /// lanes. It is zero for sums outside the output.
     #[inline(always)]
     pub(super) fn block<const N: usize, S: Lanewise<N>>(
         &self,
@@ -148,7 +148,8 @@ impl<L: Layered, const M: usize, const CH: usize, const CW: usize, const PH: usi
     }
 }
 
-/// The largest value of a window and the bias, and with `WINNER` who that is: 0 to 3 in row order, of equal values the first.
+/// Computes the maximum of a window, plus the bias. With `WINNER` also its position, 0 to 3 in row order, of equal values the
+/// first.
 #[inline(always)]
 fn pool<const N: usize, S: Lanewise<N>, const WINNER: bool>(
     s: S,
@@ -167,7 +168,7 @@ fn pool<const N: usize, S: Lanewise<N>, const WINNER: bool>(
     }
 }
 
-/// The gradient by a window's four values, of which the winner's is not zero.
+/// Returns the gradient of a window's four values, which is zero except for the winner's.
 #[inline(always)]
 fn unpool<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -187,8 +188,8 @@ fn unpool<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// Turns the gradient by the pooled output into that before the activation, whose sum over a map is the gradient by its bias;
-/// with a mean, does nothing.
+/// Converts the gradient of the pooled output to that before the activation, and sums it over each map to the bias gradient.
+/// With mean pooling it does nothing.
 pub(super) struct GradBias<'a, L, const M: usize, const PH: usize, const PW: usize> {
     pub layer: PhantomData<L>,
     /// The output of the activation.
@@ -205,7 +206,7 @@ impl<L: Layered, const M: usize, const PH: usize, const PW: usize> Kernel
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        /// Maps at a time, so that one addition does not wait for another.
+        /// The number of maps at a time, so that one addition does not wait for another.
         const TILE: usize = 2;
 
         #[inline(always)]
@@ -256,8 +257,8 @@ pub(super) mod tests {
     use super::super::winograd::K;
     use super::*;
 
-    /// Asserts of one of a convolution's windows, after maximum pooling and the sigmoid, that it is the largest of its four
-    /// values by the definition, in f64, and that the largest, or one as good, won.
+    /// Asserts that one output, after max pooling and the sigmoid, is the largest of its window's four values, computed in f64
+    /// by the definition, and that the winner is that value or one as good.
     ///
     /// # Shapes
     /// * `weight`: `(IN, K, K)`

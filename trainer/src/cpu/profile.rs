@@ -1,31 +1,31 @@
-//! Where the time of a step goes.
+//! Measures how the time of a step is spent.
 //!
-//! The phases of a step are, for a network of `n` layers: the data; each layer forward; the loss; each layer backward, from the
-//! last to the first; the update.
+//! The phases of a step, for a network of `n` layers, are: the data; each layer's forward pass; the loss; each layer's backward
+//! pass, from the last to the first; the update.
 
 use lenet_core::layer::Pool;
 use lenet_core::plan::{Kind, Layer};
 use std::time::{Duration, Instant};
 
-/// The index of the phase in which stored pixels become what the first layer reads.
+/// The index of the phase that converts stored pixels to the input of the first layer.
 pub(super) const DATA: usize = 0;
 
-/// The index of the phase of a layer's forward pass.
+/// Returns the index of the phase of a layer's forward pass.
 pub(super) const fn forward(layer: usize) -> usize {
     1 + layer
 }
 
-/// The index of the phase of the loss, for so many layers.
+/// Returns the index of the phase of the loss, for a network of `layers` layers.
 pub(super) const fn loss(layers: usize) -> usize {
     1 + layers
 }
 
-/// The index of the phase of a layer's backward pass, for so many layers.
+/// Returns the index of the phase of a layer's backward pass, for a network of `layers` layers.
 pub(super) const fn backward(layer: usize, layers: usize) -> usize {
     1 + 2 * layers - layer
 }
 
-/// The index of the phase of the update, for so many layers.
+/// Returns the index of the phase of the update, for a network of `layers` layers.
 pub(super) const fn update(layers: usize) -> usize {
     2 + 2 * layers
 }
@@ -33,10 +33,10 @@ pub(super) const fn update(layers: usize) -> usize {
 /// A part of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phase {
-    /// Its name: `conv1 forward`.
+    /// Its name, such as `conv1 forward`.
     pub name: String,
-    /// Multiply-adds for one image by the definition, 0 where there are none to count: of a convolution's gradients, those of
-    /// the winners of a pool. What executes fewer or more is counted with these.
+    /// Multiply-adds per image by the definition, or 0 if there are none to count. The gradients of a convolution with max
+    /// pooling count the winners only. An algorithm that executes fewer or more multiply-adds is counted with these.
     pub multiply_adds: usize,
 }
 
@@ -59,7 +59,7 @@ pub fn phases(layers: &[Layer]) -> Vec<Phase> {
     }
     phases.push(phase("loss".to_owned(), 0));
     for (index, layer) in layers.iter().enumerate().rev() {
-        // The first layer needs no gradient by its input; the weights' of linear layers are part of the update.
+        // The first layer computes no input gradient. The weight gradient of linear layers is part of the update.
         let by_input = usize::from(index > 0);
         let by_weight = usize::from(layer.kind == Kind::Conv2d);
         let name = format!("{} backward", layer.name);
@@ -73,7 +73,7 @@ pub fn phases(layers: &[Layer]) -> Vec<Phase> {
     phases
 }
 
-/// Sums up the time of phases; a stopped clock does nothing.
+/// Adds up the time of each phase. A stopped clock does nothing.
 pub struct Clock {
     running: bool,
     last: Instant,
@@ -81,7 +81,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that runs from [`start`](Self::start) on, or not at all.
+    /// Creates a clock that runs from [`start`](Self::start) on, or not at all.
     pub(super) fn new(layers: usize, running: bool) -> Self {
         Self {
             running,
@@ -90,7 +90,7 @@ impl Clock {
         }
     }
 
-    /// The time of each phase.
+    /// Returns the time of each phase.
     pub(super) fn times(&self) -> &[Duration] {
         &self.times
     }

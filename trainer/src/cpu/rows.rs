@@ -1,19 +1,18 @@
-//! A first convolution over one channel, with its pooling and its activation, of sixteen images, and the gradient by its
-//! parameters: by [`winograd`]'s algorithm along rows.
+//! A first convolution over one channel, of 16 images, with its pooling and activation, and the gradient of its parameters, by
+//! [`winograd`]'s algorithm along rows.
 //!
-//! The outputs are computed four columns at a time from top to bottom, and two rows at a time within these, so that
-//! intermediate values stay in the fastest cache. The inputs are stored pixels, whole numbers from 0 to 255, and the kernels
-//! are divided by 255 instead.
+//! The outputs are computed four columns at a time, from top to bottom and two rows at a time, so that intermediate values stay
+//! in the L1 cache. The inputs are stored pixels, integers from 0 to 255; the kernels are divided by 255 instead.
 //!
-//! # The gradient by the weight
-//! Of the four positions of a window whose maximum is taken only the winner passes a gradient on, so that three quarters of
-//! the dense products are with zero. Sixteen interleaved images have sixteen different winners; one image has one. So there
-//! the gradient is computed image by image ([`GradSparse`]): a vector is a run of one image's memory, and the gradient by a
-//! pooled output is a broadcast factor: `sum[i] += grad · pixels[y+i][x..x+8]`, of whose eight columns the kernel has five.
+//! # The weight gradient
+//! With max pooling, only the winner of a window's four positions has a gradient, so three quarters of the dense products would
+//! be with zero. In 16 interleaved images, the 16 winners differ, so the weight gradient is computed for one image at a time
+//! ([`GradSparse`]). A vector is then eight neighbouring pixels of one image, and the gradient of a pooled output is a
+//! broadcast factor: `sum[i] += grad · pixels[y+i][x..x+8]`. The kernel has five of these eight columns.
 //!
-//! Otherwise the gradient is dense ([`GradDense`]), by the steps of the forward pass transposed: the gradient by outputs in a
-//! row becomes that by the products at each point, and the gradient by a kernel at a point is the sum of its products with
-//! the values.
+//! Otherwise the gradient is dense ([`GradDense`]), by the steps of the forward pass transposed: the gradient of the outputs in
+//! a row becomes that of the products at each point, and the gradient of a kernel at a point is the sum of the products of this
+//! gradient and the values.
 
 use super::activation::activate;
 use super::pixels::{Stored, WHITE, transpose_bytes};
@@ -30,7 +29,7 @@ use lenet_core::layer::{Layered, Pool};
 use lenet_core::plan::{Kind, Layer};
 use std::marker::PhantomData;
 
-/// Whether this algorithm can do a layer, if it is the first.
+/// Returns whether this algorithm can compute a layer, if it is the first.
 pub(super) const fn can_do(layer: &Layer) -> bool {
     let [channels, ..] = layer.input;
     let [_, height, _] = layer.convolved();
@@ -41,7 +40,7 @@ pub(super) const fn can_do(layer: &Layer) -> bool {
         && is_known(layer.pool)
 }
 
-/// Whether the gradient by a layer's weight is taken through the winners.
+/// Returns whether a layer's weight gradient is computed from the winners.
 const fn sparse(layer: &Layer) -> bool {
     let [_, _, width] = layer.input;
     matches!(layer.pool, Pool::Max(_)) && layer.padding == 0 && width >= LANES && width <= 28
@@ -50,7 +49,7 @@ const fn sparse(layer: &Layer) -> bool {
 /// The kernels at each point, for stored pixels: `(POINTS, M, K)`.
 pub(super) type Kernels<const M: usize> = [[[f32; K]; M]; POINTS];
 
-/// Computes the kernels at each point, in f64, rounded once.
+/// Computes the kernels at each point, in f64 with one rounding at the end.
 pub(super) fn set_kernels<const M: usize>(
     weight: &[[[[f32; K]; K]; 1]; M],
     kernels: &mut Kernels<M>,
@@ -65,20 +64,20 @@ pub(super) fn set_kernels<const M: usize>(
     }
 }
 
-/// What the forward pass keeps on its way. `HP` is the height with the padding.
+/// The intermediate results of the forward pass. `HP` is the height with the padding.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct ForwardScratch<const M: usize, const HP: usize> {
-    /// Of the columns that four outputs read, the values at each point; in the padding they are always zero.
+    /// The values at each point, for the columns that four outputs read; always zero in the padding.
     values: [[Lanes; HP]; POINTS],
-    /// Of the upper and the lower row of two blocks, the sums at each point.
+    /// The sums at each point, for the upper and the lower row of two blocks.
     sums: [[[Lanes; M]; POINTS]; POOL],
 }
 
 /// The forward pass. With `TRAIN` it writes what the backward pass needs.
 ///
 /// # Numerics
-/// At each point a sum takes its terms by row of the kernel, fused.
+/// The sum at a point adds its terms by row of the kernel, fused.
 pub(super) struct Forward<
     'a,
     L,
@@ -93,14 +92,14 @@ pub(super) struct Forward<
     const PW: usize,
 > {
     pub layer: PhantomData<L>,
-    /// As stored.
+    /// The stored pixels.
     pub image: &'a [[[u8; LANES]; W]; H],
     /// Made by [`set_kernels`].
     pub kernels: &'a Kernels<M>,
     pub bias: &'a [f32; M],
     /// Overwritten.
     pub out: &'a mut [[[Lanes; PW]; PH]; M],
-    /// Overwritten with `TRAIN`, else left.
+    /// Overwritten with `TRAIN`, else unchanged.
     pub trace: &'a mut Trace<M, CH, CW, PH, PW>,
     /// Overwritten.
     pub scratch: &'a mut ForwardScratch<M, HP>,
@@ -147,7 +146,7 @@ impl<
                     s, 0, layer, sums, bias, y, first, out, trace,
                 );
             }
-            // Apart, as each is a long chain of operations, of which as many as possible must run side by side.
+            // This runs separately: each window is a long chain of operations, so as many as possible must run side by side.
             let window = const { L::LAYER.pool.window() };
             let columns = first / window..PW.min((first + OUTPUTS) / window);
             match const { L::LAYER.pool } {
@@ -167,7 +166,7 @@ impl<
     }
 }
 
-/// The values at each point of the columns that the outputs from `first` on read.
+/// Computes the values at each point, for the columns that the outputs from `first` on read.
 #[inline(always)]
 fn evaluate_columns<L: Layered, S: Simd, const H: usize, const W: usize, const HP: usize>(
     s: S,
@@ -189,7 +188,7 @@ fn evaluate_columns<L: Layered, S: Simd, const H: usize, const W: usize, const H
     }
 }
 
-/// The values at each point of pixels in a row: part `n` of their lanes.
+/// Computes the values at each point, for pixels in a row and part `n` of the lanes.
 #[inline(always)]
 fn evaluate<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -206,7 +205,7 @@ fn evaluate<const N: usize, S: Lanewise<N>>(
     }
 }
 
-/// The pooled outputs of two rows of four outputs, from their sums at the points: part `n` of the lanes.
+/// Computes the pooled outputs of two rows of four outputs from their sums at the points, for part `n` of the lanes.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn pool_row<
@@ -250,7 +249,7 @@ fn pool_row<
     }
 }
 
-/// The sums over rows at one point, of two rows of outputs, in tiles of `T` maps.
+/// Computes the sums over the kernel's rows at one point, for two rows of outputs, in tiles of `T` maps.
 #[inline(always)]
 fn multiply<S: Simd, const M: usize, const T: usize>(
     s: S,
@@ -271,7 +270,7 @@ fn multiply<S: Simd, const M: usize, const T: usize>(
     }
 }
 
-/// The sums over rows at one point, of two rows of outputs and `T` maps.
+/// Computes the sums over the kernel's rows at one point, for two rows of outputs and `T` maps.
 #[inline(always)]
 fn multiply_tile<S: Simd, const T: usize>(
     s: S,
@@ -280,7 +279,7 @@ fn multiply_tile<S: Simd, const T: usize>(
     (upper, lower): (&mut [Lanes; T], &mut [Lanes; T]),
 ) {
     let mut acc = [[s.splat(0.0); POOL]; T];
-    // What the lower row reads, the upper row reads next.
+    // The upper row reads next what the lower row reads now.
     let mut value = s.load(&rows[0]);
     for i in 0..K {
         let next = s.load(&rows[i + 1]);
@@ -297,31 +296,31 @@ fn multiply_tile<S: Simd, const T: usize>(
     }
 }
 
-/// The gradients by the parameters over one group of images.
+/// The gradients of the parameters, summed over one group of images.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Sums<const M: usize> {
-    /// `(M, K, HALF)`, by stored pixels. Taken through the winners, a row has the `K` columns of the kernel, else the kernel's
-    /// values at the points.
+    /// `(M, K, HALF)`, the gradient for stored pixels. A row holds the `K` columns of the kernel if it is computed from the
+    /// winners, else the kernel's values at the points.
     weight: [[HalfLanes; K]; M],
     /// `(M, LANES)`
     bias: [Lanes; M],
 }
 
 impl<const M: usize> Sums<M> {
-    /// Returns the sums as vectors, to add those of another group.
+    /// Returns the sums as slices, to which those of another group are added.
     pub(super) fn parts(&self) -> [&[f32]; 2] {
         let weight = self.weight.as_flattened().as_flattened();
         [weight, self.bias.as_flattened()]
     }
 
-    /// As [`parts`](Self::parts), to write.
+    /// Returns the same as [`parts`](Self::parts), mutably.
     pub(super) fn parts_mut(&mut self) -> [&mut [f32]; 2] {
         let weight = self.weight.as_flattened_mut().as_flattened_mut();
         [weight, self.bias.as_flattened_mut()]
     }
 
-    /// Computes the gradient by the weight.
+    /// Computes the weight gradient.
     pub(super) fn weight<L: Layered>(&self, weight: &mut [[[[f32; K]; K]; 1]; M]) {
         for (sums, [kernel]) in self.weight.iter().zip(weight) {
             for (sums, row) in sums.iter().zip(kernel) {
@@ -335,13 +334,13 @@ impl<const M: usize> Sums<M> {
         }
     }
 
-    /// Returns the gradient by the bias.
+    /// Returns the bias gradient.
     pub(super) fn bias(&self) -> [f32; M] {
         self.bias.map(sum_lanes)
     }
 }
 
-/// What the backward pass keeps on its way.
+/// The intermediate results of the backward pass.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct BackwardScratch<
@@ -351,20 +350,20 @@ pub struct BackwardScratch<
     const PH: usize,
     const PW: usize,
 > {
-    // Through the winners, one image after the other:
-    /// The gradient by the pooled output.
+    // For the sparse gradient, one image after the other:
+    /// The gradient of the pooled output.
     grads: [[[[f32; PW]; PH]; M]; LANES],
     winners: [[[[u8; PW]; PH]; M]; LANES],
-    // Of one image at a time:
+    // For the sparse gradient, one image at a time:
     image: [[f32; PITCH]; H],
-    /// Where the kernel lay that won; little-endian.
+    /// The position in `image` of each winning kernel's corner, little-endian.
     corners: [[[u16; PW]; PH]; M],
-    // Else:
+    // For the dense gradient:
     whole: Dense<LANES, M, HP>,
     half: Dense<HALF, M, HP>,
 }
 
-/// Runs the backward pass. The gradient is by the pooled output; it may be overwritten.
+/// Runs the backward pass from the gradient of the pooled output, which it may overwrite.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn backward<
     L: Layered,
@@ -404,14 +403,14 @@ pub(super) fn backward<
         });
         return;
     }
-    isa.run(Turn {
+    isa.run(Deinterleave {
         lanes: grad.as_flattened().as_flattened(),
         images: scratch
             .grads
             .each_mut()
             .map(|image| image.as_flattened_mut().as_flattened_mut()),
     });
-    isa.run(TurnWinners {
+    isa.run(DeinterleaveWinners {
         lanes: trace.winner.as_flattened().as_flattened(),
         images: scratch
             .winners
@@ -431,14 +430,14 @@ pub(super) fn backward<
     }
 }
 
-/// Turns the gradient by the pooled output from sixteen images interleaved to one after the other.
-struct Turn<'a> {
+/// Transposes the gradient of the pooled output from 16 interleaved images to one image after the other.
+struct Deinterleave<'a> {
     lanes: &'a [Lanes],
     /// Each as long as `lanes`; overwritten.
     images: [&'a mut [f32]; LANES],
 }
 
-impl Kernel for Turn<'_> {
+impl Kernel for Deinterleave<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -459,14 +458,14 @@ impl Kernel for Turn<'_> {
     }
 }
 
-/// Turns the winners likewise.
-struct TurnWinners<'a> {
+/// Transposes the winners in the same way.
+struct DeinterleaveWinners<'a> {
     lanes: &'a [[u8; LANES]],
     /// Each as long as `lanes`; overwritten.
     images: [&'a mut [u8]; LANES],
 }
 
-impl Kernel for TurnWinners<'_> {
+impl Kernel for DeinterleaveWinners<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -487,17 +486,17 @@ impl Kernel for TurnWinners<'_> {
     }
 }
 
-/// Floats from one row of an image to the next: its columns in two cache lines, and in a third those once more from which
-/// a half vector would cross from the first line into the second.
+/// The distance from one row of an image to the next, in floats. The row's columns fill two cache lines. A third line repeats
+/// those at which a half vector would cross from the first line into the second.
 const PITCH: usize = 3 * LANES;
-/// The first of the columns that are there twice.
-const TWICE: usize = LANES - HALF;
-/// How far their second place is from the first.
-const AGAIN: usize = 2 * LANES - TWICE;
-/// What a kernel reads from its corner on.
+/// The first of the repeated columns.
+const REPEATED: usize = LANES - HALF;
+/// The distance from a repeated column to its copy.
+const TO_COPY: usize = 2 * LANES - REPEATED;
+/// The number of floats that a kernel reads from its corner on.
 const KERNEL: usize = (K - 1) * PITCH + HALF;
 
-/// Where the image has the corner of each window.
+/// Returns the position in the image of each window's corner.
 const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
     let mut corners = [[0; PW]; PH];
     let mut y = 0;
@@ -505,8 +504,8 @@ const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
         let mut x = 0;
         while x < PW {
             let column = POOL * x;
-            let column = if column >= TWICE && column < LANES {
-                column + AGAIN
+            let column = if column >= REPEATED && column < LANES {
+                column + TO_COPY
             } else {
                 column
             };
@@ -518,10 +517,10 @@ const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
     corners
 }
 
-/// Adds one image's gradient by the weight, through the winners.
+/// Adds one image's weight gradient, computed from the winners.
 ///
 /// # Numerics
-/// Each image's sum is taken over the windows in row order, fused, and added to the sum over images.
+/// The sum of each image runs over the windows in row order, fused; it is then added to the sum over images.
 struct GradSparse<
     'a,
     L,
@@ -533,15 +532,15 @@ struct GradSparse<
 > {
     layer: PhantomData<L>,
     pixels: &'a [[u8; W]; H],
-    /// Which position of its window won.
+    /// The position of each window's winner.
     winner: &'a [[[u8; PW]; PH]; M],
-    /// By the pooled output before the activation.
+    /// The gradient of the pooled output before the activation.
     grad: &'a [[[f32; PW]; PH]; M],
     /// Overwritten.
     image: &'a mut [[f32; PITCH]; H],
     /// Overwritten.
     corners: &'a mut [[[u16; PW]; PH]; M],
-    /// Added to.
+    /// The sums to which the gradient is added.
     sums: &'a mut Sums<M>,
 }
 
@@ -563,8 +562,8 @@ impl<L: Layered, const M: usize, const H: usize, const W: usize, const PH: usize
             ..
         } = self;
         for (pixels, row) in self.pixels.iter().zip(&mut *image) {
-            let again = TWICE.min(W - LANES);
-            for (from, to) in [(0, 0), (W - LANES, W - LANES), (again, again + AGAIN)] {
+            let again = REPEATED.min(W - LANES);
+            for (from, to) in [(0, 0), (W - LANES, W - LANES), (again, again + TO_COPY)] {
                 let pixels = pixels[from..].first_chunk().expect("within a row");
                 let row = row[to..].first_chunk_mut().expect("within a row");
                 s.store(s.load_bytes(pixels), row);
@@ -580,7 +579,7 @@ impl<L: Layered, const M: usize, const H: usize, const W: usize, const PH: usize
             }
         }
 
-        /// Maps at a time: enough sums for the multiply-adds not to wait for each other.
+        /// The number of maps at a time: enough sums to hide the latency of the multiply-adds.
         const TILE: usize = 2;
         let (grads, last_grads) = self.grad.as_chunks::<TILE>();
         let (corners, last_corners) = corners.as_chunks::<TILE>();
@@ -599,7 +598,7 @@ impl<L: Layered, const M: usize, const H: usize, const W: usize, const PH: usize
     }
 }
 
-/// Adds the gradient by the weight of `T` maps.
+/// Adds the weight gradient of `T` maps.
 #[inline(always)]
 fn add_windows<S: Lanewise<HALF>, const T: usize, const PH: usize, const PW: usize>(
     s: S,
@@ -608,12 +607,12 @@ fn add_windows<S: Lanewise<HALF>, const T: usize, const PH: usize, const PW: usi
     corners: &[[[u16; PW]; PH]; T],
     sums: &mut [[HalfLanes; K]; T],
 ) {
-    /// Windows whose corners are loaded together, as loads are what limits this loop.
+    /// The number of windows whose corners are loaded together, because loads limit this loop.
     const AT_ONCE: usize = 2;
     let grads = grads.each_ref().map(|map| map.as_flattened());
     let corners = corners.each_ref().map(|map| map.as_flattened());
     let mut acc = [[s.splat(0.0); K]; T];
-    // A closure would keep the sums in memory.
+    // A macro, because a closure would keep the sums in memory.
     macro_rules! add {
         ($t:expr, $grad:expr, $corner:expr) => {
             let grad = s.splat($grad);
@@ -653,28 +652,28 @@ fn add_windows<S: Lanewise<HALF>, const T: usize, const PH: usize, const PW: usi
     }
 }
 
-/// What the dense gradient by the weight keeps on its way, `N` lanes of it.
+/// The intermediate results of the dense weight gradient, for `N` lanes.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Dense<const N: usize, const M: usize, const HP: usize> {
-    /// Of the columns that four outputs read, the values at each point; in the padding they are always zero.
+    /// The values at each point, for the columns that four outputs read; always zero in the padding.
     values: [[[f32; N]; HP]; POINTS],
-    /// The gradient by the products at each point, of some maps; below the last row of outputs it is always zero.
+    /// The gradient of the products at each point, for some maps; always zero below the last row of outputs.
     products: [[[[f32; N]; HP]; POINTS]; MAPS],
-    /// The gradient by the kernels at each point.
+    /// The gradient of the kernels at each point.
     sums: [[[[f32; N]; K]; POINTS]; M],
     bias: [[f32; N]; M],
 }
 
-/// Maps whose dense gradient is taken at a time, at most.
+/// The largest number of maps whose dense gradient is computed together.
 const MAPS: usize = 2;
 
-/// Computes the gradient by the weight, and with a mean by the bias, of sixteen images.
+/// Computes the weight gradient, and with mean pooling the bias gradient, of 16 images.
 ///
 /// # Numerics
-/// At each point the sums take their terms by four columns of outputs and in these by row, fused. Then come the lanes: those
-/// of the lower half, by halves onto each other, and those of the upper half likewise. With a mean, the gradient by the bias
-/// is the sum of the products' gradient at the point 1, in the same order.
+/// The sums at a point add their terms by four columns of outputs, and within these by row, fused. Then the lanes of the lower
+/// half are added pairwise by halves, and those of the upper half likewise. With mean pooling, the bias gradient is the sum of
+/// the gradient of the products at the point 1, in the same order.
 struct GradDense<
     'a,
     L,
@@ -742,7 +741,7 @@ impl<
     }
 }
 
-/// Part `n` of the lanes, `T` maps at a time.
+/// Computes part `n` of the lanes, `T` maps at a time.
 #[inline(always)]
 fn dense<
     const N: usize,
@@ -806,7 +805,7 @@ fn dense<
     }
 }
 
-/// Adds what `T` maps have at four columns of outputs.
+/// Adds the terms of `T` maps at four columns of outputs.
 #[inline(always)]
 fn dense_maps<
     const N: usize,
@@ -905,7 +904,7 @@ mod tests {
     type TraceOf = Trace<6, 24, 24, 12, 12>;
     type Weight = [[[[f32; K]; K]; 1]; 6];
 
-    /// Weights in -0.2..0.2, and biases.
+    /// Returns weights in -0.2..0.2, and biases.
     fn params() -> (Weight, [f32; 6]) {
         let mut rng = generator(2, 0);
         let mut next = || (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 0.4;
@@ -915,7 +914,7 @@ mod tests {
         (weight, std::array::from_fn(|_| next()))
     }
 
-    /// Outputs and winners.
+    /// Returns the outputs and the winners.
     fn run(isa: Isa, image: &Image) -> (Box<Output>, Box<TraceOf>) {
         let (weight, bias) = params();
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box::<ForwardScratch<6, 28>>());
@@ -957,7 +956,7 @@ mod tests {
         }
     }
 
-    /// On flat pictures, and those that change along one side only, the first of equal values wins.
+    /// On pictures that are flat, or change along one side only, the first of equal values wins.
     #[test]
     fn ties_stay_ties() {
         let pictures: [fn(usize, usize) -> u8; 3] = [

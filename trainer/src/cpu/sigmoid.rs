@@ -1,15 +1,15 @@
-//! The exponential and the sigmoid on the vector, and the sigmoid's gradient.
+//! The exponential and the sigmoid on vectors, and the sigmoid's gradient.
 //!
-//! `exp(-x) = 2^n * 2^r` with `n` whole and `r` in -0.5..=0.5. Adding `1.5 * 2^23` rounds to a whole number and leaves it
-//! in the low bits, so that `2^n` is one integer addition to the exponent; `2^r` is a polynomial of degree five, fitted
-//! to the least relative error (1.1e-7) with its constant term held at 1, so that `exp(0)` is 1.
+//! `exp(-x) = 2^n * 2^r` with an integer `n` and `r` in -0.5..=0.5. Adding `1.5 * 2^23` rounds to an integer and leaves it in
+//! the low bits, so `2^n` is one integer addition to the exponent. `2^r` is a polynomial of degree five, fitted for the least
+//! relative error (1.1e-7) with its constant term fixed at 1, so that `exp(0)` is 1.
 
 use super::simd::Lanewise;
 
-/// `exp(-x)` is normal for `|x|` up to here, and beyond it a sigmoid no longer moves.
+/// The largest `|x|` for which `exp(-x)` is normal. Beyond it, a sigmoid no longer changes.
 const LIMIT: f32 = 87.0;
 const ROUND: f32 = 12_582_912.0;
-// The first is near ln 2, and is not it: the fit chose it.
+// The first coefficient is close to ln 2 but not equal to it: it comes from the fit.
 #[allow(clippy::approx_constant)]
 const POWERS: [f32; 5] = [
     0.693_147,
@@ -19,8 +19,8 @@ const POWERS: [f32; 5] = [
     0.001_326_472_7,
 ];
 
-/// `exp(-x)`, for `x` held to -87..=87; NaN stays NaN. Relative error at most 2e-7 where `|x| < 1`, and 4e-8 more for
-/// each 1 of `|x|`.
+/// Computes `exp(-x)`, with `x` clamped to -87..=87; NaN stays NaN. The relative error is at most 2e-7 for `|x| < 1`, and grows
+/// by 4e-8 for each 1 of `|x|`.
 #[inline(always)]
 pub(super) fn exp_neg<const N: usize, S: Lanewise<N>>(s: S, x: S::V) -> S::V {
     let round = s.splat(ROUND);
@@ -35,14 +35,14 @@ pub(super) fn exp_neg<const N: usize, S: Lanewise<N>>(s: S, x: S::V) -> S::V {
     s.scale_exponent(s.mul_add(power, r, s.splat(1.0)), t)
 }
 
-/// `1 / (1 + exp(-x))`
+/// Computes `1 / (1 + exp(-x))`.
 #[inline(always)]
 pub(super) fn sigmoid<const N: usize, S: Lanewise<N>>(s: S, x: S::V) -> S::V {
     let one = s.splat(1.0);
     s.div(one, s.add(one, exp_neg(s, x)))
 }
 
-/// `grad * (out * (1 - out))`
+/// Computes the gradient of the sigmoid's input, `grad * (out * (1 - out))`.
 #[inline(always)]
 pub(super) fn sigmoid_grad<const N: usize, S: Lanewise<N>>(s: S, out: S::V, grad: S::V) -> S::V {
     s.mul(grad, s.mul(out, s.sub(s.splat(1.0), out)))

@@ -1,8 +1,8 @@
-//! A convolution, its pooling and its activation, of sixteen images, and its gradients: by [`winograd`](super::winograd)'s
-//! algorithm along both sides.
+//! A convolution of 16 images, with its pooling and activation, and its gradients, by [`winograd`](super::winograd)'s algorithm
+//! along both sides.
 //!
-//! A tile is four by four outputs, and the eight by eight inputs that they read. Along one side and then the other its inputs
-//! become values at eight by eight points, of which each product is at one point only:
+//! A tile is four by four outputs, and the eight by eight inputs that they read. Its inputs are evaluated along one side, then
+//! along the other, at eight by eight points. Each product needs the values at one point only:
 //!
 //! ```text
 //! values     d(y, x): input (8, 8, C)    -> columns at the points of y -> rows at the points of x
@@ -10,14 +10,14 @@
 //! outputs    m(y, x): products (8, 8, M) -> rows (8, 4)                -> columns (4, 4)
 //! ```
 //!
-//! That is 64 products where the definition has 400, and the sums are over channels only: each row of points goes back to
-//! outputs at once, while it is in the fastest cache. Where the outputs are no whole tiles, the last tile of a row or column
-//! has some that are no outputs, and reads zeros; so do tiles at the border of an input with padding.
+//! This takes 64 products where the definition takes 400. The sums are over channels only: each row of points is converted back
+//! to outputs at once, while it is in the L1 cache. If the outputs are no multiple of a tile, the last tile of a row or column
+//! computes some that are not outputs, and reads zeros, as do tiles at the border of an input with padding.
 //!
-//! The backward pass takes the same steps transposed, from last to first. The gradient by a kernel at a point is the product
-//! of the values and of the products' gradient there; it goes back to the 25 taps once a step. Of a window whose maximum is
-//! taken the winner alone passes a gradient on, so that the definition's 400 are 100 that are not zero. These 64 need no order
-//! of the images' own.
+//! The backward pass takes the same steps transposed, from last to first. The gradient of a kernel at a point is the product of
+//! the values and the gradient of the products there. It is converted to the 25 taps once per step. With max pooling, only a
+//! window's winner has a gradient, so 100 of the definition's 400 products are not zero. The 64 products here need no separate
+//! pass over each image.
 
 use super::activation::Activate;
 use super::pool::{GradBias, OutputGrad, POOL, Trace, is_known, pool_block};
@@ -34,7 +34,7 @@ use lenet_core::layer::{Layered, Pool};
 use lenet_core::plan::{Kind, Layer};
 use std::marker::PhantomData;
 
-/// Whether this algorithm can do a layer.
+/// Returns whether this algorithm can compute a layer.
 pub(super) const fn can_do(layer: &Layer) -> bool {
     matches!(layer.kind, Kind::Conv2d) && layer.kernel == K && is_known(layer.pool)
 }
@@ -42,32 +42,32 @@ pub(super) const fn can_do(layer: &Layer) -> bool {
 /// The kernels at each point: `(POINTS, POINTS, M, C)`.
 pub(super) type Kernels<const M: usize, const C: usize> = [[[[f32; C]; M]; POINTS]; POINTS];
 
-/// Inputs of all columns of a row of tiles, at the points of y: `(POINTS, WT, C, N)`, where `WT` is the width of all that the
-/// tiles read.
+/// The inputs of all columns of a row of tiles, at the points of y: `(POINTS, WT, C, N)`. `WT` is the width that the tiles
+/// read.
 type Columns<const N: usize, const C: usize, const WT: usize> = [[[[f32; N]; C]; WT]; POINTS];
 
-/// Inputs of a tile at one point of y: `(POINTS, C, N)`.
+/// The inputs of a tile at one point of y: `(POINTS, C, N)`.
 type Values<const N: usize, const C: usize> = [[[f32; N]; C]; POINTS];
 
-/// Sums of a tile at one point of y: `(POINTS, M, N)`.
+/// The sums of a tile at one point of y: `(POINTS, M, N)`.
 type Products<const N: usize, const M: usize> = [[[f32; N]; M]; POINTS];
 
-/// Rows of outputs of a tile at one point of y: `(M, OUTPUTS, N)`.
+/// The rows of outputs of a tile at one point of y: `(M, OUTPUTS, N)`.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C)]
 struct Rows<const N: usize, const M: usize> {
     maps: [[[f32; N]; OUTPUTS]; M],
-    /// So that what is written together does not share a few places of the cache.
+    /// Padding, so that values written together do not compete for a few sets of the cache.
     gap: [[f32; N]; OUTPUTS],
 }
 
-/// Computes the kernels at each point, in f64, rounded once.
+/// Computes the kernels at each point, in f64 with one rounding at the end.
 pub(super) fn set_kernels<const M: usize, const C: usize>(
     weight: &[[[[f32; K]; K]; C]; M],
     kernels: &mut Kernels<M, C>,
 ) {
     for (m, weight) in weight.iter().enumerate() {
-        // At the points of y, by column of the kernel.
+        // At the points of y, for each column of the kernel.
         let mut columns = [[[0.0; C]; K]; POINTS];
         for j in 0..K {
             let mut taps = [[0.0; C]; K];
@@ -88,14 +88,14 @@ pub(super) fn set_kernels<const M: usize, const C: usize>(
     }
 }
 
-/// Maps of the output and channels of the input whose kernels' gradient is summed at a time: eight pairs.
+/// The number of output maps whose kernel gradient is summed together. With `IN` input channels, these are eight pairs.
 pub(super) const OUT: usize = 4;
 pub(super) const IN: usize = 2;
 
-/// The gradient by the kernels at each point: `(POINTS, POINTS, M / OUT, C / IN, (OUT, IN))`, with both quotients rounded up.
+/// The gradient of the kernels at each point: `(POINTS, POINTS, M / OUT, C / IN, (OUT, IN))`, with both quotients rounded up.
 type KernelSums<const MB: usize, const CB: usize> = [[[[HalfLanes; CB]; MB]; POINTS]; POINTS];
 
-/// The gradients by the parameters over one group of images.
+/// The gradients of the parameters, summed over one group of images.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Sums<const M: usize, const MB: usize, const CB: usize> {
@@ -105,23 +105,23 @@ pub struct Sums<const M: usize, const MB: usize, const CB: usize> {
 }
 
 impl<const M: usize, const MB: usize, const CB: usize> Sums<M, MB, CB> {
-    /// Returns the sums as vectors, to add those of another group.
+    /// Returns the sums as slices, to which those of another group are added.
     pub(super) fn parts(&self) -> [&[f32]; 2] {
         let kernels = self.kernels.as_flattened().as_flattened().as_flattened();
         [kernels.as_flattened(), self.bias.as_flattened()]
     }
 
-    /// As [`parts`](Self::parts), to write.
+    /// Returns the same as [`parts`](Self::parts), mutably.
     pub(super) fn parts_mut(&mut self) -> [&mut [f32]; 2] {
         let kernels = self.kernels.as_flattened_mut().as_flattened_mut();
         let kernels = kernels.as_flattened_mut().as_flattened_mut();
         [kernels, self.bias.as_flattened_mut()]
     }
 
-    /// Computes the gradient by the weight from that by its values at the points, in f64, rounded once.
+    /// Computes the weight gradient from that of its values at the points, in f64 with one rounding at the end.
     pub(super) fn weight<const C: usize>(&self, weight: &mut [[[[f32; K]; K]; C]; M]) {
         for (m, weight) in weight.iter_mut().enumerate() {
-            // By column of the kernel, at the points of y.
+            // For each column of the kernel, at the points of y.
             let mut columns = [[[0.0; C]; POINTS]; K];
             for (y, kernels) in self.kernels.iter().enumerate() {
                 let mut values = [[0.0; C]; POINTS];
@@ -145,13 +145,13 @@ impl<const M: usize, const MB: usize, const CB: usize> Sums<M, MB, CB> {
         }
     }
 
-    /// Returns the gradient by the bias.
+    /// Returns the bias gradient.
     pub(super) fn bias(&self) -> [f32; M] {
         self.bias.map(sum_lanes)
     }
 }
 
-/// What the passes keep on their way, `N` lanes of it.
+/// The intermediate results of the passes, for `N` lanes.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Buffers<
@@ -162,22 +162,22 @@ struct Buffers<
     const TW: usize,
     const WT: usize,
 > {
-    /// Of each row of tiles.
+    /// For each row of tiles.
     columns: [Columns<N, C, WT>; TH],
-    /// Of each tile.
+    /// For each tile.
     values: [[Values<N, C>; TW]; TH],
-    /// Of each tile; in the backward pass their gradient.
+    /// For each tile; in the backward pass their gradient.
     products: [[Products<N, M>; TW]; TH],
-    /// Of each tile, at the points of y; in the backward pass their gradient.
+    /// For each tile, at the points of y; in the backward pass their gradient.
     rows: [[[Rows<N, M>; POINTS]; TW]; TH],
-    /// The gradient by the values of each tile.
+    /// The gradient of each tile's values.
     values_grad: [[Values<N, C>; TW]; TH],
-    /// The gradient by the columns of each row of tiles.
+    /// The gradient of the columns of each row of tiles.
     columns_grad: [Columns<N, C, WT>; TH],
 }
 
-/// What the passes keep on their way. They take all lanes at once where the registers suffice, else one half and then the
-/// other, so that less is in use at a time.
+/// The intermediate results of the passes. If there are enough registers, the passes compute all lanes at once, else one half
+/// and then the other, which uses less memory at a time.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Scratch<
@@ -191,13 +191,13 @@ pub struct Scratch<
     half: Buffers<HALF, M, C, TH, TW, WT>,
 }
 
-/// Whether every tile is whole and lies inside the input.
+/// Returns whether every tile is whole and inside the input.
 const fn exact(layer: &Layer) -> bool {
     let [_, height, width] = layer.convolved();
     layer.padding == 0 && height.is_multiple_of(OUTPUTS) && width.is_multiple_of(OUTPUTS)
 }
 
-/// Whether a block of rows or columns belongs to the outputs.
+/// Returns whether a block of rows or columns belongs to the outputs.
 #[inline(always)]
 fn is_inside<L: Layered>(y: usize, x: usize) -> bool {
     let [_, height, width] = const { L::LAYER.convolved() };
@@ -208,7 +208,7 @@ fn is_inside<L: Layered>(y: usize, x: usize) -> bool {
 /// The forward pass. With `TRAIN` it writes what the backward pass needs.
 ///
 /// # Numerics
-/// At each point a sum takes its terms by channel, fused.
+/// The sum at a point adds its terms by channel, fused.
 pub(super) struct Forward<
     'a,
     L,
@@ -232,7 +232,7 @@ pub(super) struct Forward<
     pub bias: &'a [f32; M],
     /// Overwritten.
     pub out: &'a mut [[[Lanes; PW]; PH]; M],
-    /// Overwritten with `TRAIN`, else left.
+    /// Overwritten with `TRAIN`, else unchanged.
     pub trace: &'a mut Trace<M, CH, CW, PH, PW>,
     /// Overwritten.
     pub scratch: &'a mut Scratch<M, C, TH, TW, WT>,
@@ -305,7 +305,7 @@ impl<
     }
 }
 
-/// Up to the pooled outputs: part `n` of the lanes.
+/// Computes the pooled outputs, for part `n` of the lanes.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn forward<
@@ -394,7 +394,7 @@ fn forward<
     }
 }
 
-/// All columns of a row of tiles at the points of y: part `n` of the lanes.
+/// Evaluates all columns of a row of tiles at the points of y, for part `n` of the lanes.
 #[inline(always)]
 fn evaluate_columns<
     const N: usize,
@@ -432,7 +432,7 @@ fn evaluate_columns<
     }
 }
 
-/// Columns of a tile at a point of y at the points of x.
+/// Evaluates a tile's columns, which are at a point of y, at the points of x.
 #[inline(always)]
 fn evaluate_rows<const N: usize, S: Lanewise<N>, const C: usize, const WT: usize>(
     s: S,
@@ -447,7 +447,7 @@ fn evaluate_rows<const N: usize, S: Lanewise<N>, const C: usize, const WT: usize
     }
 }
 
-/// Calls a function with a constant, for the tiles of a row from `left` on: two, or at the end three or one.
+/// Calls a function with a constant number of tiles, for the tiles of a row from `left` on: two, or at the end three or one.
 macro_rules! by_tiles {
     ($left:ident, $tiles:ident => $T:ident: $call:expr) => {
         let mut $left = 0;
@@ -474,7 +474,7 @@ macro_rules! by_tiles {
     };
 }
 
-/// The sums over channels at the point `x`, of the tiles of a row.
+/// Computes the sums over channels at the point `x`, for the tiles of a row.
 #[inline(always)]
 fn multiply<const N: usize, S: Lanewise<N>, const M: usize, const C: usize, const TW: usize>(
     s: S,
@@ -483,7 +483,7 @@ fn multiply<const N: usize, S: Lanewise<N>, const M: usize, const C: usize, cons
     values: &[Values<N, C>; TW],
     products: &mut [Products<N, M>; TW],
 ) {
-    /// Maps at a time: enough sums for the multiply-adds not to wait for each other.
+    /// The number of maps at a time: enough sums to hide the latency of the multiply-adds.
     const TILE: usize = 4;
     by_tiles!(left, TW => T: {
         let values: &[_; T] = values[left..].first_chunk().expect("inside");
@@ -499,7 +499,7 @@ fn multiply<const N: usize, S: Lanewise<N>, const M: usize, const C: usize, cons
     });
 }
 
-/// The sums over channels at one point, of `B` maps and `T` tiles.
+/// Computes the sums over channels at one point, for `B` maps and `T` tiles.
 #[inline(always)]
 fn multiply_maps<
     const N: usize,
@@ -537,8 +537,8 @@ fn multiply_maps<
     }
 }
 
-/// Computes the gradients by the parameters and by the input, of one group. The gradient is by the pooled output; it is
-/// overwritten.
+/// Computes the gradients of the parameters and of the input, of one group, from the gradient of the pooled output, which it
+/// overwrites.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn backward<
     L: Layered,
@@ -586,11 +586,11 @@ pub(super) fn backward<
     });
 }
 
-/// The gradients by the weight and by the input, and with a mean by the bias, of one group.
+/// Computes the weight and input gradients, and with mean pooling the bias gradient, of one group.
 ///
 /// # Numerics
-/// At each point the kernels' sums take their terms by tile, those of the input by map of the output, fused. With a mean, the
-/// gradient by the bias is the sum of the products' gradient at the point (1, 1), by tile.
+/// At each point, the kernels' sums add their terms by tile, and those of the input by output map, fused. With mean pooling,
+/// the bias gradient is the sum of the gradient of the products at the point (1, 1), by tile.
 struct Backward<
     'a,
     L,
@@ -612,9 +612,9 @@ struct Backward<
     /// Made by [`set_kernels`].
     kernels: &'a Kernels<M, C>,
     grad: OutputGrad<'a, L, M, CH, CW, PH, PW>,
-    /// Added to.
+    /// The sums to which the gradient is added.
     sums: &'a mut Sums<M, MB, CB>,
-    /// By `input`; overwritten.
+    /// The gradient of `input`; overwritten.
     grad_input: Option<&'a mut [[[Lanes; W]; H]; C]>,
     /// Overwritten.
     scratch: &'a mut Scratch<M, C, TH, TW, WT>,
@@ -665,7 +665,7 @@ impl<
     }
 }
 
-/// From the gradient by rows of outputs at the points of y: part `n` of the lanes.
+/// Runs the backward pass from the gradient of rows of outputs at the points of y, for part `n` of the lanes.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn backward_part<
@@ -745,7 +745,7 @@ fn backward_part<
     }
 }
 
-/// From the gradient by the pooled outputs to that by rows of outputs at the points of y: part `n` of the lanes.
+/// Converts the gradient of the pooled outputs to that of rows of outputs at the points of y, for part `n` of the lanes.
 #[inline(always)]
 fn unpool_columns<
     const N: usize,
@@ -781,7 +781,7 @@ fn unpool_columns<
     }
 }
 
-/// The gradient by a tile's products at a point of y from that by rows of outputs.
+/// Computes the gradient of a tile's products at a point of y from that of rows of outputs.
 #[inline(always)]
 fn interpolate_rows_grad<const N: usize, S: Lanewise<N>, const M: usize>(
     s: S,
@@ -794,7 +794,7 @@ fn interpolate_rows_grad<const N: usize, S: Lanewise<N>, const M: usize>(
     }
 }
 
-/// The gradient by columns at a point of y from that by a tile's values.
+/// Computes the gradient of columns at a point of y from that of a tile's values.
 #[inline(always)]
 fn evaluate_rows_grad<const N: usize, S: Lanewise<N>, const C: usize, const WT: usize>(
     s: S,
@@ -810,7 +810,7 @@ fn evaluate_rows_grad<const N: usize, S: Lanewise<N>, const C: usize, const WT: 
     }
 }
 
-/// The gradient by the input from that by the columns of a row of tiles: part `n` of the lanes.
+/// Computes the input gradient from that of the columns of a row of tiles, for part `n` of the lanes.
 #[inline(always)]
 fn evaluate_columns_grad<
     const N: usize,
@@ -853,12 +853,12 @@ fn evaluate_columns_grad<
     }
 }
 
-/// How many of a tile's rows or columns of inputs the tile before it has, too.
+/// Returns how many of a tile's rows or columns of inputs belong to the previous tile, too.
 fn shared(tile: usize) -> usize {
     if tile > 0 { POINTS - OUTPUTS } else { 0 }
 }
 
-/// The gradient by the values at the point `x`, of the tiles of a row: sums over the maps of the output.
+/// Computes the gradient of the values at the point `x`, for the tiles of a row: sums over the output maps.
 #[inline(always)]
 fn multiply_back<
     const N: usize,
@@ -878,7 +878,7 @@ fn multiply_back<
         let products = products.each_ref().map(|products| &products[x]);
         let grad: &mut [_; T] = grad[left..].first_chunk_mut().expect("inside");
         let mut grad = grad.each_mut().map(|grad| &mut grad[x]);
-        // Channels at a time: as many sums as fit the registers.
+        // The number of channels at a time: as many sums as fit the registers.
         if T == 3 && N < LANES {
             multiply_back_blocks::<N, S, 3, T, M, C>(s, kernels, products, &mut grad);
         } else {
@@ -887,7 +887,7 @@ fn multiply_back<
     });
 }
 
-/// The gradient by the values at one point, of all channels, `B` at a time, and of `T` tiles.
+/// Computes the gradient of the values at one point, for all channels, `B` at a time, and `T` tiles.
 #[inline(always)]
 fn multiply_back_blocks<
     const N: usize,
@@ -916,7 +916,7 @@ fn multiply_back_blocks<
     }
 }
 
-/// The gradient by the values at one point, of `B` channels and `T` tiles: sums over the maps of the output.
+/// Computes the gradient of the values at one point, for `B` channels and `T` tiles: sums over the output maps.
 #[inline(always)]
 fn multiply_back_channels<
     const N: usize,
@@ -954,7 +954,7 @@ fn multiply_back_channels<
     }
 }
 
-/// Adds the gradient by the kernels at one point: sums over tiles, and then over lanes.
+/// Adds the gradient of the kernels at one point: sums over tiles, then over lanes.
 #[inline(always)]
 fn multiply_kernels<
     'a,
@@ -986,7 +986,7 @@ fn multiply_kernels<
     }
 }
 
-/// Block `b` of `B` of the maps or channels at a point; zeros where there are no more.
+/// Loads block `b` of `B` maps or channels at a point, padded with zeros.
 #[inline(always)]
 fn block<const N: usize, S: Lanewise<N>, const M: usize, const B: usize>(
     s: S,
@@ -1034,7 +1034,7 @@ mod tests {
     type ScratchOf = Scratch<16, 6, 2, 2, 12>;
     type Weight = [[[[f32; K]; K]; 6]; 16];
 
-    /// Weights in -0.08..0.08, and biases.
+    /// Returns weights in -0.08..0.08, and biases.
     fn params() -> (Box<Weight>, [f32; 16]) {
         let mut rng = generator(2, 0);
         let mut next = || (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 0.16;
@@ -1047,7 +1047,7 @@ mod tests {
         (weight, std::array::from_fn(|_| next()))
     }
 
-    /// Outputs and winners.
+    /// Returns the outputs and the winners.
     fn run(isa: Isa, input: &Input) -> (Box<Output>, Box<TraceOf>) {
         let (weight, bias) = params();
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box::<ScratchOf>());
@@ -1065,7 +1065,7 @@ mod tests {
         (out, trace)
     }
 
-    /// From 0 to 1.
+    /// Returns noise in 0..1.
     fn random_input() -> Box<Input> {
         let mut rng = generator(0, 0);
         let mut input: Box<Input> = zeroed_box();
@@ -1094,7 +1094,7 @@ mod tests {
         }
     }
 
-    /// On flat pictures, and those that change along one side only, the first of equal values wins.
+    /// On pictures that are flat, or change along one side only, the first of equal values wins.
     #[test]
     fn ties_stay_ties() {
         let pictures: [fn(usize, usize) -> f32; 3] = [

@@ -1,4 +1,4 @@
-//! Winograd's algorithm for kernels of five weights: eight multiplications where the definition has twenty.
+//! Winograd's algorithm for kernels with five taps: 8 multiplications instead of the definition's 20.
 //!
 //! The page "Winograd's algorithm, by example" of the book (`docs/src/winograd.md`) introduces it with small numbers.
 //!
@@ -30,27 +30,28 @@
 //! by the definition, the two sums can differ here by a rounding error, and another position may win the pool.
 //!
 //! # Backward pass
-//! The backward pass takes the same steps transposed, from last to first: from the gradient of the outputs to that of the products;
-//! from there, with the kernels, to that of the values and of the input, and with the values to that of the kernels.
+//! The backward pass takes the same steps transposed, from last to first. The gradient of the outputs gives that of the
+//! products. Multiplied by the kernels, this gives the gradient of the values, and so of the input; multiplied by the values,
+//! that of the kernels.
 
 use super::simd::{Lanewise, load_all, store_all};
 
-/// Side of the kernels.
+/// The side length of the kernels.
 pub(super) const K: usize = 5;
 
-/// Outputs that are found together.
+/// The number of outputs computed together.
 pub(super) const OUTPUTS: usize = 4;
 
-/// Points of evaluation: as many as the outputs have inputs.
+/// The number of points of evaluation, which is that of the inputs of `OUTPUTS` outputs.
 pub(super) const POINTS: usize = OUTPUTS + K - 1;
 
-/// `a * b + c`, rounded once.
+/// Computes `a * b + c`, rounded once.
 #[inline(always)]
 fn mul_add<const N: usize, S: Lanewise<N>>(s: S, a: f32, b: S::V, c: S::V) -> S::V {
     s.mul_add(s.splat(a), b, c)
 }
 
-/// The values at the points of inputs in a row.
+/// Computes the values at the points from inputs in a row.
 #[inline(always)]
 pub(super) fn values<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -80,7 +81,7 @@ pub(super) fn values<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// The outputs from their products.
+/// Computes the outputs from their products.
 #[inline(always)]
 pub(super) fn outputs<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -98,7 +99,7 @@ pub(super) fn outputs<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// The gradient by the products from that by the outputs: [`outputs`] transposed.
+/// Computes the gradient of the products from that of the outputs: [`outputs`] transposed.
 #[inline(always)]
 pub(super) fn products_grad<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -119,7 +120,7 @@ pub(super) fn products_grad<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// The gradient by the inputs from that by their values: [`values`] transposed.
+/// Computes the gradient of the inputs from that of their values: [`values`] transposed.
 #[inline(always)]
 pub(super) fn input_grad<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -166,7 +167,7 @@ pub(super) fn input_grad<const N: usize, S: Lanewise<N>>(
     ]
 }
 
-/// The values at the points of inputs in a row.
+/// Computes the values at the points from inputs in a row.
 #[inline(always)]
 pub(super) fn evaluate<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -176,7 +177,7 @@ pub(super) fn evaluate<const N: usize, S: Lanewise<N>>(
     store_all(s, values(s, load_all(s, inputs)), to);
 }
 
-/// The outputs in a row from their products at the points.
+/// Computes the outputs in a row from their products at the points.
 #[inline(always)]
 pub(super) fn interpolate<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -186,7 +187,7 @@ pub(super) fn interpolate<const N: usize, S: Lanewise<N>>(
     store_all(s, outputs(s, load_all(s, products)), to);
 }
 
-/// The gradient by the products from that by outputs in a row.
+/// Computes the gradient of the products from that of outputs in a row.
 #[inline(always)]
 pub(super) fn interpolate_grad<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -196,7 +197,7 @@ pub(super) fn interpolate_grad<const N: usize, S: Lanewise<N>>(
     store_all(s, products_grad(s, load_all(s, outputs)), to);
 }
 
-/// The gradient by inputs in a row from that by their values, added to what the first `shared` of them have.
+/// Computes the gradient of inputs in a row from that of their values, and adds it to the first `shared` of them.
 #[inline(always)]
 pub(super) fn evaluate_grad<const N: usize, S: Lanewise<N>>(
     s: S,
@@ -211,11 +212,11 @@ pub(super) fn evaluate_grad<const N: usize, S: Lanewise<N>>(
     store_all(s, grad, to);
 }
 
-/// What the values of a kernel at ±x are multiplied by, for each x that is not zero, so that outputs are sums over the points
-/// of products times powers of x.
+/// The factors of a kernel's values at ±x, for each x other than zero. With them, an output is a sum over the points of
+/// products times powers of x.
 const PAIRS: [(f64, f64); 3] = [(1.0, -2.0 / 9.0), (2.0, 1.0 / 90.0), (0.5, 32.0 / 45.0)];
 
-/// Kernels in a row at each point, several at once.
+/// Evaluates kernels in a row at each point, several at once.
 #[inline(always)]
 pub(super) fn at_points<const N: usize>(taps: &[[f64; N]; K]) -> [[f64; N]; POINTS] {
     let mut values = [[0.0; N]; POINTS];
@@ -231,7 +232,7 @@ pub(super) fn at_points<const N: usize>(taps: &[[f64; N]; K]) -> [[f64; N]; POIN
     values
 }
 
-/// The gradient by kernels in a row from that by their values at each point: [`at_points`] transposed.
+/// Computes the gradient of kernels in a row from that of their values at each point: [`at_points`] transposed.
 #[inline(always)]
 pub(super) fn at_points_grad<const N: usize>(grad: &[[f64; N]; POINTS]) -> [[f64; N]; K] {
     let mut taps = [[0.0; N]; K];

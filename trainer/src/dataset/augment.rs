@@ -1,38 +1,39 @@
-//! Each epoch sees each image moved a little and perhaps mirrored, computable for each image alone.
+//! Data augmentation: each epoch shifts each image a little and mirrors half of them. Each image is computed on its own.
 //!
-//! An image is moved by up to two pixels in each direction, with zeros coming in at the edge, and mirrored left to
-//! right half of the time. How depends on the seed, the epoch and the image's index, so neither the order of images nor
-//! the number of threads matters.
+//! An image is shifted by up to two pixels in each direction, with zeros from the edge, and mirrored left to right half of the
+//! time. The choice depends on the seed, the epoch and the image's index, so neither the order of images nor the number of
+//! threads matters.
 
 use super::order::{generator, mix};
 use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 use rand_chacha::rand_core::Rng;
 
-/// Largest shift in pixels.
+/// The largest shift in pixels.
 pub const MAX_SHIFT: usize = 2;
-/// Shifts in one direction.
+/// The number of shifts in one direction.
 const SHIFTS: u32 = 2 * MAX_SHIFT as u32 + 1;
 
-/// How the images of one epoch are changed.
+/// The changes to the images of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Augment {
     keys: [u32; 2],
 }
 
 impl Augment {
-    /// Of an epoch: another one for each `epoch`, the same one for the same `seed`.
+    /// Returns the changes of an epoch: different for each `epoch`, the same for the same `seed`.
     pub fn new(seed: u64, epoch: u32) -> Self {
-        // Streams from 2^33 on: those below are of the initial parameters, the orders, and the validation split.
+        // Streams from 2^33 on. Those below are for the initial parameters, the orders, and the validation split.
         let mut rng = generator(seed, (2 << 32) + u64::from(epoch));
         Self {
             keys: [rng.next_u32(), rng.next_u32()],
         }
     }
 
-    /// Returns `out[c][y][x] = pixels[c][y - down][x - right]`, zero where that is outside, or mirrored: `WIDTH - 1 - (x - right)`.
+    /// Returns `out[c][y][x] = pixels[c][y - down][x - right]`, zero outside the image; mirrored: column `WIDTH - 1 - (x -
+    /// right)`.
     pub fn apply(&self, index: usize, pixels: &Pixels) -> Pixels {
         let hash = mix(mix(index as u32 ^ self.keys[0]) ^ self.keys[1]);
-        // One of 2 * 5 * 5, evenly within 50 / 2^32.
+        // One of 2 * 5 * 5, with probabilities that are equal to within 50 / 2^32.
         let choice = ((u64::from(hash) * u64::from(2 * SHIFTS * SHIFTS)) >> 32) as u32;
         let shift = |choice: u32| (choice % SHIFTS) as usize;
         let (down, right) = (shift(choice / 2), shift(choice / 2 / SHIFTS));
@@ -40,9 +41,9 @@ impl Augment {
     }
 }
 
-/// Shifts are counted from `-MAX_SHIFT`.
+/// Shifts and mirrors an image. Shifts count from `-MAX_SHIFT`.
 fn moved(pixels: &Pixels, down: usize, right: usize, mirrored: bool) -> Pixels {
-    // Where what stays in the picture goes, where it comes from, and how much of it there is.
+    // For one direction: where the part that stays visible goes, where it comes from, and how long it is.
     let span = |shift: usize, side: usize| {
         let (to, from) = (
             shift.saturating_sub(MAX_SHIFT),
@@ -95,7 +96,7 @@ mod tests {
         assert_eq!(left_two_mirrored[5][WIDTH - 2..], [0; 2]);
     }
 
-    /// Each of the fifty ways about as often as the others, other ones in other epochs and for other seeds.
+    /// Each of the fifty choices is about equally frequent; other epochs and seeds make other choices.
     #[test]
     fn every_way_occurs_and_depends_on_seed_epoch_and_image() {
         let image = image();
@@ -109,7 +110,7 @@ mod tests {
             *counts.entry(pixels).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 50);
-        // 1000 expected, standard deviation 31; five of them.
+        // 1000 expected, with a standard deviation of 31. Five of them are allowed.
         assert!(
             counts.values().all(|n| (845..=1155).contains(n)),
             "{:?}",
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_changes_are_pinned() {
-        // Receipts depend on them: the same seed must give the same weights in every version.
+        // Trained weights depend on this: the same seed must give the same weights in every version.
         let image = image();
         let augment = Augment::new(0, 0);
         let corner = |i| augment.apply(i, &image)[0][10][10];

@@ -1,4 +1,4 @@
-//! What is odd about a data set without being an error.
+//! Checks a data set for problems that are not errors.
 
 use super::Dataset;
 use super::oddity::{self, INVISIBLE, bright_border};
@@ -6,11 +6,12 @@ use super::shape::{SHAPE, bytes};
 use lenet_core::network::{CLASSES, Pixels};
 use std::collections::HashSet;
 
-/// The most that a class may have of another's images before it is worth a word.
+/// The ratio between the images of the largest and of a smaller class above which there is a warning.
 const LOPSIDED: usize = 10;
 
-/// Returns a sentence for each oddity: what [`Dataset::warnings`] has; then dark on white, images without content, test
-/// images that are training images too, classes without images, with far fewer than others, or without a name.
+/// Returns a sentence for each problem: those of [`Dataset::warnings`]; then images that are dark on white, images without
+/// content, test images that are also training images, and classes with no images, with far fewer than others, or without a
+/// name.
 pub fn warnings(data: &Dataset) -> Vec<String> {
     let mut warnings = data.warnings.clone();
     if let Some(border) = bright_border(bytes(data.train.images()), SHAPE) {
@@ -73,7 +74,7 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
     warnings
 }
 
-/// Training and test images of each class.
+/// Returns the number of training and test images of each class.
 pub fn counts(data: &Dataset) -> [[usize; 2]; CLASSES] {
     let mut counts = [[0; 2]; CLASSES];
     for (split, labels) in [data.train.labels(), data.test.labels()]
@@ -87,12 +88,12 @@ pub fn counts(data: &Dataset) -> [[usize; 2]; CLASSES] {
     counts
 }
 
-/// Returns a sentence for each oddity of a single picture that a network is asked about.
+/// Returns a sentence for each problem of a single picture to be classified.
 pub fn image_warnings(image: &Pixels) -> Vec<String> {
     oddity::warnings(bytes(std::slice::from_ref(image)), SHAPE)
 }
 
-/// Whether all values are the same.
+/// Returns whether all values are the same.
 fn is_blank(image: &Pixels) -> bool {
     oddity::is_blank(bytes(std::slice::from_ref(image)))
 }
@@ -105,7 +106,7 @@ mod tests {
     use crate::dataset::{ReadOptions, Split};
     use std::collections::BTreeSet;
 
-    /// An image of one grey value, but for a corner.
+    /// Returns an image with one grey value, except for a corner.
     fn image(grey: u8) -> Vec<u8> {
         let mut image = vec![grey; SHAPE.len()];
         image[0] ^= 1;

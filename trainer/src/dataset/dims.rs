@@ -1,31 +1,31 @@
-//! Channels, rows and columns of images, whatever the network.
+//! The shape of images, for any network: channels, rows and columns.
 
 use std::fmt;
 
-/// Channels, rows and columns of an image.
+/// The channels, rows and columns of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     /// 1 for grey images, 3 for red, green and blue.
     pub channels: usize,
-    /// Rows.
+    /// The number of rows.
     pub height: usize,
-    /// Columns.
+    /// The number of columns.
     pub width: usize,
 }
 
 impl Shape {
-    /// Values of an image, each of them a byte.
+    /// Returns the number of values in an image; each of them is a byte.
     pub const fn len(self) -> usize {
         self.channels * self.area()
     }
 
-    /// Values of one channel.
+    /// Returns the number of values in one channel.
     pub const fn area(self) -> usize {
         self.height * self.width
     }
 }
 
-/// For messages: `28x28`, or `32x32 in 3 channels`, width first as everywhere in speech about pictures.
+/// For messages: `28x28`, or `32x32 in 3 channels`, with the width first, as is usual for pictures.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}", self.width, self.height)?;

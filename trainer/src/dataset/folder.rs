@@ -1,7 +1,7 @@
-//! A data set of one's own: a folder a class, with pictures in it.
+//! Reads a user's own data set: one folder of pictures per class.
 //!
-//! Classes are numbered by the order of their names, images ordered by theirs. What lies among the pictures and is no
-//! picture is left out and counted.
+//! Classes are numbered in the order of their names, and images ordered by theirs. Files that are not pictures are left out and
+//! counted.
 
 use super::listing::{LeftOut, Listing};
 use super::locate::is_run;
@@ -16,31 +16,31 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What class folders hold.
+/// The content of the class folders.
 #[derive(Debug)]
 pub(super) struct Folder {
-    /// Names of the classes; empty where there is none.
+    /// Names of the classes; empty for a class without a name.
     pub classes: [String; CLASSES],
-    /// What is trained on.
+    /// The training images.
     pub train: Split,
-    /// What is tested on, if that is apart.
+    /// The test images, if they have their own folder.
     pub test: Option<Split>,
-    /// What was done to the pictures that their owner may not expect.
+    /// Changes made to the pictures that the user may not expect.
     pub notes: Vec<String>,
-    /// What was left out.
+    /// Warnings about what was left out.
     pub warnings: Vec<String>,
-    /// The classes and splits (0 for training, 1 for tests) of which `warnings` say that their folder is empty.
+    /// The classes and splits (0 for training, 1 for tests) whose folder is empty according to `warnings`.
     pub empty_folders: BTreeSet<(usize, usize)>,
 }
 
-/// The folders of each class, by its name: one, or one in each Unicode form of the name.
+/// The folders of each class, by name: one, or one for each Unicode form of the name.
 type Classes = BTreeMap<String, Vec<PathBuf>>;
 
-/// Reads all images of the class folders in `train`, and in `test` where it is apart.
+/// Reads all images of the class folders in `train`, and in `test` if there is one.
 ///
 /// # Errors
 /// * `Io`: a folder or file cannot be read
-/// * `Data`: one of them is not what it should be: see the sentence
+/// * `Data`: a folder or file is invalid; the sentence says why
 pub(super) fn read(
     train: &Path,
     test: Option<&Path>,
@@ -94,7 +94,7 @@ pub(super) fn read(
             }
             match class {
                 Some(class) => of_each[class] = found,
-                // An empty folder is no class of its own.
+                // An empty folder is not a class.
                 None if found.is_empty() => {}
                 None => {
                     let train = train.display();
@@ -165,7 +165,7 @@ fn parenthesis(left_out: &LeftOut) -> String {
     }
 }
 
-/// The class folders of a folder, sorted by name.
+/// Returns the class folders in a folder, sorted by name.
 fn class_folders(root: &Path, left_out: &mut LeftOut) -> Result<Classes, Error> {
     let listing = Listing::new(root)?;
     left_out.extend(listing.left_out);
@@ -187,7 +187,7 @@ fn class_folders(root: &Path, left_out: &mut LeftOut) -> Result<Classes, Error> 
     Ok(classes)
 }
 
-/// The pictures of each class, sorted by name.
+/// Returns the pictures of each class, sorted by name.
 fn files(classes: &Classes, left_out: &mut LeftOut) -> Result<Vec<Vec<PathBuf>>, Error> {
     let mut all = Vec::new();
     for folders in classes.values() {
@@ -205,14 +205,14 @@ fn files(classes: &Classes, left_out: &mut LeftOut) -> Result<Vec<Vec<PathBuf>>,
                 }
             }
         }
-        // The files of two folders of one class follow each other.
+        // If a class has two folders, their files are sorted together.
         pictures.sort_by_key(|path| path.file_name().map(ToOwned::to_owned));
         all.push(pictures);
     }
     Ok(all)
 }
 
-/// A file that is called a picture, which it must then be, or one that begins as a picture does.
+/// Returns whether a file has a picture's name, and must then be one, or begins like a picture.
 fn is_picture(path: &Path) -> Result<bool, Error> {
     if image::has_picture_name(path) {
         return Ok(true);

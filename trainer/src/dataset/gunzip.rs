@@ -1,7 +1,7 @@
-//! Files that may be gzipped: recognised by their first bytes, whatever their names say.
+//! Reads files that may be gzipped. Their first bytes decide, not their names.
 //!
-//! As `gunzip` does, this reads several members one after another, and ignores zeros after the last one, which tapes and
-//! some archives append.
+//! Like `gunzip`, this reads several members one after another, and ignores zeros after the last one, which tapes and some
+//! archives append.
 
 use flate2::bufread::GzDecoder;
 use std::io::{self, BufRead, Error, ErrorKind, Read};
@@ -10,12 +10,12 @@ use std::io::{self, BufRead, Error, ErrorKind, Read};
 pub(super) enum Content<R> {
     /// The file as it is.
     Plain(R),
-    /// The present member of a gzipped file; none after the last.
+    /// The current member of a gzipped file; `None` after the last.
     Gzip(Box<Option<GzDecoder<R>>>),
 }
 
 impl<R: BufRead> Content<R> {
-    /// Looks at the first bytes.
+    /// Reads the first bytes to find out whether the file is gzipped.
     pub fn new(mut file: R) -> io::Result<Self> {
         Ok(match file.fill_buf()? {
             [0x1f, 0x8b, ..] => Self::Gzip(Box::new(Some(GzDecoder::new(file)))),
@@ -49,7 +49,7 @@ impl<R: BufRead> Read for Content<R> {
     }
 }
 
-/// The first byte that is not zero, which stays to be read, if there is one.
+/// Returns the first byte that is not zero, if there is one, without consuming it.
 fn after_zeros(file: &mut impl BufRead) -> io::Result<Option<u8>> {
     loop {
         let bytes = file.fill_buf()?;
@@ -79,7 +79,7 @@ mod tests {
 
     fn content(file: &[u8]) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
-        // A small buffer, so that every boundary falls inside of something.
+        // A small buffer, so that its boundaries fall inside every part of the file.
         let file = io::BufReader::with_capacity(7, file);
         let read = Content::new(file).and_then(|mut content| content.read_to_end(&mut bytes));
         read.map(|_| bytes).map_err(|error| error.to_string())

@@ -1,8 +1,8 @@
-//! The IDX files of MNIST and its kin, plain or gzipped.
+//! Reads IDX files, the format of MNIST and its relatives, plain or gzipped.
 //!
-//! Strict: everything the header promises is compared with what this network can use before any memory is asked for,
-//! and a file must have exactly the bytes that its header promises. Nothing is held twice: the content goes from the
-//! file into the memory where it stays, and is hashed on its way.
+//! The reader is strict: it checks the header against this network before it allocates memory, and the file must have exactly
+//! the number of bytes that its header promises. Nothing is held in memory twice: the content is read into its final place, and
+//! hashed on the way.
 //! Format: LeCun, Cortes, Burges: The MNIST database, <http://yann.lecun.com/exdb/mnist/> (big-endian header).
 
 use super::Split;
@@ -13,25 +13,25 @@ use lenet_core::network::CLASSES;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, Read};
 
-/// Bytes, in one dimension.
+/// The magic number of bytes in one dimension.
 const LABELS_MAGIC: u32 = 0x0801;
-/// Bytes, in three dimensions: images of one channel.
+/// The magic number of bytes in three dimensions: images of one channel.
 const IMAGES_MAGIC: u32 = 0x0803;
-/// Bytes, in four dimensions: images, channels, rows, columns.
+/// The magic number of bytes in four dimensions: images, channels, rows, columns.
 const CHANNELS_MAGIC: u32 = 0x0804;
-/// More images than any data set of this kind has.
+/// The largest number of images; no data set of this kind has more.
 const MAX_COUNT: u32 = 1 << 20;
-/// Deflate makes at most so many bytes of one.
+/// The largest number of bytes that Deflate can make from one.
 const MAX_RATIO: u64 = 1032;
-/// Bytes that are read, and then hashed, at a time.
+/// The number of bytes that are read, and then hashed, at a time.
 const CHUNK: u64 = 1 << 18;
 
 /// The content of an IDX file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// The records without the header: `(N, C, H, W)` values of pixels, or `(N)` labels.
+    /// The records without the header: pixel values `(N, C, H, W)`, or labels `(N)`.
     pub bytes: Vec<u8>,
-    /// Of the uncompressed file.
+    /// The hash of the uncompressed file.
     pub sha256: [u8; 32],
 }
 
@@ -53,7 +53,7 @@ pub fn read_labels(bytes: &[u8]) -> Result<Idx, String> {
     Ok(idx)
 }
 
-/// Refuses labels that are no classes of the network, said as in the file, where they count from `first`.
+/// Refuses labels that are not classes of the network. The message counts labels from `first`, as the file does.
 pub(super) fn check_labels(labels: &[u8], first: u8) -> Result<(), String> {
     let is_class = |label: u8| usize::from(label) < CLASSES;
     let Some(index) = labels.iter().position(|&label| !is_class(label)) else {
@@ -79,7 +79,7 @@ pub(super) fn check_labels(labels: &[u8], first: u8) -> Result<(), String> {
     ))
 }
 
-/// Reads images of a shape. `len` is the file's length.
+/// Reads images of the given shape. `len` is the file's length.
 pub(super) fn images(file: impl BufRead, len: u64, shape: Shape) -> Result<Idx, String> {
     let mut file = File::open(file, len)?;
     let [magic] = file.header()?;
@@ -140,7 +140,7 @@ pub(super) fn content_sha256(file: impl BufRead) -> Result<[u8; 32], String> {
     }
 }
 
-/// SHA-256 of the images and of the labels, each as the IDX file that it would be: [`Idx::sha256`] of those files.
+/// Returns the SHA-256 of the images and of the labels, each written as an IDX file: [`Idx::sha256`] of those files.
 pub(super) fn sha256(split: &Split) -> [[u8; 32]; 2] {
     let count = split.len() as u32;
     let hash = |header: &[u32], bytes: &[u8]| {
@@ -176,17 +176,17 @@ fn other_magic(found: u32, expected: u32) -> String {
     format!("magic {found:#010x}{found_kind}; expected {expected:#010x}{expected_kind}")
 }
 
-/// A file, uncompressed on the way.
+/// A file that is decompressed while it is read.
 struct File<R> {
     content: Content<R>,
-    /// Of the file as it lies on the disk.
+    /// The length of the file on the disk.
     len: u64,
     hash: Sha256,
     read: u64,
 }
 
 impl<R: BufRead> File<R> {
-    /// Refuses what is neither gzip nor IDX with its beginning.
+    /// Opens a file, and refuses it if it begins neither like gzip nor like IDX.
     fn open(mut file: R, len: u64) -> Result<Self, String> {
         let unreadable = |error| format!("cannot be read: {error}");
         match file.fill_buf().map_err(unreadable)? {
@@ -202,7 +202,7 @@ impl<R: BufRead> File<R> {
         })
     }
 
-    /// The next big-endian words.
+    /// Reads the next big-endian words.
     fn header<const N: usize>(&mut self) -> Result<[u32; N], String> {
         let mut words = [[0; 4]; N];
         let header = words.as_flattened_mut();
@@ -225,7 +225,7 @@ impl<R: BufRead> File<R> {
         Ok(words.map(u32::from_be_bytes))
     }
 
-    /// Exactly `count` records of `size` bytes, and then the end of the file.
+    /// Reads exactly `count` records of `size` bytes, after which the file must end.
     fn rest(mut self, count: u32, size: usize) -> Result<Idx, String> {
         if count == 0 {
             return Err("holds 0 records".to_owned());
@@ -238,7 +238,7 @@ impl<R: BufRead> File<R> {
         let promised = count as usize * size;
         let total = self.read + promised as u64;
         let wrong = |found: String| format!("promises {total} bytes ({count} records), {found}");
-        // No memory is asked for that the file cannot fill.
+        // Refuse a file that is too short before allocating memory for it.
         match self.content {
             Content::Plain(_) if self.len < total => {
                 return Err(wrong(format!("has {}", self.len)));

@@ -1,12 +1,12 @@
-//! Pictures as images of the network: PNG, JPEG, BMP and PNM files.
+//! Converts pictures to images of the network: PNG, JPEG, BMP and PNM files.
 //!
-//! A picture is turned as its EXIF orientation says. Where it is transparent it shows black, on which Fashion-MNIST is
-//! drawn. Sixteen bits become eight. For a network of one channel, colour becomes grey by ITU-R 601-2 luma in the
-//! fixed-point arithmetic of Pillow's `convert("L")`, by which most data sets were made grey; for one of three channels,
-//! grey fills all of them. Another size is an error unless scaling was asked for.
+//! A picture is rotated as its EXIF orientation says. Where it is transparent, it becomes black, the background of
+//! Fashion-MNIST. 16-bit values become 8-bit ones. For a network of one channel, colour becomes grey by ITU-R 601-2 luma in the
+//! fixed-point arithmetic of Pillow's `convert("L")`, which most data sets used; for one of three channels, grey fills all of
+//! them. A picture of another size is an error, unless scaling was requested.
 //!
-//! Decoding, turning and scaling are the work of `image` and, for JPEG, of `zune-jpeg`, which `image` uses too. It is
-//! called directly because only then can it be strict: see [`jpeg`].
+//! The crate `image` decodes, rotates and scales. For JPEG this module calls `zune-jpeg`, which `image` uses too, directly,
+//! because only then can it be strict: see [`jpeg`].
 
 use super::ImageOptions;
 use super::kinds::beginning;
@@ -21,22 +21,22 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// How the names of picture files end.
+/// The extensions of picture files.
 const EXTENSIONS: [&str; 11] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "dib", "pnm", "pbm", "pgm", "ppm",
 ];
 
-/// A picture as this network takes it.
+/// A picture, converted for this network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
     /// The image.
     pub pixels: Pixels,
-    /// Whether the picture had other colours than grey.
+    /// Whether the picture had colours other than grey.
     pub has_colour: bool,
 }
 
 impl Image {
-    /// Whether colours became grey, as the network has one channel.
+    /// Returns whether colours became grey, because the network has one channel.
     pub fn is_converted(&self) -> bool {
         self.has_colour && SHAPE.channels == 1
     }
@@ -55,13 +55,13 @@ pub fn read_image(bytes: &[u8], options: ImageOptions) -> Result<Image, String> 
     })
 }
 
-/// Whether the name says that a file is a picture.
+/// Returns whether a file's name is that of a picture.
 pub(super) fn has_picture_name(path: &std::path::Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     EXTENSIONS.iter().any(|known| extension == *known)
 }
 
-/// Whether a file that begins so is a picture.
+/// Returns whether a file that begins with these bytes is a picture.
 pub(super) fn is_picture(start: &[u8]) -> bool {
     format(start).is_some()
 }
@@ -78,7 +78,7 @@ fn format(start: &[u8]) -> Option<(&'static str, ImageFormat)> {
     }
 }
 
-/// Reads a picture into the values of an image of `shape`, and returns whether it had other colours than grey.
+/// Reads a picture into the values of an image of `shape`, and returns whether it had colours other than grey.
 pub(super) fn decode(
     bytes: &[u8],
     options: ImageOptions,
@@ -106,12 +106,11 @@ pub(super) fn decode(
     Ok(values(&picture, options, shape, out))
 }
 
-/// Decodes a JPEG file, which must be whole.
+/// Decodes a JPEG file, which must be complete.
 ///
-/// Decoders make up what a damaged file lacks: a file that was cut on its way is a picture with a grey bottom. Three
-/// things prevent that here. The file must have an end marker, at which its coded data ends; the decoder is strict about
-/// what stands in them; and the picture must stay the same when other bits follow the data, as a picture whose data
-/// ends early does not.
+/// Decoders fill in what a damaged file lacks: a truncated file becomes a picture with a grey bottom. Three checks prevent that
+/// here. The file must have an end marker, where its coded data ends. The decoder is strict about that data. And the picture
+/// must stay the same if other bits follow the data, which it does not if the data ends early.
 fn jpeg(
     bytes: &[u8],
     check_size: impl Fn((u32, u32), Orientation) -> Result<(), String>,
@@ -142,7 +141,7 @@ fn jpeg(
     });
     let decode = |file: &[u8]| JpegDecoder::new_with_options(ZCursor::new(file), options).decode();
     let pixels = decode(&whole).map_err(broken)?;
-    // These bits stand for large numbers, where the decoder makes up zeros.
+    // The decoder fills in zeros if the data ends early; these bits stand for large numbers instead.
     data.extend([0xee; 64]);
     if decode(&end(&data)).ok().as_ref() != Some(&pixels) {
         return Err(CUT.to_owned());
@@ -156,17 +155,17 @@ fn jpeg(
     Ok((picture, orientation))
 }
 
-/// Returns where the end marker of a JPEG file begins, fill bytes before it included.
+/// Returns the position of a JPEG file's end marker, including fill bytes before it.
 fn jpeg_end(bytes: &[u8]) -> Option<usize> {
-    let mut at = 2; // Behind the start marker.
+    let mut at = 2; // After the start marker.
     loop {
-        // Outside of a scan no byte precedes a marker; inside of one, its data does.
+        // Outside a scan, no byte precedes a marker; inside a scan, its data does.
         at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
         let fill = bytes[at..].iter().take_while(|&&byte| byte == 0xff).count();
         let marker = at + fill;
         match *bytes.get(marker)? {
             0xd9 => return Some(at),
-            // A stuffed byte, or a marker of nothing but itself.
+            // A stuffed byte, or a marker without content.
             0 | 0x01 | 0xd0..=0xd7 => at = marker + 1,
             _ => {
                 let length = bytes.get(marker + 1..marker + 3)?;
@@ -217,13 +216,13 @@ mod tests {
         ..AS_IT_IS
     };
 
-    /// The values of an image in any shape.
+    /// Returns the values of an image in any shape.
     fn values(file: &[u8], options: ImageOptions, shape: Shape) -> Result<Vec<u8>, String> {
         let mut values = vec![0; shape.len()];
         decode(file, options, shape, &mut values).map(|_| values)
     }
 
-    /// A picture in which no two pixels near each other are alike, in colour or grey.
+    /// Returns a picture in which neighbouring pixels differ, in colour and in grey.
     fn noise(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
             Rgb([
@@ -245,7 +244,7 @@ mod tests {
             (png(28, 28, Luma([7u8])), INVERT, 248),
             (png(28, 28, Luma([0x0707u16])), AS_IT_IS, 7),
             (png(28, 28, Rgb([90u8, 90, 90])), AS_IT_IS, 90),
-            // Half transparent on black; where it is transparent, inverting changes nothing.
+            // Half transparent on black. Inverting does not change transparent parts.
             (png(28, 28, LumaA([200u8, 128])), AS_IT_IS, 100),
             (png(28, 28, LumaA([200u8, 0])), INVERT, 0),
         ] {
@@ -277,7 +276,7 @@ mod tests {
         assert_eq!(values(&text, AS_IT_IS, SHAPE), Ok(vec![9; 784]));
     }
 
-    /// Pillow 13's `Image.convert("L")` gave the grey values.
+    /// The grey values come from Pillow 13's `Image.convert("L")`.
     #[test]
     fn colour_becomes_grey_as_in_pillow() {
         for (rgb, grey) in [
@@ -291,7 +290,7 @@ mod tests {
             ([200, 10, 30], 69),
             ([30, 10, 200], 38),
             ([123, 45, 67], 71),
-            // Cut off instead of rounded, these would be one less.
+            // Truncated instead of rounded, these would be one less.
             ([21, 7, 221], 36),
             ([209, 84, 115], 125),
             // In exact arithmetic the sum ends in .5, which would be rounded up.
@@ -344,13 +343,13 @@ mod tests {
         assert_eq!(wide[21], [0; 28]);
         let thin = read(&png(1, 4000, Luma([200u8])));
         assert_eq!((thin[3][12], thin[3][13], thin[3][14]), (0, 200, 0));
-        // Into what is wider than high.
+        // Into a shape that is wider than high.
         assert_eq!(fitting([100, 100], [40, 20]), [20, 20]);
         assert_eq!(fitting([300, 100], [40, 20]), [40, 13]);
         assert_eq!(fitting([10, 9000], [40, 20]), [1, 20]);
     }
 
-    /// A JPEG file of the picture that says to turn it: what is stored, is the picture turned back.
+    /// Returns a JPEG file whose orientation gives `picture`: it stores the picture rotated the other way.
     fn jpeg_to_turn(picture: &DynamicImage, orientation: Orientation) -> Vec<u8> {
         let mut stored = picture.clone();
         stored.apply_orientation(match orientation {
@@ -365,7 +364,7 @@ mod tests {
         file
     }
 
-    /// A TIFF of one entry: orientation, tag 0x112, one short.
+    /// Returns a TIFF structure with one entry: orientation, tag 0x112, one short.
     fn exif(orientation: Orientation) -> Vec<u8> {
         let mut exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01".to_vec();
         exif.extend([0, orientation.to_exif(), 0, 0, 0, 0, 0, 0]);
@@ -379,7 +378,7 @@ mod tests {
             height: 24,
             width: 16,
         };
-        // Smooth, so that JPEG stores it well, and like none of its turned forms.
+        // Smooth, so that JPEG stores it well, and different from each of its rotations.
         let picture = GrayImage::from_fn(16, 24, |x, y| [(x * 9 + y * y / 6) as u8].into());
         let picture = DynamicImage::from(picture);
         let expected = picture.to_luma8().into_raw();
@@ -393,14 +392,14 @@ mod tests {
                 .max();
             assert!(furthest < Some(8), "{orientation:?}: {furthest:?}");
         }
-        // PNG has a chunk for it.
+        // PNG has a chunk for the orientation.
         let mut file = Cursor::new(Vec::new());
         let mut encoder = image::codecs::png::PngEncoder::new(&mut file);
         let exif = exif(Orientation::Rotate90);
         image::ImageEncoder::set_exif_metadata(&mut encoder, exif).unwrap();
         picture.rotate270().write_with_encoder(encoder).unwrap();
         assert_eq!(values(&file.into_inner(), AS_IT_IS, shape), Ok(expected));
-        // The size is said as the picture is seen.
+        // The message states the size of the rotated picture.
         let turned = jpeg_to_turn(&picture, Orientation::Rotate90);
         assert_eq!(
             read_image(&turned, AS_IT_IS).unwrap_err(),
@@ -431,12 +430,12 @@ mod tests {
         }
     }
 
-    /// A progressive picture, which the `image` crate does not write; by Pillow 13 with `progressive=True`.
+    /// A progressive picture, which the `image` crate cannot write. Pillow 13 wrote it with `progressive=True`.
     const PROGRESSIVE: &[u8] = include_bytes!("../../tests/pictures/progressive.jpg");
     /// A picture with a restart marker after each block; Pillow 13 wrote it with `restart_marker_blocks=1`.
     const RESTARTS: &[u8] = include_bytes!("../../tests/pictures/restarts.jpg");
 
-    /// A file that was cut is refused, or gives the whole picture where only its end mark is missing.
+    /// A truncated file is refused, unless only its end marker is missing: then it gives the whole picture.
     #[test]
     fn no_cut_file_gives_another_picture() {
         let grey = grey_noise();
@@ -460,13 +459,13 @@ mod tests {
                 let is_jpeg = name.ends_with("jpeg");
                 assert!(!is_jpeg || read.is_err(), "{name}, {len} bytes");
             }
-            // Bytes that follow, such as a telephone's, are no harm.
+            // Bytes after the end, such as those that telephones add, do no harm.
             let longer = [&whole[..], b"more"].concat();
             assert_eq!(values(&longer, AS_IT_IS, SHAPE), Ok(expected), "{name}");
         }
     }
 
-    /// Some programs put the end mark behind a file that they have only a part of.
+    /// Some programs add the end marker to a file of which they have only a part.
     #[test]
     fn a_jpeg_whose_data_ends_before_its_picture_is_refused() {
         for whole in [

@@ -1,6 +1,6 @@
-//! What a file is that a data set cannot use, and what to do about it: for messages.
+//! Recognises files that a data set cannot use, for messages that say what they are and what to do.
 
-/// A kind of file: how it begins, how its name ends, what it is, and what to do about it.
+/// A kind of file: how it begins, its extensions, what it is, and what to do about it.
 struct Kind {
     starts: &'static [&'static [u8]],
     extensions: &'static [&'static str],
@@ -122,8 +122,8 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Describes the beginning of a file that is not what it should be: `starts with "…"`, and where the kind is known
-/// what it is and what to do.
+/// Describes the beginning of a file that a data set cannot use: `starts with "…"`, and for a known kind what it is and
+/// what to do.
 pub(super) fn beginning(bytes: &[u8]) -> String {
     let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(16)])
         .escape_debug()
@@ -135,7 +135,7 @@ pub(super) fn beginning(bytes: &[u8]) -> String {
     }
 }
 
-/// Returns what a file is by the end of its name, and what to do about it, where that is known.
+/// Returns what a file is, judged by its extension, and what to do about it, if the kind is known.
 pub(super) fn by_name(name: &str) -> Option<String> {
     let (_, extension) = name.rsplit_once('.')?;
     let extension = extension.to_ascii_lowercase();

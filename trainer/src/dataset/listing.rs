@@ -1,4 +1,4 @@
-//! What lies in a folder: folders and regular files, and apart from them what no data set is made of.
+//! Lists a folder: its folders and regular files, and separately what cannot belong to a data set.
 
 use crate::error::Error;
 use std::collections::BTreeMap;
@@ -6,18 +6,18 @@ use std::fmt;
 use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
-/// The entries of a folder, each kind sorted by name. Hidden ones are left out.
+/// The entries of a folder, each kind sorted by name, without hidden ones.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Folders, also through links.
     pub folders: Vec<PathBuf>,
     /// Regular files, also through links.
     pub files: Vec<PathBuf>,
-    /// What systems leave behind, and what is neither file nor folder.
+    /// Files that operating systems create, and entries that are neither files nor folders.
     pub left_out: LeftOut,
 }
 
-/// Files and folders that operating systems and archivers put beside people's own.
+/// Files and folders that operating systems and archivers add.
 const JUNK: [&str; 8] = [
     "thumbs.db",
     "ehthumbs.db",
@@ -68,7 +68,7 @@ impl Listing {
     }
 }
 
-/// What lies in the folder: `2 folders (a, b), 1 file (readme.md)`, or `nothing`.
+/// Describes the folder's content: `2 folders (a, b), 1 file (readme.md)`, or `nothing`.
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MOST: usize = 5;
@@ -97,7 +97,7 @@ impl fmt::Display for Listing {
     }
 }
 
-/// The name of a file that is neither regular nor a folder.
+/// Returns the name of a kind of entry that is neither a regular file nor a folder.
 fn special(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -116,7 +116,7 @@ fn special(kind: FileType) -> &'static str {
     "special file"
 }
 
-/// The last part of a path, as text.
+/// Returns the last part of a path, as text.
 pub(super) fn name(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
@@ -124,17 +124,17 @@ pub(super) fn name(path: &Path) -> String {
         .into_owned()
 }
 
-/// What was not read, counted by kind.
+/// What was left out, by kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LeftOut(BTreeMap<String, Vec<PathBuf>>);
 
 impl LeftOut {
-    /// Counts an entry.
+    /// Adds an entry.
     pub fn add(&mut self, kind: String, path: PathBuf) {
         self.0.entry(kind).or_default().push(path);
     }
 
-    /// Counts a regular file by the end of its name.
+    /// Adds a regular file, whose kind is its extension.
     pub fn add_file(&mut self, path: PathBuf) {
         let kind = match path.extension() {
             Some(extension) => format!(".{} file", extension.to_string_lossy()),
@@ -143,19 +143,19 @@ impl LeftOut {
         self.add(kind, path);
     }
 
-    /// Takes over what another one has counted.
+    /// Adds all that `other` contains.
     pub fn extend(&mut self, other: Self) {
         for (kind, paths) in other.0 {
             self.0.entry(kind).or_default().extend(paths);
         }
     }
 
-    /// Whether nothing was left out.
+    /// Returns whether nothing was left out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many of which kind: `3 .txt files, 1 named pipe, 1 Thumbs.db`.
+    /// Describes the number of each kind: `3 .txt files, 1 named pipe, 1 Thumbs.db`.
     pub fn counts(&self) -> String {
         let kinds: Vec<String> = self
             .0
@@ -173,7 +173,7 @@ impl LeftOut {
         kinds.join(", ")
     }
 
-    /// The first of all paths, in their order.
+    /// Returns the first of all paths in sorted order.
     pub fn first(&self) -> Option<&Path> {
         self.0.values().flatten().min().map(PathBuf::as_path)
     }

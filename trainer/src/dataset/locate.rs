@@ -1,13 +1,13 @@
-//! Finds the data set that lies in a folder, in the forms in which people have them.
+//! Finds the data set in a folder, in any of the common forms.
 //!
 //! | form | what is recognised |
 //! |---|---|
-//! | IDX files | `train-images-idx3-ubyte` and its three fellows: with `.` for `-`, with `.gz`, in upper case, with `test` for `t10k`, with a name in front (`emnist-letters-train-…`), each in a folder of its own name |
+//! | IDX files | `train-images-idx3-ubyte` and the three others: with `.` for `-`, with `.gz`, in upper case, with `test` for `t10k`, with a prefix (`emnist-letters-train-…`), each in a folder of its own name |
 //! | class folders | `train/NAME/*` and `test/NAME/*`, also called `Training`, `Testing`, `seg_train` and so on, each perhaps one level further down; or `NAME/*` |
 //! | tables | `NAME_train.csv` and `NAME_test.csv`, or a single one |
 //!
-//! Where a folder has none of them, the folders below it are searched: archives are often unpacked into one folder too
-//! many, and torchvision keeps the files in `FashionMNIST/raw`. What is found but not used is said.
+//! If a folder has none of them, the folders below it are searched, because archives are often unpacked one level too deep, and
+//! torchvision keeps the files in `FashionMNIST/raw`. Warnings name what is found but not used.
 
 use super::listing::{Listing, name};
 use super::{image, kinds, table};
@@ -18,30 +18,30 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// Levels below the given folder that are searched.
+/// The number of levels below the given folder that are searched.
 const MAX_DEPTH: usize = 3;
-/// Folders that are searched at most, in case that somebody names his whole disk.
+/// The largest number of folders searched, in case somebody gives a whole disk.
 const MAX_FOLDERS: usize = 2000;
 
 const NO_FOLDER: &str = "no such folder; name the one of the data set with --data DIR";
 
-/// Files of which a message says what they are, at most.
+/// The largest number of files that a message describes.
 const MOST_HINTS: usize = 5;
 
 /// A data set that was found.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Its folder; behind it, where there are several in it, the beginning of its files' names.
+    /// Its folder; if there are several data sets in it, followed by the prefix of its files' names.
     pub path: PathBuf,
     /// Its name.
     pub name: String,
-    /// What else was found, and is not read.
+    /// Warnings about what was also found, and is not read.
     pub warnings: Vec<String>,
-    /// Where it was found, if not where it was said to be.
+    /// Where it was found, if not at the given path.
     pub notes: Vec<String>,
 }
 
-/// The forms of a data set.
+/// The form of a data set.
 #[derive(Debug)]
 pub(super) enum Form {
     /// IDX files.
@@ -52,7 +52,7 @@ pub(super) enum Form {
     Folders(Folders),
 }
 
-/// Which of the four files a file is, or which of two more for validation.
+/// The role of a file among the four, or the two more for validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     TrainImages,
@@ -64,7 +64,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The four of every data set.
+    /// The four files that every data set has.
     pub const ALL: [Self; 4] = [
         Self::TrainImages,
         Self::TrainLabels,
@@ -86,9 +86,9 @@ pub(super) const IDX_NAMES: [&str; 4] = [
 pub(super) struct IdxFiles {
     /// The folder.
     pub folder: PathBuf,
-    /// What stands before `train` and `t10k` in the names.
+    /// The prefix before `train` and `t10k` in the names.
     pub family: String,
-    /// The files of each [`Role`], in that order: of several, which must have the same content, the first is read.
+    /// The files of each [`Role`], in that order. If there are several, they must have the same content, and the first is read.
     pub files: [Vec<PathBuf>; 6],
 }
 
@@ -97,7 +97,7 @@ impl IdxFiles {
         self.files[..2].iter().all(|files| !files.is_empty())
     }
 
-    /// Whether one of the two test files is there.
+    /// Returns whether at least one of the two test files is there.
     pub fn has_test(&self) -> bool {
         self.files[2..4].iter().any(|files| !files.is_empty())
     }
@@ -108,39 +108,39 @@ impl IdxFiles {
 pub(super) struct Tables {
     /// The folder.
     pub folder: PathBuf,
-    /// What stands before `train` and `test` in the names.
+    /// The prefix before `train` and `test` in the names.
     pub family: String,
-    /// What is trained on; see [`IdxFiles::files`].
+    /// The training tables; see [`IdxFiles::files`].
     pub train: Vec<PathBuf>,
-    /// What is tested on, if it is apart.
+    /// The test tables, if they are separate.
     pub test: Vec<PathBuf>,
-    /// What is validated on: tested on if there is nothing else.
+    /// The validation tables, used for tests if there are no others.
     pub val: Vec<PathBuf>,
 }
 
 /// Class folders.
 #[derive(Clone, Debug)]
 pub(super) struct Folders {
-    /// The folder that has all of them.
+    /// The folder that contains all of them.
     pub root: PathBuf,
-    /// The folder of the class folders that are trained on.
+    /// The folder that contains the class folders for training.
     pub train: PathBuf,
-    /// That of those that are tested on, if they are apart.
+    /// The folder that contains the class folders for tests, if they are separate.
     pub test: Option<PathBuf>,
-    /// Whether [`train`](Self::train) is a folder of its own, such as `train`.
+    /// Whether [`train`](Self::train) is a separate folder, such as `train`.
     pub is_apart: bool,
-    /// A folder for tests whose pictures have no classes.
+    /// A folder of test pictures without classes.
     pub unlabelled: Option<PathBuf>,
     notes: Vec<String>,
     warnings: Vec<String>,
 }
 
-/// Finds the data set at a path: in the folder, in one below it, or among several in a folder by the common beginning of
-/// its files' names.
+/// Finds the data set at a path: in the folder, in a folder below it, or, given a folder and the prefix of the files' names,
+/// one of several in the folder.
 ///
 /// # Errors
 /// * `Io`: a folder cannot be read
-/// * `Data`: there is none, or there are several; the sentence names what lies there and what to do
+/// * `Data`: there is none, or there are several; the sentence says what the folder contains and what to do
 pub(super) fn find(given: &Path) -> Result<(Found, Form), Error> {
     let data = |problem| Error::Data {
         path: given.to_owned(),
@@ -157,7 +157,7 @@ pub(super) fn find(given: &Path) -> Result<(Found, Form), Error> {
         return Err(data("no folder".to_owned()));
     }
     if !given.is_dir() {
-        // The beginning of the names of files, such as `gzip/emnist-digits`.
+        // A folder and a prefix of file names, such as `gzip/emnist-digits`.
         let folder = match given.parent() {
             Some(folder) if folder == Path::new("") => Path::new("."),
             Some(folder) if folder.is_dir() => folder,
@@ -190,13 +190,13 @@ pub(super) fn find(given: &Path) -> Result<(Found, Form), Error> {
         return Ok((found, form));
     }
     match here.is_empty() {
-        // Not whole: the error about what is missing comes when it is read.
+        // Incomplete: reading it gives the error about what is missing.
         false => choose(here, given),
         true => Err(data(nothing(&listing))),
     }
 }
 
-/// Finds IDX files in a folder itself.
+/// Finds IDX files in a folder, but not below it.
 ///
 /// # Errors
 /// `Io`
@@ -209,7 +209,7 @@ pub(super) fn idx_in(folder: &Path) -> Result<Option<(Found, IdxFiles)>, Error> 
     }))
 }
 
-/// Returns the folder that has both the given one, which is called as one of training images is, and its test images.
+/// Returns the parent of a folder with training images, as its name says, if the parent has test images, too.
 pub(super) fn folder_above(folder: &Path) -> Option<PathBuf> {
     split_of(&name(folder))?;
     let above = match folder.parent() {
@@ -221,12 +221,12 @@ pub(super) fn folder_above(folder: &Path) -> Option<PathBuf> {
     (folders.is_apart && folders.test.is_some()).then(|| above.to_owned())
 }
 
-/// A data set that may be the one.
+/// A possible data set.
 #[derive(Debug)]
 struct Candidate(Form);
 
 impl Candidate {
-    /// Forms that are easily taken for one have the larger numbers.
+    /// Returns the order of preference. Forms that other folders are easily mistaken for come last.
     fn rank(&self) -> usize {
         match &self.0 {
             Form::Idx(_) => 0,
@@ -236,7 +236,7 @@ impl Candidate {
         }
     }
 
-    /// Whether it has what is trained on. Far from the given folder, a folder with pictures is not yet a class.
+    /// Returns whether the training data is there. Below the given folder, a single folder with pictures is not a class yet.
     fn is_whole(&self, depth: usize) -> bool {
         match &self.0 {
             Form::Idx(files) => files.has_train(),
@@ -257,7 +257,7 @@ impl Candidate {
         }
     }
 
-    /// Its path: what [`find`] can be given to find it.
+    /// Returns its path, with which [`find`] finds it.
     fn path(&self) -> PathBuf {
         let folder = match &self.0 {
             Form::Idx(files) => &files.folder,
@@ -294,7 +294,7 @@ impl Candidate {
     }
 }
 
-/// The last part of a path that says more than `raw`.
+/// Returns the last part of a path that says more than `raw`.
 fn data_name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let names = absolute.iter().rev().map(|name| name.to_string_lossy());
@@ -304,7 +304,7 @@ fn data_name(path: &Path) -> String {
         .map_or("data".to_owned(), |name| name.into_owned())
 }
 
-/// Takes the best one, warns of those that it was preferred to, and refuses to choose among equals.
+/// Chooses the best candidate, warns about the others, and refuses to choose among equals.
 fn choose(candidates: Vec<Candidate>, given: &Path) -> Result<(Found, Form), Error> {
     let mut candidates = candidates.into_iter();
     let best = candidates.next().expect("called with at least one");
@@ -345,7 +345,7 @@ fn choose(candidates: Vec<Candidate>, given: &Path) -> Result<(Found, Form), Err
     Ok(best.into_found(warnings))
 }
 
-/// Looks into the folders, and into those in them where there is nothing.
+/// Searches the folders, then the folders in those that contain nothing.
 fn search(
     folders: &[PathBuf],
     depth: usize,
@@ -357,7 +357,7 @@ fn search(
             return Ok(());
         }
         *left -= 1;
-        // A folder that cannot be read is none with a data set.
+        // A folder that cannot be read contains no data set.
         let Ok(listing) = Listing::new(folder) else {
             continue;
         };
@@ -372,7 +372,7 @@ fn search(
     Ok(())
 }
 
-/// The data sets in a folder itself, the best first.
+/// Returns the data sets in a folder, but not below it, the best first.
 fn candidates(folder: &Path, listing: &Listing) -> Result<Vec<Candidate>, Error> {
     let mut found: Vec<Candidate> = idx_families(folder, listing)?
         .into_values()
@@ -385,7 +385,7 @@ fn candidates(folder: &Path, listing: &Listing) -> Result<Vec<Candidate>, Error>
             .map(|tables| Candidate(Form::Tables(tables))),
     );
     match class_folders(folder, listing) {
-        // Beside files that are surely data, folders with pictures may be anything.
+        // Beside files that are certainly data, folders with pictures may be anything.
         Ok(Some(folders)) if folders.is_apart || found.is_empty() => {
             found.push(Candidate(Form::Folders(folders)));
         }
@@ -397,7 +397,7 @@ fn candidates(folder: &Path, listing: &Listing) -> Result<Vec<Candidate>, Error>
     Ok(found)
 }
 
-/// The parts of a file's name, in lower case, without `gz`.
+/// Splits a file's name into its parts, in lower case, without `gz`.
 fn parts(name: &str) -> Vec<String> {
     let name = name.to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
@@ -406,7 +406,7 @@ fn parts(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a file is called that is one of the four: what stands in front, and which one it is.
+/// Returns the prefix and the role of an IDX file, judged by its name, if it is one.
 fn idx_role(name: &str) -> Option<(String, Role)> {
     let parts = parts(name);
     let at = parts.windows(2).position(|pair| {
@@ -429,10 +429,10 @@ fn idx_role(name: &str) -> Option<(String, Role)> {
     Some((parts[..at].join("-"), role))
 }
 
-/// The IDX files in a folder, by what stands in front of their names.
+/// Returns the IDX files in a folder, by the prefix of their names.
 fn idx_families(folder: &Path, listing: &Listing) -> Result<BTreeMap<String, IdxFiles>, Error> {
     let mut files = listing.files.clone();
-    // Some programs unpack each file into a folder of its name.
+    // Some programs unpack each file into a folder of the same name.
     for nested in &listing.folders {
         if let Some(role) = idx_role(&name(nested)) {
             let inside = Listing::new(nested)?.files.into_iter();
@@ -453,7 +453,7 @@ fn idx_families(folder: &Path, listing: &Listing) -> Result<BTreeMap<String, Idx
     Ok(families)
 }
 
-/// The tables in a folder, by what stands in front of their names.
+/// Returns the tables in a folder, by the prefix of their names.
 fn tables(folder: &Path, listing: &Listing) -> BTreeMap<String, Tables> {
     let mut families = BTreeMap::<String, Tables>::new();
     let mut others = Vec::new();
@@ -483,7 +483,7 @@ fn tables(folder: &Path, listing: &Listing) -> BTreeMap<String, Tables> {
             SplitName::Val => tables.val.push(file.clone()),
         }
     }
-    // A table that is neither for training nor for tests is of both.
+    // A table whose name says neither training nor tests serves for both.
     if families.is_empty() {
         for (family, file) in others {
             families.entry(family).or_default().train.push(file.clone());
@@ -496,7 +496,7 @@ fn tables(folder: &Path, listing: &Listing) -> BTreeMap<String, Tables> {
     families
 }
 
-/// What a folder or file is for, by its name.
+/// The purpose of a folder or file, judged by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SplitName {
     Train,
@@ -513,7 +513,7 @@ fn split_of_part(part: &str) -> Option<SplitName> {
     }
 }
 
-/// What a folder is for, and how far its name is from the plain one.
+/// Returns the purpose of a folder, and how much its name differs from the plain one.
 fn split_of(name: &str) -> Option<(SplitName, usize)> {
     let parts = parts(name);
     let split = parts.iter().find_map(|part| split_of_part(part))?;
@@ -524,9 +524,9 @@ fn split_of(name: &str) -> Option<(SplitName, usize)> {
     Some((split, distance))
 }
 
-/// The class folders in a folder, if there are such.
+/// Returns the class folders in a folder, if there are any.
 fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Error> {
-    // A folder for tests need not have any; one that is only similarly called must have class folders.
+    // A folder with a plain name such as `test` need not have class folders; one with a less similar name must have pictures or class folders.
     let is_split = |folder: &Path, distance: usize| {
         idx_role(&name(folder)).is_none()
             && (distance <= 1 || has_pictures(folder) || class_root(folder, MAX_DEPTH).is_some())
@@ -559,7 +559,7 @@ fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Er
     let [train, test, val] = [0, 1, 2].map(|split| apart[split].first().copied());
     let pictures = || listing.folders.iter().filter(|folder| has_pictures(folder));
     let Some(train) = train else {
-        // Folders of pictures, of which one may be called `train` as its class is.
+        // Folders of pictures, one of which may be called `train` because that is its class.
         let is_named = |folder: &&PathBuf| split_of(&name(folder)).is_some();
         let problem = match (flat[0].first(), test.or(val)) {
             (Some(train), _) if pictures().all(|folder| is_named(&folder)) => format!(
@@ -632,7 +632,7 @@ fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Er
     }
     let root = |folder: &Path| class_root(folder, MAX_DEPTH).unwrap_or(folder.to_owned());
     let (train, mut test) = (root(train), test.map(|test| root(test)));
-    // Test images without classes may lie one level further down, as in `Final_Test/Images/*`.
+    // Test images without classes may be one level further down, as in `Final_Test/Images/*`.
     if let Some(only) = test.as_deref().and_then(only_with_pictures)
         && !train.join(name(&only)).is_dir()
         && only_with_pictures(&train).is_none()
@@ -650,7 +650,7 @@ fn class_folders(folder: &Path, listing: &Listing) -> Result<Option<Folders>, Er
     }))
 }
 
-/// The only folder in a folder, if it has pictures.
+/// Returns the only folder in a folder, if it has pictures.
 fn only_with_pictures(folder: &Path) -> Option<PathBuf> {
     let listing = Listing::new(folder).ok()?;
     match &listing.folders[..] {
@@ -659,7 +659,7 @@ fn only_with_pictures(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The folder whose folders have pictures: this one, or the only one in it.
+/// Returns the folder whose folders have pictures: this one, or the only one in it.
 fn class_root(folder: &Path, depth: usize) -> Option<PathBuf> {
     let listing = Listing::new(folder).ok()?;
     if listing.folders.iter().any(|folder| has_pictures(folder)) {
@@ -671,13 +671,13 @@ fn class_root(folder: &Path, depth: usize) -> Option<PathBuf> {
     }
 }
 
-/// Whether a folder is that of a training, which has pictures too.
+/// Returns whether a folder is that of a training run, which contains pictures too.
 pub(super) fn is_run(folder: &Path) -> bool {
     let files = ["lenet.weights", "last.checkpoint"];
     files.iter().any(|file| folder.join(file).is_file())
 }
 
-/// Whether a folder itself has a file that is called a picture.
+/// Returns whether a folder directly contains a file with the name of a picture.
 fn has_pictures(folder: &Path) -> bool {
     if is_run(folder) {
         return false;
@@ -691,7 +691,7 @@ fn has_pictures(folder: &Path) -> bool {
     entries.flatten().any(|entry| is_picture(entry.path()))
 }
 
-/// Says what lies in a folder without a data set, and what to do.
+/// Describes the content of a folder without a data set, and what to do.
 fn nothing(listing: &Listing) -> String {
     let mut text = format!("no data set found in it. It has {listing}.\n");
     let hints = listing
@@ -704,7 +704,7 @@ fn nothing(listing: &Listing) -> String {
     text + FORMS
 }
 
-/// What [`find`] finds.
+/// What [`find`] recognises.
 pub(super) const FORMS: &str = "A data set is four IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, \
      t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; gzipped or not), or class folders of PNG, JPEG, BMP or PNM files \
      (train/NAME/* and test/NAME/*, or NAME/* with --test-split), or tables (NAME_train.csv and NAME_test.csv with a \

@@ -1,5 +1,4 @@
-//! The data set on the host: where it is found, how its files are read, what is odd
-//! about it, in which order its images are visited.
+//! The data set on the host: finding it, reading its files, checking it, and the order in which its images are visited.
 
 mod augment;
 pub mod check;
@@ -33,17 +32,17 @@ use shape::SHAPE;
 /// Images with their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// The values of the images' pixels, image after image.
+    /// The pixel values of the images, one image after another.
     images: Vec<u8>,
     /// `(N)`, classes in `0..CLASSES`.
     labels: Vec<u8>,
 }
 
 impl Split {
-    /// Images, whose values lie one image behind the other, with their labels, `(N)`.
+    /// Creates a split from images, whose values follow each other, and their labels, `(N)`.
     ///
     /// # Panics
-    /// If there are more of one than of the other, or a label is no class: what is read from files has been checked.
+    /// If the numbers of images and labels differ, or a label is not a class. Readers of files check this first.
     pub fn new(images: Vec<u8>, labels: Vec<u8>) -> Self {
         assert!(
             labels.iter().all(|&label| usize::from(label) < CLASSES),
@@ -57,35 +56,35 @@ impl Split {
         Self { images, labels }
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is no image.
+    /// Returns whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The images, `(N)`.
+    /// Returns the images, `(N)`.
     pub fn images(&self) -> &[Pixels] {
         shape::images(&self.images)
     }
 
-    /// The labels, `(N)`.
+    /// Returns the labels, `(N)`.
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// Gives each label another number.
+    /// Replaces each label by another number.
     pub fn relabel(&mut self, number: impl Fn(u8) -> u8) {
         for label in &mut self.labels {
             *label = number(*label);
         }
     }
 
-    /// Whether an accuracy on these images is within noise, three standard deviations, of what always naming the largest
-    /// class gives.
+    /// Returns whether an accuracy on these images is within noise (three standard deviations) of always naming the largest
+    /// class.
     pub fn is_chance(&self, accuracy: f64) -> bool {
         let (chance, images) = (self.chance(), self.len() as f64);
         accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
@@ -101,7 +100,7 @@ impl Split {
         f64::from(largest) / self.len() as f64
     }
 
-    /// Draws a share of the images by the seed: for each image, whether it is one of them.
+    /// Draws a share of the images, determined by the seed. Returns for each image whether it is drawn.
     pub fn share(&self, share: f64, seed: u64) -> Vec<bool> {
         let len = self.len();
         let order = Order::shuffled(seed, u32::MAX, len);
@@ -112,7 +111,7 @@ impl Split {
         drawn
     }
 
-    /// Draws a share of each class, at least one image of two and never all: the same ones each time.
+    /// Draws a share of each class, at least one of two images and never all; always the same ones.
     pub fn share_of_each_class(&self, share: f64) -> Vec<bool> {
         let mut drawn = vec![false; self.len()];
         for class in 0..CLASSES {
@@ -130,11 +129,11 @@ impl Split {
         drawn
     }
 
-    /// Takes out the images for which `taken` says so, and returns them; both parts keep their order. The others stay
-    /// where they are in memory, as there may be as many as it holds.
+    /// Removes the images for which `taken` is true, and returns them. Both parts keep their order. The others are moved in
+    /// place, because there may be as many as memory can hold.
     ///
     /// # Panics
-    /// If `taken` has not as many elements as there are images.
+    /// If `taken` does not have one element per image.
     pub fn take(&mut self, taken: &[bool]) -> Self {
         assert_eq!(taken.len(), self.len(), "one for each image");
         let size = SHAPE.len();
@@ -163,7 +162,7 @@ impl Split {
         part
     }
 
-    /// The first `len` images.
+    /// Returns the first `len` images.
     pub fn truncated(&self, len: usize) -> Self {
         Self {
             images: self.images[..len * SHAPE.len()].to_vec(),
@@ -178,7 +177,7 @@ mod tests {
 
     #[test]
     fn chance_is_the_share_of_the_largest_class_and_its_noise() {
-        // Three in four are of class 7; a standard deviation is 0.0217.
+        // Three in four are of class 7; the standard deviation is 0.0217.
         let labels = (0..400).map(|i| if i % 4 == 0 { 2 } else { 7 }).collect();
         let split = Split::new(vec![0; 400 * SHAPE.len()], labels);
         assert_eq!(
@@ -187,7 +186,7 @@ mod tests {
         );
     }
 
-    /// Images whose values are all their index, with labels.
+    /// Returns images whose values are all their index, with labels.
     fn counting(labels: Vec<u8>) -> Split {
         let images = (0..labels.len() as u8).flat_map(|i| vec![i; SHAPE.len()]);
         Split::new(images.collect(), labels)
@@ -227,7 +226,7 @@ mod tests {
         let count = |split: &Split, class| split.labels().iter().filter(|&&l| l == class).count();
         assert_eq!([0, 1, 2].map(|class| count(&train, class)), [15, 1, 1]);
         assert_eq!([0, 1, 2].map(|class| count(&test, class)), [5, 0, 1]);
-        // Pinned: a run goes on only with the images that it was begun with.
+        // Fixed values, because a run can only continue with the images that it started with.
         assert_eq!(first(&test)[..5], [1, 4, 9, 15, 18]);
     }
 }

@@ -1,18 +1,17 @@
-//! Names of classes: from `classes.txt`, from EMNIST's mapping, or from folders.
+//! Reads the names of classes: from `classes.txt`, from EMNIST's mapping, or from folders.
 //!
-//! Names are in Unicode's composed form (NFC): `ü` in the name of a folder may be one character or two, depending on the
-//! system that made it, and both are the same class.
+//! Names are in Unicode's composed form (NFC). Depending on the system, `ü` in the name of a folder is one character or two;
+//! both are the same class.
 
 use crate::error::Error;
 use lenet_core::network::CLASSES;
 use std::path::Path;
 use unicode_normalization::UnicodeNormalization;
 
-/// Longest name of a class in bytes: short enough for a board's display and for the file.
+/// The largest length of a class name in bytes: short enough for a board's display and for the file.
 pub(super) const MAX_LEN: usize = 32;
 
-/// Returns the name in composed form, if a class may be called so: on terminals, pictures and boards a name is a short
-/// line.
+/// Returns the name in composed form, if a class may have it: terminals, pictures and boards show a name as a short line.
 pub(super) fn class_name(name: &str) -> Result<String, String> {
     let name: String = name.nfc().collect();
     if name.len() > MAX_LEN {
@@ -31,7 +30,7 @@ pub(super) fn class_name(name: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// * `Io`: it cannot be read
-/// * `Data`: it has no names, or not such that each class has one of its own; the sentence names the line
+/// * `Data`: it has no names, or does not give each class its own name; the sentence names the line
 pub(super) fn read_list(path: &Path) -> Result<Vec<String>, Error> {
     let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
     parse_list(&bytes).map_err(|problem| Error::Data {
@@ -65,7 +64,7 @@ fn parse_list(bytes: &[u8]) -> Result<Vec<String>, String> {
     }
 }
 
-/// The text of a file, without the mark that some editors put in front: UTF-8, or with such a mark UTF-16.
+/// Returns the text of a file, without the byte order mark that some editors add: UTF-8, or UTF-16 if it has such a mark.
 fn text(bytes: &[u8]) -> Result<String, String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks();
@@ -81,11 +80,11 @@ fn text(bytes: &[u8]) -> Result<String, String> {
     text.ok_or("no UTF-8 text; save it as UTF-8".to_owned())
 }
 
-/// Reads the names from EMNIST's mapping: in each line a label and the code points of the characters that have it, of
-/// which the first names the class. Labels count from `first`.
+/// Reads the names from EMNIST's mapping. Each line has a label and the code points of its characters, of which the first is
+/// the class's name. Labels count from `first`.
 ///
 /// # Errors
-/// As [`read_list`]
+/// Those of [`read_list`]
 pub(super) fn read_mapping(path: &Path, first: u8) -> Result<Vec<String>, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::io("cannot be read", path))?;
     let entry = |line: &str| {

@@ -1,21 +1,21 @@
-//! In place of `image.rs` in a build without the feature `program`: every picture is an error.
+//! Replaces `image.rs` in a build without the feature `program`: every picture is an error.
 
 use super::ImageOptions;
 use super::shape::{SHAPE, Shape};
 use lenet_core::network::Pixels;
 use std::path::Path;
 
-/// A picture as this network takes it.
+/// A picture, converted for this network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
     /// The image.
     pub pixels: Pixels,
-    /// Whether the picture had other colours than grey.
+    /// Whether the picture had colours other than grey.
     pub has_colour: bool,
 }
 
 impl Image {
-    /// Whether colours became grey, as the network has one channel.
+    /// Returns whether colours became grey, because the network has one channel.
     pub fn is_converted(&self) -> bool {
         self.has_colour && SHAPE.channels == 1
     }
@@ -40,7 +40,7 @@ pub(super) fn decode(
     Err(LACKING.to_owned())
 }
 
-/// Whether the name says that a file is a picture.
+/// Returns whether a file's name is that of a picture.
 pub(super) fn has_picture_name(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     ["png", "jpg", "jpeg"]

@@ -1,18 +1,18 @@
-//! What is odd about the values of single images, whatever the network.
+//! Checks the values of single images for problems, for any network.
 
 use super::dims::Shape;
 
-/// Mean grey value of the border above which an image is taken for one that is dark on white.
+/// The mean grey value of the border above which an image is probably dark on white.
 const BRIGHT: f64 = 127.0;
 
-/// What may be the reason of an image without content.
+/// The probable reason for an image without content.
 pub(super) const INVISIBLE: &str = ": black shows where a picture is transparent; if it is drawn in black, --invert makes that white";
 
-/// Returns a sentence for each oddity of an image that a network is asked about.
+/// Returns a sentence for each problem of an image to be classified.
 pub(super) fn warnings(values: &[u8], shape: Shape) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(border) = bright_border(values, shape) {
-        // As an integer: the code that writes floating-point numbers would be a tenth of the WebAssembly module.
+        // An integer, because the code that formats floating-point numbers would be a tenth of the WebAssembly module.
         let border = border.round_ties_even() as u8;
         warnings.push(format!(
             "the border is bright (mean {border} of 255): dark on white? If the network was trained on bright on \
@@ -26,19 +26,19 @@ pub(super) fn warnings(values: &[u8], shape: Shape) -> Vec<String> {
     warnings
 }
 
-/// Whether all values are the same.
+/// Returns whether all values are the same.
 pub(super) fn is_blank(values: &[u8]) -> bool {
     values.iter().all(|value| *value == values[0])
 }
 
-/// The mean value of the borders of images, if that is so bright that they may be dark on white. In colour nothing follows
-/// from it: photographs have a sky.
+/// Returns the mean value of the images' borders if it is so bright that the images may be dark on white. Colour images are
+/// not checked: the border of a photograph may be a bright sky.
 pub(super) fn bright_border(images: &[u8], shape: Shape) -> Option<f64> {
     let mean = border_mean(images, shape);
     (shape.channels == 1 && mean > BRIGHT).then_some(mean)
 }
 
-/// Mean value of the outermost pixels.
+/// Returns the mean value of the outermost pixels.
 pub(super) fn border_mean(images: &[u8], shape: Shape) -> f64 {
     let (mut sum, mut count) = (0, 0_u64);
     for plane in images.chunks_exact(shape.area()) {

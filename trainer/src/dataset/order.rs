@@ -1,31 +1,31 @@
-//! The order in which an epoch visits the images, computable for each position alone.
+//! The order in which an epoch visits the images. Each position is computed on its own.
 //!
-//! A shuffle is a permutation given by a Feistel network over the smallest square power of two that holds the images,
-//! walked until it falls inside (Black and Rogaway: Ciphers with arbitrary finite domains, 2002). It needs no table,
-//! so that a GPU computes the same order from the same six keys as the CPU does.
+//! A shuffle is a permutation. A Feistel network permutes the smallest power of four that holds the images, and is applied
+//! again while the result is not an image (Black and Rogaway: Ciphers with arbitrary finite domains, 2002). It needs no table,
+//! so a GPU computes the same order from the same six keys as the CPU.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Rounds of the Feistel network.
+/// The number of rounds of the Feistel network.
 pub const ROUNDS: usize = 6;
 
 /// The order of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As in the file.
+    /// The order of the file.
     Sequential,
     /// A permutation of `0..len`.
     Shuffled(Permutation),
 }
 
 impl Order {
-    /// The shuffle of an epoch: a fresh one for each `epoch`, the same one for the same `seed`.
+    /// Returns the shuffle of an epoch: different for each `epoch`, the same for the same `seed`.
     pub fn shuffled(seed: u64, epoch: u32, len: usize) -> Self {
         let len = u32::try_from(len).expect("a data set has fewer than 2^32 images");
         let mut rng = generator(seed, 1 + u64::from(epoch));
         let keys = std::array::from_fn(|_| rng.next_u32());
-        // Half of the bits that `len - 1` needs, rounded up; at least one.
+        // Half of the number of bits in `len - 1`, rounded up; at least one.
         let half_bits = (32 - len.saturating_sub(1).leading_zeros())
             .div_ceil(2)
             .max(1);
@@ -36,7 +36,7 @@ impl Order {
         })
     }
 
-    /// The image at `position` of the epoch.
+    /// Returns the index of the image at `position` of the epoch.
     pub fn index(&self, position: usize) -> usize {
         match self {
             Self::Sequential => position,
@@ -48,16 +48,16 @@ impl Order {
 /// A permutation of `0..len` from six keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permutation {
-    /// Number of elements.
+    /// The number of elements.
     pub len: u32,
-    /// Width of each half of the network.
+    /// The number of bits in each half of the network.
     pub half_bits: u32,
-    /// A key a round.
+    /// One key per round.
     pub keys: [u32; ROUNDS],
 }
 
 impl Permutation {
-    /// The element at `position`, which must be below `len`.
+    /// Returns the element at `position`, which must be less than `len`.
     pub fn index(&self, position: u32) -> u32 {
         debug_assert!(position < self.len);
         let mask = (1 << self.half_bits) - 1;
@@ -75,15 +75,15 @@ impl Permutation {
     }
 }
 
-/// A bijection of 32 bits in which every bit of the input moves every bit of the output: murmur3's finaliser.
+/// Mixes 32 bits by a bijection in which every bit of the input affects every bit of the output: murmur3's finaliser.
 pub(super) fn mix(mut x: u32) -> u32 {
     x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
     x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
     x ^ (x >> 16)
 }
 
-/// The project's random generator: ChaCha8, keyed by the seed. Stream 0 is for the initial parameters, stream `1 + e`
-/// for the order of epoch `e`, 2³² for the validation split, and `2³³ + e` for what [`Augment`](super::Augment) does.
+/// Returns the project's random generator: ChaCha8, with the seed as key. Stream 0 is for the initial parameters, stream `1 +
+/// e` for the order of epoch `e`, 2³² for the validation split, and `2³³ + e` for [`Augment`](super::Augment).
 pub fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn the_order_is_pinned() {
-        // Receipts depend on it: the same seed must give the same weights in every version.
+        // Trained weights depend on this: the same seed must give the same weights in every version.
         assert_eq!(epoch(0, 0, 60_000)[..4], [22850, 33781, 46391, 10709]);
     }
 
-    /// A shuffle keeps no trace of the order it started from: positions and images correlate like noise.
+    /// A shuffle shows no trace of the original order: positions and images correlate no more than noise.
     #[test]
     fn the_order_looks_random() {
         for e in 0..20 {
@@ -135,7 +135,7 @@ mod tests {
                 .map(|(i, &x)| (i as f64 - centre) * (x as f64 - centre))
                 .sum();
             let correlation = sum / (60_000.0 * (60_000.0f64 * 60_000.0 - 1.0) / 12.0);
-            // Standard deviation 1/sqrt(60,000) = 0.0041; five of them.
+            // The standard deviation is 1/sqrt(60,000) = 0.0041. Five of them are allowed.
             assert!(correlation.abs() < 0.0205, "epoch {e}: {correlation}");
             let neighbours = order
                 .windows(2)

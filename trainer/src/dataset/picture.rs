@@ -1,7 +1,7 @@
-//! Pictures as values of an image of the network, from the decoded picture on, and what is odd about them.
+//! Converts decoded pictures to values of an image of the network.
 //!
-//! Nothing here depends on the network of the build or on the rest of the trainer: the WebAssembly module `lenet-pictures`
-//! contains this file as it is, so that a picture dropped on a report becomes what `trainer predict` makes of it.
+//! Nothing here depends on the network of the build or on the rest of the trainer. The WebAssembly module `lenet-pictures`
+//! includes this file unchanged, so a picture dropped on a report is converted as `trainer predict` converts it.
 
 use super::ImageOptions;
 use super::dims::Shape;
@@ -9,10 +9,10 @@ use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, Rgba, RgbaImage};
 
-/// Sides above this are refused before any memory is asked for.
+/// The largest side of a picture; a larger picture is refused before memory is allocated for it.
 const MAX_SIDE: u32 = 8192;
 
-/// Checks the size of a picture before it is decoded, so that no memory is asked for one that is refused.
+/// Checks the size of a picture before it is decoded, so that no memory is allocated for one that is refused.
 pub(super) fn check_size(
     name: &str,
     (width, height): (u32, u32),
@@ -38,7 +38,7 @@ pub(super) fn check_size(
     Ok(())
 }
 
-/// Decodes a whole picture and turns it as it is to be seen.
+/// Decodes a whole picture and rotates it as its orientation says.
 pub(super) fn whole(
     mut decoder: impl ImageDecoder,
     name: &str,
@@ -51,7 +51,7 @@ pub(super) fn whole(
     Ok(turned(picture.into_rgba8(), orientation))
 }
 
-/// Turns a picture as it is to be seen.
+/// Rotates a picture as its orientation says.
 pub(super) fn turned(picture: RgbaImage, orientation: Orientation) -> RgbaImage {
     let flip = |picture: &RgbaImage| imageops::flip_horizontal(picture);
     match orientation {
@@ -66,7 +66,7 @@ pub(super) fn turned(picture: RgbaImage, orientation: Orientation) -> RgbaImage 
     }
 }
 
-/// Makes a picture the values of an image of `shape`, and returns whether it had other colours than grey.
+/// Converts a picture to the values of an image of `shape`, and returns whether it had colours other than grey.
 pub(super) fn values(
     picture: &RgbaImage,
     options: ImageOptions,
@@ -85,7 +85,7 @@ pub(super) fn values(
     !picture.pixels().all(is_grey)
 }
 
-/// Grey by ITU-R 601-2, `(299 r + 587 g + 114 b) / 1000`, as Pillow computes it: in units of 1/65,536, rounded.
+/// Computes grey by ITU-R 601-2, `(299 r + 587 g + 114 b) / 1000`, like Pillow: in units of 1/65,536, rounded.
 fn luma([r, g, b]: [u8; 3]) -> u8 {
     let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
     ((sum + 0x8000) >> 16) as u8
@@ -99,7 +99,7 @@ fn is_on_its_side(orientation: Orientation) -> bool {
     )
 }
 
-/// One value of each pixel, inverted if asked; where the picture is transparent, black shows.
+/// Returns one value per pixel, inverted if `invert` is set; transparent parts become black.
 fn on_black(picture: &RgbaImage, value: impl Fn(&Rgba<u8>) -> u8, invert: bool) -> GrayImage {
     GrayImage::from_fn(picture.width(), picture.height(), |x, y| {
         let pixel = &picture[(x, y)];
@@ -109,7 +109,7 @@ fn on_black(picture: &RgbaImage, value: impl Fn(&Rgba<u8>) -> u8, invert: bool) 
     })
 }
 
-/// The values of a plane, scaled to as large as fits, in the middle of black.
+/// Returns the values of a plane, scaled to the largest size that fits, in the middle of black.
 fn scaled(plane: GrayImage, shape: Shape) -> Vec<u8> {
     let wanted = [shape.width as u32, shape.height as u32];
     if [plane.width(), plane.height()] == wanted {
@@ -123,7 +123,7 @@ fn scaled(plane: GrayImage, shape: Shape) -> Vec<u8> {
     whole.into_raw()
 }
 
-/// The largest sides of the same proportion, at least 1, that are not longer than those wanted.
+/// Returns the largest sides of the same proportion, at least 1, that are not longer than those wanted.
 pub(super) fn fitting([width, height]: [u32; 2], wanted: [u32; 2]) -> [u32; 2] {
     // `side * numerator / denominator`, rounded.
     let scale = |side: u32, numerator: u32, denominator: u32| {

@@ -1,12 +1,12 @@
-//! The shape of this network's images, and how they lie in memory.
+//! The shape of this network's images, and their layout in memory.
 //!
-//! This is the only file of the data set that knows the type [`Pixels`]: the readers take a [`Shape`] and fill plain
-//! bytes, channel after channel and row after row, so that their tests can ask for other shapes than this network's.
+//! Only this file of the data set knows the type [`Pixels`]. The readers take a [`Shape`] and fill plain bytes, channel by
+//! channel and row by row, so that their tests can use shapes other than this network's.
 
 pub(super) use super::dims::Shape;
 use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 
-/// What this network takes.
+/// The shape that this network takes.
 pub(super) const SHAPE: Shape = Shape {
     channels: CHANNELS,
     height: HEIGHT,
@@ -15,7 +15,7 @@ pub(super) const SHAPE: Shape = Shape {
 
 const _: () = assert!(size_of::<Pixels>() == SHAPE.len());
 
-/// Returns the images whose values are these bytes, which must be a whole number of images.
+/// Returns the images with these values. Their number must be a multiple of an image's size.
 pub(super) fn images(bytes: &[u8]) -> &[Pixels] {
     bytemuck::cast_slice(bytes)
 }
@@ -25,7 +25,7 @@ pub(super) fn bytes(images: &[Pixels]) -> &[u8] {
     bytemuck::cast_slice(images)
 }
 
-/// Returns the image whose values these are, [`Shape::len`] of them.
+/// Returns the image with these values, [`Shape::len`] of them.
 #[cfg(feature = "program")]
 pub(super) fn image(bytes: &[u8]) -> Pixels {
     images(bytes)[0]

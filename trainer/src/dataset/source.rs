@@ -1,4 +1,4 @@
-//! The data set: read in the form in which it lies there, with all that identifies it.
+//! The data set: reads it in any of its forms, and records what identifies it.
 
 use super::Split;
 use super::folder::{self, Folder};
@@ -38,9 +38,9 @@ const PUBLISHED: [&str; 4] = [
     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 ];
 
-/// Name of the published data set.
+/// The name of the published data set.
 const FASHION_MNIST: &str = "fashion-mnist";
-/// Where Debian's package `dataset-fashion-mnist` puts the files.
+/// The folder into which Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
 
 /// How to change pictures so that they fit the network.
@@ -55,54 +55,53 @@ pub struct ImageOptions {
     pub invert: bool,
 }
 
-/// How the files of a data set become images.
+/// How the files of a data set are converted to images.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ReadOptions {
     /// Whether files of Fashion-MNIST may differ from the published ones.
     pub allow_modified: bool,
-    /// Share of each class to test on, in 0..1, of a data set without test images.
+    /// The share of each class to test on, in 0..1, for a data set without test images.
     pub test_split: Option<f64>,
-    /// Of pictures.
+    /// How pictures are converted.
     pub images: ImageOptions,
 }
 
-/// Training and test images with what identifies them.
+/// Training and test images, and what identifies them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
-    /// `fashion-mnist` where the files are the published ones, else the folder's name.
+    /// `fashion-mnist` if the files are the published ones, else the folder's name.
     pub name: String,
     /// Where it was found; see [`find`].
     pub folder: PathBuf,
-    /// Names of the classes; empty where there is none.
+    /// Names of the classes; empty for a class without a name.
     pub classes: [String; CLASSES],
-    /// SHA-256 over two SHA-256: of the uncompressed training images, and of the training labels, each as an IDX file.
+    /// The SHA-256 of two SHA-256 values: of the uncompressed training images, and of the labels, each as an IDX file.
     pub sha256: [u8; 32],
-    /// Whether it is Fashion-MNIST to the byte.
+    /// Whether the files are exactly those of Fashion-MNIST.
     pub published: bool,
     /// How it was read.
     pub options: ReadOptions,
-    /// What was done to it that its owner may want to know.
+    /// Changes made to the data that the user may want to know.
     pub notes: Vec<String>,
-    /// What lies there and was not read, or is odd about the files; [`check::warnings`](super::check::warnings) has
-    /// what is odd about the images too.
+    /// Warnings about files that were not read or look wrong; [`check::warnings`](super::check::warnings) adds those about the
+    /// images.
     pub warnings: Vec<String>,
-    /// The classes and splits (0 for training, 1 for tests) of which [`warnings`](Self::warnings) say that their folder
-    /// is empty.
+    /// The classes and splits (0 for training, 1 for tests) whose folder is empty according to [`warnings`](Self::warnings).
     pub empty_folders: BTreeSet<(usize, usize)>,
-    /// What is trained on.
+    /// The training images.
     pub train: Split,
-    /// What is validated on: nothing before [`hold_out`](Self::hold_out).
+    /// The validation images: `None` before [`hold_out`](Self::hold_out).
     pub val: Option<Split>,
-    /// What is tested on.
+    /// The test images.
     pub test: Split,
 }
 
-/// Looks for the data set: in the folder given, else in `data/fashion-mnist` of the repository, else where Debian has it.
-/// Reads no images. Returns what [`open`] finds it by: a folder, or behind it what the names of its files begin with.
+/// Looks for the data set: in the given folder, else in `data/fashion-mnist` of the repository, else in Debian's folder. Reads
+/// no images. Returns a path for [`open`]: a folder, perhaps followed by a prefix of file names.
 ///
 /// # Errors
-/// * `NoDataset`: there is none, with every place looked at
-/// * `Data`: there is none where one was given, or there are several
+/// * `NoDataset`: there is none; the error lists every place searched
+/// * `Data`: there is none at the given path, or there are several
 pub fn find(given: Option<&Path>) -> Result<PathBuf, Error> {
     Ok(locate(given)?.0.path)
 }
@@ -134,11 +133,11 @@ fn locate(given: Option<&Path>) -> Result<(Found, Form), Error> {
 /// Finds a data set, as IDX files, class folders of pictures, or tables, and reads it.
 ///
 /// # Errors
-/// * `NoDataset`: there is none, with every place looked at
+/// * `NoDataset`: there is none; the error lists every place searched
 /// * `Settings`: `options` are not for this kind of data set
-/// * `MissingFile`: a file is not there
-/// * `Io`: one cannot be read
-/// * `Data`: it is not what it should be: see the sentence
+/// * `MissingFile`: a file is missing
+/// * `Io`: a file cannot be read
+/// * `Data`: a file is invalid; the sentence says why
 pub fn open(given: Option<&Path>, options: ReadOptions) -> Result<Dataset, Error> {
     let (found, form) = locate(given)?;
     let kind = match &form {
@@ -165,11 +164,11 @@ pub fn open(given: Option<&Path>, options: ReadOptions) -> Result<Dataset, Error
 }
 
 impl Dataset {
-    /// Reads the four files of a folder. Where one of them is Fashion-MNIST's, or the folder is called so, all must
-    /// be, unless `allow_modified`.
+    /// Reads the four files of a folder. If one of them is Fashion-MNIST's, or the folder has that name, all must be the
+    /// published ones, unless `allow_modified` is set.
     ///
     /// # Errors
-    /// As [`open`]
+    /// Those of [`open`]
     pub fn load(folder: &Path, allow_modified: bool) -> Result<Self, Error> {
         let Some((found, files)) = locate::idx_in(folder)? else {
             return Err(missing(folder, Role::TrainImages));
@@ -181,10 +180,10 @@ impl Dataset {
         open_idx(found, files, options)
     }
 
-    /// Takes a share of the training images, drawn by the seed, to validate on.
+    /// Moves a share of the training images, drawn by the seed, to the validation split.
     ///
     /// # Errors
-    /// `Settings`: it leaves no image to train or to validate on.
+    /// `Settings`: no image would be left to train or to validate on.
     pub fn hold_out(&mut self, share: f64, seed: u64) -> Result<(), Error> {
         let held_out = self.train.share(share, seed);
         let val = held_out.iter().filter(|&&held_out| held_out).count();
@@ -198,12 +197,12 @@ impl Dataset {
         Ok(())
     }
 
-    /// SHA-256 of the test images and labels, made as [`sha256`](Self::sha256) is of the training's.
+    /// Returns the SHA-256 of the test images and labels, computed like [`sha256`](Self::sha256) of the training images.
     pub fn test_sha256(&self) -> [u8; 32] {
         combined(&idx::sha256(&self.test))
     }
 
-    /// What each epoch is measured on: the validation images if there are any, else the test images.
+    /// Returns the split on which each epoch is measured: the validation images if there are any, else the test images.
     pub fn held_out(&self) -> &Split {
         self.val.as_ref().unwrap_or(&self.test)
     }
@@ -273,7 +272,7 @@ fn open_folders(found: Found, folders: &Folders, options: ReadOptions) -> Result
     })
 }
 
-/// Says that what somebody validates on is not read.
+/// Returns the warning that the validation data is not read.
 fn left_out_val(path: &Path) -> String {
     format!(
         "{}: ignored; to validate, --val-split holds out a share of the training images",
@@ -281,7 +280,7 @@ fn left_out_val(path: &Path) -> String {
     )
 }
 
-/// Says that `--test-split` is for other data sets.
+/// Returns the error that `--test-split` is for data sets without tests.
 fn has_test(path: &Path, test: &str) -> Error {
     Error::Settings(format!(
         "{} has test images of its own ({test}); --test-split is for data sets without them",
@@ -302,13 +301,13 @@ fn set_aside(train: &mut Split, path: &Path, share: Option<f64>) -> Result<Split
     }
 }
 
-/// Images and labels as they lie in files.
+/// Images and labels as stored in files.
 struct Raw {
     images: Vec<u8>,
     labels: Vec<u8>,
     /// The file of the labels.
     path: PathBuf,
-    /// Of the uncompressed files, if they are IDX files.
+    /// The hashes of the uncompressed files, if they are IDX files.
     sha256: Option<[[u8; 32]; 2]>,
 }
 
@@ -347,7 +346,7 @@ fn open_idx(mut found: Found, mut files: IdxFiles, options: ReadOptions) -> Resu
     {
         return Err(missing(&files.folder, role));
     }
-    // The training images take most of the time: unpack them beside the rest.
+    // The training images take most of the time, so they are unpacked in parallel with the rest.
     let read_role = |role: Role| match files.files[role as usize].is_empty() {
         true => Ok(None),
         false => read_idx(&files.files[role as usize], role).map(Some),
@@ -488,7 +487,8 @@ fn open_tables(mut found: Found, tables: &Tables, options: ReadOptions) -> Resul
     )
 }
 
-/// Makes a data set of what is in files: EMNIST's images upright, labels from 0, classes with names, tests apart.
+/// Makes a data set from the content of files: transposes EMNIST's images, counts labels from 0, names the classes, splits off
+/// tests.
 fn assemble(
     mut found: Found,
     folder: &Path,
@@ -568,7 +568,7 @@ fn assemble(
     })
 }
 
-/// `image[x][y] = image[y][x]` for each plane of an image whose sides are equal; else nothing.
+/// Transposes each plane of a square image, `image[x][y] = image[y][x]`; leaves other images unchanged.
 fn transpose(images: &mut [u8], [height, width]: [usize; 2]) {
     if height != width {
         return;
@@ -582,7 +582,7 @@ fn transpose(images: &mut [u8], [height, width]: [usize; 2]) {
     }
 }
 
-/// Says which of the four files is not there, and what is.
+/// Returns the error that one of the four files is missing, with what the folder contains.
 fn missing(folder: &Path, role: Role) -> Error {
     let there = Listing::new(folder).map(|listing| listing.to_string());
     Error::MissingFile {
@@ -592,7 +592,7 @@ fn missing(folder: &Path, role: Role) -> Error {
     }
 }
 
-/// The problem of a file.
+/// Returns a function that makes the error for a problem of a file.
 fn data(path: &Path) -> impl Fn(String) -> Error {
     move |problem| Error::Data {
         path: path.to_owned(),
@@ -606,7 +606,7 @@ fn open_file(path: &Path) -> Result<(BufReader<File>, u64), Error> {
     Ok((BufReader::new(file), len))
 }
 
-/// Reads the first of the files, whose content the others must have too.
+/// Reads the first of the files; the others must have the same content.
 fn read_idx(paths: &[PathBuf], role: Role) -> Result<Idx, Error> {
     let (file, len) = open_file(&paths[0])?;
     let idx = match role {
@@ -618,7 +618,7 @@ fn read_idx(paths: &[PathBuf], role: Role) -> Result<Idx, Error> {
     Ok(idx)
 }
 
-/// As [`read_idx`].
+/// Does the same as [`read_idx`], for tables.
 fn read_table(paths: &[PathBuf]) -> Result<Table, Error> {
     let path = &paths[0];
     if paths.len() > 1 {
@@ -629,7 +629,7 @@ fn read_table(paths: &[PathBuf]) -> Result<Table, Error> {
     table::read(open_file(path)?.0, &line, SHAPE).map_err(data(path))
 }
 
-/// Refuses files for the same purpose with other content than the first one's.
+/// Refuses files with the same role whose content differs from that of the first.
 fn same_content(paths: &[PathBuf], first: [u8; 32]) -> Result<(), Error> {
     for path in &paths[1..] {
         let sha256 = idx::content_sha256(open_file(path)?.0).map_err(data(path))?;
@@ -644,12 +644,12 @@ fn same_content(paths: &[PathBuf], first: [u8; 32]) -> Result<(), Error> {
     Ok(())
 }
 
-/// See [`Dataset::sha256`].
+/// Returns the hash of both hashes, as in [`Dataset::sha256`].
 fn combined(hashes: &[[u8; 32]; 2]) -> [u8; 32] {
     Sha256::digest(hashes.as_flattened()).into()
 }
 
-/// From `classes.txt`, a name a line; else the published names, else EMNIST's characters, else the labels themselves.
+/// Returns the names from `classes.txt`, one per line; else the published names, else EMNIST's characters, else the labels.
 fn class_names(
     folder: &Path,
     family: &str,
@@ -694,7 +694,7 @@ fn class_names(
     Ok(names.try_into().expect("as many as there are classes"))
 }
 
-/// Lower-case hexadecimal.
+/// Returns bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,7 +1,7 @@
-//! Tables of pixels as on Kaggle: CSV files, plain or gzipped, with an image in each row.
+//! Reads tables of pixels as found on Kaggle: CSV files, plain or gzipped, with one image per row.
 //!
-//! A row has the values of the pixels, row of the image after row, and the label in front, behind, or where the header
-//! says `label`. There may be no header, and no label.
+//! A row has the pixel values of the image, row by row, and the label first, last, or in the column `label` of the header.
+//! There may be no header, and no label.
 
 use super::gunzip::Content;
 use super::shape::Shape;
@@ -11,18 +11,18 @@ use std::io::BufRead;
 /// The content of a table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Values of the pixels, image after image.
+    /// The pixel values, image after image.
     pub images: Vec<u8>,
     /// The labels, if the table has them.
     pub labels: Option<Vec<u8>>,
 }
 
-/// The most separators in a first line that is still not one of pixels.
+/// The smallest number of columns in a table of pixels.
 const MIN_COLUMNS: usize = 32;
-/// Bytes of the first line that are looked at.
+/// The number of bytes of the first line that are read to recognise a table.
 const FIRST_LINE: usize = 1 << 16;
 
-/// Whether a file begins as a table of pixels does: with a line of very many columns.
+/// Returns whether a file begins like a table of pixels: with a line of very many columns.
 pub(super) fn is_table(file: impl BufRead) -> bool {
     first_line(file).is_ok_and(|line| columns(&line, separator(&line)) >= MIN_COLUMNS)
 }
@@ -39,7 +39,7 @@ fn columns(line: &[u8], separator: u8) -> usize {
     1 + line.iter().filter(|&&byte| byte == separator).count()
 }
 
-/// A comma, or what spreadsheets of other languages write.
+/// Returns the separator: a comma, or what spreadsheets of other languages use.
 fn separator(line: &[u8]) -> u8 {
     let separators = [b'\t', b';', b','];
     separators
@@ -48,10 +48,10 @@ fn separator(line: &[u8]) -> u8 {
         .expect("three of them")
 }
 
-/// Reads a table of images of a shape. The first line is read from `file` too, which must be at its beginning.
+/// Reads a table of images of the given shape. `line` is the first line, which is also read from `file`.
 ///
 /// # Errors
-/// A sentence that says what was found, in which line, and what was expected.
+/// A sentence that says which line is wrong, what was found and what was expected.
 pub(super) fn read(file: impl BufRead, line: &[u8], shape: Shape) -> Result<Table, String> {
     if shape.channels != 1 {
         return Err(format!(
@@ -88,7 +88,7 @@ pub(super) fn read(file: impl BufRead, line: &[u8], shape: Shape) -> Result<Tabl
     let is_name =
         |field: &&[u8]| !std::str::from_utf8(field).is_ok_and(|f| f.parse::<f64>().is_ok());
     let label = record.iter().position(is_label);
-    // A first line with a damaged value is no header.
+    // A first line with only some invalid values is not a header.
     if label.is_some() || 2 * record.iter().filter(is_name).count() > record.len() {
         is_there = next(&mut record)?;
     }
@@ -125,12 +125,12 @@ pub(super) fn read(file: impl BufRead, line: &[u8], shape: Shape) -> Result<Tabl
 /// Reads the first line for [`read`].
 ///
 /// # Errors
-/// A sentence.
+/// A sentence, if the line cannot be read.
 pub(super) fn peek(file: impl BufRead) -> Result<Vec<u8>, String> {
     first_line(file).map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// A whole number from 0 to 255, also as `7.0`.
+/// Parses an integer from 0 to 255, also written as `7.0`.
 fn number(field: &[u8]) -> Option<u8> {
     // Nearly all fields are one to three digits.
     if let 1..=3 = field.len()
@@ -161,7 +161,7 @@ mod tests {
         read(text.as_bytes(), &line, SHAPE)
     }
 
-    /// A row of `SHAPE`'s pixels that count up from `first`.
+    /// Returns a row of `SHAPE`'s pixels that count up from `first`.
     fn row(first: u8, separator: &str) -> String {
         let row: Vec<String> = (0..35).map(|i| (first + i).to_string()).collect();
         row.join(separator)

@@ -1,7 +1,7 @@
-//! A certificate: what a board did, in a form that can be checked later and by others.
+//! A certificate: a record of what a board did, which others can check later.
 //!
-//! `trainer device certify` writes one as JSON, with a page of Markdown beside it that says the same. `firmware/silicon` keeps
-//! the certificates of real boards.
+//! `trainer device certify` writes one as JSON, and a Markdown page with the same content. `firmware/silicon` contains the
+//! certificates of real boards.
 
 use super::Traffic;
 use crate::dataset::hex;
@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The version of the format that this program writes and reads.
 pub const FORMAT: u32 = 1;
-/// A certificate of a real board has at least so many images.
+/// The smallest number of images in the certificate of a real board.
 pub const LEAST_IMAGES: usize = 1000;
 
 /// How the board was reached.
@@ -38,7 +38,7 @@ impl Medium {
     }
 }
 
-/// What a board did.
+/// A record of what a board did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -50,31 +50,31 @@ pub struct Certificate {
     pub board: String,
     /// How it was reached.
     pub medium: Medium,
-    /// What its owner says about it, such as the chip's revision.
+    /// The owner's remarks, such as the chip's revision.
     pub note: String,
     /// The frequency of its clock.
     pub clock_hz: u32,
-    /// What took part.
+    /// The versions of all parts.
     pub versions: Versions,
-    /// The weights that it has.
+    /// The weights on the board.
     pub weights: WeightsUsed,
-    /// The machine that compared.
+    /// The machine that compared the results.
     pub host: Host,
     /// The power-on self-test.
     pub self_test: SelfTest,
-    /// The images that both classified.
+    /// The images that both board and host classified.
     pub images: Images,
     /// The time of one forward pass by the board's clock, in microseconds.
     pub time_us: Time,
-    /// What each layer costs.
+    /// The cost of each layer.
     pub cost: Cost,
-    /// The memory that the board's program used; `null` if it does not measure it.
+    /// The memory that the board's program used; `null` if it does not measure this.
     pub memory: Option<MemoryUsed>,
-    /// What happened on the wire.
+    /// Statistics of the wire.
     pub link: Traffic,
 }
 
-/// Versions of what took part.
+/// The versions of all parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Versions {
@@ -82,7 +82,7 @@ pub struct Versions {
     pub firmware: String,
     /// This program.
     pub trainer: String,
-    /// The messages between both.
+    /// The messages between board and host.
     pub link: u8,
     /// The format of the weights file.
     pub weights_file: u8,
@@ -102,7 +102,7 @@ pub struct WeightsUsed {
     pub fingerprint: String,
 }
 
-/// The machine that compared.
+/// The machine that compared the results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
@@ -118,11 +118,11 @@ pub struct Host {
 pub struct SelfTest {
     /// The bits of the logits that the board computed.
     pub logits: Vec<String>,
-    /// Whether they are those in the weights file.
+    /// Whether they equal those in the weights file.
     pub equal: bool,
 }
 
-/// The images that both classified.
+/// The images that both board and host classified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Images {
@@ -146,27 +146,27 @@ pub struct Images {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Time {
-    /// The shortest.
+    /// The shortest time.
     pub least: f64,
-    /// The average.
+    /// The average time.
     pub mean: f64,
-    /// The longest.
+    /// The longest time.
     pub most: f64,
 }
 
-/// What each layer costs.
+/// The cost of each layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
     /// What is counted.
     pub unit: Unit,
-    /// By layer.
+    /// The layers, in order.
     pub layers: Vec<LayerCost>,
     /// The whole forward pass.
     pub forward: u32,
 }
 
-/// What one layer costs.
+/// The cost of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerCost {
@@ -204,11 +204,11 @@ impl Unit {
 pub struct MemoryUsed {
     /// Statics.
     pub statics: u32,
-    /// The stack at its deepest.
+    /// The largest size of the stack.
     pub stack: u32,
 }
 
-/// Returns the hash of logits, as little-endian f32 one image behind the other.
+/// Returns the hash of logits, as little-endian f32, one image after another.
 pub fn logits_sha256(logits: &[Logits]) -> String {
     let mut hash = Sha256::new();
     for logit in logits.as_flattened() {
@@ -226,11 +226,11 @@ pub fn bits(logits: &Logits) -> Vec<String> {
 }
 
 impl Certificate {
-    /// Reads a certificate from a file of JSON.
+    /// Reads a certificate from a JSON file.
     ///
     /// # Errors
     /// * `Io`: the file cannot be read
-    /// * `Foreign`: it is no certificate
+    /// * `Foreign`: the file is not a certificate
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(Error::io("cannot be read", path))?;
         serde_json::from_str(&text).map_err(|error| Error::Foreign {
@@ -239,19 +239,19 @@ impl Certificate {
         })
     }
 
-    /// Returns the file's bytes.
+    /// Returns the content of the JSON file.
     pub fn json(&self) -> String {
         let json =
             serde_json::to_string_pretty(self).expect("numbers and strings have a JSON form");
         json + "\n"
     }
 
-    /// Returns the name of the files, without extension.
+    /// Returns the name of the files, without their extensions.
     pub fn name(&self) -> String {
         format!("{}-{}", self.board, self.date)
     }
 
-    /// Returns what contradicts itself or is missing: nothing in a sound certificate.
+    /// Returns what is contradictory or missing; nothing if the certificate is sound.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut expect = |holds: bool, problem: String| {
@@ -390,7 +390,7 @@ impl Certificate {
         problems
     }
 
-    /// Returns the page that says the same to people.
+    /// Returns the Markdown page with the same content.
     pub fn page(&self) -> String {
         let mut page = String::new();
         // Writing to a string does not fail.

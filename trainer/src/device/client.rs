@@ -1,8 +1,7 @@
-//! Questions and answers over a wire that may lose, damage or double frames.
+//! Requests and replies over a wire that may lose, damage or duplicate frames.
 //!
-//! A question that gets no whole answer is asked again under the same number: every request may be repeated, and a late
-//! answer to an earlier try is as good as any. Each try waits twice as long as the one before it. Answers under other
-//! numbers are old ones and are passed over.
+//! A request without a complete reply is sent again under the same number. Every request may be repeated, so a late reply to an
+//! earlier try is valid. Each try waits twice as long as the one before. Replies under other numbers are old, and are ignored.
 
 use super::{DeviceError, Wire};
 use lenet_core::Numbers;
@@ -13,83 +12,83 @@ use lenet_core::link::{
 use lenet_core::network::{LAYERS, Logits, Pixels};
 use std::time::{Duration, Instant};
 
-/// A question is asked again so often.
+/// The number of times that a request is sent again.
 const RETRIES: u32 = 3;
-/// The first try waits for an answer at least so long.
+/// The shortest time that the first try waits for a reply.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
-/// So many bytes are quoted where no answer is among them.
+/// The number of bytes that a message quotes if they contain no reply.
 const HEARD_START: usize = 16;
 
-/// Who a board says it is.
+/// The identity of a board, as it reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Name of the board.
+    /// The board's name.
     pub board: String,
-    /// Version of the firmware.
+    /// The version of the firmware.
     pub firmware: String,
-    /// Format version of its weights file.
+    /// The format version of its weights file.
     pub weights_version: u8,
-    /// Fingerprint of its architecture.
+    /// The fingerprint of its architecture.
     pub fingerprint: u64,
-    /// Checksum of its weights file.
+    /// The checksum of its weights file.
     pub weights_crc: u32,
-    /// SHA-256 of its parameters.
+    /// The SHA-256 of its parameters.
     pub params_sha256: [u8; 32],
-    /// Ticks a second of its clock.
+    /// The frequency of its clock, in ticks per second.
     pub clock_hz: u32,
-    /// Name of the network that its firmware was built for.
+    /// The name of the network that its firmware was built for.
     pub network: String,
 }
 
-/// What a board makes of an image.
+/// A board's result for an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Classified {
     /// The logits, bit for bit.
     pub logits: Logits,
-    /// Time of the forward pass by the board's clock.
+    /// The time of the forward pass, by the board's clock.
     pub time: Duration,
-    /// Names the image for [`Client::layer`].
+    /// Identifies the image for [`Client::layer`].
     pub image: u32,
 }
 
-/// What happened on the wire.
+/// Statistics of the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Traffic {
-    /// Questions.
+    /// The number of requests.
     pub asked: u32,
-    /// Times a question was asked again.
+    /// The number of times that a request was sent again.
     pub retried: u32,
-    /// Questions that arrived damaged, by the board's word.
+    /// The number of requests that arrived damaged, as the board reports it.
     pub damaged_requests: u32,
-    /// Answers that arrived damaged.
+    /// The number of replies that arrived damaged.
     pub damaged_replies: u32,
-    /// Tries without an answer.
+    /// The number of tries without a reply.
     pub unanswered: u32,
-    /// Whole answers that came twice, or too late.
+    /// The number of complete replies that came twice, or too late.
     pub stale: u32,
 }
 
-/// A board that answers.
+/// A connection to a board that replies.
 pub struct Client<W> {
     wire: W,
     receiver: Receiver,
     identity: Identity,
     sequence: u32,
-    /// The first try waits so long.
+    /// The time that the first try waits.
     patience: Duration,
-    /// No try waits longer.
+    /// The longest time that a try waits.
     timeout: Duration,
     traffic: Traffic,
     heard: Heard,
 }
 
-/// All that came over the wire, whether or not it makes sense.
+/// All bytes received, valid or not.
 struct Heard {
     bytes: usize,
     /// The first bytes, at most [`HEARD_START`].
     start: Vec<u8>,
-    /// Finds this program's own questions.
+    /// Finds this program's own requests, if the wire echoes them.
     questions: Receiver,
     echoed: bool,
 }
@@ -105,20 +104,20 @@ impl Heard {
     }
 }
 
-/// How one try ended, where it did not end with an answer.
+/// The outcome of a try without a reply.
 enum Try {
     Damaged,
     Silence,
 }
 
 impl<W: Wire> Client<W> {
-    /// Asks who is there until somebody answers; `name` is the wire's, for messages. `timeout` is how long a board may take
-    /// to start, and later to answer one try of a question.
+    /// Asks for the board's identity until it replies. `name` is the wire's name, for messages. `timeout` is how long a board
+    /// may take to start, and later to reply to one try of a request.
     ///
     /// # Errors
-    /// * `Silent`, `Noise`: nobody does in this time
-    /// * `Version`: somebody who speaks another version
-    /// * `Wire`: the wire broke
+    /// * `Silent`, `Noise`: no board replies in this time
+    /// * `Version`: the board speaks another version of the link
+    /// * `Wire`: the wire failed
     pub fn connect(wire: W, name: &str, timeout: Duration) -> Result<Self, DeviceError> {
         let mut client = Self {
             wire,
@@ -161,7 +160,7 @@ impl<W: Wire> Client<W> {
                     },
                 });
             }
-            // All tries together, each twice as long as the one before it, take no longer than what is left.
+            // All tries together, each twice as long as the one before, take no longer than the time left.
             client.patience = SHORTEST_PATIENCE.min(left / ((2 << RETRIES) - 1));
             match client.ask(&Request::Info, "the first question", identity) {
                 Ok(identity) => break identity?,
@@ -170,32 +169,32 @@ impl<W: Wire> Client<W> {
             }
         };
         client.identity = identity;
-        // A slow board takes longer than the shortest patience; the first image shows how long.
+        // A slow board takes longer than the shortest patience. The first image shows how long.
         client.patience = timeout;
         let asked = Instant::now();
         client.ask(&Request::SelfTest, "the self-test", logits)?;
         client.patience = SHORTEST_PATIENCE.max(asked.elapsed() * 10).min(timeout);
-        // What went wrong before the board was ready is of no interest.
+        // Errors from before the board was ready do not count.
         client.traffic = Traffic::default();
         Ok(client)
     }
 
-    /// Who it is.
+    /// Returns the board's identity.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// What happened on the wire.
+    /// Returns the statistics of the wire.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// Has an image classified; `at` says which, for messages.
+    /// Lets the board classify an image. `at` names the image, for messages.
     ///
     /// # Errors
-    /// * `Lost`: no whole answer
-    /// * `Refused`, `Unexpected`: an answer that is none
-    /// * `Wire`: the wire broke
+    /// * `Lost`: no complete reply
+    /// * `Refused`, `Unexpected`: an error, or a reply of another kind
+    /// * `Wire`: the wire failed
     pub fn classify(&mut self, pixels: &Pixels, at: &str) -> Result<Classified, DeviceError> {
         let (logits, ticks) = self.ask(&Request::Classify(pixels), at, logits)?;
         let seconds = f64::from(ticks) / f64::from(self.identity.clock_hz.max(1));
@@ -206,11 +205,11 @@ impl<W: Wire> Client<W> {
         })
     }
 
-    /// The outputs of a layer for the image just classified, `layer` counted as in [`LAYERS`]. `numbers` is the kind of the
-    /// board's parameters; the bytes of an int8 network come as the integers that they are.
+    /// Returns the outputs of a layer for the last classified image, with `layer` counted as in [`LAYERS`]. `numbers` is the
+    /// kind of the board's parameters. The bytes of an int8 network are returned as integers.
     ///
     /// # Errors
-    /// As [`classify`](Self::classify).
+    /// Those of [`classify`](Self::classify).
     pub fn layer(
         &mut self,
         image: u32,
@@ -244,10 +243,10 @@ impl<W: Wire> Client<W> {
         Ok(values)
     }
 
-    /// Has each layer measured.
+    /// Lets the board measure each layer.
     ///
     /// # Errors
-    /// As [`classify`](Self::classify).
+    /// Those of [`classify`](Self::classify).
     pub fn bench(&mut self) -> Result<Bench, DeviceError> {
         self.ask(&Request::Bench, "bench", |reply| match reply {
             Reply::Bench(bench) => Some(bench),
@@ -255,10 +254,10 @@ impl<W: Wire> Client<W> {
         })
     }
 
-    /// Returns the bytes of statics and of stack that the board's program has used; `None` if it does not measure them.
+    /// Returns how many bytes of statics and of stack the board's program has used; `None` if it does not measure them.
     ///
     /// # Errors
-    /// As [`classify`](Self::classify).
+    /// Those of [`classify`](Self::classify).
     pub fn memory(&mut self) -> Result<Option<Memory>, DeviceError> {
         let answer = self.ask(&Request::Memory, "memory", |reply| match reply {
             Reply::Memory(memory) => Some(memory),
@@ -274,16 +273,16 @@ impl<W: Wire> Client<W> {
         }
     }
 
-    /// Has the built-in pattern of the self-test classified.
+    /// Lets the board classify the built-in pattern of the self-test.
     ///
     /// # Errors
-    /// As [`classify`](Self::classify).
+    /// Those of [`classify`](Self::classify).
     pub fn self_test(&mut self) -> Result<Logits, DeviceError> {
         let (logits, _) = self.ask(&Request::SelfTest, "the self-test", logits)?;
         Ok(logits)
     }
 
-    /// Asks until there is a whole answer, and reads it with `read`; `None` from it is an answer of another kind.
+    /// Sends a request until there is a complete reply, which `read` decodes; `None` from `read` means a reply of another kind.
     fn ask<T>(
         &mut self,
         request: &Request<'_>,
@@ -298,7 +297,7 @@ impl<W: Wire> Client<W> {
         for tried in 0..=RETRIES {
             self.traffic.retried += u32::from(tried > 0);
             self.wire.send(frame).map_err(|error| self.broken(error))?;
-            // A busy wire or emulator is given more time with each try.
+            // Each try gets more time, in case the wire or the emulator is busy.
             match self.hear(at, (self.patience * (1 << tried)).min(self.timeout), &read)? {
                 Ok(answer) => return Ok(answer),
                 Err(Try::Damaged) => {}
@@ -312,7 +311,7 @@ impl<W: Wire> Client<W> {
         })
     }
 
-    /// Listens for the answer to the last question.
+    /// Waits for the reply to the last request.
     fn hear<T>(
         &mut self,
         at: &str,
@@ -334,7 +333,7 @@ impl<W: Wire> Client<W> {
                 return Ok(Err(Try::Silence));
             }
             self.heard.listen(&buffer[..count]);
-            // All that came is looked at, so that no part of a doubled answer stays for the next question.
+            // All bytes are read, so that no part of a duplicated reply is left for the next request.
             let (mut answer, mut damaged) = (None, false);
             for &byte in &buffer[..count] {
                 match self.receiver.push::<Reply>(byte) {
@@ -386,7 +385,7 @@ impl<W: Wire> Client<W> {
     }
 }
 
-/// Who answered; an error inside if it speaks another version.
+/// Returns the identity in a reply, or an error if the board speaks another version.
 fn identity(reply: Reply<'_>) -> Option<Result<Identity, DeviceError>> {
     let Reply::Info(info) = reply else {
         return None;

@@ -1,22 +1,22 @@
-//! Where two computations of the same thing part.
+//! Finds where two computations of the same values differ.
 
 use lenet_core::network::{LAYERS, Logits};
 
 /// The first value that differs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
-    /// Name of the layer.
+    /// The name of the layer.
     pub layer: &'static str,
-    /// Index in its output.
+    /// The index in the layer's output.
     pub element: usize,
     /// The host's value.
     pub host: f32,
-    /// The board's.
+    /// The board's value.
     pub board: f32,
 }
 
-/// The first element of the first layer in which `board`, layer by layer as in [`LAYERS`], differs from
-/// the host by a bit.
+/// Returns the first element of the first layer in which `board` differs from the host by a bit. Both hold the outputs of the
+/// layers in the order of [`LAYERS`].
 pub fn first_difference(host: &[Vec<f32>], board: &[Vec<f32>]) -> Option<Difference> {
     for ((layer, host), board) in LAYERS.iter().zip(host).zip(board) {
         for (element, (&host, &board)) in host.iter().zip(board).enumerate() {
@@ -33,9 +33,9 @@ pub fn first_difference(host: &[Vec<f32>], board: &[Vec<f32>]) -> Option<Differe
     None
 }
 
-/// How far two floats are apart, counted in floats: 0 for equal ones, 1 for neighbours; `None` if one is NaN.
+/// Returns the distance between two floats in ulps: 0 if they are equal, 1 for neighbours; `None` if one is NaN.
 pub fn ulps(a: f32, b: f32) -> Option<u32> {
-    // Floats in order: those below zero counted downwards from it.
+    // The position of a float in ascending order; those below zero count downwards.
     let place = |value: f32| {
         let magnitude = i64::from(value.to_bits() & 0x7fff_ffff);
         if value.is_sign_negative() {
@@ -47,7 +47,7 @@ pub fn ulps(a: f32, b: f32) -> Option<u32> {
     (!a.is_nan() && !b.is_nan()).then(|| (place(a) - place(b)).unsigned_abs() as u32)
 }
 
-/// Indices of the images whose logits differ by a bit.
+/// Returns the indices of the images whose logits differ by a bit.
 pub fn differing(host: &[Logits], board: &[Logits]) -> Vec<usize> {
     let bits = |logits: &Logits| logits.map(f32::to_bits);
     host.iter()

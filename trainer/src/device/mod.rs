@@ -1,16 +1,16 @@
-//! A board, real or emulated, from the host's side.
+//! Access to a board, real or emulated, from the host.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `client.rs` | [`Client`]: questions and answers over a wire that may lose or damage frames |
+//! | `client.rs` | [`Client`]: requests and replies over a wire that may lose or damage frames |
 //! | `wire.rs` | [`Wire`]: bytes over TCP or a serial port |
-//! | `qemu.rs` | [`Qemu`]: an emulated board, started here and never left behind |
+//! | `qemu.rs` | [`Qemu`]: an emulated board, which is started here and always stopped |
 //! | `watcher.rs` | cleans up if this process is killed |
-//! | `certificate.rs` | [`certificate`]: what a board did, in a form that others can check |
-//! | `compare.rs` | where two computations part, in ulps |
+//! | `certificate.rs` | [`certificate`]: a record of what a board did, which others can check |
+//! | `compare.rs` | finds where two computations differ, in ulps |
 //! | `probe.rs` | the wire through a debug probe (feature `probe`) |
 //!
-//! Left out: flashing, which `probe-rs run` does (see `firmware/`).
+//! Flashing is not included: `probe-rs run` does it (see `firmware/`).
 
 pub mod certificate;
 mod client;
@@ -32,20 +32,20 @@ use lenet_core::link::LinkError;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a board could not be asked.
+/// The error returned when the communication with a board fails.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// The wire cannot be opened, or broke.
+    /// The wire cannot be opened, or failed.
     #[error("{wire}: {source}{hint}")]
     Wire {
-        /// Which.
+        /// The wire's name.
         wire: String,
-        /// The system's reason.
+        /// The system's error.
         source: std::io::Error,
         /// What to do.
         hint: &'static str,
     },
-    /// Nobody answers.
+    /// The board does not reply.
     #[error(
         "{wire}: no answer in {} s. Does the board run `serve`, and does nobody else use the wire? \
          If it is slow, give it longer with --timeout",
@@ -54,10 +54,10 @@ pub enum DeviceError {
     Silent {
         /// The wire.
         wire: String,
-        /// How long.
+        /// How long this program has waited.
         waited: Duration,
     },
-    /// Bytes come, but none of them is a frame.
+    /// Bytes arrive, but they contain no frame.
     #[error(
         "{wire}: {bytes} bytes received in {waited} s, but no reply: they begin with \"{start}\". {hint}",
         bytes = grouped(*bytes), waited = waited.as_secs(), start = start.escape_ascii(),
@@ -70,16 +70,16 @@ pub enum DeviceError {
     Noise {
         /// The wire.
         wire: String,
-        /// How long.
+        /// How long this program has waited.
         waited: Duration,
-        /// How many bytes.
+        /// The number of bytes.
         bytes: usize,
-        /// The first of them.
+        /// The first bytes.
         start: Vec<u8>,
-        /// Whether there were whole questions among them.
+        /// Whether they contained complete requests of this program.
         echoed: bool,
     },
-    /// A question got no complete reply in all its tries.
+    /// A request got no complete reply in any of its tries.
     #[error(
         "link lost at {at}: no complete reply in {tries} tries{heard}",
         heard = match heard {
@@ -88,27 +88,27 @@ pub enum DeviceError {
         }
     )]
     Lost {
-        /// Such as `image 812`.
+        /// What was requested, such as `image 812`.
         at: String,
-        /// How often it was asked.
+        /// The number of tries.
         tries: u32,
-        /// Bytes that came meanwhile.
+        /// The number of bytes received meanwhile.
         heard: usize,
     },
-    /// The board answers, but not to the point.
+    /// The board replied with an error.
     #[error("the board replied to {at} with an error: {error}")]
     Refused {
-        /// Such as `image 812`.
+        /// What was requested, such as `image 812`.
         at: String,
-        /// What it says.
+        /// The board's error.
         error: LinkError,
     },
-    /// The answer is of another kind than the question.
+    /// The reply does not match the request.
     #[error(
         "the board replied to {at} with a message of the wrong kind; does it run another version of the firmware?"
     )]
     Unexpected {
-        /// Such as `image 812`.
+        /// What was requested, such as `image 812`.
         at: String,
     },
     /// The firmware speaks another version of the link.
@@ -116,12 +116,12 @@ pub enum DeviceError {
         "the board speaks version {found} of the link, this program {expected}; flash the firmware again"
     )]
     Version {
-        /// The board's.
+        /// The board's version.
         found: u8,
-        /// This program's.
+        /// This program's version.
         expected: u8,
     },
-    /// The board has other parameters than the host.
+    /// The board and the host have different parameters.
     #[error(
         "the board has parameters {}, {file} has {}: flash it again, or name the file it has with --weights",
         hex(board),
@@ -129,9 +129,9 @@ pub enum DeviceError {
         file = file.display()
     )]
     Weights {
-        /// SHA-256 of the board's.
+        /// SHA-256 of the board's parameters.
         board: [u8; 32],
-        /// SHA-256 of the host's.
+        /// SHA-256 of the host's parameters.
         host: [u8; 32],
         /// The host's file.
         file: PathBuf,
@@ -144,23 +144,23 @@ pub enum DeviceError {
     NotBuilt {
         /// Where it should be.
         path: PathBuf,
-        /// What builds it.
+        /// The command that builds it.
         command: String,
     },
-    /// The emulated program did not end as it should.
+    /// The emulated program did not end as expected.
     #[error("{machine}: {problem}; its last line: {last_line}")]
     Qemu {
         /// The emulated board.
         machine: &'static str,
         /// What happened.
         problem: String,
-        /// What it said last.
+        /// The last line of its output.
         last_line: String,
     },
 }
 
 impl DeviceError {
-    /// Whether host and board disagree, rather than something having failed.
+    /// Returns whether host and board disagree, as opposed to a failure.
     pub fn is_mismatch(&self) -> bool {
         matches!(self, Self::Weights { .. })
     }

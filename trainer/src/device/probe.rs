@@ -1,5 +1,5 @@
-//! The wire through a debug probe: RTT channels 1, a pair of buffers in the board's RAM that the probe reads and writes
-//! while the board runs.
+//! The wire through a debug probe: RTT channel 1, a pair of buffers in the board's RAM that the probe reads and writes while
+//! the board runs.
 
 use super::{DeviceError, Wire};
 use probe_rs::config::TargetSelector;
@@ -8,30 +8,30 @@ use probe_rs::{Permissions, Session, rtt};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The link's channels; channel 0 is the log's.
+/// The link's channel; channel 0 is for the log.
 const CHANNEL: usize = 1;
-/// Between two looks into the board's RAM.
+/// The time between two reads of the board's RAM.
 const PAUSE: Duration = Duration::from_millis(1);
-/// A board that takes no byte for so long is gone.
+/// The time after which a board that accepts no byte is considered dead.
 const STUCK: Duration = Duration::from_secs(2);
 
-/// The probes that are plugged in, as probe-rs names them.
+/// Returns the probes that are plugged in, by their names in probe-rs.
 pub fn plugged_in() -> Vec<String> {
     let probes = Lister::new().list_all();
     probes.iter().map(ToString::to_string).collect()
 }
 
-/// RTT on a running board.
+/// An RTT connection to a running board.
 pub struct Rtt {
     session: Session,
     rtt: rtt::Rtt,
 }
 
 impl Rtt {
-    /// Attaches to the only probe there is, without stopping the board.
+    /// Attaches to the only probe that is plugged in, without stopping the board.
     ///
     /// # Errors
-    /// `Wire`: no probe or several, no permission, another chip, or a program without RTT.
+    /// `Wire`: there is no probe or more than one, no permission, another chip, or a program without RTT.
     pub fn attach(chip: Option<&str>) -> Result<Self, DeviceError> {
         let probes = Lister::new().list_all();
         let [probe] = &probes[..] else {

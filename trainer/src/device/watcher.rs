@@ -1,8 +1,8 @@
-//! Cleans up after this process if it ends without doing so, even if it is killed.
+//! Cleans up after this process if it ends without doing so itself, even if it is killed.
 //!
-//! A shell waits at the other end of a pipe. Every end of this process closes the pipe, whether it returns, panics, or is
-//! ended by a signal that cannot be caught; unless it said before that nothing is left to do, the shell then kills the
-//! emulator and removes its folder. Without a Unix shell nobody watches.
+//! A shell waits at the other end of a pipe. The pipe closes when this process ends, whether it returns, panics, or is killed
+//! by a signal that cannot be caught. Unless the process has written `done` before, the shell then kills the emulator and
+//! removes its folder. Without a Unix shell there is no watcher.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::{
     process::Stdio,
 };
 
-/// What the shell does. The first argument is the folder; on the pipe come `pid N` and, for an orderly end, `done`.
+/// The shell's script. The first argument is the folder. The pipe carries `pid N` and, for an orderly end, `done`.
 #[cfg(unix)]
 const SCRIPT: &str = r#"
 trap '' INT QUIT TERM HUP
@@ -31,7 +31,7 @@ done
 rm -rf -- "$1"
 "#;
 
-/// The shell that waits. Dropping this tells it that nothing is left to do.
+/// The waiting shell. Dropping this tells it that there is nothing to clean up.
 pub struct Watcher {
     #[cfg(unix)]
     shell: std::process::Child,
@@ -42,13 +42,13 @@ impl Watcher {
     /// Starts to watch over a folder.
     ///
     /// # Errors
-    /// The system's reason why the shell cannot be started.
+    /// The system's error if the shell cannot be started.
     pub fn start(folder: &Path) -> io::Result<Self> {
         let shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "sh"])
             .arg(folder)
             .current_dir("/")
-            // A process group of its own, which signals to this one's do not reach.
+            // A process group of its own, so that signals to this process's group do not reach the shell.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -57,11 +57,11 @@ impl Watcher {
         Ok(Self { shell })
     }
 
-    /// Watches over the process that a command will be, too. The process itself tells the shell before it becomes the
-    /// command, so that there is no moment at which it runs unwatched.
+    /// Watches over the process that `command` will start, too. The new process reports its id to the shell before it executes
+    /// the command, so it never runs unwatched.
     ///
     /// # Errors
-    /// The system's reason why the pipe cannot be shared.
+    /// The system's error if the pipe cannot be shared.
     pub fn watch(&self, command: &mut Command) -> io::Result<()> {
         let pipe = self.shell.stdin.as_ref().expect("it is a pipe until drop");
         let mut pipe = File::from(pipe.as_fd().try_clone_to_owned()?);
@@ -72,8 +72,8 @@ impl Watcher {
             let len = 32 - rest.len();
             pipe.write_all(&line[..len])
         };
-        // SAFETY: between fork and exec the closure asks for the process's number, formats it on the stack and writes it:
-        // it neither allocates nor takes a lock, which another thread might have held at the fork.
+        // SAFETY: between fork and exec, the closure gets the process id, formats it on the stack and writes it. It neither
+        // allocates nor takes a lock, which another thread might have held at the fork.
         unsafe { command.pre_exec(tell) };
         Ok(())
     }
@@ -83,7 +83,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         if let Some(pipe) = &mut self.shell.stdin {
-            // Where the shell is gone, nobody needs to be told.
+            // If the shell has ended, nobody needs to be told.
             let _ = pipe.write_all(b"done\n");
         }
         let _ = self.shell.wait();
@@ -92,18 +92,18 @@ impl Drop for Watcher {
 
 #[cfg(not(unix))]
 impl Watcher {
-    /// Watches over nothing.
+    /// Does nothing.
     ///
     /// # Errors
-    /// None.
+    /// Never.
     pub fn start(_: &Path) -> io::Result<Self> {
         Ok(Self {})
     }
 
-    /// Watches over nothing.
+    /// Does nothing.
     ///
     /// # Errors
-    /// None.
+    /// Never.
     pub fn watch(&self, _: &mut Command) -> io::Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Bytes to and from a board.
+//! Carries bytes to and from a board.
 
 use super::DeviceError;
 use std::io::{self, ErrorKind, Read, Write};
@@ -6,12 +6,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
-/// Something that carries bytes, with or without losses.
+/// A connection that carries bytes, with or without losses.
 pub trait Wire {
     /// Sends all bytes.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Receives what there is, at least a byte; 0 if none came within `patience`.
+    /// Receives the available bytes, at least one; returns 0 if none came within `patience`.
     fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize>;
 }
 
@@ -25,14 +25,14 @@ impl<W: Wire + ?Sized> Wire for Box<W> {
     }
 }
 
-/// A TCP connection, as to an emulated UART or a serial port server.
+/// A TCP connection, such as to an emulated UART or a serial port server.
 pub struct Tcp(TcpStream);
 
 impl Tcp {
-    /// Connects to `HOST:PORT`, for each address of which there is so much time.
+    /// Connects to `HOST:PORT`, and allows `timeout` for each of its addresses.
     ///
     /// # Errors
-    /// `Wire`: nobody listens there.
+    /// `Wire`: the connection failed.
     pub fn connect(address: &str, timeout: Duration) -> Result<Self, DeviceError> {
         let first_that_answers = || {
             let none = io::Error::new(ErrorKind::NotFound, "the host has no address");
@@ -54,10 +54,10 @@ impl Tcp {
             })
     }
 
-    /// Over a connection there is.
+    /// Uses an existing connection.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn of(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self(stream))
@@ -70,7 +70,7 @@ impl Wire for Tcp {
     }
 
     fn receive(&mut self, buffer: &mut [u8], patience: Duration) -> io::Result<usize> {
-        // Zero would mean for ever.
+        // Zero would mean no time-out.
         self.0
             .set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
         match nothing_yet(self.0.read(buffer))? {
@@ -83,20 +83,20 @@ impl Wire for Tcp {
     }
 }
 
-/// A serial port, such as the one a board's debugger offers: eight bits, no parity.
+/// A serial port, such as that of a board's debugger: eight bits, no parity.
 pub struct Serial(Box<dyn serialport::SerialPort>);
 
 impl Serial {
     /// Opens a port by its path.
     ///
     /// # Errors
-    /// `Wire`: there is no such port, or it is not ours.
+    /// `Wire`: there is no such port, or it cannot be opened.
     pub fn open(path: &str, baud: u32) -> Result<Self, DeviceError> {
         serialport::new(path, baud)
             .open()
             .map(Self)
             .map_err(|error| {
-                // The crate says `NoDevice` also of a port that is busy.
+                // The crate also reports `NoDevice` for a port that is busy.
                 let exists = Path::new(path).exists();
                 let (kind, source) = (error.kind(), io::Error::from(error));
                 DeviceError::Wire {
@@ -120,7 +120,7 @@ impl Serial {
 
 impl Wire for Serial {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // The port's one time-out is also that of writing.
+        // The port has a single time-out, which also applies to writing.
         self.0.set_timeout(Duration::from_secs(5))?;
         self.0.write_all(bytes)
     }
@@ -131,7 +131,7 @@ impl Wire for Serial {
     }
 }
 
-/// `None` where a read ended because its time was over.
+/// Returns `None` if a read ended because of its time-out.
 fn nothing_yet(read: io::Result<usize>) -> io::Result<Option<usize>> {
     match read {
         Ok(count) => Ok(Some(count)),

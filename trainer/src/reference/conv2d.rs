@@ -1,21 +1,21 @@
-//! Gradients of the convolution with its pooling and activation; the forward pass is `lenet_core::layer::conv2d`.
+//! The gradients of the convolution with its pooling and activation. The forward pass is `lenet_core::layer::conv2d`.
 
 use lenet_core::layer::{Layered, Pool};
 
-/// Adds the gradients by weight and bias, and computes that by the input.
+/// Adds the weight and bias gradients, and computes the input gradient.
 ///
 /// # Shapes
 /// * `input`, `grad_input`: `(C, H, W)`; `grad_input` is overwritten
 /// * `weight`, `grad_weight`: `(M, C, K, K)`; `grad_weight` is added to
 /// * `bias`, `grad_bias`: `(M)`; `grad_bias` is added to
-/// * `out`: `(M, PH, PW)`, what the forward pass gave
+/// * `out`: `(M, PH, PW)`, the output of the forward pass
 /// * `grad_out`: `(M, PH, PW)`
 ///
 /// # Numerics
-/// f32. The forward pass stores no output of the convolution, so it is computed again to see which element won each window. The
-/// gradient of a window goes to its largest element, of equal ones to the first in row order, as in PyTorch; with average
-/// pooling each element gets its share. Each image's sum by a weight is formed over `y`, then `x`, then added. The gradient by an input
-/// is summed over the maps, then over the outputs in row order.
+/// f32. The forward pass does not store the convolution's outputs, so this function computes them again to find the winner of
+/// each window. The gradient of a window goes to its largest element, of equal ones to the first in row order, as in PyTorch.
+/// With average pooling, each element gets its share. An image's weight gradient is summed over `y`, then `x`, then added to
+/// `grad_weight`. The input gradient is summed over the maps, then over the outputs in row order.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<
     L: Layered,
@@ -86,7 +86,7 @@ pub fn backward<
     }
 }
 
-/// Returns an output of the convolution, with the bits of `lenet_core::ops::conv2d`.
+/// Returns an output of the convolution, with the same bits as `lenet_core::ops::conv2d`.
 fn convolved<const C: usize, const H: usize, const W: usize, const K: usize>(
     input: &[[[f32; W]; H]; C],
     weight: &[[[f32; K]; K]; C],
@@ -104,7 +104,7 @@ fn convolved<const C: usize, const H: usize, const W: usize, const K: usize>(
     sum
 }
 
-/// Returns the taps of the kernel that meet the input, and not the padding, for an output of the convolution.
+/// Returns the taps of the kernel that meet the input, not the padding, for an output of the convolution.
 fn taps<const H: usize, const W: usize, const K: usize>(
     padding: usize,
     y: usize,

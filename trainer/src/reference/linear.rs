@@ -1,17 +1,17 @@
-//! Gradients of the fully connected layer with its activation; the forward pass is `lenet_core::layer::linear`.
+//! The gradients of the fully connected layer with its activation. The forward pass is `lenet_core::layer::linear`.
 
 use lenet_core::layer::Layered;
 
-/// Adds the gradients by weight and bias, and computes that by the input.
+/// Adds the weight and bias gradients, and computes the input gradient.
 ///
 /// With `grad = grad_out[o] · activation'(out[o])`: `grad_weight[o][i] += grad · input[i]`, `grad_bias[o] += grad`,
-/// `grad_input[i] = Σ grad · weight[o][i]`, summed upward in `o`.
+/// `grad_input[i] = Σ grad · weight[o][i]`, summed in ascending order of `o`.
 ///
 /// # Shapes
 /// * `input`, `grad_input`: `(IN)`; `grad_input` is overwritten
 /// * `weight`, `grad_weight`: `(OUT, IN)`; `grad_weight` is added to
-/// * `grad_bias`: `(OUT)`; added to
-/// * `out`: `(OUT)`, what the forward pass gave
+/// * `grad_bias`: `(OUT)`; it is added to
+/// * `out`: `(OUT)`, the output of the forward pass
 /// * `grad_out`: `(OUT)`
 #[allow(clippy::too_many_arguments)]
 pub fn backward<L: Layered, const IN: usize, const OUT: usize>(

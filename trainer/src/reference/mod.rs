@@ -1,7 +1,7 @@
-//! The obvious backend: plain loops, one image at a time, one thread. It is slow, and the oracle for the fast ones.
+//! The reference backend: plain loops, one image at a time, one thread. It is slow; the fast backends are tested against it.
 //!
-//! Its forward pass is that of `lenet_core`. The gradients are here, one file per kind of layer; [`gradient!`](crate::gradient!)
-//! puts them into the order that a description asks for.
+//! Its forward pass is that of `lenet_core`. The gradients are here, one file per kind of layer;
+//! [`gradient!`](crate::gradient!) calls them in the order that a description needs.
 
 pub mod conv2d;
 pub mod linear;
@@ -16,7 +16,7 @@ use lenet_core::image::write_grey;
 use lenet_core::network::{Activations, Image, Logits, Params, Pixels, forward};
 use std::ops::ControlFlow;
 
-/// Writes `image_gradient` for the network of a description, whose items must be in scope.
+/// Defines `image_gradient` for the network of a description, whose items must be in scope.
 #[macro_export]
 macro_rules! gradient {
     (
@@ -24,9 +24,9 @@ macro_rules! gradient {
         input: $input:expr,
         $( $layer:ident: $kind:ident { $($spec:tt)* } ),* $(,)?
     ) => {
-        /// Adds the gradient of one image's loss by the parameters to `grads`, and returns its loss.
+        /// Adds the gradient of one image's loss with respect to the parameters to `grads`, and returns the image's loss.
         ///
-        /// `scale` multiplies the loss whose gradient is taken: `1 / batch size` for a mean over the batch.
+        /// The gradient is that of `scale` times the loss; `scale` is `1 / batch size` for a mean over the batch.
         pub fn image_gradient(
             params: &Params,
             image: &Image,
@@ -38,7 +38,7 @@ macro_rules! gradient {
             let mut act: Box<Activations> = zeroed_box();
             let loss = $crate::loss::cross_entropy(forward(params, image, &mut act), label);
             let grad = &loss.grad_logits.map(|grad| grad * scale);
-            // The input of each layer, under the layer's name.
+            // Binds the input of each layer to the layer's name.
             let x = image;
             $(
                 let $layer: &$layer::Input = must_cast_ref(x);
@@ -66,7 +66,7 @@ macro_rules! gradient {
     };
 }
 
-/// Emits statements in the opposite order: `reversed! { { a; } { b; } }` is `b; a;`. What they bind stays bound.
+/// Emits statements in reverse order: `reversed! { { a; } { b; } }` is `b; a;`. Their variables stay in scope.
 #[macro_export]
 macro_rules! reversed {
     (@ [] $($done:tt)*) => { $($done)* };
@@ -83,7 +83,7 @@ mod selected {
 
 pub use selected::image_gradient;
 
-/// Adds up losses and hits of images into [`StepStats`].
+/// Adds up the losses and hits of images into [`StepStats`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StepSums {
     loss: f64,
@@ -97,7 +97,7 @@ impl StepSums {
         self.add_image(image.loss, image.correct);
     }
 
-    /// Adds an image by its loss and whether it was a hit.
+    /// Adds an image, given its loss and whether it was a hit.
     pub fn add_image(&mut self, loss: f32, correct: bool) {
         self.loss += f64::from(loss);
         self.correct += u32::from(correct);
@@ -111,7 +111,7 @@ impl StepSums {
         self.images += other.images;
     }
 
-    /// The statistics of the step, with the mean loss.
+    /// Returns the statistics of the step, with the mean loss.
     pub fn stats(&self) -> StepStats {
         let Self {
             loss,
@@ -126,7 +126,7 @@ impl StepSums {
     }
 }
 
-/// The backend.
+/// The reference backend.
 pub struct Reference<'a> {
     train: &'a Split,
     state: State,
@@ -134,13 +134,13 @@ pub struct Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// Goes on from `state` with the images of `train`.
+    /// Continues from `state` with the images of `train`.
     pub fn new(train: &'a Split, state: State, adam: Adam) -> Self {
         let state = state.for_training(&adam);
         Self { train, state, adam }
     }
 
-    /// The gradient of a batch's mean loss, images added in order, and its statistics.
+    /// Returns the gradient of a batch's mean loss, summed over the images in order, and the batch's statistics.
     pub fn gradient(
         &self,
         batch: impl ExactSizeIterator<Item = usize>,

@@ -1,4 +1,4 @@
-//! The confusion matrix: counts, and behind each the share of its row.
+//! The confusion matrix: counts, coloured by their share of the row.
 
 use super::picture::Picture;
 use super::{short, shown_classes};
@@ -10,8 +10,8 @@ const CELL: u32 = 38;
 const LEFT: u32 = 104;
 const TOP: u32 = 82;
 
-/// Draws a cell for each pair of classes: right ones in one colour, wrong ones in another. The colour's strength is
-/// the square root of the share of the row, so that a few per cent can be seen.
+/// Draws one cell for each pair of classes, with one colour for correct predictions and another for wrong ones. The strength of
+/// the colour is the square root of the share of the row, so that a few per cent are visible.
 pub fn confusion(confusion: &Confusion, classes: &[String; CLASSES]) -> Picture {
     let shown = shown_classes(confusion, classes);
     let side = shown.len() as u32 * CELL;

@@ -1,10 +1,10 @@
-//! Loss and accuracies by epoch over one axis, as the course draws them.
+//! The loss and the accuracies by epoch on one axis, as in Dive into Deep Learning.
 
 use super::metrics::Metrics;
 use super::picture::Picture;
 use maud::html;
 
-/// Column of the metrics, words for it, class in the style sheet.
+/// The column of the metrics, its label, and its class in the style sheet.
 const SERIES: [(&str, &str, &str); 4] = [
     ("train_loss", "train loss", "loss"),
     ("train_acc", "train acc", "train"),
@@ -13,17 +13,17 @@ const SERIES: [(&str, &str, &str); 4] = [
 ];
 
 const WIDTH: u32 = 480;
-/// Of the area inside the axes.
+/// The height of the area inside the axes.
 const HEIGHT: f64 = 230.0;
 const LEFT: f64 = 36.0;
 const RIGHT: f64 = WIDTH as f64 - 10.0;
-/// Entries of the legend side by side.
+/// The number of legend entries in a row.
 const LEGEND_COLUMNS: usize = 3;
 const LEGEND_ROW: f64 = 20.0;
-/// With more epochs than this, dots would hide the lines.
+/// The number of epochs above which dots would hide the lines.
 const MAX_DOTTED: f64 = 20.0;
 
-/// Draws each known column that the metrics have.
+/// Draws each known column of the metrics.
 pub fn curves(metrics: &Metrics) -> Picture {
     let epochs = metrics.column("epoch").expect("checked when read");
     let series: Vec<_> = SERIES
@@ -51,7 +51,7 @@ pub fn curves(metrics: &Metrics) -> Picture {
 
     let top = 10.0 + LEGEND_ROW * series.len().div_ceil(LEGEND_COLUMNS) as f64;
     let bottom = top + HEIGHT;
-    // A single epoch stands in the middle.
+    // A single epoch is drawn in the middle.
     let (x_from, x_to) = if first < last {
         (first, last)
     } else {
@@ -103,7 +103,7 @@ fn path(points: &[(f64, f64)], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -
     points.join(" ")
 }
 
-/// The smallest of 1, 2, 5, 10, ... (or 0.1, 0.2, ...) that divides `range` into at most `parts`.
+/// Returns the smallest of 1, 2, 5, 10, ... (or 0.1, 0.2, ...) that divides `range` into at most `parts` parts.
 fn step(range: f64, parts: f64) -> f64 {
     let power = 10f64.powf((range / parts).log10().floor());
     [1.0, 2.0, 5.0, 10.0]
@@ -113,12 +113,12 @@ fn step(range: f64, parts: f64) -> f64 {
         .unwrap_or(10.0 * power)
 }
 
-/// A coordinate, to a tenth of a unit.
+/// Formats a coordinate, to a tenth of a unit.
 fn px(value: f64) -> String {
     format!("{value:.1}")
 }
 
-/// A tick's number without noise from adding up steps.
+/// Formats the number of a tick, without the rounding errors of adding steps.
 fn tidy(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

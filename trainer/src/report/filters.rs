@@ -1,28 +1,29 @@
-//! The kernels of the convolutions.
+//! Pictures of the kernels of the convolutions.
 
 use super::picture::Picture;
 use lenet_core::network::{LAYERS, Params, TENSORS};
 use lenet_core::plan::{Kind, Layer};
 use maud::{Markup, html};
 
-/// Steps of colour from nothing to the largest weight.
+/// The number of colour steps from zero to the largest weight.
 const LEVELS: usize = 24;
-/// Side of a weight in units, where a layer has few kernels, and where it has many.
+/// The side length of a weight in units, for a layer with few kernels and for one with many.
 const SIDES: [usize; 2] = [13, 5];
-/// Kernels in a row, up to which a layer has few.
+/// The largest number of kernels in a row for which a layer has few kernels.
 const FEW: usize = 12;
-/// Kernels in a row at most; the others go into further rows.
+/// The largest number of kernels in a row; the others go into further rows.
 const COLUMNS: usize = 32;
 const GAP: usize = 4;
 const LEFT: usize = 8;
-/// Height of a line of text above the kernels.
+/// The height of a line of text above the kernels.
 const HEAD: usize = 36;
 
-/// A kernel with its place: left, top, and its weights in row order.
+/// A kernel and its place: left, top, and the weights in row order.
 type Placed<'a> = (usize, usize, &'a [f32]);
 
-/// Draws the kernels of each convolution: a column per output map and a row per input map, if there are several. Red adds, blue
-/// subtracts, the strongest colour is the layer's largest weight. A network without convolutions has no picture.
+/// Draws the kernels of each convolution, with a column per output map and a row per input map, if there are several. Red is
+/// positive, blue is negative, and the strongest colour is the layer's largest weight. Without convolutions there is no
+/// picture.
 pub fn filters(params: &Params) -> Picture {
     let mut top = 0;
     let mut width = 0;
@@ -46,7 +47,7 @@ pub fn filters(params: &Params) -> Picture {
     }
 }
 
-/// Draws a layer's kernels below `top`; also returns the width and the height that they take.
+/// Draws a layer's kernels below `top`. Also returns the width and the height that they take.
 fn convolution(layer: &Layer, weight: &[f32], top: usize) -> (Markup, (usize, usize)) {
     let (maps, channels, k) = (layer.output[0], layer.input[0], layer.kernel);
     let few = channels == 1 && maps <= FEW;
@@ -75,8 +76,8 @@ fn convolution(layer: &Layer, weight: &[f32], top: usize) -> (Markup, (usize, us
     )
 }
 
-/// Draws kernels at their places. All weights of one colour are one path of lines as wide as long: rectangles would make the file
-/// twice as large.
+/// Draws kernels at their places. All weights of one colour are a single path, whose lines are as wide as they are long,
+/// because rectangles would double the size of the file.
 fn drawn<'a>(kernels: impl Iterator<Item = Placed<'a>> + Clone, k: usize, side: usize) -> Markup {
     let largest = kernels
         .clone()
@@ -121,7 +122,7 @@ mod tests {
         let count = |path: &str| path.split('"').next().unwrap().matches('z').count();
         assert_eq!(frames.map(count).sum::<usize>(), kernels);
         let squares = svg.matches("h13").count() + svg.matches("h5").count();
-        // Those next to nothing are not drawn.
+        // Weights close to zero are not drawn.
         assert!(
             squares * 10 > weights * 9 && squares <= weights,
             "{squares}"

@@ -1,9 +1,9 @@
-//! The table of layers, for the terminal and for the page.
+//! The table of layers, for the terminal and for the report.
 
 use lenet_core::network::{Activations, LAYERS, NUM_PARAMS};
 use lenet_core::plan::{Layer, ShapeText};
 
-/// Heads of the columns; numbers from the third on.
+/// The headings of the columns; those from the third on contain numbers.
 pub const HEADER: [&str; 6] = [
     "layer",
     "computes",
@@ -13,7 +13,7 @@ pub const HEADER: [&str; 6] = [
     "RAM (bytes)",
 ];
 
-/// A row a layer, for one image, and a row of totals.
+/// Returns one row per layer, for one image, and a row of totals.
 pub fn rows() -> Vec<[String; 6]> {
     let mut rows: Vec<_> = LAYERS
         .iter()
@@ -39,7 +39,7 @@ pub fn rows() -> Vec<[String; 6]> {
     rows
 }
 
-/// 44426 as `44,426`.
+/// Formats a number with separators: 44426 as `44,426`.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits

@@ -1,16 +1,16 @@
-//! The metrics of a run as columns, read from its `metrics.csv`, whichever columns that has.
+//! The metrics of a run by column, read from its `metrics.csv`, whichever columns it has.
 
 use crate::error::Error;
 use std::path::Path;
 
-/// Far more epochs than anybody trains, few enough to draw.
+/// The largest epoch: more than anybody trains, and few enough to draw.
 const MAX_EPOCH: f64 = 1e6;
 
-/// Columns of numbers under their names.
+/// Named columns of numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
     names: Vec<String>,
-    /// A row an epoch, as long as `names`; NaN where the file has nothing.
+    /// One row per epoch, as long as `names`; NaN where the file has no value.
     rows: Vec<Vec<f64>>,
 }
 
@@ -18,8 +18,8 @@ impl Metrics {
     /// Reads the file.
     ///
     /// # Errors
-    /// * `Io`: it cannot be read
-    /// * `Data`: it is no table of numbers with a column `epoch`
+    /// * `Io`: the file cannot be read
+    /// * `Data`: the file is not a table of numbers with a column `epoch`
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(Error::io("cannot be read", path))?;
         Self::parse(&text).map_err(|problem| Error::Data {
@@ -72,7 +72,7 @@ impl Metrics {
         }
     }
 
-    /// The numbers under a name.
+    /// Returns the numbers in the column of that name.
     pub fn column(&self, name: &str) -> Option<Vec<f64>> {
         let index = self.names.iter().position(|found| found == name)?;
         Some(self.rows.iter().map(|row| row[index]).collect())

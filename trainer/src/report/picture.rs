@@ -1,41 +1,41 @@
-//! A picture as SVG: inline for the page, as a file of its own, and drawn to pixels.
+//! A picture as SVG: inline in the page, as a separate file, or rendered to pixels.
 //!
-//! Shapes carry classes and no colours; `picture.css` gives the colours of a file, the page's own style sheet may give
-//! others (dark). Pixels are drawn from the SVG by resvg with the font in `font/`, so they are the same on every machine.
+//! Shapes have classes, not colours. `picture.css` defines the colours of a file; the page's own style sheet can define others,
+//! such as dark ones. resvg renders the pixels from the SVG with the font in `font/`, so they are the same on every machine.
 
 use lenet_core::network::{HEIGHT, Pixels, WIDTH};
 use maud::{Markup, PreEscaped, html};
 use resvg::{tiny_skia, usvg};
 use std::sync::Arc;
 
-/// Colours, lines and text of the pictures, on white.
+/// The colours, lines and text of the pictures, on white.
 pub const STYLE: &str = include_str!("picture.css");
 const FONT: &[u8] = include_bytes!("font/roboto-subset.ttf");
-/// Pixels of a PNG per unit of the SVG: sharp in print and on dense screens.
+/// The number of PNG pixels per unit of the SVG, enough to be sharp in print and on high-resolution screens.
 pub const SCALE: u32 = 2;
 
 /// A picture.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    /// What it shows, for those who cannot see it.
+    /// A description of the picture, for those who cannot see it.
     pub title: String,
-    /// Width, in units of which a line of text takes about 16.
+    /// The width in units; a line of text is about 16 units high.
     pub width: u32,
-    /// Height in the same units.
+    /// The height in the same units.
     pub height: u32,
     /// The SVG elements.
     pub body: Markup,
 }
 
 impl Picture {
-    /// The element for a page that has a style sheet.
+    /// Returns the element for a page that has a style sheet.
     pub fn inline(&self) -> Markup {
         html! {
             svg viewBox=(self.view_box()) role="img" aria-label=(self.title) { (self.body) }
         }
     }
 
-    /// The content of a file.
+    /// Returns the content of an SVG file.
     pub fn svg(&self) -> String {
         html! {
             svg xmlns="http://www.w3.org/2000/svg" width=(self.width) height=(self.height) viewBox=(self.view_box()) {
@@ -46,11 +46,11 @@ impl Picture {
             }
         }
         .into_string()
-        // What XML has no way to write: a class may be called anything.
+        // XML cannot contain these characters, but a class name may.
         .replace(|c| !matches!(c, '\t' | '\n' | ' '..='\u{fffd}' | '\u{10000}'..), "")
     }
 
-    /// The picture as [`SCALE`] times as many pixels as it has units.
+    /// Renders the picture with [`SCALE`] pixels per unit.
     pub fn pixels(&self) -> tiny_skia::Pixmap {
         let mut fonts = usvg::fontdb::Database::new();
         fonts.load_font_data(FONT.to_vec());
@@ -68,7 +68,7 @@ impl Picture {
         pixels
     }
 
-    /// The content of a PNG file.
+    /// Returns the content of a PNG file.
     pub fn png(&self) -> Vec<u8> {
         encode(&self.pixels())
     }
@@ -78,12 +78,12 @@ impl Picture {
     }
 }
 
-/// The content of a PNG file.
+/// Returns the content of a PNG file.
 pub fn encode(pixels: &tiny_skia::Pixmap) -> Vec<u8> {
     pixels.encode_png().expect("into memory")
 }
 
-/// Returns red, green and blue of each pixel; those of a grey image are equal.
+/// Returns red, green and blue for each pixel, which are equal in a grey image.
 pub fn interleaved(pixels: &Pixels) -> Box<[[[u8; 3]; WIDTH]; HEIGHT]> {
     let mut out = Box::new([[[0; 3]; WIDTH]; HEIGHT]);
     for (y, row) in out.iter_mut().enumerate() {

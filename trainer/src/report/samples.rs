@@ -1,4 +1,4 @@
-//! Images with words below them: the most confident mistakes, and contact sheets.
+//! Images with text below them: the most confident mistakes, and contact sheets.
 
 use super::picture::{self, Picture, SCALE};
 use lenet_core::network::{HEIGHT, Logits, Pixels, WIDTH};
@@ -7,20 +7,20 @@ use lenet_core::ops::softmax;
 use maud::html;
 use resvg::tiny_skia::PremultipliedColorU8;
 
-/// An image that was taken for another class than its label.
+/// An image that was classified as a class other than its label.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mistake {
-    /// Of the image in its split.
+    /// The index of the image in its split.
     pub index: usize,
-    /// Its class.
+    /// The image's label.
     pub label: usize,
-    /// The class it was taken for.
+    /// The class that was predicted.
     pub predicted: usize,
-    /// What softmax gives that class, in 0..=1.
+    /// The softmax probability of that class, in 0..=1.
     pub confidence: f32,
 }
 
-/// The `count` mistakes of the highest confidence, highest first; of equal ones the first.
+/// Returns the `count` mistakes with the highest confidence, highest first; of equal ones the first comes first.
 pub fn mistakes(logits: &[Logits], labels: &[u8], count: usize) -> Vec<Mistake> {
     let mut mistakes: Vec<Mistake> = logits
         .iter()
@@ -44,23 +44,23 @@ pub fn mistakes(logits: &[Logits], labels: &[u8], count: usize) -> Vec<Mistake> 
     mistakes
 }
 
-/// An image of a sheet.
+/// An image on a sheet.
 #[derive(Clone, Debug)]
 pub struct Tile<'a> {
     /// The image.
     pub pixels: &'a Pixels,
-    /// Below it; the second line stands out.
+    /// The text below it; the second line is emphasized.
     pub lines: Vec<String>,
 }
 
-/// Units a pixel of an image takes on a sheet.
+/// The number of units that a pixel of an image takes on a sheet.
 const ZOOM: u32 = 4;
-/// Width and height of an image on a sheet.
+/// The width and height of an image on a sheet.
 const TILE: [u32; 2] = [WIDTH as u32 * ZOOM, HEIGHT as u32 * ZOOM];
 const GAP: u32 = 14;
 const LINE: u32 = 15;
 
-/// The content of a PNG file: a title, then the images in rows of `columns`.
+/// Returns a PNG file with a title, and the images below it in rows of `columns`.
 pub fn sheet(title: &str, tiles: &[Tile<'_>], columns: u32) -> Vec<u8> {
     let lines = tiles.iter().map(|tile| tile.lines.len()).max().unwrap_or(0) as u32;
     let row = TILE[1] + lines * LINE + GAP + 4;

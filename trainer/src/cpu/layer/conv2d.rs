@@ -1,9 +1,9 @@
-//! The convolution with its pooling: the choice between the algorithms, and how each is called.
+//! The convolution with its pooling: chooses the algorithm, and calls it.
 //!
-//! | algorithm | convolutions | multiplications of the definition |
+//! | algorithm | convolutions | multiplications, of the definition's |
 //! |---|---|---|
-//! | `rows` | kernels of 5, of a first layer with one channel, pooled in windows of 2 or not at all | 8 of 20 |
-//! | `tiles` | kernels of 5, pooled in windows of 2 or not at all | 64 of 400 |
+//! | `rows` | kernels of 5, in a first layer with one channel, with pooling windows of 2 or none | 8 of 20 |
+//! | `tiles` | kernels of 5, with pooling windows of 2 or none | 64 of 400 |
 //! | `direct` | all | all |
 
 use super::super::direct::{self, grad_sums_len, sums_len, winner_len};
@@ -18,14 +18,14 @@ use lenet_core::layer::Layered;
 use lenet_core::plan::Layer;
 use std::marker::PhantomData;
 
-/// The algorithm of this number.
+/// The algorithm with a given number.
 pub struct Pick<const ALGORITHM: usize>;
 
 const DIRECT: usize = 0;
 const ROWS: usize = 1;
 const TILES: usize = 2;
 
-/// Returns the number of the fastest algorithm that can do a layer.
+/// Returns the number of the fastest algorithm that can compute a layer.
 pub const fn choose(layer: &Layer, is_first: bool) -> usize {
     if is_first && rows::can_do(layer) {
         ROWS
@@ -41,7 +41,7 @@ pub const fn sizes(layer: &Layer, is_first: bool) -> [usize; SIZES] {
     sizes_for(choose(layer, is_first), layer)
 }
 
-/// As [`sizes`], for an algorithm.
+/// Returns the same as [`sizes`], for a given algorithm.
 const fn sizes_for(algorithm: usize, layer: &Layer) -> [usize; SIZES] {
     let [c, h, w] = layer.input;
     let [m, ph, pw] = layer.output;
@@ -83,23 +83,23 @@ pub trait Choice<
     const S12: usize,
 >
 {
-    /// It.
+    /// The [`Pass`].
     type Pass: Pass;
 }
 
-/// The gradients by the parameters over some images.
+/// The gradients of the parameters, summed over some images.
 trait Sums<W, B>: Zeroable {
-    /// Returns all values, to add those of another group.
+    /// Returns all values as slices, to which those of another group are added.
     fn parts(&self) -> [&[f32]; 2];
-    /// As [`parts`](Self::parts), to write.
+    /// Returns the same as [`parts`](Self::parts), mutably.
     fn parts_mut(&mut self) -> [&mut [f32]; 2];
-    /// Computes the gradient by the weight.
+    /// Computes the weight gradient.
     fn weight<L: Layered>(&self, weight: &mut W);
-    /// Returns the gradient by the bias.
+    /// Returns the bias gradient.
     fn bias(&self) -> B;
 }
 
-/// What the kernels read of a weight, and memory of the update.
+/// The weight in the layout of the kernels, and memory for the update.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Prepared<K, S, W> {
@@ -108,7 +108,7 @@ pub struct Prepared<K, S, W> {
     grad: W,
 }
 
-/// Adds up the sums of all groups, in their order, and updates the parameters.
+/// Adds up the sums of all groups in order, and updates the parameters.
 fn update<L: Layered, P: Pass, T, S: Sums<P::Weight, P::Bias>>(
     batch: &Batch<'_, T>,
     kept: impl Fn(&T) -> &S,
@@ -130,7 +130,7 @@ fn update<L: Layered, P: Pass, T, S: Sums<P::Weight, P::Bias>>(
     update_tensor(batch.adam, [&mut *p.bias, m.bias, v.bias], &sums.bias());
 }
 
-/// Adds another group's sums.
+/// Adds the sums of another group.
 struct AddSums<'a> {
     other: [&'a [f32]; 2],
     out: [&'a mut [f32]; 2],
@@ -154,7 +154,7 @@ impl Kernel for AddSums<'_> {
     }
 }
 
-/// Adam on one tensor: parameters, first and second moments.
+/// Applies Adam to one tensor, given its parameters and its first and second moments.
 fn update_tensor<T: Pod>(adam: &Coefficients, [params, moment1, moment2]: [&mut T; 3], grad: &T) {
     adam::update(
         adam,
@@ -185,7 +185,7 @@ impl<
     type Pass = Direct<L, M, C, K, H, W, HP, WP, PH, PW, SUMS, WINNERS, GRAD_SUMS>;
 }
 
-/// By the definition: `direct`.
+/// Direct convolution: `direct`.
 pub struct Direct<
     L,
     const M: usize,
@@ -202,7 +202,7 @@ pub struct Direct<
     const GRAD_SUMS: usize,
 >(PhantomData<L>);
 
-/// What the forward pass of [`Direct`] keeps.
+/// What [`Direct`]'s forward pass keeps for the backward pass.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct DirectTrace<
@@ -212,7 +212,7 @@ pub struct DirectTrace<
     const SUMS: usize,
     const WINNERS: usize,
 > {
-    /// The input with its border, if it needs one.
+    /// The input with its border of zeros, if it needs one.
     padded: [[[Lanes; WP]; HP]; C],
     sums: [Lanes; SUMS],
     winner: [[u8; LANES]; WINNERS],
@@ -264,7 +264,7 @@ impl<
     type Prepared = Prepared<(), direct::Sums<C, M, K>, Self::Weight>;
     type Trace = DirectTrace<C, HP, WP, SUMS, WINNERS>;
     type Kept = direct::Sums<C, M, K>;
-    /// The gradient by the sums.
+    /// The gradient of the sums.
     type Scratch = [Lanes; GRAD_SUMS];
 
     fn prepare(_: Isa, _: &Self::Weight, _: &mut Self::Prepared) {}
@@ -359,7 +359,7 @@ impl<
     type Pass = Rows<L, M, H, W, HP, CH, CW, PH, PW>;
 }
 
-/// By Winograd's algorithm along rows: `rows`.
+/// Winograd's algorithm along rows: `rows`.
 pub struct Rows<
     L,
     const M: usize,
@@ -372,7 +372,7 @@ pub struct Rows<
     const PW: usize,
 >(PhantomData<L>);
 
-/// What the passes of [`Rows`] keep on their way.
+/// The intermediate results of the passes of [`Rows`].
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C)]
 pub struct RowsScratch<
@@ -505,7 +505,7 @@ impl<
     type Pass = Tiles<L, M, C, H, W, CH, CW, PH, PW, TH, TW, WT, MB, CB>;
 }
 
-/// By Winograd's algorithm along both sides: `tiles`.
+/// Winograd's algorithm along both sides: `tiles`.
 pub struct Tiles<
     L,
     const M: usize,
@@ -642,7 +642,7 @@ mod tests {
     use lenet_core::layer::{Activation, Activation::*, Pool, Pool::*};
     use std::sync::Mutex;
 
-    /// Noise in -1..1.
+    /// Fills `values` with noise in -1..1, times `scale`.
     fn noise(values: &mut [f32], scale: f32, seed: u32) {
         let mut state = seed;
         values.fill_with(|| {
@@ -659,8 +659,8 @@ mod tests {
         bytemuck::cast_slice_mut(std::slice::from_mut(value))
     }
 
-    /// What a layer computes of two groups of images, of which the second has nine: the output, the gradient by the input, and
-    /// those by weight and bias.
+    /// Runs a layer on two groups of images, of which the second has nine. Returns the output and the gradients of the input,
+    /// weight and bias.
     fn run<P: Pass, const C: usize, const H: usize, const W: usize>(isa: Isa) -> [Vec<f32>; 4]
     where
         Stored<C, H, W>: View<P::Input>,
@@ -724,7 +724,7 @@ mod tests {
             grad_input: Some(grad_input.each_mut().map(|grad| &mut **grad)),
             scratch: &mut scratch,
         });
-        // With beta1 at 0 the first moment after a step from zero is the gradient.
+        // With beta1 = 0, the first moment after the first step is the gradient.
         let adam = Adam {
             beta1: 0.0,
             ..Adam::default()
@@ -764,8 +764,8 @@ mod tests {
         ]
     }
 
-    /// Compares an algorithm with the direct one, and the instruction sets with each other. Where only some values have a
-    /// gradient, the first layer's, the other is not compared.
+    /// Compares an algorithm with the direct one, and the instruction sets with each other. The input gradient is not compared
+    /// if the algorithm reads stored pixels, as it then computes none.
     fn check<P: Pass, Q: Pass, const C: usize, const H: usize, const W: usize>(name: &str)
     where
         Stored<C, H, W>: View<P::Input> + View<Q::Input>,

@@ -9,10 +9,10 @@ use lenet_core::plan::Layer;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
-/// The algorithm of this number.
+/// The algorithm with a given number.
 pub struct Pick<const ALGORITHM: usize>;
 
-/// Returns the number of the algorithm for a layer; there is one.
+/// Returns the number of the algorithm for a layer, which is the only one.
 pub const fn choose(_: &Layer, _is_first: bool) -> usize {
     0
 }
@@ -44,7 +44,7 @@ pub trait Choice<
     const S12: usize,
 >
 {
-    /// It.
+    /// The [`Pass`].
     type Pass: Pass;
 }
 
@@ -68,7 +68,7 @@ impl<
     type Pass = Linear<L, IN, OUT, PANELS>;
 }
 
-/// A linear layer with its activation, of `IN` inputs, which are `PANELS` panels.
+/// A linear layer with its activation, and with `IN` inputs, which fill `PANELS` panels.
 pub struct Linear<L, const IN: usize, const OUT: usize, const PANELS: usize>(PhantomData<L>);
 
 impl<L: Layered + 'static, const IN: usize, const OUT: usize, const PANELS: usize> Pass
@@ -154,7 +154,7 @@ impl<L: Layered + 'static, const IN: usize, const OUT: usize, const PANELS: usiz
         [p, m, v]: [Slots<'_, Self>; 3],
         prepared: &mut Self::Prepared,
     ) {
-        // By blocks of rows, each of which is updated while its gradient is in the cache.
+        // Each block of rows is updated while its gradient is in the cache.
         let [params, moment1, moment2] =
             [&mut *p.weight, m.weight, v.weight].map(|rows| rows.par_chunks_mut(UPDATE_ROWS));
         let weight = params.zip(moment1).zip(moment2);

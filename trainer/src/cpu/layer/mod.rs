@@ -1,4 +1,4 @@
-//! Layers and how they follow each other: the order of the passes, and the memory between the layers.
+//! Layers and lists of layers: the order of the passes, and the memory between the layers.
 //!
 //! Each kind of layer is a module. It offers one type per algorithm, which is a [`Pass`]: what the algorithm computes with a
 //! layer's weights, and the memory that it needs. A network is a list of such types, nested as `(first, (second, (…, End)))`.
@@ -17,14 +17,14 @@ use bytemuck::{Pod, Zeroable, must_cast_mut, must_cast_ref};
 use lenet_core::ops::argmax;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many sizes a layer's module computes for its types, at most.
+/// The largest number of sizes that a layer's module computes for its types.
 pub const SIZES: usize = 13;
 
 /// The parameters of a layer.
 pub struct Parameters<'a, P: Pass> {
     pub weight: &'a P::Weight,
     pub bias: &'a P::Bias,
-    /// Made of them by [`Pass::prepare`].
+    /// Made from the parameters by [`Pass::prepare`].
     pub prepared: &'a P::Prepared,
 }
 
@@ -35,7 +35,7 @@ impl<P: Pass> Clone for Parameters<'_, P> {
 }
 impl<P: Pass> Copy for Parameters<'_, P> {}
 
-/// Weight and bias of a layer, to write: parameters, or Adam's moments of them.
+/// The weight and bias of a layer, mutably: parameters, or Adam's moments.
 pub struct Slots<'a, P: Pass> {
     pub weight: &'a mut P::Weight,
     pub bias: &'a mut P::Bias,
@@ -48,7 +48,7 @@ pub struct Forward<'a, P: Pass, const G: usize> {
     pub input: [&'a P::Input; G],
     /// The output, after pooling and activation; overwritten.
     pub out: [&'a mut P::Output; G],
-    /// Overwritten by a forward pass that a backward pass follows.
+    /// Overwritten if a backward pass follows.
     pub trace: [&'a mut P::Trace; G],
     /// Overwritten.
     pub scratch: &'a mut P::Scratch,
@@ -58,47 +58,47 @@ pub struct Forward<'a, P: Pass, const G: usize> {
 pub struct Backward<'a, P: Pass, const G: usize> {
     pub isa: Isa,
     pub params: Parameters<'a, P>,
-    /// What the forward pass read.
+    /// The input of the forward pass.
     pub input: [&'a P::Input; G],
-    /// What the forward pass wrote.
+    /// The output of the forward pass.
     pub out: [&'a P::Output; G],
-    /// What the forward pass wrote.
+    /// The trace that the forward pass wrote.
     pub trace: [&'a P::Trace; G],
-    /// The gradient by the output, after pooling and activation; zero where there is no image. May be overwritten.
+    /// The gradient of the output, after pooling and activation; zero in lanes without an image. May be overwritten.
     pub grad_out: [&'a mut P::Output; G],
     /// What the update needs; overwritten.
     pub kept: [&'a mut P::Kept; G],
-    /// The gradient by the input, which the first layer does not compute; overwritten.
+    /// The gradient of the input, which the first layer does not compute; overwritten.
     pub grad_input: Option<[&'a mut P::GradInput; G]>,
     /// Overwritten.
     pub scratch: &'a mut P::Scratch,
 }
 
-/// What an algorithm computes with a layer.
+/// An algorithm that computes a layer.
 pub trait Pass: 'static {
     /// The weight.
     type Weight: Pod + Send + Sync;
     /// The bias.
     type Bias: Pod + Send + Sync;
-    /// The input of a group: interleaved images, or for a first layer the stored ones.
+    /// The input of a group: interleaved images, or the stored ones for some first layers.
     type Input: Sync;
-    /// The output of a group, interleaved images.
+    /// The output of a group: interleaved images.
     type Output: Pod + Send + Sync;
-    /// The gradient by the input of a group, interleaved images.
+    /// The gradient of a group's input: interleaved images.
     type GradInput: Pod + Send + Sync;
-    /// The weights once more, as the kernels read them.
+    /// The weights in the layout of the kernels.
     type Prepared: Zeroable + Send + Sync;
-    /// What the backward pass needs of the forward pass beside the output.
+    /// What the backward pass needs from the forward pass, other than the output.
     type Trace: Zeroable + Send + Sync;
-    /// What the update needs of a group: kept for the whole batch.
+    /// What the update needs from a group; kept until the end of the batch.
     type Kept: Zeroable + Send + Sync;
-    /// What the passes need on their way.
+    /// Memory for the intermediate results of the passes.
     type Scratch: Zeroable + Send;
 
-    /// Whether a first layer reads stored pixels: `Input` is then [`Stored`](super::pixels::Stored).
+    /// Whether the algorithm reads stored pixels. `Input` is then [`Stored`](super::pixels::Stored).
     const STORED: bool = false;
 
-    /// Prepares a weight.
+    /// Converts a weight to the layout of the kernels.
     fn prepare(isa: Isa, weight: &Self::Weight, prepared: &mut Self::Prepared);
 
     /// Runs the forward pass. With `TRAIN`, a backward pass may follow.
@@ -111,9 +111,9 @@ pub trait Pass: 'static {
     where
         Self: Sized;
 
-    /// Sums the gradient over the groups of a batch and updates the parameters and what is prepared of them.
+    /// Sums the gradient over the groups of a batch, then updates the parameters and the prepared weights.
     ///
-    /// `kept` takes this layer's part out of a group; `slots` has the parameters, the first and the second moments.
+    /// `kept` returns this layer's part of a group; `slots` holds the parameters, the first and the second moments.
     fn update<T: Sync>(
         batch: &Batch<'_, T>,
         kept: impl Fn(&T) -> &Self::Kept + Copy + Sync,
@@ -123,7 +123,7 @@ pub trait Pass: 'static {
         Self: Sized;
 }
 
-/// What every update of a layer needs. `T` holds what is kept of a group.
+/// What every layer's update needs. `T` is the type of what is kept of a group.
 pub struct Batch<'a, T> {
     pub(super) isa: Isa,
     pub(super) adam: &'a Coefficients,
@@ -135,7 +135,7 @@ pub struct Batch<'a, T> {
 }
 
 impl<T> Batch<'_, T> {
-    /// Does some work of the update, and counts its time.
+    /// Runs a part of the update, and measures its time.
     pub(super) fn timed<R>(&self, work: impl FnOnce() -> R) -> R {
         let mut clock = of_this_thread(self.clocks);
         clock.start();
@@ -145,13 +145,13 @@ impl<T> Batch<'_, T> {
     }
 }
 
-/// Locks what belongs to the thread of the pool that calls.
+/// Locks the element that belongs to the calling thread of the pool.
 pub(super) fn of_this_thread<T>(each: &[Mutex<T>]) -> MutexGuard<'_, T> {
     let thread = rayon::current_thread_index().unwrap_or(0);
     each[thread].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A layer's part of something, and that of the layers after it.
+/// One layer's part of something, and that of the layers after it.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C)]
 pub struct Link<A, B> {
@@ -159,7 +159,7 @@ pub struct Link<A, B> {
     pub rest: B,
 }
 
-/// What a thread needs for a layer.
+/// The memory that a thread needs for a layer.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Memory<O, T, S> {
@@ -169,47 +169,47 @@ pub struct Memory<O, T, S> {
     trace: [T; TOGETHER],
 }
 
-/// What the update and the statistics need of a group after the last layer.
+/// What the update and the statistics need from a group after the last layer.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Outcome {
     /// The loss of each image.
     pub(super) losses: Lanes,
-    /// 1 for each image whose largest logit was its label's.
+    /// 1 for each image whose largest logit is that of its label.
     pub(super) correct: [u32; LANES],
 }
 
-/// What a step of training is about, for a few groups that go together.
+/// The state of a training step, for groups that are computed together.
 pub struct Step<'a> {
     pub(super) isa: Isa,
     /// The images' classes.
     pub(super) labels: &'a [u8],
-    /// Factor of the loss whose gradient is computed.
+    /// The factor by which the gradient of the loss is multiplied.
     pub(super) scale: f32,
     pub(super) clock: &'a mut Clock,
 }
 
-/// Layers that follow each other, up to the loss.
+/// Layers that follow each other, and the loss.
 pub trait Chain: 'static {
-    /// How many layers.
+    /// The number of layers.
     const LAYERS: usize;
     /// Whether the first layer reads stored pixels.
     const STORED: bool;
-    /// As that of the first layer.
+    /// The input of the first layer.
     type Input: Sync;
-    /// As that of the first layer.
+    /// The gradient of the first layer's input.
     type GradInput: Pod + Send + Sync;
-    /// What each layer prepares.
+    /// The prepared weights of each layer.
     type Prepared: Zeroable + Send + Sync;
-    /// What a thread needs.
+    /// The memory that a thread needs.
     type Memory: Zeroable + Send;
-    /// What each layer keeps.
+    /// What each layer keeps until the update.
     type Kept: Zeroable + Send + Sync;
 
-    /// Prepares the weights. `params` holds those of these layers.
+    /// Prepares the weights. `params` holds the parameters of these layers.
     fn prepare(isa: Isa, params: &[f32], prepared: &mut Self::Prepared);
 
-    /// Computes the logits of `G` groups and hands them over, one group after the other.
+    /// Computes the logits of `G` groups and passes them to a function, one group after the other.
     fn logits<const G: usize>(
         isa: Isa,
         params: &[f32],
@@ -219,7 +219,7 @@ pub trait Chain: 'static {
         each: &mut dyn FnMut(usize, &[Lanes]),
     );
 
-    /// Runs `G` groups forward and backward. `layer` is the index of the first of these layers.
+    /// Runs the forward and backward pass of `G` groups. `layer` is the index of the first of these layers.
     fn train<const G: usize>(
         step: &mut Step<'_>,
         layer: usize,
@@ -230,7 +230,7 @@ pub trait Chain: 'static {
         kept: [&mut Self::Kept; G],
     );
 
-    /// Updates parameters and moments, and prepares the weights. The slices hold those of these layers.
+    /// Updates the parameters and moments, then prepares the weights. The slices hold those of these layers.
     fn update<T: Sync>(
         batch: &Batch<'_, T>,
         kept: impl Fn(&T) -> &Self::Kept + Copy + Sync,
@@ -238,11 +238,11 @@ pub trait Chain: 'static {
         prepared: &mut Self::Prepared,
     );
 
-    /// Returns what follows the last layer.
+    /// Returns the losses and hits of a group.
     fn outcome(kept: &Self::Kept) -> &Outcome;
 }
 
-/// Splits the weight and the bias of a layer off the parameters of several.
+/// Splits the weight and bias of the first layer off the parameters of several.
 fn split<P: Pass>(params: &[f32]) -> ((&P::Weight, &P::Bias), &[f32]) {
     let (weight, rest) = params.split_at(size_of::<P::Weight>() / size_of::<f32>());
     let (bias, rest) = rest.split_at(size_of::<P::Bias>() / size_of::<f32>());
@@ -250,7 +250,7 @@ fn split<P: Pass>(params: &[f32]) -> ((&P::Weight, &P::Bias), &[f32]) {
     ((weight, &bytemuck::cast_slice(bias)[0]), rest)
 }
 
-/// As [`split`], to write.
+/// Does the same as [`split`], mutably.
 fn split_mut<P: Pass>(params: &mut [f32]) -> (Slots<'_, P>, &mut [f32]) {
     let (weight, rest) = params.split_at_mut(size_of::<P::Weight>() / size_of::<f32>());
     let (bias, rest) = rest.split_at_mut(size_of::<P::Bias>() / size_of::<f32>());
@@ -261,13 +261,13 @@ fn split_mut<P: Pass>(params: &mut [f32]) -> (Slots<'_, P>, &mut [f32]) {
     (slots, rest)
 }
 
-/// Returns the first `G` of what there is for each group.
+/// Returns the first `G` elements of an array with one for each group.
 fn groups<T, const G: usize>(each: &[T; TOGETHER]) -> [&T; G] {
     let groups: &[T; G] = each.first_chunk().expect("no more groups than go together");
     groups.each_ref()
 }
 
-/// As [`groups`], to write.
+/// Returns the same as [`groups`], mutably.
 fn groups_mut<T, const G: usize>(each: &mut [T; TOGETHER]) -> [&mut T; G] {
     let groups: &mut [T; G] = each
         .first_chunk_mut()
@@ -275,8 +275,8 @@ fn groups_mut<T, const G: usize>(each: &mut [T; TOGETHER]) -> [&mut T; G] {
     groups.each_mut()
 }
 
-// The output of a layer is the input of the next: the same memory, in which a linear layer sees the maps of a convolution as
-// one run.
+// The output of a layer is the input of the next: they share memory, in which a linear layer sees the maps of a convolution as
+// one array.
 impl<P: Pass, R: Chain<Input: Pod>> Chain for (P, R) {
     const LAYERS: usize = 1 + R::LAYERS;
     const STORED: bool = P::STORED;
@@ -406,7 +406,7 @@ impl<P: Pass, R: Chain<Input: Pod>> Chain for (P, R) {
     }
 }
 
-/// The end of a chain: the loss over `N` classes.
+/// The end of a chain: the loss, for `N` classes.
 pub struct End<const N: usize>;
 
 impl<const N: usize> Chain for End<N> {

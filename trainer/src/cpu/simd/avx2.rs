@@ -3,7 +3,7 @@
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, Twice};
 use std::arch::x86_64::*;
 
-/// One register. A value exists only if [`detect`](Avx2::detect) saw AVX2 and FMA: the safety of every call below.
+/// A register. A value exists only if [`detect`](Avx2::detect) found AVX2 and FMA, which makes every call below safe.
 #[derive(Clone, Copy)]
 pub struct Avx2Half(());
 
@@ -11,7 +11,7 @@ pub struct Avx2Half(());
 pub type Avx2 = Twice<Avx2Half>;
 
 impl Avx2 {
-    /// The version, if the CPU can run it.
+    /// Returns this version if the CPU can run it.
     pub fn detect() -> Option<Self> {
         (std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"))
             .then_some(Twice(Avx2Half(())))
@@ -23,7 +23,7 @@ fn run<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-/// A quarter of a row, and of another in the upper half.
+/// Loads a quarter of one row into the lower half, and the same quarter of another row into the upper half.
 #[inline(always)]
 fn quarters(_: Avx2, low: &Lanes, high: &Lanes, quarter: usize) -> __m256 {
     let (low, high) = (
@@ -37,7 +37,7 @@ fn quarters(_: Avx2, low: &Lanes, high: &Lanes, quarter: usize) -> __m256 {
     }
 }
 
-/// Four rows of four in each half of the registers, turned.
+/// Transposes the four rows of four in each half of the registers.
 #[inline(always)]
 fn transpose4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     // SAFETY: the CPU has AVX, as a value of `Avx2` proves.
@@ -53,7 +53,7 @@ fn transpose4(_: Avx2, [a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
     }
 }
 
-/// The halves of each added to each other: `a`'s below, `b`'s above.
+/// Adds the halves of each vector: `a`'s below, `b`'s above.
 #[inline(always)]
 fn add_quarters(_: Avx2Half, a: __m256, b: __m256) -> __m256 {
     // SAFETY: the CPU has AVX, as a value of `Avx2Half` proves.
@@ -188,8 +188,8 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]) {
-        // The halves of a register are filled from rows four apart, so that nothing has to cross from one half to the
-        // other, which some CPUs do slowly.
+        // Each register is filled from two rows four apart, so nothing crosses from one half to the other, which is slow on
+        // some CPUs.
         for (half, rows) in from.as_chunks::<8>().0.iter().enumerate() {
             let [a, b, c, d, e, f, g, h] = *rows;
             for quarter in 0..4 {

@@ -1,15 +1,15 @@
-//! The vector type as one AVX-512 register of sixteen lanes; half vectors are those of AVX2.
+//! The vector type as one AVX-512 register of 16 lanes; half vectors are those of AVX2.
 
 use super::avx2::{Avx2, Avx2Half};
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd};
 use std::arch::x86_64::*;
 
-/// The AVX-512 version. A value exists only if [`detect`](Self::detect) saw AVX-512F: the safety of every call below.
+/// The AVX-512 version. A value exists only if [`detect`](Self::detect) found AVX-512F, which makes every call below safe.
 #[derive(Clone, Copy)]
 pub struct Avx512(Avx2Half);
 
 impl Avx512 {
-    /// The version, if the CPU can run it.
+    /// Returns this version if the CPU can run it.
     pub fn detect() -> Option<Self> {
         if !std::arch::is_x86_feature_detected!("avx512f") {
             return None;
@@ -23,9 +23,9 @@ fn run<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-/// The same quarter of four rows.
+/// Loads the same quarter of four rows.
 ///
-/// Filled on the way from memory, which shuffles nothing: a 512-bit shuffle runs on one port only.
+/// Loading them from memory needs no shuffle: 512-bit shuffles run on one port only.
 #[inline(always)]
 fn quarters(_: Avx512, rows: [&Lanes; 4], quarter: usize) -> __m512 {
     let [a, b, c, d] = rows;
@@ -40,7 +40,7 @@ fn quarters(_: Avx512, rows: [&Lanes; 4], quarter: usize) -> __m512 {
     }
 }
 
-/// Four rows of four in each quarter of the registers, turned.
+/// Transposes the four rows of four in each quarter of the registers.
 #[inline(always)]
 fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
     // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
@@ -56,7 +56,7 @@ fn transpose4(_: Avx512, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
     }
 }
 
-/// The quarters of each half added to each other: those of `a`, then those of `b`.
+/// Adds the quarters of each half: those of `a`, then those of `b`.
 #[inline(always)]
 fn add_quarters(_: Avx512, a: __m512, b: __m512) -> __m512 {
     // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
@@ -68,7 +68,7 @@ fn add_quarters(_: Avx512, a: __m512, b: __m512) -> __m512 {
     }
 }
 
-/// The lower and the upper half.
+/// Returns the lower and the upper half.
 #[inline(always)]
 fn halves(_: Avx512, v: __m512) -> [__m256; 2] {
     // SAFETY: the CPU has AVX-512F, as a value of `Avx512` proves.
@@ -88,22 +88,22 @@ impl Lanewise<LANES> for Avx512 {
     }
     #[inline(always)]
     fn load(self, from: &Lanes) -> __m512 {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there are sixteen floats, and the load needs no alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there are 16 floats, and the load needs no alignment.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
     }
     #[inline(always)]
     fn load_bytes(self, from: &[u8; LANES]) -> __m512 {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there are sixteen bytes, and the load needs no alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there are 16 bytes, and the load needs no alignment.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
     }
     #[inline(always)]
     fn store(self, v: __m512, to: &mut Lanes) {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for sixteen floats, without alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for 16 floats, without alignment.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
     fn store_bytes(self, v: __m512, to: &mut [u8; LANES]) {
-        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for sixteen bytes, without alignment.
+        // SAFETY: the CPU has AVX-512F, as `self` proves; there is room for 16 bytes, without alignment.
         unsafe {
             let bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v));
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
@@ -162,7 +162,7 @@ impl Lanewise<LANES> for Avx512 {
     }
     #[inline(always)]
     fn add_sums(self, [a, b, c, d, e, f, g, h]: [__m512; HALF], to: &mut HalfLanes) {
-        // As in AVX2, of both halves at once.
+        // The same as in AVX2, for both halves at once.
         let [ae, bf] = [add_quarters(self, a, e), add_quarters(self, b, f)];
         let [cg, dh] = [add_quarters(self, c, g), add_quarters(self, d, h)];
         // SAFETY: the CPU has AVX-512F, as `self` proves.

@@ -1,12 +1,12 @@
-//! The small vector type that every op of this backend is written over, and the choice of its version at run time.
+//! The vector type of this backend's kernels, and the choice of its version at run time.
 //!
-//! A vector holds sixteen f32, one of each image of a group: one AVX-512 register, two AVX2 registers, four NEON
-//! registers, or a plain array. Every operation is exact or rounded once as IEEE 754 says, and acts on each lane alone,
-//! so all versions give the same bits. The only `unsafe` of the backend is here: a version calls its intrinsics
-//! because a value of its type exists only where the CPU was seen to have them.
+//! A vector holds 16 f32, one for each image of a group. It is one AVX-512 register, two AVX2 registers, four NEON registers,
+//! or a plain array. Every operation acts on each lane alone, and is exact or rounded once as in IEEE 754, so all versions give
+//! the same bits. This module has the backend's only `unsafe` code: a version may call its intrinsics because a value of its
+//! type exists only if the CPU was found to support them.
 //!
-//! The pattern of a value as the proof of a feature, and of a kernel that is inlined into one function that has the
-//! feature, is that of the crates `memchr` and `pulp`.
+//! A value that proves a CPU feature, and a kernel that is inlined into one function with that feature, are patterns of the
+//! crates `memchr` and `pulp`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -20,31 +20,31 @@ use portable::Portable;
 use std::fmt;
 use std::str::FromStr;
 
-/// Images a group, and lanes a vector.
+/// The number of images in a group, and of lanes in a vector.
 pub const LANES: usize = 16;
 
 /// One value of each image of a group, in memory.
 pub type Lanes = [f32; LANES];
 
-/// Lanes of a half vector.
+/// The number of lanes in a half vector.
 pub const HALF: usize = LANES / 2;
 
 /// Half a vector in memory.
 pub type HalfLanes = [f32; HALF];
 
-/// Part `n` of sixteen lanes: all of them, or a half.
+/// Returns part `n` of 16 lanes: all of them, or a half.
 #[inline(always)]
 pub(super) fn part<T, const N: usize>(lanes: &[T; LANES], n: usize) -> &[T; N] {
     &lanes.as_chunks().0[n]
 }
 
-/// As [`part`].
+/// Returns the same as [`part`], mutably.
 #[inline(always)]
 pub(super) fn part_mut<T, const N: usize>(lanes: &mut [T; LANES], n: usize) -> &mut [T; N] {
     &mut lanes.as_chunks_mut().0[n]
 }
 
-/// Several vectors.
+/// Loads several vectors.
 #[inline(always)]
 pub(super) fn load_all<const N: usize, const M: usize, S: Lanewise<N>>(
     s: S,
@@ -57,7 +57,7 @@ pub(super) fn load_all<const N: usize, const M: usize, S: Lanewise<N>>(
     vectors
 }
 
-/// Writes several vectors.
+/// Stores several vectors.
 #[inline(always)]
 pub(super) fn store_all<const N: usize, const M: usize, S: Lanewise<N>>(
     s: S,
@@ -69,7 +69,7 @@ pub(super) fn store_all<const N: usize, const M: usize, S: Lanewise<N>>(
     }
 }
 
-/// The sum of the lanes, in the one order that every version uses: halves onto each other.
+/// Returns the sum of the lanes, in the order that every version uses: the upper half is added to the lower until one is left.
 #[inline(always)]
 pub(super) fn sum_lanes<const N: usize>(mut lanes: [f32; N]) -> f32 {
     let mut half = N / 2;
@@ -82,8 +82,8 @@ pub(super) fn sum_lanes<const N: usize>(mut lanes: [f32; N]) -> f32 {
     lanes[0]
 }
 
-/// Calls a function of a [`Lanewise`], a part's number and what follows: for all lanes at once where their registers
-/// suffice, else for one half and then the other. The first argument is a [`Simd`] of type `S`.
+/// Calls a function of a [`Lanewise`], the number of a part, and the other arguments: once for all lanes if there are enough
+/// registers, else for each half. The first argument is a [`Simd`] of type `S`.
 macro_rules! by_parts {
     ($simd:ident, $function:ident($($argument:expr),*)) => {
         if S::WIDE {
@@ -101,63 +101,63 @@ pub trait Lanewise<const N: usize>: Copy {
     /// The lanes in registers.
     type V: Copy;
 
-    /// `x` in every lane.
+    /// Returns a vector with `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
-    /// The lanes in memory.
+    /// Loads lanes from memory.
     fn load(self, from: &[f32; N]) -> Self::V;
-    /// Bytes as numbers, exactly.
+    /// Loads bytes and converts them to floats, exactly.
     fn load_bytes(self, from: &[u8; N]) -> Self::V;
-    /// Writes the lanes.
+    /// Stores the lanes to memory.
     fn store(self, v: Self::V, to: &mut [f32; N]);
-    /// Writes whole numbers in 0..=255 as bytes.
+    /// Stores integers in 0..=255 as bytes.
     fn store_bytes(self, v: Self::V, to: &mut [u8; N]);
 
-    /// `a + b`
+    /// Returns `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a - b`
+    /// Returns `a - b`.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b`
+    /// Returns `a * b`.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a / b`
+    /// Returns `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once.
+    /// Returns `a * b + c`, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `if a > b { a } else { b }`
+    /// Returns `if a > b { a } else { b }`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `if a < b { a } else { b }`
+    /// Returns `if a < b { a } else { b }`.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `if a > b { x } else { y }`; a NaN is not greater.
+    /// Returns `if a > b { x } else { y }`; a NaN is not greater.
     fn select_gt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Adds the bits of `t`, shifted into the exponent, to the bits of `x`, wrapping.
     ///
     /// With the integer `n` in the low bits of `t`, and `x` and the result normal, that is `x * 2^n`.
     fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V;
 
-    /// Adds the sums of the lanes of eight vectors: of the lower eight lanes, then of the upper, each taken by halves onto
-    /// each other, `((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))`.
+    /// Adds the sums of the lanes of eight vectors to `to`: that of the lower eight lanes, then that of the upper. Each sum is
+    /// taken pairwise by halves, `((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))`.
     fn add_sums(self, vectors: [Self::V; HALF], to: &mut HalfLanes);
 }
 
 /// A version of the vector type.
 pub trait Simd: Lanewise<LANES> {
-    /// Half vectors: for what is one image's and too short for a whole one, and where a step has more values than whole
-    /// registers.
+    /// Half vectors, for data of one image that is too short for a whole vector, and for kernels that need more vectors than
+    /// there are whole registers.
     type Half: Lanewise<HALF>;
 
-    /// Whether 24 accumulators and their operands fit the registers at once; six always do, or twelve halves.
+    /// Whether the registers hold 24 accumulators and their operands. Every version holds 6, or 12 half vectors.
     const WIDE: bool;
 
-    /// The arithmetic on half vectors.
+    /// Returns the arithmetic on half vectors.
     fn half(self) -> Self::Half;
 
     /// Runs a kernel compiled for this version.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
 
-    /// `to[j][i] = from[i][j]`
+    /// Transposes 16 vectors: `to[j][i] = from[i][j]`.
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]);
 }
 
-/// Two half vectors as a whole one.
+/// A vector made of two half vectors.
 #[derive(Clone, Copy)]
 pub struct Twice<H>(H);
 
@@ -253,18 +253,18 @@ impl<H: Lanewise<HALF>> Lanewise<LANES> for Twice<H> {
     }
 }
 
-/// Work written once for every version.
+/// A computation that is written once for all versions.
 ///
-/// `run` is marked `#[inline(always)]`, and so is all that it calls with a vector: only then is it compiled with the
-/// instructions of the version.
+/// `run` must be `#[inline(always)]`, and so must every function that it calls with a vector: only then is it compiled for the
+/// instruction set of the version.
 pub trait Kernel {
-    /// What it returns.
+    /// The result.
     type Output;
-    /// Does the work.
+    /// Runs the computation.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// An instruction set this CPU has, with the version of the vector type for it.
+/// An instruction set that this CPU has, with its version of the vector type.
 #[derive(Clone, Copy)]
 pub struct Isa(Version);
 
@@ -282,7 +282,7 @@ enum Version {
 }
 
 impl Isa {
-    /// The versions that this CPU can run, slowest first: `portable` at least.
+    /// Returns the versions that this CPU can run, slowest first. `portable` is always among them.
     pub fn available() -> Vec<Self> {
         let versions = [
             Some(Version::Portable(Portable::<false>)),
@@ -296,13 +296,13 @@ impl Isa {
         versions.into_iter().flatten().map(Self).collect()
     }
 
-    /// The portable version with the tiles of the version with the most registers: what AVX-512 computes, on any CPU.
+    /// Returns the portable version with the tile sizes of AVX-512, so that any CPU can test what AVX-512 computes.
     #[cfg(test)]
     pub(super) fn portable_wide() -> Self {
         Self(Version::PortableWide(Portable))
     }
 
-    /// All that can be tested on this CPU.
+    /// Returns all versions that can be tested on this CPU.
     #[cfg(test)]
     pub(super) fn every() -> Vec<Self> {
         let mut versions = Self::available();
@@ -310,14 +310,14 @@ impl Isa {
         versions
     }
 
-    /// The fastest version that this CPU can run.
+    /// Returns the fastest version that this CPU can run.
     pub fn fastest() -> Self {
         Self::available()
             .pop()
             .expect("the portable version runs everywhere")
     }
 
-    /// `portable`, `avx2`, `avx512` or `neon`.
+    /// Returns `portable`, `avx2`, `avx512` or `neon`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Version::Portable(_) => "portable",
@@ -357,7 +357,7 @@ impl fmt::Debug for Isa {
 impl FromStr for Isa {
     type Err = String;
 
-    /// By [`name`](Self::name); the error says what this CPU has.
+    /// Parses a [`name`](Self::name). The error lists what this CPU has.
     fn from_str(name: &str) -> Result<Self, String> {
         let available = Self::available();
         available
@@ -378,7 +378,7 @@ impl FromStr for Isa {
 mod tests {
     use super::*;
 
-    /// Every operation on awkward lanes, as bits.
+    /// Runs every operation on special values, and returns the bits.
     struct EveryOperation;
 
     impl Kernel for EveryOperation {
@@ -441,7 +441,7 @@ mod tests {
         let bytes: [u8; LANES] = std::array::from_fn(|i| (i * 17) as u8);
         let [va, vb, vc] = [a, b, c].map(|lanes| s.load(part(&lanes, n)));
         let bytes = *part(&bytes, n);
-        // 1.5 * 2^23 plus small integers: what `scale_exponent` is for.
+        // 1.5 * 2^23 plus small integers, the intended argument of `scale_exponent`.
         let t: Lanes = std::array::from_fn(|i| 12_582_912.0 + (i as f32 - 8.0));
         let mut out = Vec::new();
         for v in [
@@ -461,7 +461,7 @@ mod tests {
         ] {
             let mut lanes = [0.0; N];
             s.store(v, &mut lanes);
-            // NaN has many bit patterns, and which one comes out is the hardware's choice.
+            // NaN has many bit patterns, and the hardware chooses which one results.
             out.extend(lanes.map(|x| {
                 if x.is_nan() {
                     f32::NAN.to_bits()

@@ -3,18 +3,18 @@
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, Twice};
 use std::arch::aarch64::*;
 
-/// Two registers. A value exists only if [`detect`](Neon::detect) saw NEON: the safety of every call below.
+/// A pair of registers. A value exists only if [`detect`](Neon::detect) found NEON, which makes every call below safe.
 #[derive(Clone, Copy)]
 pub struct NeonHalf(());
 
 /// The NEON version.
 pub type Neon = Twice<NeonHalf>;
 
-/// Lanes 0 to 3, 4 to 7.
+/// Lanes 0 to 3, and 4 to 7.
 type Two = [float32x4_t; 2];
 
 impl Neon {
-    /// The version, if the CPU can run it.
+    /// Returns this version if the CPU can run it.
     pub fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Twice(NeonHalf(())))
     }
@@ -32,7 +32,7 @@ fn run<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-/// The sum of the lanes of each.
+/// Returns the sums of the lanes of each vector.
 #[inline(always)]
 fn sums4(_: NeonHalf, [a, b, c, d]: [Two; 4]) -> float32x4_t {
     // SAFETY: the CPU has NEON, as a value of `NeonHalf` proves.
@@ -122,7 +122,7 @@ impl Lanewise<HALF> for NeonHalf {
         // SAFETY: the CPU has NEON, as `self` proves.
         std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }
-    // By comparison, as the instructions for it treat NaN and zeros otherwise.
+    // By comparison, because NEON's own instructions treat NaN and zeros differently.
     #[inline(always)]
     fn max(self, a: Two, b: Two) -> Two {
         self.select_gt(a, b, a, b)

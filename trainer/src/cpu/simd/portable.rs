@@ -1,8 +1,8 @@
-//! The vector type as a plain array: runs everywhere, and is what the other versions must equal.
+//! The vector type as a plain array. It runs everywhere, and all other versions must give the same bits.
 
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, sum_lanes};
 
-/// The portable version; `WIDE` as in [`Simd`], which only tests set here.
+/// The portable version. `WIDE` is that of [`Simd`]; only tests set it.
 #[derive(Clone, Copy)]
 pub struct Portable<const WIDE: bool>;
 
@@ -11,8 +11,8 @@ fn map2<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// The same code with the instruction for `f32::mul_add`, which gives the bits of the library function that stands in
-/// for it elsewhere, a hundred times sooner.
+/// Runs the same code with the CPU's instruction for `f32::mul_add`. It gives the same bits as the library function that
+/// replaces it elsewhere, and is much faster.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "fma")]
 fn run_with_fma<K: Kernel, const WIDE: bool>(kernel: K) -> K::Output {
@@ -103,7 +103,7 @@ impl<const WIDE: bool> Simd for Portable<WIDE> {
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: the CPU has the feature, as the line above has seen.
+            // SAFETY: the line above has checked that the CPU has the feature.
             return unsafe { run_with_fma::<K, WIDE>(kernel) };
         }
         kernel.run(self)
