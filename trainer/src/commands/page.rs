@@ -1,12 +1,14 @@
 //! `trainer page`: a page in which the network of a weights file runs.
 
 use super::DataArgs;
-use super::out::{note, write_new};
+use super::out::{load_model, note, write_new};
+use super::report::quantized_from;
 use crate::dataset;
 use crate::error::Error;
 use crate::model::Model;
 use crate::report;
 use crate::weights_file::class_names;
+use std::iter;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -16,12 +18,25 @@ pub struct Args {
     /// New HTML file; - means the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Int8 weights that were quantized from WEIGHTS: the reader of the page can choose between both
+    #[arg(long, value_name = "FILE")]
+    int8: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {
-    let model = Model::load(&args.weights)?;
+    let model = load_model(&args.weights)?;
+    let int8 = match (&args.int8, &model) {
+        (None, _) => None,
+        (Some(path), Model::F32(file)) => Some(Model::Int8(quantized_from(file, path)?)),
+        (Some(_), Model::Int8(_)) => {
+            return Err(Error::Foreign {
+                path: args.weights.clone(),
+                problem: "an int8 network, and --int8 adds one to f32 weights: name the weights that it was quantized from".to_owned(),
+            });
+        }
+    };
     // The page needs no data set: its test images are only a choice of pictures.
     let data = match (args.data.folder(), dataset::find(None)) {
         (None, Err(_)) => {
@@ -43,7 +58,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
         fits
     });
     let logits = data.as_ref().map(|data| model.logits(data.test.images()));
-    let page = report::live_page(&[&model], data.as_ref().zip(logits.as_deref()));
+    let models: Vec<_> = iter::once(&model).chain(&int8).collect();
+    let page = report::live_page(&models, data.as_ref().zip(logits.as_deref()));
     write_new(
         &args.out,
         page.as_bytes(),

@@ -92,22 +92,25 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads int8 weights that were quantized from those of a run.
-fn quantized_from(run: &WeightsFile, path: &Path) -> Result<WeightsFile<int8::Net>, Error> {
+/// Reads int8 weights that were quantized from f32 weights.
+pub(super) fn quantized_from(
+    f32: &WeightsFile,
+    path: &Path,
+) -> Result<WeightsFile<int8::Net>, Error> {
     let refused = |problem| Error::Foreign {
         path: path.to_owned(),
         problem,
     };
     let Model::Int8(file) = load_model(path)? else {
         return Err(refused(
-            "an f32 network, and --int8 takes the file that trainer quantize made of the run's weights".to_owned(),
+            "an f32 network, and --int8 takes the file that trainer quantize made of the f32 weights".to_owned(),
         ));
     };
-    let from = hex(&run.weights().metadata.provenance.params_sha256);
+    let from = hex(&f32.weights().metadata.provenance.params_sha256);
     match file.weights().metadata.provenance.recipe {
         recipe if recipe.contains(&format!("quantized from {from}")) => Ok(file),
         recipe => Err(refused(format!(
-            "not quantized from the run's weights, whose parameters have the SHA-256 {from}; its recipe is: {recipe}"
+            "not quantized from the f32 weights, whose parameters have the SHA-256 {from}; its recipe is: {recipe}"
         ))),
     }
 }

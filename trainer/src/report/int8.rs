@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 /// An int8 file that was quantized from the run's weights, and how it does on the test images.
 pub struct Quantized<'a> {
-    file: &'a WeightsFile<int8::Net>,
+    pub(super) file: &'a WeightsFile<int8::Net>,
     confusion: Confusion,
     difference: Difference,
 }

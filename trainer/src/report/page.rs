@@ -14,6 +14,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use lenet_core::network::{CHANNELS, HEIGHT, NUM_PARAMS, Pixels, WIDTH};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use std::iter;
 
 /// The page's layout, and colours for dark screens.
 pub(super) const LAYOUT: &str = include_str!("page.css");
@@ -36,6 +37,10 @@ pub(super) fn page(
     let figure = |name: &str, value: String, unit: &str| {
         html! { div { dt { (name) } dd { (value) small { (unit) } } } }
     };
+    let f32 = Model::F32(run.weights.clone());
+    let int8 = run.quantized.as_ref();
+    let int8 = int8.map(|quantized| Model::Int8(quantized.file.clone()));
+    let models: Vec<_> = iter::once(&f32).chain(&int8).collect();
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -59,7 +64,7 @@ pub(super) fn page(
                     (figure("training time", format!("{seconds:.1}"), " s"))
                     (figure("parameters", grouped(NUM_PARAMS), ""))
                 }
-                (live::section(&[&Model::F32(run.weights.clone())], Some(&run.choice)))
+                (live::section(&models, Some(&run.choice)))
                 section.pair {
                     figure {
                         h2 { "Training" }

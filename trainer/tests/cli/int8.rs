@@ -330,12 +330,12 @@ fn report_has_a_section_on_the_integers() {
     place.refused(
         "report run --data letters --int8 run/lenet.weights",
         1,
-        "run/lenet.weights: an f32 network, and --int8 takes the file that trainer quantize made of the run's weights",
+        "run/lenet.weights: an f32 network, and --int8 takes the file that trainer quantize made of the f32 weights",
     );
     place.good(&format!("{TRAIN} --max-steps 1 --out other"));
     let err = place.failed("report other --data letters --int8 int8.weights", 1);
     assert!(
-        err.starts_with("error: int8.weights: not quantized from the run's weights, whose parameters have the SHA-256 "),
+        err.starts_with("error: int8.weights: not quantized from the f32 weights, whose parameters have the SHA-256 "),
         "{err}"
     );
     // A run's folder with int8 weights in the place of the others.
@@ -349,6 +349,41 @@ fn report_has_a_section_on_the_integers() {
         1,
         "other/lenet.weights: an int8 network, and this command takes f32: name the weights that it was quantized from",
     );
+}
+
+#[test]
+fn a_page_has_the_network_in_either_kind_or_in_both() {
+    let (place, _) = quantized();
+    let has = |page: &str| {
+        ["f32", "int8"].map(|kind| {
+            let parts = ["network", "weights"].map(|part| format!("id=\"live-{part}-{kind}\""));
+            let found = parts.map(|part| place.text(page).contains(&part));
+            assert_eq!(found[0], found[1], "{page}: {kind}");
+            found[0]
+        })
+    };
+    place.good("page run/lenet.weights --data letters --out f32.html");
+    assert_eq!(has("f32.html"), [true, false]);
+    place.good("page int8.weights --data letters --out int8.html");
+    assert_eq!(has("int8.html"), [false, true]);
+    place.good("page run/lenet.weights --int8 int8.weights --data letters --out both.html");
+    assert_eq!(has("both.html"), [true, true]);
+    assert!(place.text("both.html").contains("name=\"live-kind\""));
+    assert!(!place.text("f32.html").contains("name=\"live-kind\""));
+    place.good("report run --data letters --int8 int8.weights");
+    assert_eq!(has("run/report.html"), [true, true]);
+
+    place.refused(
+        "page int8.weights --int8 int8.weights --data letters --out none.html",
+        1,
+        "int8.weights: an int8 network, and --int8 adds one to f32 weights: name the weights that it was quantized from",
+    );
+    place.refused(
+        "page run/lenet.weights --int8 run/lenet.weights --data letters --out none.html",
+        1,
+        "run/lenet.weights: an f32 network, and --int8 takes the file that trainer quantize made of the f32 weights",
+    );
+    assert!(!place.path("none.html").exists());
 }
 
 /// The images of the firmware are looked for by the kind of numbers.
