@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds `evaluate` for emulated boards and each network of lenet-core/networks but the default one, for the tests. The
-# images lie in target/firmware/BOARD+NETWORK. Of the other networks, only `relu` fits into the 16 KB of RAM of the micro:bit v1.
+# Builds `evaluate` for emulated boards and each network of lenet-core/networks except the default one, for the tests. The
+# programs are in target/firmware/BOARD+NETWORK. For the micro:bit v1, which has 16 KB of RAM, it builds only `relu`.
 set -eu
 cd "$(dirname "$0")"
 build() {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs an image on an emulated board: qemu.sh BOARD IMAGE [ARGUMENT...]. The arguments are QEMU's. The weights are those of
-# LENET_WEIGHTS, else data/lenet.weights, at the address that the board's memory.x gives them.
+# Runs a program on an emulated board: qemu.sh BOARD IMAGE [ARGUMENT...]. The arguments are passed to QEMU. The weights file is
+# LENET_WEIGHTS or, if that is not set, data/lenet.weights. It is loaded at the address in the board's memory.x.
 set -eu
 here=$(dirname "$0")
 board=$1 image=$2

@@ -1,7 +1,7 @@
-//! Chooses the description of the network that the crate is built for.
+//! Selects the description of the network that the crate is built for.
 //!
-//! `LENET_NETWORK` is the name of a file in `networks/` without its extension, or the path of a file elsewhere. A relative
-//! path starts at the current directory of the command if that is known (`PWD`), else at the workspace's root.
+//! `LENET_NETWORK` is the name of a file in `networks/` without its extension, or the path of another file. A relative
+//! path starts at the current directory (`PWD`) or, if there is no such file, at the workspace's root.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -37,7 +37,7 @@ fn run() -> Result<(), String> {
         )
     })?;
     println!("cargo::rerun-if-changed={}", file.display());
-    // `#[path]` takes a literal, so the literal is written here.
+    // `#[path]` accepts only a literal, so the build script writes one.
     let module = format!("#[path = {file:?}]\nmod description;\npub use description::*;\n");
     let to = out.join("network.rs");
     fs::write(&to, module).map_err(|error| format!("{}: {error}", to.display()))

@@ -1,4 +1,4 @@
-//! Tells the linker where the memories are.
+//! Tells the linker where the memory regions are.
 
 use std::path::PathBuf;
 use std::{env, fs};

@@ -1,18 +1,18 @@
-//! Cost of each layer and of the whole forward pass, in whatever a counter counts.
+//! Measures the cost of each layer and of the whole forward pass, in the unit of a given counter.
 
 use crate::model::{Activations, Image, Net, Params, forward, forward_by_layer};
 use core::hint::black_box;
 use lenet_core::Network as _;
 use lenet_core::network::{CLASSES, LAYERS, Logits};
 
-/// Counts for one image.
+/// The counts for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// One for each of [`LAYERS`], pooling and activation included.
+    /// One count for each of [`LAYERS`], including pooling and activation.
     pub layers: [u32; LAYERS.len()],
-    /// [`forward`], measured on its own.
+    /// The count of [`forward`], measured on its own.
     pub forward: u32,
-    /// Whether the layers one by one gave the bits that `forward` gave.
+    /// Whether the layers, run one by one, gave the same bits as `forward`.
     pub same_bits: bool,
 }
 
@@ -27,7 +27,7 @@ impl Cost {
     }
 }
 
-/// Measures with a counter that counts upwards and may wrap; everything runs once before, to warm caches.
+/// Measures with a counter that counts up and may wrap around. Runs everything once before, to warm up the caches.
 pub fn measure(
     params: &Params,
     image: &Image,
@@ -47,8 +47,8 @@ pub fn measure(
     }
 }
 
-/// Measures the forward pass alone. It is one piece of code wherever it is called, so that images can be compared, and
-/// `cycles.py` finds it by its name.
+/// Measures only the forward pass. The function is never inlined, so that every call measures the same code and
+/// `cycles.py` can find it by name.
 #[inline(never)]
 pub fn measure_forward(
     params: &Params,
@@ -61,7 +61,7 @@ pub fn measure_forward(
     now().wrapping_sub(start)
 }
 
-/// The outputs of the last layer.
+/// Returns the outputs of the last layer.
 fn last(act: &Activations) -> Logits {
     let mut logits = [0.0; CLASSES];
     if let Some(last) = Net::outputs(act, LAYERS.len() - 1) {
@@ -82,7 +82,7 @@ fn measure_layers(
 ) -> [u32; LAYERS.len()] {
     let mut layers = [0; LAYERS.len()];
     let mut start = now();
-    // The black boxes keep the work between the two readings.
+    // `black_box` keeps the compiler from moving work out of the interval between the two readings.
     forward_by_layer(
         black_box(params),
         black_box(image),

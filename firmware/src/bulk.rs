@@ -1,4 +1,4 @@
-//! Classifies an IDX file of the host, through semihosting. `firmware/riscv` compiles this file too, so it knows no board.
+//! Classifies an IDX file on the host, through semihosting. `firmware/riscv` also compiles this file, so it uses no board.
 
 use core::ffi::CStr;
 use lenet_core::link::Served;
@@ -6,15 +6,15 @@ use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 use semihosting::fs::File;
 use semihosting::io::{Read, Write};
 
-/// The first word of an IDX file of bytes: the last byte is the number of dimensions.
+/// The first word of an IDX file of bytes. Its last byte is the number of dimensions.
 const MAGIC: u32 = if CHANNELS == 1 { 0x0803 } else { 0x0804 };
 
 /// Classifies at most `limit` images of the file `from`, and writes their logits to the file `to`. Returns the number of
-/// images. The images are uncompressed IDX, `(N, H, W)` for a network of one channel, else `(N, C, H, W)`; the logits are
+/// images. The images are uncompressed IDX: `(N, H, W)` for a network with one channel, otherwise `(N, C, H, W)`. The logits are
 /// little-endian f32, one per class and image, without a header.
 ///
 /// # Errors
-/// What is wrong with which file.
+/// Returns a message that says which file is at fault and why.
 pub fn classify_file<N: Served>(
     (from, to): (&str, &str),
     limit: u32,
@@ -51,7 +51,7 @@ pub fn classify_file<N: Served>(
     Ok(count)
 }
 
-/// A file name as semihosting takes it, ended by a zero.
+/// Returns a file name as semihosting requires it, terminated by a zero.
 fn path<'a>(name: &str, buffer: &'a mut [u8; 256]) -> Result<&'a CStr, &'static str> {
     let too_long = "a file name is too long";
     buffer

@@ -1,7 +1,7 @@
-//! Time from SysTick, and cycles from the DWT's counter where there is one.
+//! Time from SysTick, and cycles from the cycle counter of the DWT if there is one.
 //!
-//! SysTick runs at the core's frequency. In QEMU it follows the host's clock, or, under `-icount`, the instructions
-//! executed; QEMU does not emulate the cycle counter of the DWT, which reads 0 there.
+//! SysTick runs at the core's frequency. In QEMU it follows the host's clock or, with `-icount`, the number of executed
+//! instructions. QEMU does not emulate the cycle counter of the DWT, which always reads 0 there.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use cortex_m::peripheral::SYST;
@@ -10,7 +10,7 @@ use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{DCB, DWT};
 use cortex_m_rt::exception;
 
-/// SysTick counts 24 bits.
+/// The number of values of SysTick's 24-bit counter.
 const WRAP: u32 = 1 << 24;
 static WRAPS: AtomicU32 = AtomicU32::new(0);
 
@@ -35,13 +35,13 @@ impl Clock {
         self.mhz
     }
 
-    /// Returns SysTick's count, upwards. It has 56 bits, which last for years.
+    /// Returns the ticks since the start. The count has 56 bits, which last for years.
     pub fn now(self) -> u64 {
         let (wraps, left) = Self::read();
         u64::from(wraps) * u64::from(WRAP) + u64::from(WRAP - 1 - left)
     }
 
-    /// Returns the low 32 bits of [`now`](Self::now), which wrap after half a minute: for a single image.
+    /// Returns the low 32 bits of [`now`](Self::now), enough for a single image: at 150 MHz they wrap after half a minute.
     pub fn ticks(self) -> u32 {
         let (wraps, left) = Self::read();
         wraps.wrapping_mul(WRAP).wrapping_add(WRAP - 1 - left)
@@ -52,7 +52,7 @@ impl Clock {
         (self.now() - start) / (u64::from(self.mhz) * 1000)
     }
 
-    /// Waits until `ready` returns true, but no longer than some microseconds, at most ten million; whether it did.
+    /// Waits until `ready` returns true, but at most `us` microseconds, up to ten million. Returns whether `ready` did.
     #[must_use]
     pub fn within(self, us: u32, mut ready: impl FnMut() -> bool) -> bool {
         let (start, patience) = (self.ticks(), us.saturating_mul(self.mhz));
@@ -66,7 +66,7 @@ impl Clock {
         }
     }
 
-    /// Reads both parts of the count at one moment.
+    /// Reads both parts of the count consistently.
     fn read() -> (u32, u32) {
         loop {
             let (wraps, left) = (WRAPS.load(Ordering::Relaxed), SYST::get_current());
@@ -79,7 +79,7 @@ impl Clock {
 
 #[exception]
 fn SysTick() {
-    // Load and store: a Cortex-M0 cannot add atomically, and nothing else writes.
+    // A load and a store suffice, because nothing else writes. A Cortex-M0 has no atomic addition.
     WRAPS.store(
         WRAPS.load(Ordering::Relaxed).wrapping_add(1),
         Ordering::Relaxed,
@@ -95,7 +95,7 @@ pub struct CycleCounter {
 }
 
 impl CycleCounter {
-    /// Starts the DWT's counter. Where there is none, a real board counts by SysTick; in QEMU nothing counts cycles.
+    /// Starts the DWT's counter. If there is none, a real board falls back to SysTick. In QEMU nothing counts cycles.
     pub fn start(self, clock: Clock) -> Option<Cycles> {
         #[cfg(not(armv6m))]
         {
@@ -112,18 +112,18 @@ impl CycleCounter {
     }
 }
 
-/// What counts the core's cycles.
+/// A counter of the core's cycles.
 #[derive(Clone, Copy)]
 pub enum Cycles {
     /// The DWT's counter.
     #[cfg(not(armv6m))]
     Dwt,
-    /// SysTick, which a real board's core clocks.
+    /// SysTick, which runs at the core's frequency on a real board.
     SysTick(Clock),
 }
 
 impl Cycles {
-    /// Returns the count, which wraps at 2³².
+    /// Returns the count, which wraps around at 2³².
     pub fn now(self) -> u32 {
         match self {
             #[cfg(not(armv6m))]

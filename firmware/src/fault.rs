@@ -1,15 +1,15 @@
-//! Panic, HardFault and stack overflow: each ends in a message and a failing exit, never in silence or a hang.
+//! Handles panics, HardFaults and stack overflows: each prints a message and exits with an error.
 //!
-//! The stack has a memory region of its own at the bottom of RAM, so an overflow leaves RAM and faults before it
-//! overwrites anything (a Cortex-M33 also has a limit register). The handler must not use that stack: its first
-//! instructions reset the stack pointer, then it looks where the pointer was.
+//! The stack has its own memory region at the bottom of RAM. A stack overflow therefore leaves RAM and faults before it
+//! overwrites anything (a Cortex-M33 also has a limit register). The handler must not use the overflowed stack, so its first
+//! instructions reset the stack pointer. Then it examines the previous stack pointer.
 
 use crate::semihost;
 use core::arch::naked_asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Exit code of a panic or fault; a program that failed but ended in order has 1.
+/// The exit code of a panic or fault. A program that returns an error has exit code 1.
 const EXIT_CODE: i32 = 101;
 
 unsafe extern "C" {
@@ -33,19 +33,19 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     semihost::exit(EXIT_CODE)
 }
 
-/// Whether this is the first fault: one while reporting another must not report again.
+/// Returns whether this is the first fault. A fault while another one is being reported must not be reported.
 fn first() -> bool {
     static FAULTED: AtomicBool = AtomicBool::new(false);
-    // No swap: a Cortex-M0 has none, and faults do not interrupt each other's way here.
+    // A Cortex-M0 has no atomic swap. A load and a store suffice, because no fault interrupts them.
     let first = !FAULTED.load(Ordering::Relaxed);
     FAULTED.store(true, Ordering::Relaxed);
     first
 }
 
-/// Entered by the processor: hands the stack pointer to `hard_fault`, on a fresh stack.
+/// Resets the stack pointer and passes its previous value to `hard_fault`. The processor enters this function.
 ///
 /// # Safety
-/// Only for the vector table.
+/// Only the vector table may use this function.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn HardFault() -> ! {
@@ -60,7 +60,7 @@ unsafe extern "C" fn HardFault() -> ! {
     )
 }
 
-/// `sp` is the stack pointer of the moment, at the frame of eight words that the processor pushed.
+/// Reports a fault. `sp` is the stack pointer at the fault, which points to the frame of eight words that the processor pushed.
 extern "C" fn hard_fault(sp: usize) -> ! {
     let (end, start) = (
         &raw const _stack_end as usize,
@@ -73,7 +73,7 @@ extern "C" fn hard_fault(sp: usize) -> ! {
         if sp < end || stack_limit_hit() {
             crate::error!("stack overflow: more than {} bytes", start - end);
         } else if sp <= start - 32 && sp.is_multiple_of(4) {
-            // SAFETY: the frame lies within the stack's region, by the comparison above.
+            // SAFETY: by the comparison above, the frame is within the stack's region.
             let pc = unsafe { *core::ptr::with_exposed_provenance::<u32>(sp + 24) };
             crate::error!("HardFault at {:#010x}", pc);
         } else {

@@ -1,25 +1,25 @@
-//! What the programs share: the board, the log, faults, time, memory, weights.
+//! The code that the programs share: board, log, faults, time, memory and weights.
 //!
 //! A program is a file in `src/bin`. It calls [`start`], does its work in a function that returns a [`Result`], and
-//! hands that to [`finish`]. The board is chosen by `build.rs`; everything a board must say is in [`board`].
+//! passes the result to [`finish`]. `build.rs` selects the board, which implements the trait in [`board`].
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`board`] | the trait a board implements, and the board of this build |
-//! | [`chip`] | clocks and UARTs, by family of chips |
-//! | [`wire`] | the trait of everything that carries bytes to and from a host |
+//! | [`board`] | the trait that a board implements, and the board of this build |
+//! | [`chip`] | clocks and UARTs for each family of chips |
+//! | [`wire`] | the trait for connections that carry bytes to and from a host |
 //! | [`link`] | the wires of this build |
 //! | [`log`] | `info!`, `debug!`, `error!`: defmt over RTT on a real board, text over semihosting in QEMU |
 //! | `rtt` | log and link through a debug probe, on real boards |
-//! | [`fault`] | panic, HardFault and stack overflow: a message and a failing exit |
-//! | [`clock`] | time from SysTick, cycles from the cycle counter where there is one |
-//! | [`bench`](mod@bench) | cost of each layer |
-//! | [`bulk`] | a whole file of images, through semihosting |
-//! | [`ram`] | memory used, the stack by its paint |
-//! | [`model`] | the network that the image runs, in f32 or in int8 |
-//! | [`weights`] | the weights file in flash, checked |
-//! | [`samples`] | ten images to try |
-//! | [`semihost`] | command line and exit through the debugger or the emulator |
+//! | [`fault`] | handlers for panics, HardFaults and stack overflows, which print a message and exit with an error |
+//! | [`clock`] | time from SysTick, and cycles from the cycle counter if there is one |
+//! | [`bench`](mod@bench) | measures the cost of each layer |
+//! | [`bulk`] | classifies a whole file of images, through semihosting |
+//! | [`ram`] | measures the memory used |
+//! | [`model`] | the network that the firmware runs, in f32 or in int8 |
+//! | [`weights`] | reads and checks the weights file in flash |
+//! | [`samples`] | ten sample images |
+//! | [`semihost`] | command line and exit code through the debugger or the emulator |
 
 #![no_std]
 
@@ -46,30 +46,30 @@ use core::fmt;
 use lenet_core::self_test::SelfTestError;
 use lenet_core::weights::WeightsError;
 
-/// Name of the board this image is for.
+/// The name of the board that this firmware is built for.
 pub const BOARD: &str = env!("LENET_BOARD");
-/// Version of the firmware.
+/// The version of the firmware.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What a program gets from [`start`].
+/// The devices that [`start`] returns to a program.
 pub struct Machine {
     /// Measures time.
     pub clock: Clock,
     /// Counts cycles, except in QEMU.
     pub cycles: CycleCounter,
-    /// Bytes to and from a host.
+    /// Carries bytes to and from a host.
     pub link: link::Host,
 }
 
-/// Starts the log, the clocks and the link. To be called once, first.
+/// Starts the log, the clocks and the link. Call this function once, before anything else.
 ///
 /// # Panics
-/// If it is called twice.
+/// Panics if it is called twice.
 pub fn start() -> Machine {
     #[cfg(not(emulated))]
     let rtt = rtt::start();
     let (mhz, uart) = Selected::start();
-    // Only now: a HAL may borrow the core's peripherals while it starts the chip.
+    // This must follow `Selected::start`, because a HAL may take the core's peripherals while it starts the chip.
     let core = cortex_m::Peripherals::take().expect("`start` is called once");
     Machine {
         clock: Clock::start(core.SYST, mhz),
@@ -87,14 +87,14 @@ pub fn start() -> Machine {
     }
 }
 
-/// Why a program ends with a failure.
+/// The reason why a program fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, defmt::Format)]
 pub enum Failure {
-    /// The weights in flash are not usable.
+    /// The weights file in flash cannot be used.
     Weights(WeightsError),
-    /// The board computes other bits than the trainer did.
+    /// The board's logits differ from those that the trainer computed.
     SelfTest(SelfTestError),
-    /// The command line or a file of the host is not as expected.
+    /// The command line or a file on the host is invalid.
     Host(&'static str),
 }
 
@@ -108,8 +108,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Ends a program: `ok` and exit code 0, or the error and 1.
-#[inline(never)] // its stack is not that of the program
+/// Ends a program: prints `ok` and exits with code 0, or prints the error and exits with code 1.
+#[inline(never)] // so that its stack frame is not part of the program's
 pub fn finish(result: Result<(), Failure>) -> ! {
     match result {
         Ok(()) => {

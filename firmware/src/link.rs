@@ -1,4 +1,4 @@
-//! The wires of this build to a host: a UART, and on a real board RTT through the debug probe as well.
+//! The wires to a host: a UART and, on a real board, also RTT through the debug probe.
 
 use crate::board::{Board, Selected};
 use crate::clock::Clock;
@@ -6,12 +6,12 @@ use crate::clock::Clock;
 use crate::rtt::Rtt;
 use crate::wire::Wire;
 
-/// The number of wires. Each needs a receiver of its own: noise on one must not spoil a frame on the other.
+/// The number of wires. Each needs its own receiver, so that noise on one wire does not damage a frame on the other.
 pub const WIRES: usize = if cfg!(emulated) { 1 } else { 2 };
-/// What a host does not take is dropped when it has taken nothing for this long. The host asks again.
+/// The time after which [`send`] gives up if the host accepts no bytes. The host then repeats its request.
 const PATIENCE_US: u32 = 100_000;
 
-/// Every wire to a host.
+/// All wires to a host.
 pub struct Host {
     pub(crate) uart: <Selected as Board>::Uart,
     #[cfg(not(emulated))]
@@ -19,7 +19,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Returns the wires one by one.
+    /// Returns all wires.
     pub fn wires(&mut self) -> [&mut dyn Wire; WIRES] {
         [
             &mut self.uart,
@@ -29,7 +29,7 @@ impl Host {
     }
 }
 
-/// Sends bytes, and drops the rest if the host takes none for a tenth of a second.
+/// Sends bytes. Drops the rest if the host accepts none for a tenth of a second.
 pub fn send(wire: &mut dyn Wire, mut bytes: &[u8], clock: Clock) {
     while !bytes.is_empty() {
         let mut sent = 0;

@@ -1,30 +1,30 @@
-//! The log: `info!`, `debug!` and `error!`, with the format strings that defmt and `core::fmt` share.
+//! The log: `info!`, `debug!` and `error!`, with format strings that both defmt and `core::fmt` accept.
 //!
-//! On a real board they are defmt's, over RTT (`rtt.rs`): the strings stay on the host. In QEMU they print text through
-//! semihosting, so that a run needs no decoder. `DEFMT_LOG` chooses at compile time what is logged.
+//! On a real board these are defmt's macros over RTT (`rtt.rs`), so the strings stay on the host. In QEMU they print text
+//! through semihosting, so a run needs no decoder. `DEFMT_LOG` selects at compile time which levels are logged.
 
-/// Bytes of RAM that the log's buffer takes.
+/// The size of the log's buffer in bytes of RAM.
 #[cfg(not(emulated))]
 pub const BUFFER_BYTES: usize = crate::rtt::LOG_BYTES;
-/// Bytes of RAM that the log's buffer takes.
+/// The size of the log's buffer in bytes of RAM.
 #[cfg(emulated)]
 pub const BUFFER_BYTES: usize = 0;
 
-/// Whether debug lines are compiled in.
+/// Whether debug messages are compiled in.
 pub const DEBUG: bool = matches!(option_env!("DEFMT_LOG"), Some(level) if is_debug(level));
 
 const fn is_debug(level: &str) -> bool {
     matches!(level.as_bytes(), b"debug" | b"trace")
 }
 
-/// One line at a level.
+/// Logs a line at a level.
 #[cfg(not(emulated))]
 #[macro_export]
 macro_rules! log {
     ($level:ident, $($arg:tt)*) => { ::defmt::$level!($($arg)*) };
 }
 
-/// One line at a level.
+/// Logs a line at a level.
 #[cfg(emulated)]
 #[macro_export]
 macro_rules! log {
@@ -39,19 +39,19 @@ macro_rules! log {
     }};
 }
 
-/// Logs what a user wants to see.
+/// Logs a message for users.
 #[macro_export]
 macro_rules! info {
     ($($arg:tt)*) => { $crate::log!(info, $($arg)*) };
 }
 
-/// Logs what helps to find a fault.
+/// Logs a message that helps to debug the firmware.
 #[macro_export]
 macro_rules! debug {
     ($($arg:tt)*) => { $crate::log!(debug, $($arg)*) };
 }
 
-/// Logs why a program ends.
+/// Logs the error that ends a program.
 #[macro_export]
 macro_rules! error {
     ($($arg:tt)*) => { $crate::log!(error, $($arg)*) };
@@ -61,7 +61,7 @@ macro_rules! error {
 #[cfg(emulated)]
 pub fn print(line: core::fmt::Arguments<'_>) {
     use semihosting::io::Write;
-    // Nobody is left to tell if the emulator takes no output.
+    // If the emulator accepts no output, there is no other place to report that.
     if let Ok(mut stdout) = semihosting::io::stdout() {
         let _ = stdout.write_fmt(line);
         let _ = stdout.write_all(b"\n");

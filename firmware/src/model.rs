@@ -1,6 +1,6 @@
-//! The network that the image runs: in f32 or in int8, whichever the weights file is that `build.rs` looked at.
+//! The network that the firmware runs, in f32 or in int8. `build.rs` reads from the weights file which of them it is.
 //!
-//! Both have the same items, so that the programs need not tell them apart.
+//! Both have the same items, so the programs need not distinguish them.
 
 #[cfg(int8)]
 pub use lenet_core::network::int8::{Activations, Image, Net, Params, forward, forward_by_layer};
@@ -9,25 +9,25 @@ pub use lenet_core::network::{Activations, Image, Net, Params, forward, forward_
 
 use lenet_core::network::Pixels;
 
-/// Returns what the network sees of a stored image.
+/// Converts pixels to the input of the network.
 #[cfg(int8)]
 pub const fn image(pixels: Pixels) -> Image {
     pixels
 }
 
-/// Returns what the network sees of a stored image.
+/// Converts pixels to the input of the network.
 #[cfg(not(int8))]
 pub const fn image(pixels: Pixels) -> Image {
     lenet_core::image::grey(&pixels)
 }
 
-/// Returns how bright a value of an image is, from 0 to 7.
+/// Returns the brightness of a value of an image, from 0 to 7.
 #[cfg(int8)]
 pub fn brightness(value: u8) -> usize {
     usize::from(value >> 5)
 }
 
-/// Returns how bright a value of an image is, from 0 to 7.
+/// Returns the brightness of a value of an image, from 0 to 7.
 #[cfg(not(int8))]
 pub fn brightness(value: f32) -> usize {
     (value * 7.0) as usize & 7

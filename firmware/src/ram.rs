@@ -1,6 +1,6 @@
-//! Memory used: statics by the linker's symbols, the stack by its paint.
+//! Measures the memory used: the statics from the linker's symbols, the stack by stack painting.
 //!
-//! The start-up code fills the stack's region with a pattern; what no longer holds it has been used.
+//! The start-up code fills the stack's region with a pattern. Words that no longer hold the pattern have been used.
 
 use cortex_m_rt::STACK_PAINT_VALUE;
 
@@ -11,19 +11,19 @@ unsafe extern "C" {
     static _stack_start: u32;
 }
 
-/// Bytes of RAM used since the start.
+/// The RAM used since the start, in bytes.
 #[derive(Clone, Copy)]
 pub struct Used {
-    /// Statics, log and link buffers included.
+    /// The size of the statics, including the buffers of the log and the link.
     pub statics: usize,
-    /// The stack at its deepest.
+    /// The maximum stack usage.
     pub stack: usize,
 }
 
 /// Measures the memory used so far.
 pub fn used() -> Used {
     let (mut word, top) = (&raw const _stack_end, &raw const _stack_start);
-    // SAFETY: the linker script sets this region of whole words aside for the stack; `word` stays below its top.
+    // SAFETY: the linker script reserves this region of whole words for the stack, and `word` stays below its top.
     while word < top && unsafe { word.read_volatile() } == STACK_PAINT_VALUE {
         word = word.wrapping_add(1);
     }

@@ -1,15 +1,15 @@
-//! RTT: buffers in RAM that a debug probe reads and writes while the program runs.
+//! RTT (Real-Time Transfer): a debug probe reads and writes buffers in RAM while the program runs.
 //!
-//! Channel 0 carries the log, channel 1 the link. The log's channel is handed over to defmt's logger, which is its only
-//! user from then on. The probe chooses whether a full log buffer blocks: `probe-rs run` asks for blocking, so its log is
-//! complete, and takes that back when it ends. Without a probe the log never blocks, and what does not fit is dropped.
+//! Channel 0 carries the log, and channel 1 carries the link. Only defmt's logger uses the log's channel. The probe decides
+//! whether writing to a full log buffer blocks: `probe-rs run` enables blocking while it runs, so its log is
+//! complete. Without a probe the log never blocks, and messages that do not fit are dropped.
 
 use crate::wire::Wire;
 use rtt_target::{ChannelMode, DownChannel, UpChannel};
 
-/// Bytes of RAM that the log's buffer takes.
+/// The size of the log's buffer in bytes of RAM.
 pub const LOG_BYTES: usize = 4096;
-/// Bytes of RAM that each direction of the link takes.
+/// The size of the link's buffer for each direction, in bytes of RAM.
 const LINK_BYTES: usize = 1024;
 
 /// The link's channels.
@@ -18,7 +18,7 @@ pub struct Rtt {
     down: DownChannel,
 }
 
-/// Sets both channels up. To be called once.
+/// Sets up both channels. Call this function once.
 pub(crate) fn start() -> Rtt {
     let channels = rtt_target::rtt_init! {
         up: {
@@ -44,7 +44,7 @@ impl Wire for Rtt {
     }
 
     fn write(&mut self, bytes: &[u8]) -> usize {
-        // A probe may have asked for blocking, but a wire never waits.
+        // The probe may have enabled blocking, but a wire must never wait.
         self.up.set_mode(ChannelMode::NoBlockTrim);
         self.up.write(bytes)
     }

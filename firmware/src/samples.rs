@@ -1,10 +1,10 @@
-//! Images to try, in flash as the network takes them: no buffer in RAM.
+//! Sample images. They are stored in flash as inputs of the network, so they need no buffer in RAM.
 
 use crate::model::{Image, Net, image};
 use lenet_core::Network as _;
 use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
 
-/// Ten images of Fashion-MNIST, one of each class.
+/// The pixels of ten images of Fashion-MNIST, one of each class.
 static BYTES: &[u8] = include_bytes!("../../data/samples.bin");
 const FASHION: [usize; 3] = [1, 28, 28];
 
@@ -15,8 +15,8 @@ const fn is_fashion() -> bool {
     CHANNELS == FASHION[0] && HEIGHT == FASHION[1] && WIDTH == FASHION[2]
 }
 
-/// The images. Those of Fashion-MNIST are in the order of their classes; for a network whose images have another size there is
-/// the pattern of the self-test alone.
+/// The images of Fashion-MNIST in the order of their classes. For a network whose images have another size, this is only the
+/// pattern of the self-test.
 pub static IMAGES: [Image; COUNT] = {
     let mut images = [*Net::TEST_IMAGE; COUNT];
     if is_fashion() {

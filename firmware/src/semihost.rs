@@ -1,29 +1,29 @@
-//! What a debugger or an emulator offers a program: a command line and an exit code.
+//! Semihosting, through which a debugger or an emulator provides a command line and an exit code.
 //!
-//! Semihosting is a breakpoint with a request in registers; without a debugger it is a fault. A real board therefore asks
-//! whether there is one. A Cortex-M0 cannot ask, so there the fault tells.
+//! A semihosting request is a breakpoint with arguments in registers. Without a debugger it causes a fault, so a real board
+//! first checks whether a debugger is attached. A Cortex-M0 cannot check this, so there the fault handler detects it.
 
 use crate::Failure;
 use core::sync::atomic::{AtomicBool, Ordering};
 use semihosting::experimental::env::Args;
 
-/// A request was made that nobody has answered yet.
+/// Whether a request is pending.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Whether somebody may answer semihosting requests.
+/// Returns whether a debugger or an emulator may answer semihosting requests.
 fn available() -> bool {
     cfg!(emulated) || cfg!(armv6m) || cortex_m::peripheral::DCB::is_debugger_attached()
 }
 
-/// Whether a fault comes from a request that nobody answers.
+/// Returns whether the cause of a fault is a request on a machine without a debugger.
 pub(crate) fn unanswered() -> bool {
     cfg!(armv6m) && ASKED.load(Ordering::Relaxed)
 }
 
-/// Returns the command line, its words separated by spaces.
+/// Returns the words of the command line, which are separated by spaces.
 ///
 /// # Errors
-/// If there is no debugger, or it gives none. A Cortex-M0 without a debugger stops here.
+/// Returns an error if there is no debugger or it provides no command line. A Cortex-M0 without a debugger sleeps forever.
 pub fn args() -> Result<Args<256>, Failure> {
     if !available() {
         return Err(Failure::Host("no debugger that gives a command line"));
@@ -35,7 +35,7 @@ pub fn args() -> Result<Args<256>, Failure> {
     args
 }
 
-/// Ends the run with an exit code; without a debugger, sleeps for ever.
+/// Ends the program with an exit code, or sleeps forever without a debugger.
 pub fn exit(code: i32) -> ! {
     if available() {
         ASKED.store(true, Ordering::Relaxed);
@@ -44,7 +44,7 @@ pub fn exit(code: i32) -> ! {
     sleep()
 }
 
-/// Sleeps for ever.
+/// Sleeps forever.
 pub(crate) fn sleep() -> ! {
     loop {
         cortex_m::asm::wfi();

@@ -1,8 +1,8 @@
-//! The weights file in flash: in a region of its own, at an address that does not change, so that it can be replaced
-//! alone.
+//! The weights file in flash. It has its own region at a fixed address, so that you can replace it without the program.
 //!
-//! On a real board the image brings the file that `build.rs` found; in QEMU the region is empty until QEMU loads a file.
-//! Either way the bytes are read at run time through the linker's symbol, so that the compiler knows nothing of them.
+//! On a real board the firmware image contains the file that `build.rs` found. In QEMU the region is empty until QEMU loads a
+//! file. In both cases the program reads the bytes at run time through the linker's symbol, so the compiler cannot make
+//! assumptions about them.
 
 use crate::Failure;
 use crate::model::{Activations, Net};
@@ -16,42 +16,42 @@ core::arch::global_asm!(
     concat!(".incbin ", "\"", env!("LENET_WEIGHTS_FILE"), "\""),
 );
 
-/// A weights file of the network that this build is for.
+/// A weights file of the network that this firmware is built for.
 pub type Weights<'a> = weights::Weights<'a, Net>;
 
-/// The length of the region.
+/// The length of the region in bytes.
 pub const MAX_LEN: usize = max_len::<Net>();
 
 unsafe extern "C" {
     static __weights: u8;
 }
 
-/// The region.
+/// Returns the region of flash that holds the weights file.
 pub fn region() -> &'static [u8] {
-    // SAFETY: `build.rs` checks that the linker script sets at least `MAX_LEN` bytes of flash aside at this symbol;
+    // SAFETY: `build.rs` checks that the linker script reserves at least `MAX_LEN` bytes of flash at this symbol, and
     // nothing writes there while the program runs.
     unsafe { slice::from_raw_parts(&raw const __weights, MAX_LEN) }
 }
 
-/// Checks the file, then the machine: what a program does before it infers.
+/// Checks the file and runs its self-test. Call this function before classifying images.
 ///
 /// # Errors
-/// `Weights` if the file cannot be used, `SelfTest` if the board computes other bits than the trainer did.
+/// `Weights` if the file cannot be used, `SelfTest` if the board's logits differ from those that the trainer computed.
 pub fn verify(act: &mut Activations) -> Result<Weights<'static>, Failure> {
     let (weights, _) = read().map_err(Failure::Weights)?;
     self_test(&weights, act)?;
     Ok(weights)
 }
 
-/// Reads the file in place, every check of the format; also returns the rest of the region.
+/// Reads the file in place and checks its format. Also returns the rest of the region.
 ///
 /// # Errors
-/// By the name of the damage.
+/// Returns the first [`WeightsError`] that a check finds.
 pub fn read() -> Result<(Weights<'static>, &'static [u8]), WeightsError> {
     view_prefix(region())
 }
 
-/// The power-on self-test: the file's test vector, bit for bit.
+/// Runs the power-on self-test, which compares the logits with those in the file bit for bit.
 ///
 /// # Errors
 /// `SelfTest`, with the first logit that differs.

@@ -1,10 +1,10 @@
-//! Finds out whether the target has the DSP instructions: `cfg(target_feature = "dsp")` is never true on stable Rust.
+//! Detects whether the target has the DSP instructions, because `cfg(target_feature = "dsp")` is never true on stable Rust.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(dsp, armv8m)");
     let target = std::env::var("TARGET").unwrap_or_default();
-    // Every Cortex-M4 and M7 has them; of the Cortex-M33, those with a floating-point unit that this project knows.
+    // Every Cortex-M4 and M7 has them. So has every Cortex-M33 with a floating-point unit that this project supports.
     if target.starts_with("thumbv8m") {
         println!("cargo::rustc-cfg=armv8m");
     }

@@ -1,4 +1,4 @@
-//! A network unlike the others: colour images, three padded convolutions, each kind of pooling, twelve classes.
+//! A network for 32 x 32 colour images: three padded convolutions, both kinds of pooling, twelve classes.
 
 network! {
     name: "color",

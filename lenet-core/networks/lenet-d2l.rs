@@ -1,4 +1,4 @@
-//! LeNet in the form of the course's English edition: padding and average pooling, 61,706 parameters.
+//! LeNet as in the English edition of "Dive into Deep Learning": padding and average pooling, 61,706 parameters.
 
 network! {
     name: "lenet-d2l",

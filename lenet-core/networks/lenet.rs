@@ -1,4 +1,4 @@
-//! LeNet in the form that most courses teach: sigmoids and maximum pooling, 44,426 parameters.
+//! LeNet as most courses teach it: sigmoid activations and maximum pooling, 44,426 parameters.
 
 network! {
     name: "lenet",

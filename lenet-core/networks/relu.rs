@@ -1,4 +1,4 @@
-//! LeNet's layers with ReLU in place of the sigmoid: it needs no exponential and learns faster.
+//! LeNet with ReLU in place of the sigmoid. It needs no exponentials and trains faster.
 
 network! {
     name: "relu",

@@ -1,4 +1,4 @@
-//! A network for small flash: at most 10,000 parameters, and 5,416 bytes of outputs, so that a micro:bit v1 has room for them.
+//! A network for little memory: at most 10,000 parameters, and 5,416 bytes of outputs, which fit into a micro:bit v1's RAM.
 
 network! {
     name: "tiny",

@@ -1,4 +1,4 @@
-//! A weights file and the memory it needs, ready to classify.
+//! The classifier: a weights file together with the memory that its network needs.
 
 use crate::Network;
 use crate::ops::{argmax, probability};
@@ -6,14 +6,14 @@ use crate::self_test::{self, SelfTestError};
 use crate::weights::{Weights, WeightsError, view};
 use core::fmt;
 
-/// The memory that classifying takes, for a static: an image and the outputs of all layers.
+/// The memory that a [`Classifier`] needs: an image and the outputs of all layers. Place it in a static.
 pub struct Scratch<N: Network> {
     pub(crate) image: N::Image,
     pub(crate) act: N::Activations,
 }
 
 impl<N: Network> Scratch<N> {
-    /// Returns the memory, all zero.
+    /// Returns zeroed memory.
     pub const fn new() -> Self {
         Self {
             image: bytemuck::zeroed(),
@@ -21,7 +21,7 @@ impl<N: Network> Scratch<N> {
         }
     }
 
-    /// Returns the part for the outputs of the layers, such as for a self-test.
+    /// Returns the part for the outputs of the layers, which a self-test needs.
     pub fn activations(&mut self) -> &mut N::Activations {
         &mut self.act
     }
@@ -33,28 +33,28 @@ impl<N: Network> Default for Scratch<N> {
     }
 }
 
-/// What a [`Classifier`] found in an image.
+/// The result of classifying an image with a [`Classifier`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Classification<'a> {
     /// The class with the largest logit.
     pub class: usize,
-    /// Its name, as the weights file has it; `""` if the file has none.
+    /// The name of the class in the weights file, or `""` if the file has none.
     pub name: &'a str,
-    /// Its probability by softmax, in 0..=1.
+    /// The softmax probability of the class, in 0..=1.
     pub confidence: f32,
     /// The logits of all classes.
     pub logits: &'a [f32],
 }
 
-/// The error when a weights file cannot be used on this machine.
+/// The error returned when a weights file cannot be used on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum LoadError {
     /// The bytes are not a usable weights file of the network.
     Weights(WeightsError),
-    /// This machine computes other logits than the one that wrote the file.
+    /// This machine's logits differ from those of the machine that wrote the file.
     SelfTest(SelfTestError),
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for LoadError {
 
 impl core::error::Error for LoadError {}
 
-/// A checked weights file with the memory for its network: classifies images one by one.
+/// Classifies images one by one, with a checked weights file and the memory for its network.
 ///
 /// ```
 /// use lenet_core::network::{Net, Pixels};
@@ -87,24 +87,24 @@ impl core::error::Error for LoadError {}
 /// # Ok::<(), lenet_core::LoadError>(())
 /// ```
 ///
-/// On a microcontroller the file stays in flash, and the memory belongs into a static, since it is several kilobytes:
-/// `static_cell::StaticCell` or `cortex_m::singleton!` hand out such a static once.
+/// On a microcontroller the file stays in flash. The memory takes several kilobytes, so place it in a static, for example with
+/// `static_cell::StaticCell` or `cortex_m::singleton!`.
 ///
 /// # Cost
-/// Nothing is copied but the image, from `u8` to `f32`. A call computes for as long as one forward pass takes and never waits;
-/// it can be interrupted at any point. `firmware/RESULTS.md` in the repository has instruction counts: with the default network
-/// half a million on a Cortex-M4F, some 58 million on a Cortex-M0, which has no floating-point unit.
+/// A call converts the image from `u8` to the network's input, runs one forward pass and copies nothing else. It never waits
+/// and can be interrupted at any point. `firmware/RESULTS.md` in the repository has the instruction counts of each layer on
+/// several cores.
 pub struct Classifier<'a, N: Network> {
     weights: Weights<'a, N>,
     scratch: &'a mut Scratch<N>,
 }
 
 impl<'a, N: Network> Classifier<'a, N> {
-    /// Checks a weights file, then the machine: it must compute the logits of the file's self-test bit for bit.
+    /// Checks a weights file and runs its self-test: this machine must compute the expected logits bit for bit.
     ///
     /// # Errors
-    /// * `Weights`: the bytes are damaged, are a file of another network, or do not start on a multiple of four bytes
-    /// * `SelfTest`: this machine computes other bits than the one that wrote the file
+    /// * `Weights`: the bytes are damaged, belong to another network, or do not start at a multiple of four bytes
+    /// * `SelfTest`: this machine's logits differ from those of the machine that wrote the file
     pub fn new(file: &'a [u8], scratch: &'a mut Scratch<N>) -> Result<Self, LoadError> {
         let weights = view(file).map_err(LoadError::Weights)?;
         self_test::check::<N>(weights.params, &weights.self_test, &mut scratch.act)
@@ -112,7 +112,7 @@ impl<'a, N: Network> Classifier<'a, N> {
         Ok(Self { weights, scratch })
     }
 
-    /// Classifies an image of stored pixels, which the network sees as `pixel / 255`.
+    /// Classifies an image. An f32 network gets each pixel as `pixel / 255`; an int8 network gets the pixels as they are.
     pub fn classify(&mut self, pixels: &N::Pixels) -> Classification<'_> {
         N::write_image(pixels, &mut self.scratch.image);
         let Scratch { image, act } = &mut *self.scratch;
@@ -126,7 +126,7 @@ impl<'a, N: Network> Classifier<'a, N> {
         }
     }
 
-    /// Returns the weights file: class names, provenance, parameters.
+    /// Returns the contents of the weights file: class names, provenance and parameters.
     pub fn weights(&self) -> &Weights<'a, N> {
         &self.weights
     }
@@ -134,8 +134,8 @@ impl<'a, N: Network> Classifier<'a, N> {
 
 /// Includes a weights file in the program, at an address that is a multiple of four, and returns it as a `&'static [u8]`.
 ///
-/// [`view`](crate::weights::view) reads the parameters in place and needs that alignment, which `include_bytes!` gives or not
-/// as it happens. A relative path starts at the source file, as with `include_bytes!`.
+/// [`view`](crate::weights::view) reads the parameters in place and needs that alignment, which `include_bytes!` does not
+/// guarantee. A relative path starts at the source file, as with `include_bytes!`.
 #[macro_export]
 macro_rules! include_weights {
     ($path:expr $(,)?) => {{

@@ -1,10 +1,10 @@
-//! The macro that turns a description into a network, and the trait by which the rest of the crate uses one.
+//! The macro that turns a description into a network, and the trait through which the rest of the crate uses it.
 
 use crate::plan::{Layer, Tensor};
 use bytemuck::{NoUninit, Pod, Zeroable};
 use core::fmt::{self, Debug};
 
-/// The kind of numbers that a network's parameters are.
+/// The number format of a network's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// 32-bit floating point.
@@ -22,12 +22,12 @@ impl fmt::Display for Numbers {
     }
 }
 
-/// The outputs of a layer, as they lie in memory.
+/// The outputs of a layer, borrowed from memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outputs<'a> {
-    /// Little-endian.
+    /// The outputs as little-endian bytes.
     bytes: &'a [u8],
-    /// Bytes of an output: 4 for f32, 1 for int8.
+    /// The number of bytes per output: 4 for f32, 1 for int8.
     width: usize,
 }
 
@@ -46,12 +46,12 @@ impl<'a> Outputs<'a> {
         self.bytes.len() / self.width
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no outputs.
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Returns the outputs as numbers: f32, or the integers that the bytes are.
+    /// Returns an iterator over the outputs as f32. The integers of an int8 network are converted.
     pub fn iter(&self) -> impl Iterator<Item = f32> + use<'a> {
         self.bytes
             .chunks_exact(self.width)
@@ -62,7 +62,7 @@ impl<'a> Outputs<'a> {
             })
     }
 
-    /// Returns the bytes of at most `count` outputs from the index `offset` on, or `None` if there is no such output.
+    /// Returns the bytes of at most `count` outputs, starting at index `offset`, or `None` if there is no such output.
     pub fn page(&self, offset: usize, count: usize) -> Option<&'a [u8]> {
         let rest = self.bytes.get(offset.checked_mul(self.width)?..)?;
         let page = rest.get(..count * self.width).unwrap_or(rest);
@@ -73,7 +73,7 @@ impl<'a> Outputs<'a> {
 /// Nested arrays of f32 or of bytes.
 #[doc(hidden)]
 pub trait Elements: NoUninit {
-    /// Bytes of an element.
+    /// The size of an element in bytes.
     const WIDTH: usize;
 }
 
@@ -92,29 +92,29 @@ where
     const WIDTH: usize = T::WIDTH;
 }
 
-/// A network that [`network!`](crate::network!) made, in f32 or in int8: the types `Net` and `int8::Net` of its module
-/// implement this.
+/// A network that [`network!`](crate::network!) generated. The types `Net` (f32) and `int8::Net` of the network's module
+/// implement this trait.
 pub trait Network: Copy + Debug + PartialEq + 'static {
-    /// Its name.
+    /// The name of the network.
     const NAME: &'static str;
-    /// The kind of its numbers.
+    /// The number format of the parameters.
     const NUMBERS: Numbers;
-    /// Its layers in order.
+    /// The layers in order.
     const LAYERS: &'static [Layer];
-    /// The fields of `Params` in order; a weight is followed by its bias.
+    /// The fields of `Params` in order. The bias of a layer follows its weight.
     const TENSORS: &'static [Tensor];
-    /// Identifies it in a weights file.
+    /// The fingerprint that identifies the network in a weights file.
     const FINGERPRINT: u64;
     /// The image that the [self-test](crate::self_test) classifies.
     const TEST_IMAGE: &'static Self::Image;
 
-    /// All parameters.
+    /// The parameters of all layers.
     type Params: Pod + Send + Sync + Debug + PartialEq;
     /// The outputs of all layers.
     type Activations: Zeroable + Send + Sync;
-    /// An image as the network sees it, `(C, H, W)`.
+    /// The input of the first layer, `(C, H, W)`.
     type Image: Pod + Send + Sync;
-    /// An image as stored and sent, `(C, H, W)`: values in 0..=255.
+    /// An image of pixels as stored and sent, `(C, H, W)`: values in 0..=255.
     type Pixels: Pod + Send + Sync + PartialEq;
     /// The outputs of the last layer.
     type Logits: Pod + Send + Sync + Debug + PartialEq + AsRef<[f32]>;
@@ -126,19 +126,19 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
         act: &'a mut Self::Activations,
     ) -> &'a Self::Logits;
 
-    /// Writes what the network sees of a stored image.
+    /// Converts pixels to the input of the network.
     fn write_image(pixels: &Self::Pixels, image: &mut Self::Image);
 
-    /// Returns the outputs of the layer of this index, as [`forward`](Self::forward) left them, or `None` if there is no such
+    /// Returns the outputs that [`forward`](Self::forward) computed for the layer of this index, or `None` if there is no such
     /// layer.
     fn outputs(act: &Self::Activations, layer: usize) -> Option<Outputs<'_>>;
 
-    /// Returns the first parameter that cannot be computed with. In f32 it is one that is NaN or infinite, named by its tensor
-    /// and its index there; in int8 an integer with which a sum could leave its range, named by its layer and output.
+    /// Returns the first invalid parameter. For f32 it is one that is NaN or infinite, given by the name of its tensor and its
+    /// index there. For int8 it is one with which a sum could overflow, given by the name of its layer and its output.
     fn unusable(params: &Self::Params) -> Option<(&'static str, usize)>;
 }
 
-/// Makes a network of a description, in the module where it stands.
+/// Generates a network from a description, in the module that contains the invocation.
 ///
 /// ```
 /// #[macro_use]
@@ -164,9 +164,9 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
 /// ```
 ///
 /// A layer is `name: kind { field: value, … }`, where `kind` is a module of [`layer`](crate::layer) and the fields are those of
-/// its `Spec`; a field that is left out has its default. First come convolutions, any number of them, then at least one linear
-/// layer; the last has 2 to 64 outputs, the logits, and no activation. A description that does not fit stops the build with
-/// one sentence:
+/// its `Spec`. Fields that are left out have their defaults. Any number of convolutions come first, then at least one linear
+/// layer. The last layer has 2 to 64 outputs, which are the logits, and no activation. An invalid description stops the build
+/// with a one-sentence error:
 ///
 /// ```compile_fail
 /// #[macro_use]
@@ -182,13 +182,13 @@ pub trait Network: Copy + Debug + PartialEq + 'static {
 /// # fn main() {}
 /// ```
 ///
-/// The module then holds `Net` (the network as a type, a [`Network`](crate::Network)), `NAME`, `LAYERS`, `TENSORS`,
+/// The macro generates `Net` (the type that implements [`Network`](crate::Network)), `NAME`, `LAYERS`, `TENSORS`,
 /// `FINGERPRINT`, `CLASSES`, `CHANNELS`, `HEIGHT`, `WIDTH`, `NUM_PARAMS`, the types `Params`, `Activations`, `Image`, `Pixels`
-/// and `Logits`, the function `forward`, and for each layer a module of its name with its types. Its module
+/// and `Logits`, the function `forward`, and for each layer a module of the same name with its types. The module
 /// `int8` has the same items for the network in 8-bit integers: see [`int8`](crate::int8).
 ///
-/// In a file of its own the module must see the macro by `#[macro_use] extern crate lenet_core;` in the root of the crate. The
-/// dependency must keep its name.
+/// If the module is in its own file, the root of your crate needs `#[macro_use] extern crate lenet_core;`. Do not rename the
+/// dependency.
 #[macro_export]
 macro_rules! network {
     (
@@ -239,14 +239,14 @@ macro_rules! network {
                     const LAYER: $crate::plan::Layer = LAYER;
                 }
 
-                /// Its input.
+                /// The input of the layer.
                 pub type Input<T = f32> =
                     Array<T, { INPUT[0] }, { INPUT[1] }, { INPUT[2] }, { LAYER.input_len() }>;
-                /// Its output, after pooling and activation.
+                /// The output of the layer, after pooling and activation.
                 pub type Output<T = f32> =
                     Array<T, { OUTPUT[0] }, { OUTPUT[1] }, { OUTPUT[2] }, { LAYER.output_len() }>;
 
-                /// Its parameters.
+                /// The parameters of the layer.
                 #[derive(
                     Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable,
                 )]
@@ -262,9 +262,9 @@ macro_rules! network {
             }
         )*
 
-        /// All parameters, which may be large: borrow them, never pass them by value.
+        /// The parameters of all layers. They may be large, so borrow them instead of passing them by value.
         ///
-        /// Gradients and Adam's moments have this type too.
+        /// Gradients and Adam's moments also have this type.
         #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable)]
         #[bytemuck(crate = "lenet_core::bytemuck")]
         #[repr(C)]
@@ -281,21 +281,21 @@ macro_rules! network {
 
         #[allow(dead_code)]
         impl Params {
-            /// All zero.
+            /// Parameters that are all zero.
             pub const ZERO: Self = $crate::bytemuck::zeroed();
 
-            /// Returns all parameters as one run, in the order of [`TENSORS`].
+            /// Returns all parameters as one flat array, in the order of [`TENSORS`].
             pub fn as_flat(&self) -> &[f32; NUM_PARAMS] {
                 $crate::bytemuck::must_cast_ref(self)
             }
 
-            /// Returns all parameters as one run, to write.
+            /// Returns all parameters as one mutable flat array.
             pub fn as_flat_mut(&mut self) -> &mut [f32; NUM_PARAMS] {
                 $crate::bytemuck::must_cast_mut(self)
             }
         }
 
-        /// The fields of [`Params`] in order; a weight is followed by its bias.
+        /// The fields of [`Params`] in order. The bias of a layer follows its weight.
         #[allow(dead_code)]
         pub const TENSORS: [$crate::plan::Tensor; 2 * LAYERS.len()] = $crate::plan::tensors(
             &LAYERS,
@@ -313,32 +313,32 @@ macro_rules! network {
             ]),*],
         );
 
-        /// Identifies the network in a weights file.
+        /// The fingerprint that identifies the network in a weights file.
         #[allow(dead_code)]
         pub const FINGERPRINT: u64 = $crate::plan::fingerprint(&LAYERS);
 
-        /// The number of classes, the outputs of the last layer.
+        /// The number of classes, which is the number of outputs of the last layer.
         #[allow(dead_code)]
         pub const CLASSES: usize = LAYERS[LAYERS.len() - 1].output[0];
-        /// Channels of the input: 1, grey, or 3, red, green and blue.
+        /// The channels of the input: 1 (grayscale) or 3 (red, green and blue).
         #[allow(dead_code)]
         pub const CHANNELS: usize = LAYERS[0].input[0];
-        /// Rows of the input.
+        /// The rows of the input.
         pub const HEIGHT: usize = LAYERS[0].input[1];
-        /// Columns of the input.
+        /// The columns of the input.
         pub const WIDTH: usize = LAYERS[0].input[2];
 
-        /// An image as the network sees it, `(C, H, W)`: values in 0..=1.
+        /// The input of the first layer, `(C, H, W)`: values in 0..=1.
         pub type Image<T = f32> = [[[T; WIDTH]; HEIGHT]; CHANNELS];
-        /// An image as stored and sent, `(C, H, W)`: values in 0..=255.
+        /// An image of pixels as stored and sent, `(C, H, W)`: values in 0..=255.
         #[allow(dead_code)]
         pub type Pixels = Image<u8>;
         /// The outputs of the last layer: one unnormalized log-probability per class.
         pub type Logits<T = f32> = [T; CLASSES];
 
-        /// What the layers compute for one image: the only memory that the forward pass needs besides its stack.
+        /// The outputs of all layers for one image, which are the only memory that the forward pass needs besides its stack.
         ///
-        /// They stay as [`forward`] wrote them, so that two machines can be compared layer by layer.
+        /// Each layer has its own memory, so that you can compare two machines layer by layer.
         #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable)]
         #[bytemuck(crate = "lenet_core::bytemuck")]
         #[repr(C)]
@@ -351,7 +351,7 @@ macro_rules! network {
 
         #[allow(dead_code)]
         impl Activations {
-            /// All zero.
+            /// Returns zeroed memory.
             #[allow(clippy::new_without_default)]
             pub const fn new() -> Self {
                 Self {
@@ -359,7 +359,7 @@ macro_rules! network {
                 }
             }
 
-            /// Returns the outputs of the layers in order, each as one run.
+            /// Returns the outputs of the layers in order, each as a flat slice.
             pub fn layers(&self) -> [&[f32]; LAYERS.len()] {
                 [$($crate::bytemuck::must_cast_slice(::core::slice::from_ref(&self.$layer))),*]
             }
@@ -406,16 +406,16 @@ macro_rules! network {
 
         $crate::int8_network! { $( $layer: $kind ),* }
 
-        /// Computes the logits of one image: every layer in order.
+        /// Computes the logits of one image by applying every layer in order.
         ///
         /// # Numerics
-        /// The same bits on every target; each kernel states its order of sums.
+        /// Gives the same bits on every target. Each kernel documents the order of its sums.
         #[cfg_attr(not(target_os = "none"), inline(always))]
         #[allow(dead_code)]
         pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
             let x = image;
             $(
-                // A linear layer sees the maps of a convolution as one run.
+                // A linear layer gets the maps of a convolution as a flat array.
                 let x: &$layer::Input = $crate::bytemuck::must_cast_ref(x);
                 $crate::layer::$kind::forward(
                     $layer::This,
@@ -429,9 +429,9 @@ macro_rules! network {
             $crate::bytemuck::must_cast_ref(x)
         }
 
-        /// Computes each layer in order like [`forward`], and calls `between` after each with its index.
+        /// Computes the layers in order like [`forward`], and calls `between` with the index of each layer after it.
         ///
-        /// This is for measuring layers one by one; the layers are compiled apart from each other.
+        /// Use this function to measure layers one by one. The layers are not inlined, and so are compiled separately.
         #[allow(dead_code)]
         pub fn forward_by_layer(
             params: &Params,

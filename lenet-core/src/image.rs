@@ -1,6 +1,6 @@
-//! From stored pixels to what a network sees.
+//! Converts a camera's frame to pixels, and pixels to the input of a network.
 
-/// Returns the image that a network sees for stored pixels: `pixel / 255` for each, rounded once.
+/// Converts pixels to the input of an f32 network: `pixel / 255` for each, rounded once.
 pub const fn grey<const C: usize, const H: usize, const W: usize>(
     pixels: &[[[u8; W]; H]; C],
 ) -> [[[f32; W]; H]; C] {
@@ -9,7 +9,7 @@ pub const fn grey<const C: usize, const H: usize, const W: usize>(
     out
 }
 
-/// Writes the image that a network sees for stored pixels: `pixel / 255` for each, rounded once.
+/// Writes the input of an f32 network for an image: `pixel / 255` for each pixel, rounded once.
 pub const fn write_grey<const C: usize, const H: usize, const W: usize>(
     pixels: &[[[u8; W]; H]; C],
     out: &mut [[[f32; W]; H]; C],
@@ -29,12 +29,12 @@ pub const fn write_grey<const C: usize, const H: usize, const W: usize>(
     }
 }
 
-/// Returns what a network sees for a pixel: `pixel / 255`, rounded once.
+/// Returns `pixel / 255`, rounded once.
 const fn scaled(pixel: u8) -> f32 {
     pixel as f32 / 255.0
 }
 
-/// A frame of grey pixels, row after row, as a camera delivers it.
+/// A grayscale frame in row-major order, as a camera delivers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     pixels: &'a [u8],
@@ -43,7 +43,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Borrows the pixels of a frame; `None` unless there are `width · height` of them, and at least one.
+    /// Borrows the pixels of a frame. Returns `None` unless there are `width · height` of them, and at least one.
     pub const fn new(pixels: &'a [u8], width: usize, height: usize) -> Option<Self> {
         match width.checked_mul(height) {
             Some(len) if len == pixels.len() && len > 0 => Some(Self {
@@ -55,15 +55,15 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Writes the largest part of the frame that has the proportions of `out`, from its middle, scaled to the size of `out`.
+    /// Crops the frame to the aspect ratio of `out` and scales the result to the size of `out`.
     ///
-    /// Each pixel of `out` is the mean of the pixels that fall on it, rounded down; where the frame is smaller than `out`,
-    /// it is the nearest pixel.
+    /// The crop is centered and as large as possible. Each pixel of `out` is the mean of the pixels that it covers, rounded
+    /// down. Where the crop is smaller than `out`, it is the nearest pixel.
     ///
     /// # Cost
-    /// Reads each pixel of the part once, or writes `H · W` pixels, whichever is more.
+    /// Reads each pixel of the crop once, or writes `H · W` pixels, whichever is more.
     pub fn shrink<const H: usize, const W: usize>(self, out: &mut [[u8; W]; H]) {
-        // The part: as high or as wide as the frame.
+        // The crop is as high or as wide as the frame.
         let by_height = self.height.saturating_mul(W) / H.max(1);
         let (width, height) = if by_height <= self.width {
             (by_height.max(1), self.height)
@@ -90,14 +90,14 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Returns the pixels of `from` that fall on pixel `n` of `to`: from, and up to but without.
+/// Returns the half-open range of the `from` source pixels that pixel `n` of the `to` target pixels covers.
 const fn span(n: usize, from: usize, to: usize) -> (usize, usize) {
     let start = n.saturating_mul(from) / to;
     let end = (n + 1).saturating_mul(from) / to;
     (start, if end > start { end } else { start + 1 })
 }
 
-/// Turns dark into bright and back: Fashion-MNIST and MNIST are bright on black, paper is dark on white.
+/// Inverts the image. Fashion-MNIST and MNIST are bright on black, whereas paper is dark on white.
 pub fn invert<const H: usize, const W: usize>(pixels: &mut [[u8; W]; H]) {
     for pixel in pixels.as_flattened_mut() {
         *pixel = 255 - *pixel;
@@ -132,7 +132,7 @@ mod tests {
         invert(&mut out);
         assert_eq!(out, [[252, 230], [254, 0]]);
 
-        // A column of three to a row of one: the middle.
+        // Two columns by three rows become two by one: the middle row.
         let mut out = [[0; 2]; 1];
         Frame::new(&[1, 2, 7, 8, 3, 4], 2, 3)
             .unwrap()

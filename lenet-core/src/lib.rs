@@ -1,29 +1,29 @@
-//! Small convolutional networks for microcontrollers and hosts: fixed-size f32 forward kernels, the network, its weights file.
+//! Runs small convolutional networks on microcontrollers and hosts: inference kernels, networks and the weights file.
 //!
 //! The principles of this crate:
-//! 1. **The same bits everywhere.** Each sum has one written-down order, a product and a sum are rounded
-//!    separately (no fused multiply-add), and `exp` has the bits of `libm::expf` on every target, so that a host and a board
-//!    compute equal logits, not similar ones. (Where a computation overflows to NaN, the NaN's payload is the machine's.)
-//! 2. **Shapes live in types.** A wrong shape does not compile, so the kernels have no errors to return.
-//! 3. **Nothing is owned.** Parameters are borrowed, from flash on a board; scratch belongs to the caller.
-//! 4. **Nothing panics.** No unsafe code, no heap, no std; on the board's build no panic can be linked.
+//! 1. **The same bits everywhere.** Every sum adds its terms in a documented order. Products and sums are rounded
+//!    separately (no fused multiply-add), and `exp` returns the bits of `libm::expf` on every target. A host and a board
+//!    therefore compute equal logits. (Only the payload of a NaN depends on the machine.)
+//! 2. **Shapes are part of the types.** A wrong shape does not compile, so the kernels have no errors to return.
+//! 3. **Nothing is owned.** Parameters are borrowed, on a board from flash. The caller provides the scratch memory.
+//! 4. **Nothing panics.** There is no unsafe code, no heap and no std. The linker checks that no panic is reachable on a board.
 //!
 //! Arrays are channels first, `(C, H, W)`; weights are `(C_OUT, C_IN, K, K)` and `(OUT, IN)`.
 //!
-//! `Classifier` (feature `weights`) is the way in: a weights file, in flash, with the memory it needs, that classifies images.
+//! Start with `Classifier` (feature `weights`): it classifies images with a weights file, which may stay in flash.
 //!
-//! A network is described once, in some ten lines, and everything else follows from the description when the crate is
-//! compiled: see [`network!`]. The module [`network`](mod@network) holds the network that the build is for.
+//! You describe a network once, in about ten lines, and the macro [`network!`] derives everything else at compile time.
+//! The module [`network`](mod@network) holds the network that the crate is built for.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`network`](mod@network) | the network that this build is for: its types, its tables, its forward pass |
-//! | [`layer`] | the kinds of layers that a description can name |
+//! | [`network`](mod@network) | the network that the crate is built for: its types, its tables, its forward pass |
+//! | [`layer`] | the kinds of layers that a description can use |
 //! | [`int8`] | the same networks in 8-bit integers: arithmetic and kernels |
-//! | [`plan`] | shapes, checks, tables and fingerprint, computed by the compiler |
+//! | [`plan`] | shapes, checks, tables and fingerprint, computed at compile time |
 //! | [`ops`] | operations on arrays |
-//! | [`image`] | from a camera's frame to stored pixels, and from those to what a network sees |
-//! | [`self_test`] | a built-in pattern and what the network makes of it, to prove a machine at power-on |
+//! | [`image`] | converts a camera's frame to pixels, and pixels to the input of a network |
+//! | [`self_test`] | the power-on self-test, which compares the logits of a built-in pattern with the expected ones |
 //! | `weights` | the weights file, read in place (feature `weights`) |
 //! | `link` | messages between a host and a board (feature `link`) |
 
@@ -34,7 +34,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the weights file holds little-endian f32 and is read in place");
 
-// `network!` writes `lenet_core::bytemuck` in an attribute, in whose string `$crate` cannot stand.
+// `network!` writes `lenet_core::bytemuck` into an attribute's string, where `$crate` is not expanded.
 extern crate self as lenet_core;
 
 #[doc(hidden)]
@@ -63,7 +63,7 @@ pub mod weights;
 pub use classifier::{Classification, Classifier, LoadError, Scratch};
 pub use describe::{Elements, Network, Numbers, Outputs};
 
-// Its example is compiled and run with the documentation's.
+// Includes the examples of the README in the documentation tests.
 #[cfg(all(doctest, feature = "weights"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

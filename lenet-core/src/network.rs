@@ -1,20 +1,20 @@
-//! The network that this build is for: `lenet`, or the one that `LENET_NETWORK` named when the crate was built.
+//! The network that the crate is built for: the one that the environment variable `LENET_NETWORK` names, or else `lenet`.
 //!
-//! Its description is a file in `networks/`; everything here is made from it by [`network!`](crate::network!).
+//! Its description is a file in `networks/`, from which [`network!`](crate::network!) generates the items of this module.
 //!
-//! [`description!`](crate::description!) hands the description on to a macro of another crate, which derives from it what
-//! belongs there, such as gradients:
+//! [`description!`](crate::description!) passes the description to a macro of another crate, which can derive more items
+//! from it, such as gradients:
 //!
 //! ```ignore
 //! lenet_core::description!(my_crate::gradient);
 //! ```
 
-/// Expands the description twice: as a network, and as a macro that hands it on.
+/// Expands the description twice: as a network, and as a macro that passes it on.
 macro_rules! network {
     ($($description:tt)*) => {
         $crate::network! { $($description)* }
 
-        /// Expands the macro of this path with the description of the network that this build is for.
+        /// Invokes the macro at the given path with the description of the network that the crate is built for.
         #[macro_export]
         macro_rules! description {
             ($callback:path) => { $callback! { $($description)* } };

@@ -1,20 +1,20 @@
-//! The arithmetic behind a description: shapes, checks, tables and fingerprint.
+//! The computations behind a description: shapes, checks, tables and fingerprint.
 //!
-//! The macro [`network!`](crate::network!) only wires; all of this runs in the compiler, and is tested like any function. A
-//! description that does not fit stops the build with one sentence, a [`Refusal`].
+//! The macro [`network!`](crate::network!) calls these functions at compile time; tests call them at run time. If a
+//! description is invalid, the build stops with a one-sentence error, a [`Refusal`].
 
 use crate::layer::{Activation, Pool};
 use core::fmt;
 use core::mem::size_of;
 
-/// Bytes that the outputs of a network's layers may take together: they lie on the stack of a host's thread.
+/// The maximum size of the outputs of all layers in bytes. On a host they are on the stack of a thread.
 pub const MAX_ACTIVATIONS: usize = 256 * 1024;
-/// Bytes that a network's parameters may take.
+/// The maximum size of a network's parameters in bytes.
 pub const MAX_PARAMS: usize = 4 * 1024 * 1024;
-/// Bytes of a network's name, which has a field of this length in the weights file.
+/// The maximum length of a network's name in bytes, which is the size of its field in the weights file.
 pub const MAX_NAME: usize = 32;
 
-/// The kinds of layers; each is a module of [`layer`](crate::layer).
+/// The kind of a layer. Each kind is a module of [`layer`](crate::layer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`layer::conv2d`](crate::layer::conv2d)
@@ -23,24 +23,24 @@ pub enum Kind {
     Linear,
 }
 
-/// A layer with its shapes, `(C, H, W)`; a vector is `(N, 1, 1)`.
+/// A layer with its shapes. A shape is `(C, H, W)`, or `(N, 1, 1)` for a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Its name in the description.
+    /// The name of the layer in the description.
     pub name: &'static str,
-    /// Its kind.
+    /// The kind of the layer.
     pub kind: Kind,
-    /// Shape of its input.
+    /// The shape of the input.
     pub input: [usize; 3],
-    /// Side of its kernel; 1 for a linear layer.
+    /// The side of the kernel; 1 for a linear layer.
     pub kernel: usize,
-    /// Rows and columns of zeros around its input.
+    /// The rows and columns of zeros on each side of the input.
     pub padding: usize,
-    /// Pooling of its output.
+    /// The pooling of the output.
     pub pool: Pool,
-    /// Activation.
+    /// The activation.
     pub activation: Activation,
-    /// Shape of its output, after pooling.
+    /// The shape of the output after pooling.
     pub output: [usize; 3],
 }
 
@@ -50,7 +50,7 @@ impl Layer {
         product(self.input)
     }
 
-    /// Returns the number of outputs, after pooling.
+    /// Returns the number of outputs after pooling.
     pub const fn output_len(&self) -> usize {
         product(self.output)
     }
@@ -63,7 +63,7 @@ impl Layer {
         }
     }
 
-    /// Returns the number of parameters, biases included.
+    /// Returns the number of parameters, including biases.
     pub const fn params(&self) -> usize {
         self.weight_len() + self.output[0]
     }
@@ -81,13 +81,13 @@ impl Layer {
         self.weight_len() * h * w
     }
 
-    /// Returns the bytes of RAM that the output takes.
+    /// Returns the size of the output in bytes of RAM.
     pub const fn ram(&self) -> usize {
         self.output_len() * size_of::<f32>()
     }
 }
 
-/// Writes what the layer computes in words, such as `conv2d 5x5, padding 2, average pool 2, sigmoid`.
+/// Writes what the layer computes as text, such as `conv2d 5x5, padding 2, sigmoid, average pool 2`.
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -112,7 +112,7 @@ impl fmt::Display for Layer {
     }
 }
 
-/// A shape in words, such as `6x12x12`; a vector is one number.
+/// Displays a shape as text, such as `6x12x12`, or one number for a vector.
 #[derive(Clone, Copy, Debug)]
 pub struct ShapeText(pub [usize; 3]);
 
@@ -125,7 +125,7 @@ impl fmt::Display for ShapeText {
     }
 }
 
-/// A whole network in words, such as `1x28x28; conv1: conv2d 5x5, max pool 2, sigmoid -> 6x12x12; …`.
+/// Displays a whole network as text, such as `1x28x28; conv1: conv2d 5x5, max pool 2, sigmoid -> 6x12x12; …`.
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a>(pub &'a [Layer]);
 
@@ -151,7 +151,7 @@ const fn product([c, h, w]: [usize; 3]) -> usize {
     c * h * w
 }
 
-/// Returns the shape of the input if a network can have it, or stops the build.
+/// Returns the shape of the input, or stops the build with an error if a network cannot have it.
 #[track_caller]
 pub const fn input(shape: [usize; 3]) -> [usize; 3] {
     let [c, h, w] = shape;
@@ -168,8 +168,8 @@ pub const fn input(shape: [usize; 3]) -> [usize; 3] {
     shape
 }
 
-/// Checks what concerns the name and all layers together, or stops the build. Each layer was checked when its shapes were
-/// computed.
+/// Checks the name and the layers as a whole, and stops the build with an error if they are invalid. `Spec::layer` has already
+/// checked each layer on its own.
 #[track_caller]
 pub const fn checked<const N: usize>(name: &str, layers: [Layer; N]) -> [Layer; N] {
     let refusal = Refusal::of("network");
@@ -243,7 +243,7 @@ pub struct Tensor {
     pub layer: &'static str,
     /// `weight` or `bias`.
     pub part: &'static str,
-    /// Index of its first element among all parameters.
+    /// The index of the first element among all parameters.
     pub offset: usize,
     dims: [usize; 4],
     rank: usize,
@@ -259,7 +259,7 @@ impl Tensor {
         rank: 0,
     };
 
-    /// Returns its dimensions, outermost first: `(C_OUT, C_IN, K, K)`, `(OUT, IN)` or `(OUT)`.
+    /// Returns the dimensions, outermost first: `(C_OUT, C_IN, K, K)`, `(OUT, IN)` or `(OUT)`.
     pub const fn dims(&self) -> &[usize] {
         self.dims.split_at(self.rank).0
     }
@@ -267,7 +267,7 @@ impl Tensor {
     /// Returns the number of elements.
     pub const fn len(&self) -> usize {
         let (mut product, mut i) = (1, 0);
-        // The rank is never above four; the second condition shows the compiler that nothing can panic.
+        // The rank is at most four. The second condition shows the compiler that indexing cannot panic.
         while i < self.rank && i < self.dims.len() {
             product *= self.dims[i];
             i += 1;
@@ -275,13 +275,13 @@ impl Tensor {
         product
     }
 
-    /// Returns whether it has no elements, which no tensor of a network is.
+    /// Returns whether the tensor has no elements. No tensor of a network is empty.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Returns the weight and the bias of each layer in turn. `N` is twice the number of layers.
+/// Returns the weight and the bias of each layer in order. `N` is twice the number of layers.
 pub const fn tensors<const N: usize>(layers: &[Layer], names: &[[&'static str; 2]]) -> [Tensor; N] {
     assert!(N == 2 * layers.len() && names.len() == layers.len());
     let mut out = [Tensor::NONE; N];
@@ -324,13 +324,13 @@ pub fn locate(tensors: &[Tensor], index: usize) -> Option<(&Tensor, usize)> {
     Some((tensor, index - tensor.offset))
 }
 
-/// Returns the tensor's name and the index in it of the first parameter that is NaN or infinite.
+/// Returns the first parameter that is NaN or infinite, as the name of its tensor and its index there.
 pub fn first_not_finite(tensors: &[Tensor], params: &[f32]) -> Option<(&'static str, usize)> {
     let index = params.iter().position(|value| !value.is_finite())?;
     Some(locate(tensors, index).map_or(("?", index), |(tensor, i)| (tensor.name, i)))
 }
 
-/// Compares the table of tensors with the type that it describes, given by the offsets of its fields in bytes.
+/// Stops the build unless the table of tensors has the given offsets, in bytes, of the fields of `Params`.
 pub const fn agree<const N: usize>(tensors: &[Tensor], offsets: [[usize; 2]; N]) {
     let mut i = 0;
     while i < tensors.len() {
@@ -339,8 +339,8 @@ pub const fn agree<const N: usize>(tensors: &[Tensor], offsets: [[usize; 2]; N])
     }
 }
 
-/// Returns the fingerprint that identifies a network in a weights file: 64-bit FNV-1a over everything that its layers are.
-/// The network's own name is not part of it.
+/// Returns the fingerprint that identifies a network in a weights file: a 64-bit FNV-1a hash over all properties of its layers.
+/// It does not cover the network's own name.
 pub const fn fingerprint(layers: &[Layer]) -> u64 {
     let (mut hash, mut i) = (0xcbf2_9ce4_8422_2325, 0);
     while i < layers.len() {
@@ -374,7 +374,7 @@ pub const fn fingerprint(layers: &[Layer]) -> u64 {
         hash = fnv(hash, &[pool[0], pool[1], activation]);
         let (mut n, shape) = (0, [c, h, w, output[0]]);
         while n < shape.len() {
-            // Four bytes each, so that 32-bit and 64-bit machines agree.
+            // Each number is hashed as four bytes, so that 32-bit and 64-bit machines agree.
             hash = fnv(hash, &(shape[n] as u32).to_le_bytes());
             n += 1;
         }
@@ -392,7 +392,7 @@ const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
     hash
 }
 
-/// A sentence that the compiler puts together to stop the build with.
+/// An error message that is assembled at compile time and stops the build.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal {
     text: [u8; 160],
@@ -400,7 +400,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Begins with the name of what is refused.
+    /// Starts a message with the name of the part of the description that is invalid.
     pub const fn of(name: &str) -> Self {
         Self {
             text: [0; 160],
@@ -427,12 +427,12 @@ impl Refusal {
         more.text(digit.split_at(1).0)
     }
 
-    /// Appends a size.
+    /// Appends a size, such as `7 x 8`.
     pub const fn size(self, h: usize, w: usize) -> Self {
         self.number(h).text(" x ").number(w)
     }
 
-    /// Stops the build with the sentence.
+    /// Stops the build with this message.
     #[track_caller]
     pub const fn stop(&self) -> ! {
         match core::str::from_utf8(self.text.split_at(self.len).0) {

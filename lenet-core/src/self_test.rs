@@ -1,12 +1,12 @@
-//! The power-on self-test: a built-in image whose logits the weights file carries.
+//! The power-on self-test, which classifies a built-in pattern and compares its logits with those in the weights file.
 //!
-//! The trainer computes the pattern's logits when it writes the file; a board computes them again at start-up. Equal
-//! bits show that its code, its floating-point unit and its flash do what the trainer's machine did.
+//! The trainer computes the pattern's logits when it writes the file, and a board computes them again at start-up. Equal
+//! bits show that the board's code, floating-point unit and flash give the results of the trainer's machine.
 
 use crate::Network;
 
-/// Returns the pattern as pixels: diagonal waves with a product term, so that no row or column repeats and small and large
-/// steps between neighbours occur.
+/// Returns the pixels of the pattern: diagonal waves with a product term. No row or column repeats, and neighbouring pixels
+/// differ by small and by large steps.
 pub const fn pixels<const C: usize, const H: usize, const W: usize>() -> [[[u8; W]; H]; C] {
     let mut pixels = [[[0; W]; H]; C];
     let mut c = 0;
@@ -25,15 +25,15 @@ pub const fn pixels<const C: usize, const H: usize, const W: usize>() -> [[[u8; 
     pixels
 }
 
-/// The error when a machine computes other logits than the one that wrote the file.
+/// The error returned when this machine's logits differ from those of the machine that wrote the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SelfTestError {
-    /// The first logit that differs.
+    /// The index of the first logit that differs.
     pub class: usize,
-    /// Its bits in the file.
+    /// The bits of this logit in the file.
     pub expected: u32,
-    /// Its bits as computed here.
+    /// The bits that this machine computed.
     pub found: u32,
 }
 
@@ -53,15 +53,15 @@ impl core::fmt::Display for SelfTestError {
 
 impl core::error::Error for SelfTestError {}
 
-/// Computes the pattern's logits.
+/// Computes the logits of the pattern.
 pub fn compute<N: Network>(params: &N::Params, act: &mut N::Activations) -> N::Logits {
     *N::forward(params, N::TEST_IMAGE, act)
 }
 
-/// Computes the pattern's logits and compares their bits with the expected ones.
+/// Computes the logits of the pattern and compares their bits with the expected ones.
 ///
 /// # Errors
-/// The first logit that differs.
+/// Returns an error that states the first logit that differs.
 pub fn check<N: Network>(
     params: &N::Params,
     expected: &N::Logits,

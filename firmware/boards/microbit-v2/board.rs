@@ -1,4 +1,4 @@
-//! BBC micro:bit v2 (nRF52833, Cortex-M4F): probe and serial port on the board.
+//! BBC micro:bit v2 (nRF52833, Cortex-M4F). The board has a debug probe and a serial port.
 
 use crate::chip::nrf52::{self, Uart};
 
@@ -8,7 +8,7 @@ pub struct Board;
 impl crate::board::Board for Board {
     type Uart = Uart;
 
-    /// P0.06 out, P1.08 in: to the interface chip.
+    /// The UART uses P0.06 (output) and P1.08 (input), which are connected to the interface chip.
     fn start() -> (u32, Uart) {
         let p = nrf52::start();
         let ppi = (p.PPI_CH0, p.PPI_CH1, p.PPI_GROUP0);

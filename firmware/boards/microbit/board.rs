@@ -1,4 +1,4 @@
-//! BBC micro:bit v1 (nRF51822, Cortex-M0 without FPU, 256 KB of flash, 16 KB of RAM), as QEMU emulates it: at 16 MHz.
+//! BBC micro:bit v1 (nRF51822, Cortex-M0 without FPU, 256 KB of flash, 16 KB of RAM), as QEMU emulates it, at 16 MHz.
 
 use crate::wire::Wire;
 use nrf51_pac::{Peripherals, UART0};
@@ -9,7 +9,7 @@ pub struct Board;
 impl crate::board::Board for Board {
     type Uart = Uart;
 
-    /// P0.24 out, P0.25 in.
+    /// The UART uses P0.24 (output) and P0.25 (input).
     fn start() -> (u32, Uart) {
         let uart = Peripherals::take().expect("called once").UART0;
         // SAFETY: this is a pin of the chip, and nothing else uses it.
@@ -29,7 +29,7 @@ impl crate::board::Board for Board {
 /// The UART without DMA.
 pub struct Uart {
     uart: UART0,
-    /// Nothing has been sent yet, so no event says that the transmitter is ready.
+    /// Whether nothing has been sent yet. The event that signals a ready transmitter occurs only after the first byte.
     idle: bool,
 }
 
@@ -49,7 +49,7 @@ impl Wire for Uart {
         }
         self.idle = false;
         self.uart.events_txdrdy.reset();
-        // SAFETY: every byte can be sent.
+        // SAFETY: every byte is a valid value of this register.
         self.uart.txd.write(|w| unsafe { w.bits((*byte).into()) });
         1
     }

@@ -1,6 +1,6 @@
-//! Netduino Plus 2 (STM32F405, Cortex-M4F), as QEMU emulates it: at 168 MHz from the start, without a clock tree.
+//! Netduino Plus 2 (STM32F405, Cortex-M4F), as QEMU emulates it, at 168 MHz from the start and without a clock tree.
 //!
-//! The HAL would wait for clocks that never start, so this board uses the chip's registers by name.
+//! The HAL would wait for clocks that never start, so this board accesses the chip's registers directly.
 
 use crate::wire::{BAUD, Wire};
 use stm32f4xx_hal::pac::{Peripherals, USART1};
@@ -15,7 +15,7 @@ impl crate::board::Board for Board {
 
     fn start() -> (u32, Uart) {
         let uart = Peripherals::take().expect("called once").USART1;
-        // SAFETY: any divider is sound; half of the core's clock is the fastest that this USART can have.
+        // SAFETY: any divider is valid. The clock of this USART is half of the core's, the highest possible.
         uart.brr()
             .write(|w| unsafe { w.bits((MHZ * 1_000_000 / 2 / BAUD) as u16) });
         uart.cr1()

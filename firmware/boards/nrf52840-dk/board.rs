@@ -1,4 +1,4 @@
-//! Nordic nRF52840-DK (Cortex-M4F): probe and serial port on the board.
+//! Nordic nRF52840-DK (Cortex-M4F). The board has a debug probe and a serial port.
 
 use crate::chip::nrf52::{self, Uart};
 
@@ -8,7 +8,7 @@ pub struct Board;
 impl crate::board::Board for Board {
     type Uart = Uart;
 
-    /// P0.06 out, P0.08 in: to the probe.
+    /// The UART uses P0.06 (output) and P0.08 (input), which are connected to the probe.
     fn start() -> (u32, Uart) {
         let p = nrf52::start();
         let ppi = (p.PPI_CH0, p.PPI_CH1, p.PPI_GROUP0);

@@ -1,4 +1,4 @@
-//! ST NUCLEO-F446RE (Cortex-M4F): probe and serial port on the board.
+//! ST NUCLEO-F446RE (Cortex-M4F). The board has a debug probe and a serial port.
 
 use crate::chip::stm32f4::{self, Uart};
 

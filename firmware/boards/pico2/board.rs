@@ -1,4 +1,4 @@
-//! Raspberry Pi Pico 2 (RP2350, Cortex-M33): needs a debug probe, whose serial port goes to GP0 and GP1.
+//! Raspberry Pi Pico 2 (RP2350, Cortex-M33). It needs a debug probe, whose serial port you connect to GP0 and GP1.
 
 use crate::chip::rp::{self, Uart};
 use rp235x_hal::block::ImageDef;

@@ -1,4 +1,4 @@
-//! ST STM32F4DISCOVERY (STM32F407VG, Cortex-M4F): probe on the board; a serial adapter can sit on PA2 and PA3.
+//! ST STM32F4DISCOVERY (STM32F407VG, Cortex-M4F). The board has a debug probe; PA2 and PA3 can connect to a serial adapter.
 
 use crate::chip::stm32f4::{self, Uart};
 

@@ -1,4 +1,4 @@
-//! Puts `memory.x` where the linker finds it.
+//! Tells the linker where `memory.x` is, and which linker scripts to use.
 
 fn main() {
     println!("cargo::rerun-if-changed=memory.x");

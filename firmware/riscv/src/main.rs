@@ -1,9 +1,9 @@
-//! Checks the weights and the machine, then classifies an IDX file of the host, all through semihosting.
+//! Checks the weights file, runs its self-test and classifies an IDX file on the host, all through semihosting.
 //!
-//! It shows that `lenet-core` gives the host's bits on another architecture, and what its forward pass takes there: RISC-V
-//! with 32 bits and without floating point, in QEMU's machine `virt`.
+//! The program shows that `lenet-core` gives the host's bits on another architecture, and how much stack its forward pass
+//! needs there. It runs on 32-bit RISC-V without floating point, in QEMU's machine `virt`.
 //!
-//! Command line: `evaluate IMAGES LOGITS [COUNT]`, as for the program `evaluate` of the boards.
+//! Command line: `evaluate IMAGES LOGITS [COUNT]`, as for the boards' program `evaluate`.
 
 #![no_std]
 #![no_main]
@@ -16,7 +16,7 @@ use core::slice;
 use lenet_core::network::{Activations, CHANNELS, HEIGHT, Image, Net, WIDTH, forward};
 use lenet_core::self_test;
 use lenet_core::weights::{max_len, view_prefix};
-use riscv as _; // its critical section
+use riscv as _; // provides the critical section
 use riscv_rt::entry;
 use semihosting::{eprintln, println, process};
 
@@ -25,7 +25,7 @@ unsafe extern "C" {
     static _ebss: u32;
 }
 
-/// What unused stack holds.
+/// The pattern that marks unused stack.
 const PAINT: u32 = 0xcccc_cccc;
 
 #[entry]
@@ -43,7 +43,7 @@ fn main() -> ! {
 }
 
 fn run() -> Result<(), &'static str> {
-    // SAFETY: the linker script sets more than this aside for the weights, and nothing writes there.
+    // SAFETY: the linker script reserves more than this for the weights, and nothing writes there.
     let region = unsafe { slice::from_raw_parts(&raw const __weights, max_len::<Net>()) };
     let (weights, _) = view_prefix::<Net>(region).map_err(|error| {
         eprintln!("{error}");
@@ -76,13 +76,13 @@ fn run() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns how much stack a function takes.
+/// Returns the bytes of stack that a function uses.
 #[inline(never)]
 fn stack_of(work: impl FnOnce()) -> usize {
     let here = 0u32;
     let top = &raw const here as usize & !3;
     let bottom = &raw const _ebss as usize;
-    // Room for this function's own calls.
+    // The last 256 bytes are for this function's own calls.
     let painted = (bottom..top - 256).step_by(4);
     for address in painted.clone() {
         // SAFETY: this is RAM between the statics and the part of the stack that is in use.

@@ -1,4 +1,4 @@
-//! Cost of each layer: cycles where the core counts them; in QEMU under `-icount shift=N`, exact instructions.
+//! Measures the cost of each layer, in cycles if the core counts them, or in QEMU with `-icount shift=N` in exact instructions.
 //!
 //! Command line in QEMU: `bench icount N`.
 
@@ -26,13 +26,13 @@ fn run(Machine { clock, cycles, .. }: Machine, act: &mut Activations) -> Result<
         (measure(params, image, act, &|| cycles.now()), "cycles")
     } else {
         info!("no cycle counter here");
-        // An instruction takes `2^shift` ns.
+        // With `-icount shift=N`, an instruction takes `2^shift` ns.
         let Some(shift) = number_after("icount") else {
             return Ok(());
         };
         let mut ticks = measure(params, image, act, &|| clock.ticks());
-        // The count is the same for every image and all weights, which these lines let a test compare. The clock wraps once in
-        // several runs, and its interrupt handler's instructions would count too: the smaller of two runs is without them.
+        // The count is the same for every image and all weights; a test compares these lines. The clock wraps around once in
+        // several runs, which adds the instructions of its interrupt handler. The smaller of two counts does not include them.
         for (index, image) in samples::IMAGES.iter().enumerate() {
             let [a, b] = [(); 2].map(|()| measure_forward(params, image, act, &|| clock.ticks()));
             let count = instructions(a.min(b), clock.mhz(), shift);
@@ -56,15 +56,15 @@ fn run(Machine { clock, cycles, .. }: Machine, act: &mut Activations) -> Result<
     Ok(())
 }
 
-/// The number after a word of the command line.
+/// Returns the number that follows the word `name` on the command line.
 fn number_after(name: &str) -> Option<u32> {
     let args = semihost::args().ok()?;
     let mut words = args.filter_map(Result::ok).skip_while(|&word| word != name);
     words.nth(1)?.parse().ok()
 }
 
-/// Returns the instructions in `ticks` of a clock of `mhz`, when one takes `2^shift` ns. A tick begins at any moment of an
-/// instruction, so the count is rounded to the nearest.
+/// Returns the number of instructions in `ticks` of a clock of `mhz`, if an instruction takes `2^shift` ns. A tick can begin at
+/// any moment of an instruction, so the number is rounded to the nearest integer.
 fn instructions(ticks: u32, mhz: u32, shift: u32) -> u32 {
     let ns = u64::from(ticks) * 1000 / u64::from(mhz);
     ((ns + (1 << shift) / 2) >> shift) as u32

@@ -1,4 +1,4 @@
-//! Classifies every image of an IDX file of the host and writes all logits back, both through semihosting.
+//! Classifies every image of an IDX file on the host and writes all logits to a file there, through semihosting.
 //!
 //! Command line: `evaluate IMAGES LOGITS [COUNT]`. If COUNT is given, only the first COUNT images are classified.
 

@@ -1,7 +1,7 @@
-//! Ends in the fault that the command line names: `fault panic`, `fault hardfault` or `fault overflow`; `fault log` logs more
+//! Causes the fault that the command line names: `fault panic`, `fault hardfault` or `fault overflow`. `fault log` logs more
 //! lines than any buffer holds, as fast as it can.
 //!
-//! For the tests, and to see on a board that a fault ends in a message.
+//! The tests use this program. On a board it shows that every fault ends with a message.
 
 #![no_std]
 #![no_main]
@@ -10,7 +10,7 @@ use core::hint::black_box;
 use cortex_m_rt::entry;
 use firmware::{Failure, info, semihost};
 
-/// Some 8 bytes each in defmt's encoding, so twice the log's buffer.
+/// The number of lines that `fault log` logs. At about 8 bytes each in defmt's encoding, they fill the log's buffer twice.
 const LINES: u32 = 1000;
 
 #[entry]
@@ -40,7 +40,7 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-/// Takes stack until there is none. The work after the call keeps it from being a loop.
+/// Recurses until the stack overflows. The work after the call keeps the compiler from turning the recursion into a loop.
 fn recurse(depth: u32) -> u32 {
     let frame = black_box([depth; 32]);
     if depth == 0 {

@@ -1,12 +1,12 @@
-//! Proves that the path from weights file or frame to logits and answer cannot panic: it links.
+//! Proves that the code from weights file or frame to logits and reply cannot panic. The proof is that this program links.
 //!
-//! The panic handler calls a function that exists nowhere, so that the linker fails if any panic can be reached. The
-//! program does what every other does between its start and its output; nobody runs it.
+//! Its panic handler calls a function that does not exist, so the linker fails if any panic is reachable. The
+//! program does what every other program does between its start and its output. It is never run.
 
 #![no_std]
 #![no_main]
 
-// The library has a panic handler of its own.
+// This program cannot use the library, which has its own panic handler.
 #[allow(unused)]
 #[path = "../model.rs"]
 mod model;
@@ -28,17 +28,17 @@ unsafe extern "C" {
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
-    // SAFETY: never called: nothing defines it, so an image that could call it does not link.
+    // SAFETY: this is never called. Nothing defines the function, so a program that could call it does not link.
     unsafe { a_panic_can_be_reached() }
 }
 
-/// The vector table's part for interrupts, which the other programs get from the chip's crate.
+/// The interrupts of the vector table, which the other programs get from the chip's crate.
 #[cfg(feature = "device")]
 #[unsafe(link_section = ".vector_table.interrupts")]
 #[unsafe(no_mangle)]
 static __INTERRUPTS: [u32; 1] = [0];
 
-/// A clock that stands still.
+/// A clock that always returns the same time.
 struct Stopped;
 
 impl Meter<Net> for Stopped {
@@ -57,7 +57,7 @@ impl Meter<Net> for Stopped {
 
 #[entry]
 fn main() -> ! {
-    // SAFETY: the linker script sets this region of flash aside.
+    // SAFETY: the linker script reserves this region of flash.
     let region = unsafe { core::slice::from_raw_parts(&raw const __weights, max_len::<Net>()) };
     let mut act = Activations::new();
     if let Ok((weights, _)) = view_prefix::<Net>(region)

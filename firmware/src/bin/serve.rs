@@ -1,6 +1,6 @@
-//! Answers a host over the link, for ever.
+//! Replies to the requests of a host over the link, forever.
 //!
-//! `lenet-core/LINK.md` defines the bytes. Nothing is logged after the start, so that no log can hold an answer up.
+//! `lenet-core/LINK.md` specifies the protocol. The program logs nothing after the start, so that no log can delay a reply.
 
 #![no_std]
 #![no_main]

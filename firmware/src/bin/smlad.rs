@@ -1,7 +1,7 @@
-//! Compares the functions of `lenet-asm` with their plain twins, where they are instructions: on a core with the DSP extension.
+//! Compares the functions of `lenet-asm` with those in plain Rust, on a core with the DSP extension, where they are instructions.
 //!
-//! `smlad` takes a sample of operands: all words of two extreme halves, and four million others. `smlad all` takes every pair of
-//! 16-bit factors, 2³² of them, in both halves. That takes minutes, so CI does not run it:
+//! `smlad` tests a sample of operands: all words of two extreme halves, and four million others. `smlad all` tests all 2³² pairs
+//! of 16-bit factors, in both halves. This takes minutes, so CI does not run it:
 //!
 //! ```sh
 //! firmware/build-all.sh mps2-an386
@@ -16,7 +16,7 @@ use cortex_m_rt::entry;
 use firmware::{BOARD, Failure, VERSION, info, semihost};
 use lenet_asm::{DSP, pair_at, plain, smlad};
 
-/// Halves of a word at which something could go wrong: signs, carries, bytes.
+/// The halves of a word that test boundaries: signs, carries, bytes.
 const EXTREMES: [u16; 12] = [
     0, 1, 2, 0x7f, 0x80, 0xff, 0x100, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xffff,
 ];
@@ -56,20 +56,20 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-/// The bits in which the instruction differs from its twin.
+/// Returns the bits in which the instruction differs from the function in plain Rust.
 #[inline(always)]
 fn difference(a: u32, b: u32, sum: u32) -> u32 {
     smlad(a, b, sum) ^ plain::smlad(a, b, sum)
 }
 
-/// Returns every word of two extreme halves.
+/// Returns an iterator over every word of two extreme halves.
 fn extremes() -> impl Iterator<Item = u32> {
     let halves = EXTREMES.map(u32::from);
     (0..halves.len() * halves.len())
         .map(move |at| halves[at / halves.len()] << 16 | halves[at % halves.len()])
 }
 
-/// Returns the number of operands and the bits in which results differ.
+/// Tests a sample of operands. Returns their number and the bits in which any results differ.
 fn sample() -> [u32; 2] {
     let (mut count, mut different) = (0, 0);
     for a in extremes() {
@@ -80,7 +80,7 @@ fn sample() -> [u32; 2] {
             }
         }
     }
-    // A linear congruential generator of 64 bits.
+    // A 64-bit linear congruential generator.
     let mut state = 1u64;
     let mut random = || {
         state = state
@@ -95,7 +95,7 @@ fn sample() -> [u32; 2] {
     [count, different]
 }
 
-/// Returns the bits in which results differ for every pair of factors, in the lower and in the upper halves.
+/// Tests every pair of factors, in the lower and in the upper halves. Returns the bits in which any results differ.
 fn all() -> u32 {
     let mut different = 0;
     for x in 0..=0xffff_u32 {
@@ -107,7 +107,7 @@ fn all() -> u32 {
     different
 }
 
-/// Returns the bits in which words loaded in pairs differ.
+/// Tests loads of pairs of words. Returns the bits in which any results differ.
 fn words() -> u32 {
     let words = black_box([1, 2, 3, 4, 5]);
     let all: &[u32] = &words;

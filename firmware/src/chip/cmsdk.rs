@@ -1,4 +1,4 @@
-//! The UART of Arm's Cortex-M System Design Kit, in the MPS2 boards that QEMU emulates.
+//! The UART of Arm's Cortex-M System Design Kit (CMSDK), which the MPS2 boards that QEMU emulates have.
 //!
 //! Source: Arm DDI 0479, section 4.3.
 
@@ -25,11 +25,11 @@ impl Uart {
     /// Sets up the UART whose registers start at an address.
     ///
     /// # Safety
-    /// The machine has a CMSDK UART there, and nothing else uses it.
+    /// The machine must have a CMSDK UART at this address, and nothing else may use it.
     pub unsafe fn new(address: usize) -> Self {
-        // SAFETY: these are device registers, by the contract of this function.
+        // SAFETY: the caller guarantees that these are the registers of a UART.
         let registers = unsafe { &*with_exposed_provenance::<Registers>(address) };
-        registers.bauddiv.set(16); // the smallest: emulated bytes take no time
+        registers.bauddiv.set(16); // the smallest divider, since emulated bytes take no time
         registers.ctrl.set(0b11); // transmitter and receiver on
         Self(registers)
     }

@@ -1,6 +1,6 @@
-//! How each family of chips starts its clocks and a UART; a board names the family and the pins.
+//! Starts the clocks and a UART of each family of chips. A board selects the family and the pins.
 //!
-//! For real chips this is the work of their hardware abstraction layers. `boards/README.md` says which, and why.
+//! Real chips use a hardware abstraction layer (HAL). `boards/README.md` lists the HALs and the reasons for them.
 
 #[cfg(feature = "cmsdk")]
 pub mod cmsdk;

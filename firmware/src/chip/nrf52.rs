@@ -1,4 +1,4 @@
-//! Nordic nRF52833 and nRF52840, by `embassy-nrf`: clock, debug port, and a UART that receives by DMA while the core computes.
+//! Nordic nRF52833 and nRF52840, with `embassy-nrf`: clock, debug port, and a UART that receives by DMA while the core computes.
 
 use crate::wire::Wire;
 use core::future::Future;
@@ -15,15 +15,15 @@ bind_interrupts!(struct Interrupts {
     UARTE0 => InterruptHandler<peripherals::UARTE0>;
 });
 
-/// The frequency of the core, which is the same from the crystal and from the internal oscillator.
+/// The frequency of the core, whether the crystal or the internal oscillator clocks it.
 pub const MHZ: u32 = 64;
 
-/// Starts the chip: the debug port stays open, the crystal clocks the UART, and the instruction cache is on.
+/// Starts the chip: keeps the debug port open, clocks the UART from the crystal, and enables the instruction cache.
 pub fn start() -> Peripherals {
     let mut config = Config::default();
     config.hfclk_source = HfclkSource::ExternalXtal;
     let peripherals = embassy_nrf::init(config);
-    // Flash has wait states, and the HAL leaves its cache off.
+    // Flash has wait states, and the HAL does not enable its cache.
     pac::NVMC.icachecnf().write(|w| w.set_cacheen(true));
     peripherals
 }
@@ -32,7 +32,7 @@ pub fn start() -> Peripherals {
 pub struct Uart(BufferedUarte<'static>);
 
 impl Uart {
-    /// Sets the UART up. To be called once.
+    /// Sets up the UART. Call this function once.
     pub fn new(
         uarte: Peri<'static, peripherals::UARTE0>,
         timer: Peri<'static, peripherals::TIMER0>,
@@ -63,7 +63,7 @@ impl Uart {
             received,
             to_send,
         );
-        // The HAL leaves the input without a pull, so it would float where nothing is connected.
+        // The HAL enables no pull-up resistor, so the input would float if nothing is connected.
         port.pin_cnf(pin.into())
             .modify(|w| w.set_pull(Pull::Pullup));
         Self(uart)
@@ -74,7 +74,7 @@ impl Wire for Uart {
     fn read(&mut self) -> Option<u8> {
         let byte = {
             let received = pin!(self.0.fill_buf());
-            // Polled once: what has not arrived is asked for again later. After an overrun the frame's checksum is wrong.
+            // This polls only once; the next call polls again. After an overrun the frame's checksum does not match.
             match received.poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(&[byte, ..])) => byte,
                 _ => return None,

@@ -1,4 +1,4 @@
-//! Raspberry Pi RP2040 and RP2350, by `rp2040-hal` and `rp235x-hal`: crystal, PLLs, UART0. The second core stays asleep.
+//! Raspberry Pi RP2040 and RP2350, with `rp2040-hal` and `rp235x-hal`: crystal, PLLs, UART0. The second core stays asleep.
 
 use crate::wire::{BAUD, Wire};
 #[cfg(feature = "rp235x")]
@@ -14,7 +14,7 @@ use hal::gpio::{FunctionUart, Pin, Pins, PullNone, PullUp};
 use hal::uart::{DataBits, Enabled, StopBits, UartConfig, UartPeripheral};
 use hal::{Sio, Watchdog, pac};
 
-/// The crystal of both boards.
+/// The frequency of the crystal on both boards.
 const XTAL_HZ: u32 = 12_000_000;
 
 type Wires = (
@@ -22,11 +22,11 @@ type Wires = (
     Pin<Gpio1, FunctionUart, PullUp>,
 );
 
-/// Starts the chip from its crystal at the rate its maker names, 125 MHz or 150 MHz, and UART0 on GP0 (out) and GP1 (in),
-/// the pins for the debug probe's UART. Returns the frequency in MHz.
+/// Starts the chip at its nominal frequency, 125 MHz or 150 MHz, from the crystal, and UART0 on GP0 (output) and GP1 (input),
+/// the pins for the debug probe's UART. Returns the frequency in MHz and the UART.
 ///
 /// # Panics
-/// If it is called twice.
+/// Panics if it is called twice.
 pub fn start() -> (u32, Uart) {
     let mut chip = pac::Peripherals::take().expect("called once");
     let mut watchdog = Watchdog::new(chip.WATCHDOG);
@@ -46,7 +46,7 @@ pub fn start() -> (u32, Uart) {
         Sio::new(chip.SIO).gpio_bank0,
         &mut chip.RESETS,
     );
-    // Nothing may be connected to the input, and noise must not be taken for bytes.
+    // The input has a pull-up, so that noise is not mistaken for bytes if nothing is connected.
     let wires = (pins.gpio0.reconfigure(), pins.gpio1.reconfigure());
     let config = UartConfig::new(BAUD.Hz(), DataBits::Eight, None, StopBits::One);
     let uart = UartPeripheral::new(chip.UART0, wires, &mut chip.RESETS)
@@ -61,7 +61,7 @@ pub struct Uart(UartPeripheral<Enabled, pac::UART0, Wires>);
 impl Wire for Uart {
     fn read(&mut self) -> Option<u8> {
         let mut byte = [0];
-        // An overrun or a bit error loses a byte, which the frame's checksum finds.
+        // An overrun or a bit error loses a byte, which the frame's checksum detects.
         matches!(self.0.read_raw(&mut byte), Ok(1)).then_some(byte[0])
     }
 

@@ -1,12 +1,12 @@
-//! What the int8 kernels of `lenet_core` cannot say in safe Rust. That crate forbids unsafe code, so it stands here.
+//! Arm instructions for the int8 kernels of `lenet_core`. They need unsafe code, which that crate forbids.
 //!
-//! Every function has a plain twin: on other targets it is the function itself, and [`plain`] has it on all, so that a program
-//! can compare the two on the machine.
+//! The module [`plain`] has functions in plain Rust with the same results. Other targets use them, and a program can compare
+//! both variants on the machine that it runs on.
 
 #![no_std]
 #![warn(missing_docs)]
 
-/// A line for the assembler, where the target is Armv8-M.
+/// Expands to a line of assembly if the target is Armv8-M, and otherwise to an empty line.
 #[cfg(all(dsp, armv8m))]
 macro_rules! if_armv8m {
     ($line:literal) => {
@@ -14,7 +14,7 @@ macro_rules! if_armv8m {
     };
 }
 
-/// A line for the assembler, where the target is Armv8-M.
+/// Expands to a line of assembly if the target is Armv8-M, and otherwise to an empty line.
 #[cfg(all(dsp, not(armv8m)))]
 macro_rules! if_armv8m {
     ($line:literal) => {
@@ -37,11 +37,11 @@ pub fn smlad(a: u32, b: u32, sum: u32) -> u32 {
 #[cfg(dsp)]
 pub fn smlad(a: u32, b: u32, sum: u32) -> u32 {
     let mut result = sum;
-    // SAFETY: the instruction reads and writes these registers and the flag Q alone, which no compiled code reads; the build
-    // script has seen that the target has the instruction.
+    // SAFETY: the instruction reads and writes only these registers and the flag Q, which no compiled code reads. The build
+    // script has checked that the target has the instruction.
     unsafe {
         core::arch::asm!(
-            // The assembler takes a Cortex-M33 without more words for one that lacks it. This holds for the statement alone.
+            // By default the assembler assumes a Cortex-M33 without DSP instructions. This line affects only this statement.
             if_armv8m!(".cpu cortex-m33"),
             "smlad {sum}, {a}, {b}, {sum}",
             a = in(reg) a,
@@ -53,8 +53,8 @@ pub fn smlad(a: u32, b: u32, sum: u32) -> u32 {
     result
 }
 
-/// Returns a number as it is, and keeps the order of such statements: the compiler cannot compute one chain of sums to its end
-/// before it begins the next, for which a Cortex-M0 has too few registers. It is no instruction.
+/// Returns `value` and keeps calls of this function in order, without an instruction. The compiler then cannot complete one
+/// chain of sums before it begins the next one, which would need more registers than a Cortex-M0 has.
 #[inline(always)]
 pub fn pin(value: u32) -> u32 {
     #[cfg(target_arch = "arm")]
@@ -70,14 +70,14 @@ pub fn pin(value: u32) -> u32 {
     value
 }
 
-/// Returns a slice as it is, so that the compiler keeps its address in a register and reaches its elements from there. It is no
+/// Returns `slice`, and makes the compiler keep its address in a register and address its elements relative to it. This takes no
 /// instruction.
 #[inline(always)]
 pub fn pin_slice<T>(slice: &[T]) -> &[T] {
     #[cfg(target_arch = "arm")]
     {
         let mut start = slice.as_ptr();
-        // SAFETY: there is no instruction, so nothing is read or written, and `start` stays what it is.
+        // SAFETY: there is no instruction, so nothing is read or written, and `start` keeps its value.
         #[allow(clippy::pointers_in_nomem_asm_block)]
         unsafe {
             core::arch::asm!("/* {0} */", inout(reg) start, options(nomem, nostack, preserves_flags))
@@ -89,15 +89,15 @@ pub fn pin_slice<T>(slice: &[T]) -> &[T] {
     slice
 }
 
-/// Returns the words at `AT` and after it, 0 where there is none, by one instruction where the target has it.
+/// Returns the words at the indices `AT` and `AT + 1`, or 0 for a missing one, with a single instruction if the target has it.
 #[inline(always)]
 pub fn pair_at<const AT: usize>(words: &[u32]) -> [u32; 2] {
     const { assert!(AT < 255, "the instruction reaches 1020 bytes") };
     #[cfg(dsp)]
     if words.len() >= AT + 2 {
         let (first, second);
-        // SAFETY: both words are there, and are aligned to four bytes, which is all that the instruction asks for. It writes
-        // nothing but the two registers.
+        // SAFETY: both words exist and are aligned to four bytes, which is all that the instruction requires. It writes
+        // only the two registers.
         unsafe {
             core::arch::asm!(
                 "ldrd {first}, {second}, [{start}, #{offset}]",
@@ -113,9 +113,9 @@ pub fn pair_at<const AT: usize>(words: &[u32]) -> [u32; 2] {
     plain::pair_at::<AT>(words)
 }
 
-/// The functions in plain Rust.
+/// The same functions in plain Rust.
 pub mod plain {
-    /// The twin of [`smlad`](super::smlad).
+    /// Returns the result of [`smlad`](super::smlad).
     #[inline(always)]
     pub fn smlad(a: u32, b: u32, sum: u32) -> u32 {
         let low = i32::from(a as i16) * i32::from(b as i16);
@@ -123,7 +123,7 @@ pub mod plain {
         sum.wrapping_add(low as u32).wrapping_add(high as u32)
     }
 
-    /// The twin of [`pair_at`](super::pair_at).
+    /// Returns the result of [`pair_at`](super::pair_at).
     #[inline(always)]
     pub fn pair_at<const AT: usize>(words: &[u32]) -> [u32; 2] {
         [AT, AT + 1].map(|at| words.get(at).copied().unwrap_or(0))

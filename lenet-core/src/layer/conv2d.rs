@@ -1,41 +1,41 @@
-//! The convolution with its pooling and its activation, in one kernel.
+//! The convolution with its pooling and activation, fused into one kernel.
 //!
-//! Maximum pooling comes before the activation, which saves most exponentials. As every activation is monotone, the result is
-//! the same as in the other order. Average pooling comes after the activation.
+//! Maximum pooling comes before the activation, which saves most exponentials. Because every activation is monotone, the result
+//! is the same as in the other order. Average pooling comes after the activation.
 //!
-//! Method: register blocking. A tile is a few maps of the output by one row by a few columns of the pooled output; its sums
-//! stay in registers while `c`, `i`, `j` run as in the plain kernel. Every loaded input serves all maps and, as the window
-//! slides, several columns; every weight serves the whole tile. What is left over at an edge is done in tiles of one map or
-//! one column. Tiles that touch the padding check each index, the others do not.
+//! The method is register blocking. A tile has a few maps, one row and a few columns of the pooled output. Its sums stay in
+//! registers during the loops over `c`, `i` and `j`, whose order is that of the plain kernel. Each loaded input is used for all
+//! maps and, because windows overlap, for several columns. Each weight is used for the whole tile. Maps and columns that do not
+//! fill a tile are computed in tiles of one map or one column. Only tiles that touch the padding check each index.
 //!
-//! With a window of 2, two maps by two columns make sixteen sums, which fill the 32 registers of a Cortex-M FPU together with
-//! eight inputs and the weights; they are pooled there, so that no output of the convolution is stored. Hosts take three maps
-//! by four columns: six sums of AVX2's eight lanes, or twelve of four, which is what their registers hold. They store the
-//! convolution and then pool it in one loop, because that way both loops become vectors: if the sums are pooled in registers,
-//! the compiler sorts them by columns in the first loop.
+//! On a microcontroller a window of 2 has tiles of two maps by two columns. Their sixteen sums fill the 32 registers of a
+//! Cortex-M FPU together with eight inputs and the weights. They are pooled in registers, so the convolution is never stored.
+//! Hosts use three maps by four columns: six vectors of AVX2's eight lanes, or twelve of four lanes, which fit into registers.
+//! Hosts store the convolution and then pool it in a second loop, so that the compiler vectorizes both. If the sums were pooled
+//! in registers, the compiler would shuffle them by columns in the first loop.
 
 use super::{Activation, Layered, Pool};
 use crate::ops::{SMALL, first_max};
 use crate::plan::{Kind, Layer, Refusal};
 use core::array::{from_mut, from_ref};
 
-/// What a description can say about a convolution.
+/// The fields of a convolution in a description.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// Number of maps, the channels of the output: 1 to 256.
+    /// The number of feature maps, which are the channels of the output: 1 to 256.
     pub maps: usize,
-    /// Side of the square kernel, 1 to 7.
+    /// The side of the square kernel, 1 to 7.
     pub kernel: usize,
-    /// Rows and columns of zeros around the input: 0, the default, up to half the kernel.
+    /// The rows and columns of zeros on each side of the input, from 0 (the default) to half the kernel.
     pub padding: usize,
-    /// Pooling of the output; none by default.
+    /// The pooling of the output, by default none.
     pub pool: Pool,
-    /// Activation; none by default.
+    /// The activation, by default none.
     pub activation: Activation,
 }
 
 impl Spec {
-    /// The values of fields that a description leaves out.
+    /// The defaults for fields that a description leaves out.
     pub const DEFAULT: Self = Self {
         maps: 0,
         kernel: 0,
@@ -44,7 +44,7 @@ impl Spec {
         activation: Activation::Identity,
     };
 
-    /// Returns the layer for an input of this shape, or stops the build.
+    /// Returns the layer for an input of this shape, or stops the build with an error if the fields do not fit it.
     #[track_caller]
     pub const fn layer(self, name: &'static str, input: [usize; 3]) -> Layer {
         let Self {
@@ -139,12 +139,12 @@ pub const fn zeros<const C: usize, const H: usize, const W: usize>() -> [[[f32; 
 ///   `PW = (W + 2·P - K + 1) / N`; overwritten
 ///
 /// # Numerics
-/// Bit for bit those of [`conv2d`](crate::ops::conv2d), then [`max_pool2d`](crate::ops::max_pool2d) and the
-/// [`Activation`], or the activation and then [`average_pool2d`](crate::ops::average_pool2d).
+/// Gives the bits of [`conv2d`](crate::ops::conv2d) followed by [`max_pool2d`](crate::ops::max_pool2d) and the
+/// [`Activation`], or by the activation and [`average_pool2d`](crate::ops::average_pool2d).
 ///
 /// # Cost
-/// The multiply-adds of the convolution and one activation per output (with average pooling `N²`); no scratch memory on a
-/// microcontroller.
+/// The multiply-adds of the convolution and one activation per output (with average pooling `N²`). On a microcontroller it
+/// needs no scratch memory.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn forward<
     L: Layered,
@@ -179,10 +179,10 @@ pub fn forward<
     }
 }
 
-/// Maps of a tile. The result depends neither on this nor on the columns of a tile.
+/// The number of maps of a tile. Neither it nor the number of columns of a tile affects the result.
 const MAPS: usize = if SMALL { 2 } else { 3 };
 
-/// All maps, for windows of side `N`, in tiles of `FEW` columns on a microcontroller and of `MANY` on a host.
+/// Computes all maps for windows of side `N`, in tiles of `FEW` columns on a microcontroller and of `MANY` on a host.
 #[inline(always)]
 fn all_maps<
     L: Layered,
@@ -223,7 +223,7 @@ fn all_maps<
     }
 }
 
-/// `M` maps of the output: each tile is pooled in registers.
+/// Computes `M` maps of the output and pools each tile in registers.
 #[inline(always)]
 fn pool_in_registers<
     L: Layered,
@@ -244,7 +244,7 @@ fn pool_in_registers<
     out: &mut [[[f32; PW]; PH]; M],
 ) {
     tiles::<L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
-        // The count comes last: with a `take` before it the loop is not unrolled, which costs 6 %.
+        // The range comes last in the zip, because the compiler does not unroll the loop if it ends in a `take`.
         let columns = tile[0].len();
         for (out, p) in out[m][y].iter_mut().skip(x).zip(0..columns) {
             *out = pooled::<L, N>(tile.map(|row| row[p]));
@@ -252,7 +252,7 @@ fn pool_in_registers<
     });
 }
 
-/// `M` maps of the output: the convolution is stored, each row of the windows apart, then pooled.
+/// Computes `M` maps of the output: stores the convolution, with each row of the windows in its own array, then pools it.
 #[inline(always)]
 fn store_and_pool<
     L: Layered,
@@ -280,7 +280,7 @@ fn store_and_pool<
             }
         }
     });
-    // Rows of the windows: with a window of 1 all three are the same, with a window of 2 the last two.
+    // The rows of the windows. With a window of 1 all three are the same row, with a window of 2 the last two are.
     let [first, second, third] =
         [0, N / 2, N - 1].map(|row| rows[row].as_flattened().as_flattened());
     let out = out.as_flattened_mut().as_flattened_mut();
@@ -291,7 +291,7 @@ fn store_and_pool<
     }
 }
 
-/// Returns the output of a window, in row order.
+/// Returns the output for a window, whose values it takes in row order.
 #[inline(always)]
 fn pooled<L: Layered, const N: usize>(window: [[f32; N]; N]) -> f32 {
     let activation = const { L::LAYER.activation };
@@ -307,8 +307,8 @@ fn pooled<L: Layered, const N: usize>(window: [[f32; N]; N]) -> f32 {
     }
 }
 
-/// The convolution of `M` maps, tile by tile: `take` gets each map's part, row of the window by column of the output, with the
-/// indices `(m, y, x)` of its first output.
+/// Computes the convolution of `M` maps, tile by tile. It calls `take` for each map of a tile, with the indices `(m, y, x)` of the
+/// map's first output and with the sums, indexed by row of the window and column of the output.
 #[inline(always)]
 fn tiles<
     L: Layered,
@@ -337,7 +337,7 @@ fn tiles<
     }
 }
 
-/// The tile of `M` maps by `P` columns from row `y`, column `x` of the output.
+/// Computes the tile of `M` maps by `P` columns that starts at row `y` and column `x` of the output.
 #[inline(always)]
 fn tile<
     L: Layered,
@@ -357,7 +357,7 @@ fn tile<
     take: &mut impl FnMut(usize, usize, usize, [&[[f32; N]]; N]),
 ) {
     let padding = const { L::LAYER.padding };
-    // The first row and column of the input that the tile reads. In the padding they wrap, and so are too large.
+    // The first row and column of the input that the tile reads. In the padding they wrap around to large values.
     let (from_y, from_x) = ((N * y).wrapping_sub(padding), (N * x).wrapping_sub(padding));
     let inside = padding == 0
         || (from_y < const { (H + 2).saturating_sub(N + K) }
@@ -408,11 +408,11 @@ fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K:
     sums
 }
 
-/// Adds the products of channel `c`, row `i` and column `j` of the kernels, if they have such a column.
+/// Adds the products of channel `c`, row `i` and column `j` of the kernels. Does nothing if the kernels have no such column.
 ///
-/// The order of the loops has no effect on the result, only on how well the compiler keeps the tile in registers: on a
-/// microcontroller one map after another was the best of all orders, on a host each input for all maps.
-// Indices, because iterators over four arrays at once hide which sum gets which product.
+/// The order of the loops does not affect the result, only how well the compiler keeps the tile in registers. On a
+/// microcontroller the best order is one map after another; on a host it is each input for all maps.
+// This uses indices, because iterators over four arrays at once would hide which product is added to which sum.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn column<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
@@ -452,7 +452,7 @@ mod tests {
     use crate::ops::{average_pool2d, conv2d, max_pool2d};
     use core::array::from_fn;
 
-    /// Values in -0.5..0.5 without a pattern, rounded to multiples of `step`.
+    /// Returns a generator of pseudorandom values in -0.5..0.5, rounded to multiples of `step`.
     fn values(step: f32) -> impl FnMut() -> f32 {
         let mut state = 1u32;
         move || {
@@ -462,8 +462,8 @@ mod tests {
         }
     }
 
-    /// Compares a layer with the plain operations in turn, bit for bit, on values drawn from `next`. Both the variant for
-    /// microcontrollers and that for hosts are compared.
+    /// Compares a layer with the sequence of plain operations, bit for bit, on values from `next`. It compares both the variant
+    /// for microcontrollers and that for hosts.
     macro_rules! compare {
         ($next:expr, $input:expr, $($field:ident: $value:expr),*) => {{
             #[allow(unused_imports)]
@@ -526,7 +526,7 @@ mod tests {
 
     #[test]
     fn equals_the_plain_operations_in_turn() {
-        // Whole tiles, an odd last map, an odd last column, both, and nothing but those.
+        // Only full tiles, then a leftover map, a leftover column, both, and nothing but leftovers.
         compare!(values(1e-6), [1, 8, 12], maps: 2, kernel: 5, pool: Max(2), activation: Sigmoid);
         compare!(values(1e-6), [3, 6, 10], maps: 5, kernel: 3, pool: Max(2), activation: Sigmoid);
         compare!(values(1e-6), [3, 7, 9], maps: 4, kernel: 4, pool: Max(2), activation: Tanh);

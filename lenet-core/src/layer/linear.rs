@@ -4,23 +4,23 @@ use super::{Activation, Layered, Pool};
 use crate::ops;
 use crate::plan::{Kind, Layer, Refusal};
 
-/// What a description can say about a linear layer.
+/// The fields of a linear layer in a description.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// Number of outputs, 1 to 4096.
+    /// The number of outputs, 1 to 4096.
     pub outputs: usize,
-    /// Activation after the sum; none by default.
+    /// The activation, by default none.
     pub activation: Activation,
 }
 
 impl Spec {
-    /// The values of fields that a description leaves out.
+    /// The defaults for fields that a description leaves out.
     pub const DEFAULT: Self = Self {
         outputs: 0,
         activation: Activation::Identity,
     };
 
-    /// Returns the layer for an input of this shape, or stops the build.
+    /// Returns the layer for an input of this shape, or stops the build with an error if a field is invalid.
     #[track_caller]
     pub const fn layer(self, name: &'static str, input: [usize; 3]) -> Layer {
         let Self {
@@ -52,7 +52,7 @@ impl Spec {
     }
 }
 
-/// The type of inputs and outputs: all values in one run.
+/// The type of inputs and outputs: a flat array of all values.
 pub type Array<T, const C: usize, const H: usize, const W: usize, const LEN: usize> = [T; LEN];
 /// The type of the weight, `(OUT, IN)`.
 pub type Weight<T, const OUT: usize, const C: usize, const K: usize, const LEN: usize> =
@@ -75,7 +75,7 @@ pub const fn zeros<const LEN: usize>() -> [f32; LEN] {
 /// See [`ops::linear`] and [`Activation`].
 ///
 /// # Cost
-/// `OUT · IN` multiply-adds and one activation per output; no scratch memory.
+/// `OUT · IN` multiply-adds and one activation per output. It needs no scratch memory.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn forward<L: Layered, const IN: usize, const OUT: usize>(
     _: L,

@@ -1,14 +1,14 @@
-//! The kinds of layers that a description can name, one module each.
+//! The kinds of layers that a description can use, one module per kind.
 //!
-//! Every kind has the same items, so that the macros that expand a description need not tell the kinds apart:
+//! Every module has the same items, so that the macros that expand a description need not distinguish the kinds:
 //!
-//! | item | is |
+//! | item | meaning |
 //! |---|---|
 //! | `Spec` | the fields that a description may set, with their defaults, and the checks of their values |
 //! | `Array` | the type of its inputs and outputs |
 //! | `Weight` | the type of its weight |
-//! | `zeros` | an array of zeros |
-//! | `forward` | the kernel: input, weight and bias to output, pooling and activation included |
+//! | `zeros` | returns an array of zeros |
+//! | `forward` | the kernel, which computes the output from input, weight and bias, including pooling and activation |
 
 pub mod conv2d;
 pub mod linear;
@@ -16,14 +16,14 @@ pub mod linear;
 pub use crate::ops::Activation;
 use crate::plan::Layer;
 
-/// Pooling after a convolution: what becomes of each window of its output.
+/// The pooling after a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pool {
     /// No pooling.
     Whole,
-    /// The largest value of each window of this side, then the activation.
+    /// Maximum pooling with square windows of this side, then the activation.
     Max(usize),
-    /// The activation, then the mean of each window of this side.
+    /// The activation, then average pooling with square windows of this side.
     Average(usize),
 }
 
@@ -37,8 +37,8 @@ impl Pool {
     }
 }
 
-/// A layer as a type, so that kernels are compiled for its padding, pooling and activation. Its sizes are in the types of
-/// the kernel's arguments.
+/// A layer as a type. The compiler specializes kernels for its padding, pooling and activation; the types of a kernel's
+/// arguments give its sizes.
 pub trait Layered: Copy {
     /// The layer.
     const LAYER: Layer;

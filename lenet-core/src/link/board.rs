@@ -1,4 +1,4 @@
-//! The board's side: one answer to each frame. It knows no wire and no clock, so the host's tests run it too.
+//! The board's side: one reply per frame. It is independent of the wire and the clock, so tests on a host can run it.
 
 use super::PAGE;
 use super::{
@@ -7,40 +7,40 @@ use super::{
 use crate::Network;
 use crate::network::{Logits, Net, Pixels};
 
-/// The network of this build, in f32 or in int8: both see the same images and give logits of the same type.
+/// The network that the crate is built for, in f32 or in int8. Both take the same images and return the same type of logits.
 pub trait Served: Network<Pixels = Pixels, Logits = Logits> {}
 
 impl<N: Network<Pixels = Pixels, Logits = Logits>> Served for N {}
 
-/// What measures time on a board that runs `N`.
+/// Measures time and memory on a board that runs `N`.
 pub trait Meter<N: Served = Net> {
-    /// The clock, in ticks of [`Info::clock_hz`]; wraps.
+    /// Returns the time in ticks of [`Info::clock_hz`]. It may wrap around.
     fn ticks(&mut self) -> u32;
 
-    /// Measures the forward pass and its layers; what it leaves in `act` is of no interest.
+    /// Measures the forward pass and its layers, and may overwrite `act`.
     fn bench(&mut self, params: &N::Params, act: &mut N::Activations) -> Bench;
 
-    /// Returns the memory used since the start, or `None` where it is not measured.
+    /// Returns the memory used since the start, or `None` if the board does not measure it.
     fn memory(&mut self) -> Option<Memory> {
         None
     }
 }
 
-/// The memory that a [`Responder`] works in.
+/// The memory that a [`Responder`] needs.
 pub type Scratch<N = Net> = crate::Scratch<N>;
 
-/// Answers requests.
+/// Processes requests on a board.
 pub struct Responder<'a, M, N: Served = Net> {
     info: Info<'a>,
     params: &'a N::Params,
     scratch: &'a mut Scratch<N>,
     meter: M,
-    /// The request whose image is in `scratch`.
+    /// The sequence number of the request whose image is in `scratch`.
     classified: Option<u32>,
 }
 
 impl<'a, N: Served, M: Meter<N>> Responder<'a, M, N> {
-    /// Answers with these parameters, of which `info` tells.
+    /// Returns a responder for a board with this identity and these parameters.
     pub fn new(
         info: Info<'a>,
         params: &'a N::Params,
@@ -56,7 +56,7 @@ impl<'a, N: Served, M: Meter<N>> Responder<'a, M, N> {
         }
     }
 
-    /// The answer to what a [`Receiver`](super::Receiver) returned, as a frame in `out`.
+    /// Writes the reply to a result of a [`Receiver`](super::Receiver) into `out`, and returns its frame.
     pub fn answer<'b>(
         &mut self,
         received: Result<Frame<Request<'_>>, Refused>,
@@ -66,7 +66,7 @@ impl<'a, N: Served, M: Meter<N>> Responder<'a, M, N> {
             Ok(Frame { sequence, message }) => (sequence, self.reply(sequence, message)),
             Err(Refused { sequence, error }) => (sequence, Reply::Error(error)),
         };
-        // A reply is too long only if the names in `info` are.
+        // A reply can be too long only if the names in `info` are too long.
         encode(sequence, &reply, out).unwrap_or_default()
     }
 
@@ -106,7 +106,7 @@ impl<'a, N: Served, M: Meter<N>> Responder<'a, M, N> {
         }
     }
 
-    /// Classifies the image in `scratch`.
+    /// Classifies the image in `scratch` for the request of this number.
     fn classify(&mut self, sequence: u32) -> Reply<'static> {
         let Scratch { image, act } = &mut *self.scratch;
         let start = self.meter.ticks();
@@ -137,7 +137,7 @@ mod tests {
         network: "network",
     };
 
-    /// A clock that counts its readings.
+    /// A clock that counts how often it is read.
     struct Readings(u32);
 
     impl Meter for Readings {
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Asks a fresh board these questions, numbered from 1, and looks at the last answer.
+    /// Sends these requests, numbered from 1, to a new board, and calls `look` with the last reply.
     fn ask(requests: &[Request<'_>], look: impl FnOnce(Reply<'_>)) {
         let mut params = Params::ZERO;
         params.as_flat_mut()[NUM_PARAMS - 1] = 0.25;

@@ -1,6 +1,6 @@
-//! Frames: a message with its length, sequence number and checksum, as bytes without a zero, between zeros.
+//! Frames. A frame encodes a message with its length, sequence number and checksum without zero bytes, between two zeros.
 //!
-//! The byte stuffing is Cheshire and Baker: Consistent Overhead Byte Stuffing, 1999, by the `cobs` crate.
+//! The crate `cobs` does the byte stuffing. Source: Cheshire and Baker, Consistent Overhead Byte Stuffing, 1999.
 
 use super::{LinkError, Message};
 use crate::checksum::CRC;
@@ -9,8 +9,8 @@ use cobs::{CobsEncoder, DecodeResult, DecoderState};
 use core::fmt;
 use heapless::Vec;
 
-/// No message is longer, in bytes: an image, a page of values, the logits or a count per layer, and room for what stands
-/// before it.
+/// The maximum length of a message in bytes: that of an image, a page of values, the logits or a count per layer, plus space for
+/// the fields before it.
 pub const MAX_MESSAGE: usize = {
     let lengths = [
         size_of::<Pixels>(),
@@ -27,38 +27,38 @@ pub const MAX_MESSAGE: usize = {
     }
     longest + 16
 };
-/// No frame is longer, in bytes, zeros included.
+/// The maximum length of a frame in bytes, including its zeros.
 pub const MAX_FRAME: usize = 1 + MAX_PACKET + MAX_PACKET.div_ceil(254) + 1;
-/// The sequence number of an error whose request did not arrive whole. Hosts count from 1.
+/// The sequence number of an error that replies to an incomplete or damaged frame. Hosts count from 1.
 pub const UNKNOWN: u32 = 0;
 
-/// Kind, length of the message, sequence number.
+/// The length of the header: kind, length of the message, sequence number.
 const HEADER: usize = 1 + 2 + 4;
 const CHECKSUM: usize = 4;
 const MAX_PACKET: usize = HEADER + MAX_MESSAGE + CHECKSUM;
 
-// The length of a message has two bytes.
+// A frame stores the length of its message in two bytes.
 const _: () = assert!(MAX_MESSAGE <= u16::MAX as usize);
 
-/// Where a frame is written.
+/// A buffer that can hold any frame.
 pub type FrameBuffer = [u8; MAX_FRAME];
 
-/// A message that arrived whole.
+/// An undamaged frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Frame<M> {
-    /// Its sequence number: a reply has the one of its request.
+    /// The sequence number. A reply has the number of its request.
     pub sequence: u32,
-    /// What it says.
+    /// The message in the frame.
     pub message: M,
 }
 
-/// A frame that did not arrive whole, or says nothing this build knows.
+/// The error returned when a frame is incomplete or damaged, or when this build does not know its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Refused {
-    /// Its sequence number, or [`UNKNOWN`].
+    /// The sequence number of the frame, or [`UNKNOWN`].
     pub sequence: u32,
-    /// What is wrong with it.
+    /// The reason.
     pub error: LinkError,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Refused {
 
 impl core::error::Error for Refused {}
 
-/// Writes a message as a frame and returns the part of `out` used.
+/// Writes a message as a frame and returns the part of `out` that the frame occupies.
 ///
 /// # Errors
 /// `TooLong`: the message takes more than [`MAX_MESSAGE`] bytes.
@@ -106,7 +106,7 @@ pub fn encode<'b, 'm>(
     out.get(..=end).ok_or(LinkError::TooLong)
 }
 
-/// Finds frames in a stream of bytes.
+/// Decodes the frames in a stream of bytes.
 pub struct Receiver {
     stuffing: DecoderState,
     packet: Vec<u8, MAX_PACKET>,
@@ -115,7 +115,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Between two frames.
+    /// Returns a receiver that waits for the start of a frame.
     pub const fn new() -> Self {
         Self {
             stuffing: DecoderState::Idle,
@@ -125,10 +125,10 @@ impl Receiver {
         }
     }
 
-    /// Takes the next byte. At the end of a frame, returns what arrived; frames of the other direction are passed over.
+    /// Takes the next byte, and returns the frame that the byte completes, if any. Ignores frames of the other direction.
     ///
     /// # Errors
-    /// See [`Refused`]: the frame is lost, the next one is not.
+    /// Returns [`Refused`] if the frame cannot be used. The next frame is not affected.
     pub fn push<'a, M: Message<'a>>(&'a mut self, byte: u8) -> Option<Result<Frame<M>, Refused>> {
         if core::mem::take(&mut self.ended) {
             self.packet.clear();
@@ -165,7 +165,7 @@ fn lost(error: LinkError) -> Refused {
     }
 }
 
-/// Reads a packet; `None` if it is whole and meant for the other side.
+/// Reads a packet. Returns `None` if it is undamaged but of the other direction.
 fn open<'a, M: Message<'a>>(packet: &'a [u8]) -> Option<Result<Frame<M>, Refused>> {
     let Some((covered, &stored)) = packet.split_last_chunk::<CHECKSUM>() else {
         return Some(Err(lost(LinkError::Truncated)));
@@ -202,7 +202,7 @@ mod tests {
 
     const INFO: [u8; 15] = [0, 3, 0x3e, 1, 2, 1, 1, 1, 1, 5, 0x22, 0xbc, 0x72, 0x6e, 0];
 
-    /// What the receiver makes of bytes, each result written down before the next byte.
+    /// Passes bytes to a receiver, and each result to `on` before the next byte.
     fn received(bytes: &[u8], mut on: impl FnMut(Result<Frame<Request<'_>>, Refused>)) {
         let mut receiver = Receiver::new();
         for &byte in bytes {

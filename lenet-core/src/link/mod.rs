@@ -1,16 +1,16 @@
 //! Messages between a host and a board.
 //!
-//! `LINK.md` defines the bytes; this module implements them. The host asks, the board answers each frame once. A frame
-//! carries its length, a sequence number and a checksum, and stands between zero bytes, which occur nowhere else, so a
-//! receiver recovers after a damaged frame at the next zero.
+//! `LINK.md` specifies the bytes, and this module implements them. The host sends requests, and the board sends one reply for
+//! every frame. A frame has a length, a sequence number and a checksum. Zero bytes occur only between frames, so a
+//! receiver recovers from a damaged frame at the next zero.
 //!
-//! What goes wrong on the wire ends in a [`LinkError`], never in a panic or a wrong answer. Left out: addresses, flow
-//! control, and retries, about which the host decides; every request may be sent twice without harm.
+//! A transmission error leads to a [`LinkError`], never to a panic or a wrong reply. There are no addresses and there is no
+//! flow control. The host decides when to retry; repeating a request is harmless.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
 //! | `mod.rs` | requests and replies |
-//! | `frame.rs` | their frames: [`encode`] and [`Receiver`] |
+//! | `frame.rs` | frames: [`encode`] and [`Receiver`] |
 //! | `board.rs` | the board's side: [`Responder`] |
 
 mod board;
@@ -24,51 +24,51 @@ use crate::weights::{self, Weights};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-/// Version of the messages that this build speaks.
+/// The version of the protocol that this build implements.
 pub const VERSION: u8 = 2;
-/// Values an [`Reply::Activations`] holds at most.
+/// The maximum number of values in a [`Reply::Activations`].
 pub const PAGE: usize = 196;
 
-/// What a host asks.
+/// A request from a host.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request<'a> {
-    /// Who are you? Answered by [`Reply::Info`].
+    /// Identify the board. The reply is [`Reply::Info`].
     Info,
-    /// Classify the built-in pattern of [`self_test`](crate::self_test). Answered by [`Reply::Logits`].
+    /// Classify the built-in pattern of [`self_test`](crate::self_test). The reply is [`Reply::Logits`].
     SelfTest,
-    /// Classify an image. Answered by [`Reply::Logits`].
+    /// Classify an image. The reply is [`Reply::Logits`].
     Classify(#[serde(borrow, with = "pixels")] &'a Pixels),
-    /// Outputs of a layer for the last image. Answered by [`Reply::Activations`].
+    /// Send the outputs of a layer for the last image. The reply is [`Reply::Activations`].
     Activations {
-        /// The sequence number of the request that had the image classified; another one is [`LinkError::NotReady`].
+        /// The sequence number of the last request that classified an image. Any other gives [`LinkError::NotReady`].
         image: u32,
-        /// Index in [`LAYERS`].
+        /// The index of the layer in [`LAYERS`].
         layer: u8,
-        /// The first element wanted.
+        /// The index of the first element to send.
         offset: u16,
     },
-    /// Measure each layer. Answered by [`Reply::Bench`].
+    /// Measure each layer. The reply is [`Reply::Bench`].
     Bench,
-    /// How much memory has been used? Answered by [`Reply::Memory`].
+    /// Measure the memory used. The reply is [`Reply::Memory`].
     Memory,
 }
 
-/// What a board answers.
+/// A reply from a board.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply<'a> {
-    /// The request cannot be answered, or never arrived whole.
+    /// The board cannot process the request, or did not receive it undamaged.
     Error(LinkError),
-    /// Who the board is.
+    /// The identity of the board.
     Info(#[serde(borrow)] Info<'a>),
-    /// An image is classified.
+    /// The result of classifying an image.
     Logits {
         /// The logits, bit for bit.
         #[serde(with = "array")]
         logits: Logits,
-        /// Time of the forward pass, in ticks of [`Info::clock_hz`].
+        /// The duration of the forward pass, in ticks of [`Info::clock_hz`].
         ticks: u32,
     },
-    /// Outputs of a layer.
+    /// The outputs of a layer.
     Activations(#[serde(borrow)] Values<'a>),
     /// The cost of each layer.
     Bench(Bench),
@@ -76,33 +76,33 @@ pub enum Reply<'a> {
     Memory(Memory),
 }
 
-/// Who a board is.
+/// The identity of a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info<'a> {
-    /// [`VERSION`] of the board's firmware; always the first byte, so that any host can read it.
+    /// The [`VERSION`] of the board's firmware. It is always the first byte, so that any host can read it.
     pub version: u8,
-    /// Format version of its weights file.
+    /// The format version of the weights file.
     pub weights_version: u8,
-    /// Fingerprint of its architecture, as in the weights file.
+    /// The fingerprint of the network, as in the weights file.
     #[serde(with = "postcard::fixint::le")]
     pub fingerprint: u64,
-    /// Checksum of its weights file.
+    /// The checksum of the weights file.
     #[serde(with = "postcard::fixint::le")]
     pub weights_crc: u32,
-    /// SHA-256 of its parameters: names the model.
+    /// The SHA-256 of the parameters, which identifies the model.
     pub params_sha256: [u8; 32],
-    /// Ticks a second of the clock that times a forward pass.
+    /// The frequency of the clock that times a forward pass, in ticks per second.
     pub clock_hz: u32,
-    /// Name of the board, as in `firmware/boards`.
+    /// The name of the board, as in `firmware/boards`.
     pub board: &'a str,
-    /// Version of the firmware.
+    /// The version of the firmware.
     pub firmware: &'a str,
-    /// Name of the network that its firmware was built for.
+    /// The name of the network that the firmware was built for.
     pub network: &'a str,
 }
 
 impl<'a> Info<'a> {
-    /// Of a board that runs this build with these weights.
+    /// Returns the identity of a board that runs this build with these weights.
     pub fn new<N: Served>(
         weights: &Weights<'_, N>,
         board: &'a str,
@@ -126,34 +126,34 @@ impl<'a> Info<'a> {
 /// The cost of classifying one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bench {
-    /// What is counted.
+    /// The unit of the counts.
     pub unit: Unit,
-    /// By layer, in the order of [`LAYERS`].
+    /// One count per layer, in the order of [`LAYERS`].
     #[serde(with = "array")]
     pub layers: [u32; LAYERS.len()],
-    /// Of the whole forward pass.
+    /// The count of the whole forward pass.
     pub total: u32,
 }
 
-/// What a board counts.
+/// The unit that a board counts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
-    /// Ticks of [`Info::clock_hz`]: there is no cycle counter.
+    /// Ticks of [`Info::clock_hz`], on a board without a cycle counter.
     Ticks,
-    /// Cycles of the core.
+    /// Clock cycles of the core.
     Cycles,
 }
 
 /// The memory that a board's program has used since its start, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Statics.
+    /// The size of the statics.
     pub statics: u32,
-    /// The stack at its deepest.
+    /// The maximum stack usage.
     pub stack: u32,
 }
 
-/// Up to [`PAGE`] values, as they lie in a frame: little-endian f32, unaligned; for a hidden layer of an int8 network bytes.
+/// Up to [`PAGE`] values, as encoded in a frame: unaligned little-endian f32, or bytes for a hidden layer of an int8 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Values<'a>(&'a [u8]);
 
@@ -164,12 +164,12 @@ impl<'a> Values<'a> {
         Self(bytemuck::must_cast_slice(page))
     }
 
-    /// Returns the values as they lie in the frame.
+    /// Returns the values as encoded in the frame.
     pub fn bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// The values in order, where they are f32.
+    /// Returns an iterator over the values, which must be f32.
     pub fn iter(self) -> impl Iterator<Item = f32> + 'a {
         self.0
             .as_chunks()
@@ -179,22 +179,22 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Why there is no answer.
+/// The reason why a board replies with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum LinkError {
-    /// The frame was damaged: checksum or length do not match.
+    /// The frame was damaged: its checksum or its length is wrong.
     Damaged,
     /// The frame ended early.
     Truncated,
-    /// The frame was longer than any message.
+    /// The frame was longer than [`MAX_FRAME`].
     TooLong,
-    /// The frame is whole, but this build knows no such message.
+    /// The frame is undamaged, but this build does not know its message.
     Unknown,
     /// There is no such layer, or it has no such element.
     NoSuchElement,
-    /// The image asked about is not the last one classified.
+    /// The requested image is not the last one that the board classified.
     NotReady,
 }
 
@@ -215,7 +215,7 @@ impl core::error::Error for LinkError {}
 
 /// A message that a frame can carry: [`Request`] or [`Reply`].
 pub trait Message<'a>: Serialize + Deserialize<'a> {
-    /// First byte of its frames. It differs by direction, so that nobody takes an echo for an answer.
+    /// The first byte of a packet. It differs by direction, so that a host does not mistake an echo for a reply.
     const KIND: u8;
 }
 
@@ -227,7 +227,7 @@ impl<'a> Message<'a> for Reply<'a> {
     const KIND: u8 = b'<';
 }
 
-/// An image as a run of bytes, borrowed from the frame.
+/// Serializes an image as bytes, and borrows it from the frame.
 mod pixels {
     use crate::network::Pixels;
     use serde::de::{Deserialize, Deserializer, Error};
@@ -245,7 +245,7 @@ mod pixels {
     }
 }
 
-/// An array of f32 or u32 as a run of little-endian bytes; serde itself takes arrays of up to 32 elements.
+/// Serializes an array of f32 or u32 as little-endian bytes, because serde supports arrays of at most 32 elements.
 mod array {
     use bytemuck::Pod;
     use serde::de::{Deserialize, Deserializer, Error};

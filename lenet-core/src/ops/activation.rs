@@ -1,12 +1,12 @@
 //! Activation functions: sigmoid, tanh, ReLU.
 
-/// The function that a layer applies to each of its values.
+/// The activation function that a layer applies to each of its values.
 ///
-/// All of them are monotone over all floats, so that maximum pooling may come before them (`tests/tests/activation.rs` checks
+/// All of them are monotone over all floats, so maximum pooling may come before them (`tests/tests/activation.rs` checks
 /// every float). NaN stays NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// None: the value itself.
+    /// No activation: returns the value itself.
     Identity,
     /// [`sigmoid`]
     Sigmoid,
@@ -17,7 +17,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Returns the activation of one value. In kernels `self` is a constant, so only one arm remains.
+    /// Returns the activation of one value. In kernels `self` is a constant, so the compiler keeps only one arm.
     #[inline(always)]
     pub fn of(self, x: f32) -> f32 {
         match self {
@@ -68,12 +68,12 @@ impl Activation {
 /// Returns the logistic function `1 / (1 + exp(-x))`.
 ///
 /// # Numerics
-/// Checked over all 2³² floats against f64 (`tests/tests/activation.rs`): monotone, in 0..=1, NaN stays NaN; the error is at
-/// most 9·10⁻⁸, and at most 2.5 units in the last place where the exact value is a normal number (x > -87.3). Below
-/// that the result is subnormal, and 0 once `exp(-x)` overflows (x < -88.7). The bits are those that `libm::expf` gives.
+/// The function is monotone, its results are in 0..=1, and NaN stays NaN. The error is at most 9·10⁻⁸, and at most 2.5 units in
+/// the last place where the exact value is a normal number (x > -87.3). Below that the result is subnormal, and 0 once `exp(-x)`
+/// overflows (x < -88.7). The bits are those that `libm::expf` gives. `tests/tests/activation.rs` checks all 2³² floats.
 ///
 /// # Cost
-/// The same instructions for every `x`.
+/// Executes the same instructions for every `x`.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
@@ -82,14 +82,14 @@ pub fn sigmoid(x: f32) -> f32 {
 /// Returns the hyperbolic tangent.
 ///
 /// # Numerics
-/// Checked over all 2³² floats against f64 (`tests/tests/activation.rs`): monotone, in -1..=1, odd, NaN stays NaN; the error is
-/// at most 2.5 units in the last place.
+/// The function is monotone and odd, its results are in -1..=1, and NaN stays NaN. The error is at most 2.5 units in the last
+/// place. `tests/tests/activation.rs` checks all 2³² floats against f64.
 ///
-/// Below 0.625 it is `x + x³·Q(x²)` with a polynomial `Q` of degree 4, fitted to the least relative error (4.4·10⁻⁹); from
-/// there on it is `1 - 2 / (exp(2·|x|) + 1)` with the sign of `x`.
+/// For `|x| < 0.625` it computes `x + x³·Q(x²)`, where the polynomial `Q` of degree 4 minimizes the relative error (4.4·10⁻⁹).
+/// For other values it computes `1 - 2 / (exp(2·|x|) + 1)` with the sign of `x`.
 ///
 /// # Cost
-/// The same instructions for every `x`: both forms are computed, and one is selected.
+/// Executes the same instructions for every `x`: it computes both forms and selects one.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn tanh(x: f32) -> f32 {
     const Q: [f32; 5] = [
@@ -114,11 +114,11 @@ pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// Returns `exp(t)` with the bits of `libm::expf`, but `exp(-87)` for all below, and without branches: hosts then compute four
-/// at a time, and a microcontroller takes the same number of instructions for every `t`.
+/// Returns `exp(t)` with the bits of `libm::expf`, or `exp(-87)` if `t < -87`. There are no branches, so that hosts can vectorize
+/// it and a microcontroller executes the same number of instructions for every `t`.
 ///
-/// Method: `exp(t) = 2ᵏ·exp(r)` with `k = t / ln 2` rounded, so that `|r| ≤ ln 2 / 2`, and for `exp(r)` the rational
-/// function of FreeBSD's `e_expf.c`, which is libm's, with its constants.
+/// Method: `exp(t) = 2ᵏ·exp(r)`, where `k` is `t / ln 2` rounded, so that `|r| ≤ ln 2 / 2`. For `exp(r)` it uses the rational
+/// function and the constants of FreeBSD's `e_expf.c`, as libm does.
 #[inline(always)]
 pub(super) fn exp(t: f32) -> f32 {
     use core::f32::consts::LOG2_E;
@@ -127,16 +127,16 @@ pub(super) fn exp(t: f32) -> f32 {
     const LN_2_LOW: f32 = 1.428_606_8e-6;
     const P1: f32 = 0.166_666_25;
     const P2: f32 = -2.766_733_3e-3;
-    // 2⁻¹³: up to here exp(t) is 1 + t.
+    // 2⁻¹³: for |t| up to this value, exp(t) is 1 + t.
     const TINY: f32 = 1.220_703_1e-4;
-    // 1.5·2²³: added and taken away again, it rounds to a whole number, which the sum has in its low bits.
+    // 1.5·2²³: adding it rounds to an integer, which the low bits of the sum then hold; subtracting it gives the integer as f32.
     const ROUND: f32 = 12_582_912.0;
 
-    // exp(89) is infinite. A NaN passes.
+    // exp(89) is infinite. The comparisons leave a NaN unchanged.
     let t = if t > 89.0 { 89.0 } else { t };
     let t = if t < -87.0 { -87.0 } else { t };
 
-    // Half away from zero, then what this went too far.
+    // Rounds half away from zero: adds a half, rounds to nearest, and corrects the result if that went too far from zero.
     let half = 0.5f32.copysign(t);
     let further = t * LOG2_E + half;
     let mut k = (further + ROUND) - ROUND;
@@ -151,7 +151,7 @@ pub(super) fn exp(t: f32) -> f32 {
     let exp_r = 1.0 + (r * c / (2.0 - c) - low + high);
     let exp_r = if t.abs() > TINY { exp_r } else { 1.0 + t };
 
-    // 2ᵏ in two factors, as k reaches 128.
+    // Multiplies by 2ᵏ in two factors, because k can be 128, for which 2ᵏ is not an f32.
     let k = (k + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let power_of_two = |k: i32| f32::from_bits((k.wrapping_add(127) as u32) << 23);
     exp_r * power_of_two(k >> 1) * power_of_two(k.wrapping_sub(k >> 1))
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_sigmoid_has_the_bits_of_libm() {
-        // One of 4099 floats; `tests/tests/activation.rs` takes all.
+        // This checks one float in 4099; `tests/tests/activation.rs` checks all of them.
         for bits in (0..=u32::MAX).step_by(4099) {
             let x = f32::from_bits(bits);
             let libm = 1.0 / (1.0 + libm::expf(-x));

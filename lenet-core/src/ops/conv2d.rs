@@ -1,4 +1,4 @@
-//! Two-dimensional convolution, as plain loops: the definition that the kernel of a layer is tested against.
+//! Two-dimensional convolution as plain loops, which define what the kernel of a layer must compute.
 
 /// Computes a two-dimensional convolution with stride 1 (a cross-correlation: the kernel is not flipped).
 ///
@@ -12,16 +12,16 @@
 /// * `out`: `(C_OUT, OH, OW)` with `OH = H + 2·P - K + 1`, `OW = W + 2·P - K + 1`; overwritten. Other sizes do not compile.
 ///
 /// # Numerics
-/// f32 throughout, summed from the bias in the order `c`, `i`, `j`, without fused multiply-add, so host and board
-/// agree to the last bit. The products with the zeros of the padding are added too. Error against exact arithmetic is at most `γ·(|bias| + Σ|input·weight|)`, with
-/// `γ ≈ (C_IN·K² + 1)·2⁻²⁴`. NaN and infinity propagate.
+/// Computes in f32. The sum starts from the bias and adds its terms in the order `c`, `i`, `j`, without fused multiply-add and
+/// including the products with the padding's zeros, so host and board agree to the last bit. The error against exact arithmetic
+/// is at most `γ·(|bias| + Σ|input·weight|)`, with `γ ≈ (C_IN·K² + 1)·2⁻²⁴`. NaN and infinity propagate.
 ///
 /// # Cost
 /// `C_OUT·OH·OW·C_IN·K²` multiply-adds; no scratch memory.
 ///
 /// # Source
 /// LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998, section II;
-/// same definition as `torch.nn.Conv2d`.
+/// the same definition as `torch.nn.Conv2d`.
 pub fn conv2d<
     const C_IN: usize,
     const C_OUT: usize,
@@ -44,7 +44,7 @@ pub fn conv2d<
                 for (input, weight) in input.iter().zip(weight) {
                     for (i, weight_row) in weight.iter().enumerate() {
                         for (j, &weight) in weight_row.iter().enumerate() {
-                            // Above and left of the input the index wraps, so it is too large there as well.
+                            // Above and left of the input the index wraps around to a large value, so `get` returns `None`.
                             let row = input.get((y + i).wrapping_sub(padding));
                             let value = row.and_then(|row| row.get((x + j).wrapping_sub(padding)));
                             sum += value.copied().unwrap_or(0.0) * weight;
@@ -57,7 +57,7 @@ pub fn conv2d<
     }
 }
 
-/// Returns the padding of a convolution of these sizes, or stops the build.
+/// Returns the padding of a convolution of these sizes, or stops the build with an error if there is none.
 pub(crate) const fn padding(h: usize, w: usize, k: usize, oh: usize, ow: usize) -> usize {
     assert!(
         oh + k > h && ow + k > w && oh + k - h == ow + k - w && (oh + k - h) % 2 == 1,

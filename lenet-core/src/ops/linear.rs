@@ -1,13 +1,13 @@
-//! Fully connected layer.
+//! The fully connected layer.
 //!
-//! Method on a microcontroller: 24 inputs at a time are held in registers and added, in their order, to the sum of every
-//! output in turn; the sums wait in `out`. The weight is read row after row, so one pointer suffices. On hosts: eight outputs
-//! at a time are the lanes of a vector, and blocks of eight rows by eight inputs are transposed in registers.
+//! On a microcontroller the function holds 24 inputs at a time in registers. It adds their products, in order, to the sum of
+//! each output in turn and keeps the sums in `out`. It reads the weight row by row, so one pointer suffices. On hosts the lanes
+//! of a vector hold eight outputs, and blocks of eight rows by eight inputs are transposed in registers.
 
 use super::SMALL;
 use core::array::{from_mut, from_ref};
 
-/// `out[o] = bias[o] + Σ input[i] · weight[o][i]`.
+/// Computes `out[o] = bias[o] + Σ input[i] · weight[o][i]`.
 ///
 /// # Shapes
 /// * `input`: `(IN)`
@@ -16,14 +16,14 @@ use core::array::{from_mut, from_ref};
 /// * `out`: `(OUT)`; overwritten
 ///
 /// # Numerics
-/// f32, summed from the bias upward in `i`, without fused multiply-add. Error against exact arithmetic is at most
-/// `γ·(|bias| + Σ|input·weight|)`, with `γ ≈ (IN + 1)·2⁻²⁴`. NaN and infinity propagate.
+/// Computes in f32. The sum starts from the bias and adds its terms in ascending order of `i`, without fused multiply-add. The
+/// error is at most `γ·(|bias| + Σ|input·weight|)`, with `γ ≈ (IN + 1)·2⁻²⁴`. NaN and infinity propagate.
 ///
 /// # Cost
 /// `OUT·IN` multiply-adds; no scratch memory.
 ///
 /// # Source
-/// Same definition as `torch.nn.Linear`.
+/// The same definition as `torch.nn.Linear`.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn linear<const IN: usize, const OUT: usize>(
     input: &[f32; IN],
@@ -39,11 +39,11 @@ pub fn linear<const IN: usize, const OUT: usize>(
     }
 }
 
-/// Inputs that are held in registers on a microcontroller. With fewer the compiler unrolls the loop over the outputs, which
-/// takes more registers than there are.
+/// The number of inputs that a microcontroller holds in registers. If there are fewer, the compiler unrolls the loop over the
+/// outputs, which needs more registers than there are.
 const CHUNK: usize = 24;
 
-/// Adds all products to `out`: a chunk of the inputs for every output, then the next chunk.
+/// Adds all products to `out`: one chunk of the inputs for every output, then the next chunk.
 #[inline(always)]
 fn by_chunks<const IN: usize, const OUT: usize>(
     input: &[f32; IN],
@@ -74,7 +74,7 @@ fn by_lanes<const IN: usize, const OUT: usize>(
     }
 }
 
-/// Adds the terms of `input`, which starts at index `start` of the whole.
+/// Adds the products of `input`, which starts at index `start` of all inputs, to every output.
 #[inline(always)]
 fn add_products<const IN: usize, const OUT: usize>(
     input: &[f32],
@@ -89,7 +89,7 @@ fn add_products<const IN: usize, const OUT: usize>(
     }
 }
 
-/// Adds the terms of all inputs to `M` outputs at once.
+/// Adds the products of all inputs to `M` outputs at once.
 #[inline(always)]
 fn add_all_products<const IN: usize, const M: usize>(
     input: &[f32; IN],
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_sum_starts_from_the_bias() {
-        // 1 + 2^24 - 2^24 is 0 or 1 by the order of its terms; from the bias upward it is 0.
+        // 1 + 2^24 - 2^24 is 0 or 1, depending on the order of the terms. Starting from the bias it is 0.
         let mut out = [0.0];
         linear(
             &[1.0, 1.0],
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(out, [0.0]);
     }
 
-    /// Compares with the definition, bit for bit.
+    /// Compares both variants with the definition, bit for bit.
     fn compare<const IN: usize, const OUT: usize>() {
         let mut state = 1u32;
         let mut next = || {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn equals_the_definition() {
-        // Fewer inputs than a chunk, whole chunks, and a rest.
+        // Fewer inputs than a chunk, whole chunks, and a remainder.
         compare::<0, 2>();
         compare::<7, 3>();
         compare::<32, 1>();

@@ -1,12 +1,12 @@
-//! Operations on arrays, which know nothing of layers or networks.
+//! Operations on arrays, independent of layers and networks.
 //!
-//! Sizes are const generics, checked when compiled. Arguments: inputs, parameters, then `out`, the one thing written.
-//! Every sum starts from the bias and takes its terms in a stated order, each product rounded before it is added.
+//! The compiler checks sizes, which are const generics. The arguments are the inputs, the parameters and then the output.
+//! Every sum starts from the bias and adds its terms in a documented order. Each product is rounded before it is added.
 //!
-//! [`conv2d`], [`max_pool2d`] and [`average_pool2d`] are plain loops: the definitions that the kernel of a layer
-//! ([`layer::conv2d`](crate::layer::conv2d)) is tested against. [`linear`] and [`Activation`] are what layers use.
+//! [`conv2d`], [`max_pool2d`] and [`average_pool2d`] are plain loops. They define what the optimized kernel in
+//! [`layer::conv2d`](crate::layer::conv2d) must compute. Layers use [`linear`] and [`Activation`] directly.
 //!
-//! On hosts they are inlined, so that a caller compiled for more than the least CPU has them compiled for that too.
+//! On hosts these functions are inlined, so that they are compiled with the target features of their caller.
 
 mod activation;
 mod conv2d;
@@ -21,6 +21,6 @@ pub(crate) use pool2d::first_max;
 pub use pool2d::{average_pool2d, max_pool2d};
 pub use softmax::{argmax, probability, softmax};
 
-/// Whether the kernels are compiled for a microcontroller: one value at a time in few registers, as little code and stack as
-/// possible. Hosts get loops that become vectors. The results are the same bits.
+/// Whether the kernels are compiled for a microcontroller: they then use few registers and as little code and stack as
+/// possible. On hosts they use loops that the compiler vectorizes. Both variants give the same bits.
 pub(crate) const SMALL: bool = cfg!(target_os = "none");

@@ -1,19 +1,19 @@
-//! Maximum and average pooling, as plain loops: the definitions that the kernel of a layer is tested against.
+//! Maximum and average pooling as plain loops, which define what the kernel of a layer must compute.
 
 /// Computes maximum pooling over windows of side `N = H / OH`, with the same stride.
 ///
-/// `out[c][y][x]` is the largest of `input[c][N·y..N·(y+1)][N·x..N·(x+1)]`; of equal values the first in row order, as in
-/// PyTorch (it matters to the gradient, and to the sign of a zero).
+/// `out[c][y][x]` is the largest of `input[c][N·y..N·(y+1)][N·x..N·(x+1)]`. Of equal values it is the first in row order, as in
+/// PyTorch, which matters to the gradient and to the sign of a zero.
 ///
 /// # Shapes
 /// * `input`: `(C, H, W)`
 /// * `out`: `(C, OH, OW)` with `OH = H / N`, `OW = W / N`, both exact; overwritten. Other sizes do not compile.
 ///
 /// # Numerics
-/// Selects, never rounds. A NaN is taken only where it comes first in its window.
+/// Does not round. The result is NaN only where a NaN comes first in its window.
 ///
 /// # Source
-/// Same definition as `torch.nn.MaxPool2d(N)`, but for NaN.
+/// The same definition as `torch.nn.MaxPool2d(N)`, except for NaN.
 pub fn max_pool2d<
     const C: usize,
     const H: usize,
@@ -38,11 +38,11 @@ pub fn max_pool2d<
 /// As for [`max_pool2d`].
 ///
 /// # Numerics
-/// f32; the values are added in row order to the first of them, and the sum is divided by `N²` once. NaN and infinity
-/// propagate.
+/// Computes in f32. The values are added in row order, starting from the first, and the sum is divided by `N²`. NaN and
+/// infinity propagate.
 ///
 /// # Source
-/// Same definition as `torch.nn.AvgPool2d(N)`.
+/// The same definition as `torch.nn.AvgPool2d(N)`.
 pub fn average_pool2d<
     const C: usize,
     const H: usize,
@@ -59,7 +59,7 @@ pub fn average_pool2d<
     });
 }
 
-/// Returns the side of the windows for these sizes, or stops the build.
+/// Returns the side of the windows for these sizes, or stops the build with an error if they do not fit.
 const fn window(h: usize, w: usize, oh: usize, ow: usize) -> usize {
     assert!(
         h.is_multiple_of(oh) && w.is_multiple_of(ow) && h / oh == w / ow,
@@ -90,13 +90,13 @@ fn for_each_window<
     }
 }
 
-/// Returns the larger of two values; of equal ones, and where `b` is NaN, `a`.
+/// Returns the larger of two values. Returns `a` if they are equal or if either is NaN.
 #[inline(always)]
 pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// Returns the largest value of a window in row order; of equal values the first.
+/// Returns the largest value of a window, and of equal values the first in row order.
 #[inline(always)]
 pub(crate) fn first_max<const N: usize>(window: [[f32; N]; N]) -> f32 {
     let mut largest = window[0][0];

@@ -1,18 +1,18 @@
-//! Class and probabilities from logits.
+//! Computes the class and the probabilities from logits.
 
 use super::activation::exp;
 
-/// `out[i] = exp(logits[i] - max) / Σ exp(logits[k] - max)`: positive, summing to 1 within rounding.
+/// Computes `out[i] = exp(logits[i] - max) / Σ exp(logits[k] - max)`, which is positive and sums to 1 within rounding.
 ///
 /// # Shapes
 /// * `logits`, `out`: `(N)`; `out` is overwritten
 ///
 /// # Numerics
-/// The largest logit is subtracted first, so nothing overflows; the sum runs upward in `i`. Probabilities below `exp(-87)`
-/// (1.6·10⁻³⁸) are rounded up to that. NaN or positive infinity among the logits gives NaN.
+/// The largest logit is subtracted first, so nothing overflows, and the terms are added in ascending order of `i`. Each
+/// exponential is at least `exp(-87)` (1.6·10⁻³⁸). If a logit is NaN or positive infinity, the result is NaN.
 ///
 /// # Source
-/// Same definition as `torch.nn.functional.softmax`.
+/// The same definition as `torch.nn.functional.softmax`.
 pub fn softmax<const N: usize>(logits: &[f32; N], out: &mut [f32; N]) {
     let largest = largest(logits);
     let mut sum = 0.0;
@@ -25,8 +25,8 @@ pub fn softmax<const N: usize>(logits: &[f32; N], out: &mut [f32; N]) {
     }
 }
 
-/// Returns the probability of one class by [`softmax`]: `exp(logits[class] - max) / Σ exp(logits[k] - max)`; 0 for a class that
-/// there is not.
+/// Returns the [`softmax`] probability of one class, `exp(logits[class] - max) / Σ exp(logits[k] - max)`, or 0 if there is no
+/// such class.
 pub fn probability(logits: &[f32], class: usize) -> f32 {
     let largest = largest(logits);
     let mut sum = 0.0;
@@ -48,7 +48,7 @@ fn largest(logits: &[f32]) -> f32 {
     largest
 }
 
-/// Returns the class with the largest logit; of equal ones the first. NaN never wins, unless all are.
+/// Returns the index of the largest logit, and of equal ones the first. It ignores NaN, and returns 0 if all logits are NaN.
 pub fn argmax(logits: &[f32]) -> usize {
     let mut best = 0;
     let mut largest = f32::NEG_INFINITY;

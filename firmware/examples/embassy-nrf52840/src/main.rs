@@ -1,10 +1,10 @@
-//! Classifies a camera's frame at each press of a button, while a more urgent task keeps its time.
+//! Classifies a camera's frame at each press of a button, while a more urgent task keeps its schedule.
 //!
-//! A forward pass computes for some tens of milliseconds and never waits. In an async application it would hold up every other
-//! task of its executor for that long. So there are two executors: one in thread mode for work that takes long, and one in
-//! an interrupt of its own, whose tasks run whenever they are due, also in the middle of a forward pass.
+//! A forward pass computes for some tens of milliseconds and never waits. In an async application it would block every other
+//! task of its executor for that long. Therefore this example has two executors. One runs in thread mode, for long
+//! computations. The other runs in an interrupt, and its tasks run when they are due, even during a forward pass.
 //!
-//! Built for the nRF52840-DK (`cargo run --release` flashes it). It has not run on a board yet.
+//! The example is for the nRF52840-DK (`cargo run --release` flashes it). It has not been tested on a board.
 
 #![no_std]
 #![no_main]
@@ -23,23 +23,23 @@ use lenet_core::{Classifier, Scratch, include_weights};
 use panic_probe as _;
 use static_cell::ConstStaticCell;
 
-/// Size of a frame.
+/// The width of a frame; its height follows.
 const WIDTH: usize = 80;
 const HEIGHT: usize = 60;
 
-/// Stays in flash.
+/// The weights file, which stays in flash.
 static WEIGHTS: &[u8] = include_weights!("../../../../data/lenet.weights");
-/// In RAM, outside the stack.
+/// The memory of the classifier, in RAM and not on the stack.
 static SCRATCH: ConstStaticCell<Scratch<Net>> = ConstStaticCell::new(Scratch::new());
 
 /// Runs the urgent tasks in the interrupt EGU1_SWI1, which no peripheral uses here.
 static URGENT: InterruptExecutor = InterruptExecutor::new();
-/// The longest time that the urgent task was late by, in microseconds.
+/// The maximum delay of the urgent task, in microseconds.
 static LATE: AtomicU32 = AtomicU32::new(0);
 
 #[interrupt]
 unsafe fn EGU1_SWI1() {
-    // SAFETY: this is the interrupt with which `URGENT` is started below, and nothing else calls the handler.
+    // SAFETY: `main` starts `URGENT` with this interrupt, and nothing else calls the handler.
     unsafe { URGENT.on_interrupt() }
 }
 
@@ -65,7 +65,7 @@ async fn main(_spawner: Spawner) {
         if let Some(frame) = Frame::new(frame.as_flattened(), WIDTH, HEIGHT) {
             frame.shrink(&mut pixels[0]);
         }
-        // The network was trained on bright things before a black ground; this camera sees dark things on paper.
+        // The network was trained on bright objects on a black background, but this camera sees dark objects on white paper.
         invert(&mut pixels[0]);
 
         let start = Instant::now();
@@ -80,7 +80,7 @@ async fn main(_spawner: Spawner) {
     }
 }
 
-/// Toggles a LED every ten milliseconds, and notes how late it was.
+/// Toggles an LED every ten milliseconds, and records the maximum delay.
 #[embassy_executor::task]
 async fn blink(mut led: Output<'static>) {
     let period = Duration::from_millis(10);
@@ -95,7 +95,7 @@ async fn blink(mut led: Output<'static>) {
     }
 }
 
-/// Stands for a camera: a dark square on paper.
+/// Returns a frame in place of a camera: a dark square on white paper.
 fn capture() -> [[u8; WIDTH]; HEIGHT] {
     let mut frame = [[230; WIDTH]; HEIGHT];
     for row in &mut frame[15..45] {
