@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds `evaluate` for emulated boards and each network of lenet-core/networks except the default one, for the tests. The
-# programs are in target/firmware/BOARD+NETWORK. For the micro:bit v1, which has 16 KB of RAM, it builds only `relu`.
+# programs are in target/firmware/BOARD+NETWORK. The 16 KB of RAM of the micro:bit v1 are
+# enough for `relu` and `tiny`, so it builds these for it too.
 set -eu
 cd "$(dirname "$0")"
 build() {
@@ -12,7 +13,7 @@ for network in ../lenet-core/networks/*.rs; do
     network=$(basename "$network" .rs)
     case $network in
     lenet) ;;
-    relu)
+    relu | tiny)
         build mps2-an386 "$network"
         build microbit "$network"
         ;;

@@ -424,6 +424,7 @@ fn shipped_networks_agree_with_the_host() {
     other_network_agrees_with_the_host::<color::Net>("mps2-an386", 1_000);
     other_network_agrees_with_the_host::<tiny::Net>("mps2-an386", 1_000);
     other_network_agrees_with_the_host::<relu::Net>("microbit", 30);
+    other_network_agrees_with_the_host::<tiny::Net>("microbit", 30);
 }
 
 /// `infer` names for each sample the class that the host finds, and ends with `ok`.
