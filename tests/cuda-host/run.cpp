@@ -23,7 +23,7 @@ int main(int, char **args) {
         return 2;
     const auto header = read<unsigned>(input, 3);
     const unsigned images = header[0], start = header[1], count = header[2], groups = (count + GROUP - 1) / GROUP;
-    const auto order = read<Order>(input, 1);
+    const auto epoch = read<Epoch>(input, 1);
     const auto coefficients = read<Coefficients>(input, 1);
     const float scale = 1.0f / count;
     auto params = read<float>(input, NUM_PARAMS), moment1 = read<float>(input, NUM_PARAMS), moment2 = read<float>(input, NUM_PARAMS);
@@ -39,7 +39,7 @@ int main(int, char **args) {
 
     host::launch((images + GROUP - 1) / GROUP, THREADS, [&] { logits(pixels.data(), images, params.data(), all_logits.data()); });
     host::launch(groups, THREADS, [&] {
-        gradients(pixels.data(), labels.data(), order.data(), start, count, scale, params.data(), loss.data(), correct.data(), traces.data(), conv_grads);
+        gradients(pixels.data(), labels.data(), epoch.data(), start, count, scale, params.data(), loss.data(), correct.data(), traces.data(), conv_grads);
     });
     // By the kernels for a shared batch first, on copies.
     auto shared_params = params, shared_moment1 = moment1, shared_moment2 = moment2, shared_mean = mean;

@@ -13,7 +13,7 @@ use trainer::adam::Adam;
 use trainer::backend::{Backend, Batches, State, StepStats};
 use trainer::cpu::Cpu;
 use trainer::cuda::{Cuda, probe};
-use trainer::dataset::{Dataset, Order, Split};
+use trainer::dataset::{Augment, Dataset, Order, Split};
 use trainer::error::Error;
 use trainer::init::initial_params;
 
@@ -239,6 +239,102 @@ fn ten_steps_are_those_of_the_cpu() {
         assert_eq!(second.state().unwrap(), cuda_state);
     }
     assert_eq!(standin.allocations(), 0);
+}
+
+/// Ten steps in graphs of four, of augmented images with weight decay and a mean, on one device and on two: the bits of one
+/// graph, the CPU's parameters; three launches of two graphs, which serve another epoch. A break in the second part ends the
+/// training there, with all steps told, and what goes on ends with the same bits.
+#[test]
+#[ignore = "needs g++"]
+fn a_long_epoch_is_several_graphs() {
+    for devices in [1, 2] {
+        let standin = Standin::with_devices(devices);
+        let split = dataset().train.truncated(9 * 16 + 5);
+        let adam = Adam {
+            average: Some(3),
+            weight_decay: 0.05,
+            ..Adam::default()
+        };
+        let state = State::new(initial_params(0));
+        let order = Order::shuffled(0, 0, split.len());
+        let batches = Batches {
+            augment: Some(Augment::new(0, 0)),
+            ..Batches::epoch(order, split.len(), 16)
+        };
+        let mut cpu = Cpu::new(&split, state.clone(), adam, 1).unwrap();
+        let expected = train(&mut cpu, &batches).unwrap();
+        let new = |state, steps| {
+            let mut cuda = Cuda::new(&split, state, adam, devices).unwrap();
+            cuda.limit_graphs(steps);
+            cuda
+        };
+        {
+            let mut whole = new(&state, 10);
+            let steps = train(&mut whole, &batches).unwrap();
+            let state_after = whole.state().unwrap();
+            let cpu_state = cpu.state().unwrap();
+            let what = format!("{devices} devices, augmented");
+            assert_is_the_cpus(&what, (&steps, &state_after), (&expected, &cpu_state));
+            assert!(distance(state_after.result(), cpu_state.result()) <= tolerance::WEIGHTS);
+
+            let mut parts = new(&state, 4);
+            let calls =
+                || ["cuGraphLaunch", "cuGraphInstantiateWithFlags"].map(|e| standin.calls(e));
+            let before = calls();
+            assert_eq!(train(&mut parts, &batches).unwrap(), steps);
+            assert_eq!(parts.state().unwrap(), state_after);
+            train(&mut parts, &batches).unwrap();
+            let after = calls();
+            let n = devices as c_long;
+            assert_eq!([0, 1].map(|i| after[i] - before[i]), [6 * n, 2 * n]);
+
+            let mut stopped = new(&state, 4);
+            let mut told = Vec::new();
+            stopped
+                .train(&batches, &mut |stats| {
+                    told.push(stats);
+                    match told.len() {
+                        6 => ControlFlow::Break(()),
+                        _ => ControlFlow::Continue(()),
+                    }
+                })
+                .unwrap();
+            assert_eq!(told, steps[..8]);
+            let state = stopped.state().unwrap();
+            assert_eq!(state.step, 8);
+            let rest = Batches {
+                range: 8..10,
+                ..batches
+            };
+            let mut going_on = new(&state, 4);
+            assert_eq!(train(&mut going_on, &rest).unwrap(), steps[8..]);
+            assert_eq!(going_on.state().unwrap(), state_after);
+        }
+        assert_eq!(standin.allocations(), 0);
+    }
+}
+
+/// An order of other images than the device holds would be an access out of bounds, or a loop without end.
+#[test]
+#[ignore = "needs g++"]
+fn batches_of_other_images_are_refused() {
+    let _standin = Standin::load();
+    let split = dataset().train.truncated(9);
+    let mut cuda = Cuda::new(&split, &State::new(initial_params(0)), Adam::default(), 1).unwrap();
+    for (len, images, batch_size) in [(8, 9, 4), (0, 9, 4), (9, 8, 4), (8, 8, 4), (9, 9, 0)] {
+        let batches = Batches {
+            order: Order::shuffled(0, 0, len),
+            images,
+            batch_size,
+            range: 0..2,
+            augment: None,
+        };
+        let error = train(&mut cuda, &batches).unwrap_err().to_string();
+        assert!(
+            error.contains("are asked of a device that holds 9"),
+            "{error}"
+        );
+    }
 }
 
 /// Ten steps with a mean over about three, on one device and on two: a launch more a step and device, the CPU's mean, the

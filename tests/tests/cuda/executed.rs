@@ -6,8 +6,8 @@ use lenet_core::network::{Activations, CLASSES, NUM_PARAMS, Params, Pixels, TENS
 use lenet_tests::tolerance;
 use trainer::adam::{self, Adam, Coefficients};
 use trainer::backend::{Batches, State};
-use trainer::cuda::{PTX, THREADS, UPDATE_BLOCKS, coefficient_words, definitions};
-use trainer::dataset::{Dataset, Order, Permutation, Split};
+use trainer::cuda::{PTX, THREADS, UPDATE_BLOCKS, coefficient_words, definitions, epoch_words};
+use trainer::dataset::{Augment, Dataset, Order, Split};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
 
@@ -30,22 +30,20 @@ struct Step {
     update: Counts,
 }
 
-fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficients) -> Step {
-    let Order::Shuffled(Permutation {
-        len,
-        half_bits,
-        keys,
-    }) = order
-    else {
-        panic!("shuffled");
-    };
-    let words = [&[*len, *half_bits][..], keys].concat();
+fn step(
+    split: &Split,
+    (order, augment): (&Order, Option<&Augment>),
+    count: usize,
+    state: &State,
+    c: &Coefficients,
+) -> Step {
+    let words = epoch_words(order, 0, augment);
     let blocks = count.div_ceil(defined("GROUP"));
     let conv_params = TENSORS[4].offset;
     let mut memory = Memory::default();
     let images = memory.buffer(bytemuck::cast_slice::<_, u8>(split.images()));
     let labels = memory.buffer(split.labels());
-    let order = memory.buffer(bytemuck::cast_slice(&words));
+    let epoch = memory.buffer(bytemuck::cast_slice(&words));
     let [params, moment1, moment2] = [&state.params, &state.moment1, &state.moment2]
         .map(|p| memory.buffer(bytemuck::cast_slice(p.as_flat())));
     let coefficients = memory.buffer(bytemuck::cast_slice(&coefficient_words(c)));
@@ -59,7 +57,7 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
     let arguments = [
         images,
         labels,
-        order,
+        epoch,
         0,
         images_in_batch,
         scale,
@@ -69,7 +67,8 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
         traces,
         sums,
     ];
-    let gradients = Kernel::new(PTX, "gradients", &arguments).launch(blocks, THREADS, &mut memory);
+    let gradients =
+        Kernel::new(PTX, "gradients", &arguments).launch(blocks, THREADS, 0, &mut memory);
     let arguments = [
         traces,
         images_in_batch,
@@ -81,7 +80,8 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
         moment1,
         moment2,
     ];
-    let update = Kernel::new(PTX, "update", &arguments).launch(UPDATE_BLOCKS, THREADS, &mut memory);
+    let update =
+        Kernel::new(PTX, "update", &arguments).launch(UPDATE_BLOCKS, THREADS, 0, &mut memory);
     let read = |address| {
         let mut params: Box<Params> = bytemuck::zeroed_box();
         params
@@ -107,16 +107,26 @@ fn dataset() -> Dataset {
     Dataset::load(&repository("data/fashion-mnist"), false).unwrap()
 }
 
-/// Against the reference: three images, in two blocks; logits of five.
+/// Against the reference: three images, in two blocks, as they are and augmented; logits of five.
 #[test]
 fn ptx_computes_what_the_reference_does() {
+    for augment in [None, Some(Augment::new(5, 0))] {
+        computes_what_the_reference_does(augment.as_ref());
+    }
+}
+
+fn computes_what_the_reference_does(augment: Option<&Augment>) {
     let split = dataset().train.truncated(3);
     let (order, state) = (Order::shuffled(1, 0, 3), State::new(initial_params(3)));
-    let c = Adam::default().coefficients(1);
-    let step = step(&split, &order, 3, &state, &c);
+    let c = Adam {
+        weight_decay: 0.1,
+        ..Adam::default()
+    };
+    let c = c.coefficients(1);
+    let step = step(&split, (&order, augment), 3, &state, &c);
     let reference = Reference::new(&split, state.clone(), Adam::default());
     let batches = Batches::epoch(order, 3, 3);
-    let (expected, stats) = reference.gradient(batches.batch(0), None);
+    let (expected, stats) = reference.gradient(batches.batch(0), augment);
     let loss = step.loss.iter().sum::<f32>() / 3.0;
     assert!(
         f64::from(loss - stats.loss).abs() <= tolerance::LOSS,
@@ -176,6 +186,7 @@ fn ptx_computes_what_the_reference_does() {
     Kernel::new(PTX, "average", &[from, coefficients, 0, out]).launch(
         NUM_PARAMS.div_ceil(THREADS),
         THREADS,
+        0,
         &mut memory,
     );
     adam::average(&c, params.as_flat(), mean.as_flat_mut());
@@ -189,7 +200,7 @@ fn ptx_computes_what_the_reference_does() {
     let images = memory.buffer(bytemuck::cast_slice::<_, u8>(test.images()));
     let params = memory.buffer(bytemuck::cast_slice(state.params.as_flat()));
     let out = memory.buffer(&[0xff; 4 * 5 * CLASSES]);
-    Kernel::new(PTX, "logits", &[images, 5, params, out]).launch(3, THREADS, &mut memory);
+    Kernel::new(PTX, "logits", &[images, 5, params, out]).launch(3, THREADS, 0, &mut memory);
     let logits = memory.floats(out, 5 * CLASSES);
     for (pixels, logits) in test.images().iter().zip(logits.chunks(CLASSES)) {
         let pixels: &Pixels = pixels;
@@ -211,7 +222,7 @@ fn a_step_executes_so_much() {
     let (order, state) = (Order::shuffled(0, 0, 256), State::new(initial_params(0)));
     let step = step(
         &split,
-        &order,
+        (&order, None),
         256,
         &state,
         &Adam::default().coefficients(1),
@@ -223,13 +234,13 @@ fn a_step_executes_so_much() {
     assert_eq!(
         step.gradients,
         Counts {
-            instructions: 13_977_600,
+            instructions: 13_582_720,
             fma: 5_888_000,
             fma_lanes: 165_633_792,
-            shared: 1_843_968,
-            shared_passes: 3_159_080,
-            global: 157_056,
-            read_bytes: 66_797_536,
+            shared: 1_663_232,
+            shared_passes: 3_155_112,
+            global: 159_488,
+            read_bytes: 66_875_360,
             written_bytes: 9_316_352,
             barriers: 24_576,
         }
@@ -237,13 +248,13 @@ fn a_step_executes_so_much() {
     assert_eq!(
         step.update,
         Counts {
-            instructions: 1_660_143,
+            instructions: 1_641_455,
             fma: 345_297,
             fma_lanes: 10_793_118,
             shared: 28_432,
             shared_passes: 28_432,
-            global: 213_570,
-            read_bytes: 17_710_112,
+            global: 197_506,
+            read_bytes: 17_196_064,
             written_bytes: 661_536,
             barriers: 4_016,
         }

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use trainer::adam::{self, Adam, Coefficients};
 use trainer::backend::{Batches, State};
-use trainer::cuda::coefficient_words;
-use trainer::dataset::{Order, Permutation, Split};
+use trainer::cuda::{coefficient_words, epoch_words};
+use trainer::dataset::{Augment, Order, Split};
 use trainer::init::initial_params;
 use trainer::reference::Reference;
 
@@ -36,6 +36,7 @@ struct Case {
     order: Order,
     start: usize,
     count: usize,
+    augment: Option<Augment>,
     coefficients: Coefficients,
     state: State,
 }
@@ -69,6 +70,7 @@ impl Case {
             order: Order::shuffled(1, 0, images),
             start,
             count,
+            augment: None,
             coefficients: GRADIENT_ONLY,
             state: State {
                 mean: Some(initial_params(4)),
@@ -77,22 +79,22 @@ impl Case {
         }
     }
 
+    /// The part of the epoch begins at a position of its own, before the batch.
+    fn start_in_part(&self) -> usize {
+        self.start.div_ceil(2)
+    }
+
+    /// An image as the network sees it.
+    fn image(&self, index: usize) -> Pixels {
+        let pixels = &self.split.images()[index];
+        let augmented = self.augment.map(|augment| augment.apply(index, pixels));
+        augmented.unwrap_or(*pixels)
+    }
+
     fn input(&self) -> Vec<u8> {
-        let Order::Shuffled(Permutation {
-            len,
-            half_bits,
-            keys,
-        }) = self.order
-        else {
-            panic!("cases are shuffled");
-        };
-        let words = [
-            self.split.len() as u32,
-            self.start as u32,
-            self.count as u32,
-            len,
-            half_bits,
-        ];
+        let first = self.start - self.start_in_part();
+        let words = [self.split.len(), self.start_in_part(), self.count].map(|n| n as u32);
+        let epoch = epoch_words(&self.order, first, self.augment.as_ref());
         let State {
             params,
             moment1,
@@ -102,7 +104,7 @@ impl Case {
         } = &self.state;
         let mean = mean.as_ref().expect("cases have one");
         let mut input = bytemuck::cast_slice(&words).to_vec();
-        input.extend_from_slice(bytemuck::cast_slice(&keys));
+        input.extend_from_slice(bytemuck::cast_slice(&epoch));
         input.extend_from_slice(bytemuck::cast_slice(&coefficient_words(&self.coefficients)));
         for params in [params, moment1, moment2, mean] {
             input.extend_from_slice(bytemuck::cast_slice(params.as_flat()));
@@ -186,7 +188,10 @@ fn program(name: &str, options: &[&str]) -> PathBuf {
 fn kernels_compute_what_the_reference_does() {
     let program = program("kernels", &["-O2"]);
     for (images, start, count) in [(1, 0, 1), (9, 6, 3), (70, 0, 33), (40, 8, 32)] {
-        let case = Case::new(images, start, count);
+        let case = Case {
+            augment: (count % 31 > 1).then(|| Augment::new(3, images as u32)),
+            ..Case::new(images, start, count)
+        };
         let outcome = case.succeed(&program, "fwd");
         for thread_order in ["rev", "5", "6"] {
             let other = case.succeed(&program, thread_order);
@@ -224,17 +229,18 @@ fn kernels_compute_what_the_reference_does() {
         let loss = |net: &Net| -> f64 {
             let losses = batch
                 .iter()
-                .map(|&i| net.loss(wide(&case.split.images()[i]).view(), case.split.labels()[i]));
+                .map(|&i| net.loss(wide(&case.image(i)).view(), case.split.labels()[i]));
             losses.sum::<f64>() / count as f64
         };
-        let mean = outcome.loss[start..start + count]
+        let written = case.start_in_part()..case.start_in_part() + count;
+        let mean = outcome.loss[written.clone()]
             .iter()
             .map(|&loss| f64::from(loss))
             .sum::<f64>()
             / count as f64;
         assert!((mean - loss(&net)).abs() <= tolerance::LOSS, "{mean}");
         for (position, (loss, correct)) in outcome.loss.iter().zip(&outcome.correct).enumerate() {
-            let written = (start..start + count).contains(&position);
+            let written = written.contains(&position);
             assert_eq!(
                 (loss.is_nan(), *correct > 1),
                 (!written, !written),
@@ -252,9 +258,10 @@ fn kernels_compute_what_the_reference_does() {
         };
         let positions = start..start + count;
         let order = positions.map(|position| batches.batch(position).next().unwrap());
-        let (expected, stats) = reference.gradient(order.collect::<Vec<_>>().into_iter(), None);
+        let (expected, stats) =
+            reference.gradient(order.collect::<Vec<_>>().into_iter(), case.augment.as_ref());
         assert_eq!(
-            outcome.correct[start..start + count]
+            outcome.correct[written]
                 .iter()
                 .map(|&c| u32::from(c))
                 .sum::<u32>(),
@@ -312,6 +319,7 @@ fn kernels_compute_what_the_reference_does() {
             .for_each(|v| *v = v.abs());
         let adam = Adam {
             average: Some(5),
+            weight_decay: 0.1,
             ..Adam::default()
         };
         let coefficients = adam.coefficients(7);

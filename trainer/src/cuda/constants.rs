@@ -1,7 +1,7 @@
 //! The one place where the CUDA source gets its numbers: dimensions and offsets from `lenet`, and the
 //! shapes of blocks and tiles, which the launches need too.
 
-use crate::dataset::ROUNDS;
+use crate::dataset::{MAX_SHIFT, ROUNDS};
 use crate::lenet::{
     C1, C2, CLASSES, CONV_PARAMS as CONVOLUTIONS, CONV2_SIDE, FC1, FC2, FLAT, K, NUM_PARAMS, POOL,
     POOL1_SIDE, POOL2_SIDE, SIDE,
@@ -23,7 +23,9 @@ const CONV_TILE: usize = 32;
 /// Parameters of the convolutions, the first of all.
 pub const CONV_PARAMS: usize = CONVOLUTIONS;
 /// Values of `adam::Coefficients` that the kernels take.
-pub const COEFFICIENTS: usize = 7;
+pub const COEFFICIENTS: usize = 8;
+/// Words of a part of an epoch, see `epoch_words`.
+pub const EPOCH_WORDS: usize = 2 + ROUNDS + 4;
 /// Blocks of the update.
 pub const UPDATE_BLOCKS: usize =
     tiles(FC1, FLAT) + tiles(FC2, FC1) + tiles(CLASSES, FC2) + CONV_PARAMS.div_ceil(CONV_TILE);
@@ -59,6 +61,8 @@ pub fn definitions() -> Vec<String> {
         ("CONV2_SIDE", CONV2_SIDE),
         ("POOL2_SIDE", POOL2_SIDE),
         ("ROUNDS", ROUNDS),
+        ("MAX_SHIFT", MAX_SHIFT),
+        ("EPOCH_WORDS", EPOCH_WORDS),
         ("THREADS", THREADS),
         ("GROUP", GROUP),
         ("TILE_OUT", TILE[0]),

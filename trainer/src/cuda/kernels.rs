@@ -3,10 +3,12 @@
 //! Lengths are asserted before each launch. A failure says what was tried, with the kernel or the bytes.
 
 use super::PTX;
-use super::constants::{COEFFICIENTS, CONV_PARAMS, GROUP, THREADS, Trace, UPDATE_BLOCKS};
+use super::constants::{
+    COEFFICIENTS, CONV_PARAMS, EPOCH_WORDS, GROUP, THREADS, Trace, UPDATE_BLOCKS,
+};
 use super::driver::failed;
 use crate::adam::Coefficients;
-use crate::dataset::{Order, ROUNDS};
+use crate::dataset::{Augment, Order, ROUNDS};
 use crate::error::Error;
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{
@@ -17,6 +19,16 @@ use cudarc::nvrtc::Ptx;
 use lenet_core::network::{CLASSES, NUM_PARAMS, Pixels};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Where the parts of an epoch that have one length take their images from, on the device; see [`Device::set_part`].
+pub struct Part {
+    /// `Epoch` of step.cu.
+    words: CudaSlice<u32>,
+    /// Images of an epoch.
+    images: usize,
+    /// Images of a part.
+    len: usize,
+}
 
 /// A stream with two events, and the kernels.
 pub struct Device {
@@ -125,12 +137,42 @@ impl Device {
         Ok(())
     }
 
-    /// Forward and backward of the images at some positions of the order, the gradients those of `scale` times the sum of
+    /// Room for the place of parts with `len` images each, of an epoch over `images`; the first at first.
+    pub fn part(&self, images: usize, len: usize) -> Result<Part, Error> {
+        assert!(len <= images && u32::try_from(images).is_ok());
+        Ok(Part {
+            words: self.alloc("order", EPOCH_WORDS)?,
+            images,
+            len,
+        })
+    }
+
+    /// Goes to the part of an epoch that begins at position `first`.
+    pub fn set_part(
+        &self,
+        part: &mut Part,
+        order: &Order,
+        first: usize,
+        augment: Option<&Augment>,
+    ) -> Result<(), Error> {
+        let of_this_split = match order {
+            Order::Sequential => true,
+            Order::Shuffled(permutation) => permutation.len() == part.images,
+        };
+        assert!(of_this_split && first + part.len <= part.images);
+        self.write(
+            "order",
+            &epoch_words(order, first, augment),
+            &mut part.words,
+        )
+    }
+
+    /// Forward and backward of the images at some positions of the part, the gradients those of `scale` times the sum of
     /// their losses; `gradients` of step.cu. No images, no launch.
     pub fn gradients(
         &self,
         (images, labels): (&CudaSlice<u8>, &CudaSlice<u8>),
-        (order, positions, scale): (&CudaSlice<u32>, Range<usize>, f32),
+        (part, positions, scale): (&Part, Range<usize>, f32),
         params: &CudaSlice<f32>,
         (loss, correct): (&mut CudaSlice<f32>, &mut CudaSlice<u8>),
         (traces, conv_grads): (&mut CudaSlice<f32>, &mut CudaSlice<f32>),
@@ -138,8 +180,8 @@ impl Device {
         let (start, count) = (positions.start, positions.len());
         let groups = count.div_ceil(GROUP);
         assert!(images.len() == labels.len() * size_of::<Pixels>());
-        assert!(start + count <= labels.len() && loss.len() == labels.len());
-        assert!(correct.len() == labels.len() && order.len() == 2 + ROUNDS);
+        assert!(part.images == labels.len() && start + count <= part.len);
+        assert!(loss.len() >= part.len && correct.len() >= part.len);
         assert!(traces.num_bytes() >= count * size_of::<Trace>());
         assert!(conv_grads.len() >= groups * CONV_PARAMS && params.len() == NUM_PARAMS);
         if count == 0 {
@@ -147,11 +189,12 @@ impl Device {
         }
         let (start, count) = (start as u32, count as u32);
         let mut launch = self.stream.launch_builder(&self.gradients);
-        launch.arg(images).arg(labels).arg(order);
+        launch.arg(images).arg(labels).arg(&part.words);
         launch.arg(&start).arg(&count).arg(&scale).arg(params);
         launch.arg(loss).arg(correct).arg(traces).arg(conv_grads);
-        // SAFETY: the arguments are those of step.cu's `gradients`. It reads images below `len` of the order, which is
-        // their number, and writes by position below `start + count`, `count` traces and `groups` sums.
+        // SAFETY: the arguments are those of step.cu's `gradients`. Whatever `part` is set to, its positions are those of
+        // images, also when the launch is captured and done later. The kernel writes by position below `start + count`,
+        // `count` traces and `groups` sums.
         unsafe { launch.launch(blocks(groups)) }.map_err(failed("launch the kernel gradients"))?;
         Ok(())
     }
@@ -249,7 +292,7 @@ fn blocks(count: usize) -> LaunchConfig {
     }
 }
 
-/// Coefficients as step.cu's `Coefficients`: all but `kept`, since there is no weight decay.
+/// Coefficients as step.cu's `Coefficients`.
 pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
     [
         c.keep1,
@@ -258,17 +301,22 @@ pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
         c.step_size,
         c.scale2,
         c.eps,
+        c.kept,
         c.keep_mean,
     ]
 }
 
-/// An order as step.cu's `Order`.
-pub fn order_words(order: &Order) -> [u32; 2 + ROUNDS] {
-    let mut words = [0; 2 + ROUNDS];
+/// The part of an epoch that begins at position `first`, as step.cu's `Epoch`.
+pub fn epoch_words(order: &Order, first: usize, augment: Option<&Augment>) -> [u32; EPOCH_WORDS] {
+    let mut words = [0; EPOCH_WORDS];
+    let (order_words, rest) = words.split_at_mut(2 + ROUNDS);
     if let Order::Shuffled(permutation) = order {
-        words[0] = permutation.len;
-        words[1] = permutation.half_bits;
-        words[2..].copy_from_slice(&permutation.keys);
+        order_words.copy_from_slice(&permutation.words());
+    }
+    rest[0] = first as u32;
+    if let Some(augment) = augment {
+        rest[1] = 1;
+        rest[2..].copy_from_slice(&augment.keys());
     }
     words
 }

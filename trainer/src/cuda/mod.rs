@@ -10,12 +10,13 @@
 //! | `driver.rs` | whether there is a driver and a device, and what to do if not |
 //! | `remedy.rs` | what to do about an error of the driver |
 //! | `bench.rs` | how fast it is |
-//! | `mod.rs` | the backend: one graph an epoch |
+//! | `mod.rs` | the backend: one graph an epoch, or several |
 //!
-//! Data and parameters stay on the device. The order of an epoch is computed there, from its keys; an epoch is two
-//! kernels a step, and one more for a mean of the parameters, captured once as a graph that is launched again for each
-//! epoch, and one synchronisation at its end, when the losses come back. Everything adds in a fixed order: two runs give
-//! the same bits.
+//! Data and parameters stay on the device. The order of an epoch is computed there, from its keys, and so is how its images
+//! are changed; an epoch is two kernels a step, and one more for a mean of the parameters, captured once as a graph that is
+//! launched again for each epoch, and one synchronisation at its end, when the losses come back. An epoch of more than
+//! [`STEPS`] steps is several such parts, and may end after each. Everything adds in a fixed order: two runs give the same
+//! bits.
 //!
 //! Several devices hold the same parameters and share each batch in equal runs of images. A step's second kernel then
 //! leaves the gradients, NCCL adds them up, within the graph, and a third kernel updates the parameters, with the same
@@ -32,18 +33,17 @@ mod replica;
 pub use bench::{Report, measure};
 pub use constants::{ARCH, THREADS, UPDATE_BLOCKS, definitions};
 pub use driver::{Driver, probe};
-pub use kernels::coefficient_words;
+pub use kernels::{coefficient_words, epoch_words};
 pub use nccl::Nccl;
 
 use crate::adam::Adam;
 use crate::backend::{Backend, Batches, State, StepStats};
-use crate::dataset::Split;
+use crate::dataset::{Order, Split};
 use crate::error::Error;
 use crate::threads;
 use bytemuck::zeroed_box;
 use cudarc::driver::CudaSlice;
 use driver::failed;
-use kernels::order_words;
 use lenet_core::network::{CLASSES, Logits, Params, Pixels};
 use nccl::AllReduce;
 use rayon::ThreadPool;
@@ -54,6 +54,9 @@ use std::sync::{Mutex, PoisonError};
 /// The kernels, for any GPU from Volta on and any driver from CUDA 12.0 on (525, end of 2022).
 pub const PTX: &str = include_str!("step.ptx");
 
+/// Most steps of a graph: the normal epoch has 235. Between graphs a training can be stopped.
+pub const STEPS: usize = 1024;
+
 /// Images whose logits are computed in one go: 13 MB on the device.
 const EVALUATED: usize = 16_384;
 
@@ -62,6 +65,8 @@ pub struct Cuda {
     description: String,
     adam: Adam,
     step: u64,
+    /// Most steps of a graph.
+    graph_steps: usize,
     /// One a device. Before `all_reduce`, so that the graphs that use it go first.
     replicas: Vec<Replica>,
     /// Where there is more than one.
@@ -98,10 +103,16 @@ impl Cuda {
             description: format!("cuda ({})", names.join("; ")),
             adam,
             step: state.step,
+            graph_steps: STEPS,
             replicas,
             all_reduce,
             threads: (devices > 1).then(|| threads::pool(devices)).transpose()?,
         })
+    }
+
+    /// Lets a graph have at most so many steps, at least one, in place of [`STEPS`].
+    pub fn limit_graphs(&mut self, steps: usize) {
+        self.graph_steps = steps.max(1);
     }
 
     /// Time that the first device needed for the last [`train`](Backend::train), in milliseconds, by its own clock: from
@@ -114,21 +125,80 @@ impl Cuda {
         start.elapsed_ms(end).map_err(failed("time an epoch"))
     }
 
-    /// Makes a graph of the range's steps, a device.
-    fn capture(&mut self, batches: &Batches) -> Result<(), Error> {
-        let begun = self.replicas.iter().try_for_each(Replica::begin_capture);
-        let launched = begun.and_then(|()| self.launch_steps(batches));
+    /// Trains on the `images` images from position `first` of the epoch on, whose batches are whole but for the epoch's
+    /// last.
+    fn train_part(
+        &mut self,
+        batches: &Batches,
+        first: usize,
+        images: usize,
+    ) -> Result<Vec<StepStats>, Error> {
+        let batch_size = batches.batch_size;
+        let steps = images.div_ceil(batch_size);
+        if !self
+            .replicas
+            .iter()
+            .all(|replica| replica.has_graph(images))
+        {
+            self.capture(images, batch_size)?;
+        }
+        let coefficients: Vec<f32> = (1..=steps as u64)
+            .flat_map(|step| coefficient_words(&self.adam.coefficients(self.step + step)))
+            .collect();
+        let (order, augment) = (&batches.order, batches.augment.as_ref());
+        // A thread a device: a launch may wait for the device, which waits for the others to add up gradients.
+        let replicas: Vec<_> = self.replicas.iter_mut().map(Mutex::new).collect();
+        let start = |rank: usize| {
+            let replica = replicas[rank].lock();
+            let mut replica = replica.unwrap_or_else(PoisonError::into_inner);
+            replica.start((first, images), (order, augment), &coefficients)
+        };
+        match &self.threads {
+            None => start(0)?,
+            Some(threads) => threads
+                .broadcast(|thread| start(thread.index()))
+                .into_iter()
+                .collect::<Result<(), _>>()?,
+        }
+        self.replicas[0].record(1)?;
+        let results: Vec<_> = self.replicas.iter().map(Replica::finish).collect();
+        let results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.step += steps as u64;
+
+        let stats = |batch: Range<usize>| {
+            let (mut loss, mut correct) = (0.0, 0);
+            for (rank, (losses, hits)) in results.iter().enumerate() {
+                let share = share(&batch, rank, results.len());
+                loss += losses[share.clone()]
+                    .iter()
+                    .copied()
+                    .map(f64::from)
+                    .sum::<f64>();
+                correct += hits[share].iter().copied().map(u32::from).sum::<u32>();
+            }
+            StepStats {
+                loss: (loss / batch.len() as f64) as f32,
+                correct,
+                images: batch.len() as u32,
+            }
+        };
+        Ok(parts(0..images, batch_size).map(stats).collect())
+    }
+
+    /// Makes a graph of the steps on so many images, a device.
+    fn capture(&mut self, images: usize, batch_size: usize) -> Result<(), Error> {
+        let mut replicas = self.replicas.iter_mut();
+        let begun = replicas.try_for_each(|replica| replica.begin_capture(images));
+        let launched = begun.and_then(|()| self.launch_steps(images, batch_size));
         // Ended in any case, so that the streams are usable after an error.
         let ended: Vec<_> = self.replicas.iter_mut().map(Replica::end_capture).collect();
         launched?;
         ended.into_iter().collect()
     }
 
-    /// Launches the range's kernels.
-    fn launch_steps(&mut self, batches: &Batches) -> Result<(), Error> {
-        for (step, index) in batches.range.clone().enumerate() {
-            let start = index * batches.batch_size;
-            let batch = start..(start + batches.batch_size).min(batches.images);
+    /// Launches the kernels of a part.
+    fn launch_steps(&mut self, images: usize, batch_size: usize) -> Result<(), Error> {
+        for (step, batch) in parts(0..images, batch_size).enumerate() {
             let devices = self.replicas.len();
             let shares = (0..devices).map(|rank| share(&batch, rank, devices));
             for (replica, share) in self.replicas.iter_mut().zip(shares.clone()) {
@@ -156,6 +226,13 @@ impl Cuda {
     }
 }
 
+/// The range in parts of `len`, the last with what remains.
+fn parts(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let Range { start, end } = range;
+    let starts = (start..end).step_by(len);
+    starts.map(move |start| start..(start + len).min(end))
+}
+
 /// The positions of a batch of which the device `rank` of `devices` takes care; none where there are too few.
 fn share(batch: &Range<usize>, rank: usize, devices: usize) -> Range<usize> {
     let boundary = |rank| batch.start + batch.len() * rank / devices;
@@ -177,68 +254,38 @@ impl Backend for Cuda {
             images,
             batch_size,
             range,
-            augment,
+            ..
         } = batches;
-        assert!(
-            augment.is_none() && self.adam.weight_decay == 0.0,
-            "the command line refuses what only the other devices have"
-        );
-        assert_eq!(
-            *images,
-            self.replicas[0].images(),
-            "the images given to `new`"
-        );
+        let of_the_split = match order {
+            Order::Sequential => true,
+            Order::Shuffled(permutation) => permutation.len() == *images,
+        };
+        if !of_the_split || *images != self.replicas[0].images() || *batch_size == 0 {
+            return Err(Error::Backend(format!(
+                "batches of {batch_size} out of {images} images, in an order {order:?}, are asked of a device that holds {}",
+                self.replicas[0].images()
+            )));
+        }
+        let range = range.start..range.end.min(images.div_ceil(*batch_size));
         if range.is_empty() {
             return Ok(());
         }
         let share = batch_size.min(images).div_ceil(self.replicas.len());
-        let mut captured = true;
         for replica in &mut self.replicas {
-            captured &= replica.prepare(*batch_size, range, share)?;
+            replica.prepare(*batch_size, self.graph_steps, share)?;
         }
-        if !captured {
-            self.capture(batches)?;
-        }
-
-        let order = order_words(order);
-        let coefficients: Vec<f32> = (1..=range.len() as u64)
-            .flat_map(|step| coefficient_words(&self.adam.coefficients(self.step + step)))
-            .collect();
-        // A thread a device: a launch may wait for the device, which waits for the others to add up gradients.
-        let replicas: Vec<_> = self.replicas.iter_mut().map(Mutex::new).collect();
-        let start = |rank: usize| {
-            let replica = replicas[rank].lock();
-            let mut replica = replica.unwrap_or_else(PoisonError::into_inner);
-            replica.start(&order, &coefficients)
-        };
-        match &self.threads {
-            None => start(0)?,
-            Some(threads) => threads
-                .broadcast(|thread| start(thread.index()))
-                .into_iter()
-                .collect::<Result<(), _>>()?,
-        }
-        let mut loss = vec![0.0; *images];
-        let mut correct = vec![0; *images];
-        for replica in &self.replicas {
-            let (losses, hits) = replica.finish()?;
-            // Where the others have zeros.
-            loss.iter_mut().zip(losses).for_each(|(sum, x)| *sum += x);
-            correct.iter_mut().zip(hits).for_each(|(sum, x)| *sum += x);
-        }
-        self.step += range.len() as u64;
-
-        let positions = range.start * batch_size..(range.end * batch_size).min(*images);
-        for start in positions.clone().step_by(*batch_size) {
-            let batch = start..(start + batch_size).min(positions.end);
-            let sum: f64 = loss[batch.clone()].iter().copied().map(f64::from).sum();
-            let stats = StepStats {
-                loss: (sum / batch.len() as f64) as f32,
-                correct: correct[batch.clone()].iter().copied().map(u32::from).sum(),
-                images: batch.len() as u32,
-            };
-            // The whole range is done: all of it is told, whatever is asked for.
-            let _ = on_step(stats);
+        self.replicas[0].record(0)?;
+        for part in parts(range, self.graph_steps) {
+            let first = part.start * batch_size;
+            let images = (part.end * batch_size).min(*images) - first;
+            let mut stop = false;
+            // The whole part is done: all of it is told, whatever is asked for.
+            for stats in self.train_part(batches, first, images)? {
+                stop |= on_step(stats).is_break();
+            }
+            if stop {
+                break;
+            }
         }
         Ok(())
     }

@@ -39,14 +39,17 @@ static_assert(POOL == 2, "a window is four conv outputs, numbered in row order")
 // The parameters before fc1's, whose gradients are added up by block.
 constexpr unsigned CONV_PARAMS = OFFSET_FC1_WEIGHT;
 
-// The order of an epoch: dataset::Permutation; half_bits is 0 for the order of the file.
-struct Order {
+// Where a part of an epoch takes its images from: dataset::Permutation, whose half_bits is 0 for the order of the file,
+// the position in it at which the part begins, and dataset::Augment, if `augment` is not 0.
+struct Epoch {
     unsigned len, half_bits, keys[ROUNDS];
+    unsigned first, augment, augment_keys[2];
 };
+static_assert(sizeof(Epoch) == EPOCH_WORDS * sizeof(unsigned), "as many as epoch_words hands in");
 
 // adam::Coefficients of one step.
-struct Coefficients {
-    float keep1, beta2, keep2, step_size, scale2, eps, keep_mean;
+struct __align__(16) Coefficients {
+    float keep1, beta2, keep2, step_size, scale2, eps, kept, keep_mean;
 };
 static_assert(sizeof(Coefficients) == COEFFICIENTS * sizeof(float), "as many as coefficient_words hands in");
 
@@ -60,6 +63,7 @@ static_assert(sizeof(Trace) == TRACE_BYTES && FLAT % 4 == 0 && FC1 % 4 == 0 && F
 // A block's memory. Alignments allow rows to be read four floats at a time.
 struct __align__(16) Forward {
     unsigned indices[GROUP]; // Of the images; a block with too few repeats its first, without effect.
+    struct { int down, right, mirrored; } moves[GROUP]; // With dataset::Augment.
     float image[GROUP][SIDE][SIDE];
     float pool1[GROUP][C1][POOL1_SIDE][POOL1_SIDE];
     float pool2[GROUP][C2][POOL2_SIDE][POOL2_SIDE];
@@ -83,8 +87,15 @@ struct __align__(16) Backward {
     float grad_logits[GROUP][CLASSES];
 };
 
+// A bijection; the same function as dataset::order::mix.
+__device__ unsigned mix(unsigned x) {
+    x = (x ^ (x >> 16)) * 0x85ebca6b;
+    x = (x ^ (x >> 13)) * 0xc2b2ae35;
+    return x ^ (x >> 16);
+}
+
 // The image at a position of the epoch; the same function as Permutation::index.
-__device__ unsigned order_index(const Order &order, unsigned position) {
+__device__ unsigned order_index(const Epoch &order, unsigned position) {
     if (order.half_bits == 0)
         return position;
     const unsigned mask = (1u << order.half_bits) - 1;
@@ -92,10 +103,7 @@ __device__ unsigned order_index(const Order &order, unsigned position) {
     do {
         unsigned left = x >> order.half_bits, right = x & mask;
         for (unsigned round = 0; round < ROUNDS; round++) {
-            unsigned mixed = right ^ order.keys[round];
-            mixed = (mixed ^ (mixed >> 16)) * 0x85ebca6b;
-            mixed = (mixed ^ (mixed >> 13)) * 0xc2b2ae35;
-            mixed = left ^ ((mixed ^ (mixed >> 16)) & mask);
+            const unsigned mixed = left ^ (mix(right ^ order.keys[round]) & mask);
             left = right;
             right = mixed;
         }
@@ -346,16 +354,27 @@ __device__ void cross_entropy(const float (&logits)[CLASSES], unsigned label, fl
     correct = best == label;
 }
 
-// The forward pass of the block's images, from `f.indices` on.
-__device__ void forward(const uint8_t *images, const float *params, Forward &f) {
+// Takes the block's images in, those of `f.indices`; MOVED as `f.moves` says, by the rule of dataset::Augment.
+template <bool MOVED> __device__ void load_images(const uint8_t *images, Forward &f) {
     for (unsigned i = threadIdx.x; i < GROUP * SIDE * SIDE; i += THREADS) {
-        const unsigned n = i / (SIDE * SIDE), pixel = i % (SIDE * SIDE);
-        f.image[n][pixel / SIDE][pixel % SIDE] = images[f.indices[n] * size_t(SIDE * SIDE) + pixel] / 255.0f;
+        const unsigned n = i / (SIDE * SIDE), y = i / SIDE % SIDE, x = i % SIDE;
+        const uint8_t *image = images + f.indices[n] * size_t(SIDE * SIDE);
+        if (MOVED) {
+            // Below 0 is above every side.
+            const unsigned from_y = y - f.moves[n].down, from_x = x - f.moves[n].right;
+            const unsigned column = f.moves[n].mirrored ? SIDE - 1 - from_x : from_x;
+            f.image[n][y][x] = from_y < SIDE && from_x < SIDE ? image[from_y * SIDE + column] / 255.0f : 0;
+        } else
+            f.image[n][y][x] = image[y * SIDE + x] / 255.0f;
     }
+}
+
+// The forward pass of the block's images, once they are loaded.
+__device__ void forward(const float *params, Forward &f) {
     for (unsigned i = threadIdx.x; i < C1 * K * K; i += THREADS)
-        f.conv1_weight[i / (K * K)][0][i / K % K][i % K] = params[OFFSET_CONV1_WEIGHT + i];
+        (&f.conv1_weight[0][0][0][0])[i] = params[OFFSET_CONV1_WEIGHT + i];
     for (unsigned i = threadIdx.x; i < C2 * C1 * K * K; i += THREADS)
-        f.conv2_weight[i / (C1 * K * K)][i / (K * K) % C1][i / K % K][i % K] = params[OFFSET_CONV2_WEIGHT + i];
+        (&f.conv2_weight[0][0][0][0])[i] = params[OFFSET_CONV2_WEIGHT + i];
     __syncthreads();
     conv_pool_sigmoid<2>(reinterpret_cast<const float(&)[GROUP][1][SIDE][SIDE]>(f.image), f.conv1_weight,
                          params + OFFSET_CONV1_BIAS, f.pool1, f.winner1);
@@ -378,26 +397,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) logits(const uint8_t *i
     if (threadIdx.x < GROUP)
         f.indices[threadIdx.x] = first + threadIdx.x < count ? first + threadIdx.x : first;
     __syncthreads();
-    forward(images, params, f);
+    load_images<false>(images, f);
+    forward(params, f);
     for (unsigned i = threadIdx.x; i < GROUP * CLASSES; i += THREADS)
         if (first + i / CLASSES < count)
             out[first * CLASSES + i] = f.logits[i / CLASSES][i % CLASSES];
 }
 KERNEL(logits)
 
-// The first kernel of a step, on the `count` images that begin at position `start` of the epoch: a batch, or a
+// The first kernel of a step, on the `count` images that begin at position `start` of the epoch's part: a batch, or a
 // device's share of one. Gradients are those of `scale`, one over the batch's images, times the sum of losses. Writes
 // loss and correct by position, a Trace an image, and a block's sum of the convolutions' gradients.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gradients(const uint8_t *images, const uint8_t *labels, const Order *order, unsigned start, unsigned count, float scale,
+    gradients(const uint8_t *images, const uint8_t *labels, const Epoch *epoch, unsigned start, unsigned count, float scale,
               const float *params, float *loss, uint8_t *correct, Trace *traces, float (*conv_grads)[CONV_PARAMS]) {
     SHARED(Forward, f);
     SHARED(Backward, b);
     const unsigned first = blockIdx.x * GROUP;
-    if (threadIdx.x < GROUP)
-        f.indices[threadIdx.x] = order_index(*order, start + (first + threadIdx.x < count ? first + threadIdx.x : first));
+    if (threadIdx.x < GROUP) {
+        const unsigned position = epoch->first + start + (first + threadIdx.x < count ? first + threadIdx.x : first);
+        const unsigned index = order_index(*epoch, position);
+        f.indices[threadIdx.x] = index;
+        // One of the shifts in two directions and two ways to look, evenly.
+        constexpr unsigned SHIFTS = 2 * MAX_SHIFT + 1;
+        const unsigned hash = mix(mix(index ^ epoch->augment_keys[0]) ^ epoch->augment_keys[1]);
+        const unsigned choice = hash * 1ull * (2 * SHIFTS * SHIFTS) >> 32;
+        f.moves[threadIdx.x] = {int(choice / 2 % SHIFTS) - int(MAX_SHIFT), int(choice / 2 / SHIFTS) - int(MAX_SHIFT), int(choice % 2)};
+    }
     __syncthreads();
-    forward(images, params, f);
+    if (epoch->augment)
+        load_images<true>(images, f);
+    else
+        load_images<false>(images, f);
+    forward(params, f);
 
     if (threadIdx.x % LANES == 0 && threadIdx.x / LANES < GROUP) { // A warp an image.
         const unsigned n = threadIdx.x / LANES;
@@ -456,7 +488,7 @@ struct State {
         const float v = moment2[i] * c.beta2 + grad * grad * c.keep2;
         moment1[i] = m;
         moment2[i] = v;
-        params[i] -= c.step_size * m / (sqrtf(v) * c.scale2 + c.eps);
+        params[i] = params[i] * c.kept - c.step_size * m / (sqrtf(v) * c.scale2 + c.eps);
     }
 };
 
