@@ -8,7 +8,6 @@ use super::kernels::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaSlice, DevicePtrMut};
 use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t};
-use lenet_core::network::NUM_PARAMS;
 use libloading::Library;
 use std::ffi::{c_int, c_void};
 use std::fmt;
@@ -121,7 +120,7 @@ pub struct AllReduce {
     nccl: Nccl,
     /// One a device.
     comms: Vec<ncclComm_t>,
-    /// `(NUM_PARAMS)` a device, on the device.
+    /// One for each parameter, on each device.
     pub grads: Vec<CudaSlice<f32>>,
 }
 
@@ -131,7 +130,7 @@ impl AllReduce {
         let nccl = Nccl::open()?;
         let count = devices.len();
         let grads = devices
-            .map(|device| device.alloc("gradients", NUM_PARAMS))
+            .map(|device| device.alloc("gradients", device.layout.params()))
             .collect::<Result<_, _>>()?;
         let ordinals: Vec<c_int> = (0..count as c_int).collect();
         let mut comms = vec![std::ptr::null_mut(); count];
@@ -154,15 +153,15 @@ impl AllReduce {
         check("ncclGroupStart", unsafe { (self.nccl.group_start)() })?;
         let mut pairs = self.comms.iter().zip(&mut self.grads);
         let reduced = pairs.try_for_each(|(&comm, grads)| {
-            let stream = grads.stream().clone();
+            let (stream, count) = (grads.stream().clone(), grads.len());
             let (grads, _) = grads.device_ptr_mut(&stream);
-            // SAFETY: NUM_PARAMS floats at `grads`, on the device of the communicator and of the stream; in place is
+            // SAFETY: `count` floats at `grads`, on the device of the communicator and of the stream; in place is
             // allowed.
             let status = unsafe {
                 (self.nccl.all_reduce)(
                     grads as *const c_void,
                     grads as *mut c_void,
-                    NUM_PARAMS,
+                    count,
                     ncclDataType_t::ncclFloat32,
                     ncclRedOp_t::ncclSum,
                     comm,

@@ -1,15 +1,15 @@
 //! What one device holds, and its part of a step: all images, the whole state, and the graphs of the parts of an epoch
 //! over its share of each batch.
 
-use super::constants::{COEFFICIENTS, CONV_PARAMS, GROUP, Trace};
 use super::driver::failed;
+use super::engine::{Flat, Images};
 use super::kernels::{Device, Part};
-use crate::backend::State;
-use crate::dataset::{Augment, Order, Split};
+use super::layout::COEFFICIENTS;
+use super::ptx::Kernels;
+use crate::dataset::{Augment, Order};
 use crate::error::Error;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice};
-use lenet_core::network::Params;
 use std::ops::Range;
 
 /// A device with a copy of everything.
@@ -35,9 +35,9 @@ struct Epoch {
     loss: CudaSlice<f32>,
     /// `(images)`, as `loss`.
     correct: CudaSlice<u8>,
-    /// `(share)` of `Trace`.
+    /// `(share)` traces.
     traces: CudaSlice<f32>,
-    /// `(blocks, CONV_PARAMS)`
+    /// The convolutions' parameters for each block.
     conv_grads: CudaSlice<f32>,
     /// The last is being captured, or was the last to be.
     graphs: Vec<Graph>,
@@ -60,21 +60,27 @@ struct Launches(CudaGraph);
 unsafe impl Send for Launches {}
 
 impl Replica {
-    /// On a device of the machine, by number.
-    pub fn new(ordinal: usize, train: &Split, state: &State) -> Result<Self, Error> {
+    /// On a device of the machine, by number and name.
+    pub fn new(
+        ordinal: usize,
+        name: &str,
+        kernels: &Kernels,
+        train: Images,
+        state: &Flat,
+    ) -> Result<Self, Error> {
         let context =
             CudaContext::new(ordinal).map_err(failed(format!("open device {ordinal}")))?;
         // SAFETY: cudarc's events order the work of several streams of a device; here each has one.
         unsafe { context.disable_event_tracking() };
-        let device = Device::new(&context)?;
-        let flat = |params: &Params| device.upload("parameters", params.as_flat());
+        let device = Device::new(&context, name, kernels)?;
+        let flat = |params: &Vec<f32>| device.upload("parameters", params);
         Ok(Self {
-            images: device.upload("images", bytemuck::cast_slice::<_, u8>(train.images()))?,
-            labels: device.upload("labels", train.labels())?,
+            images: device.upload("images", train.pixels)?,
+            labels: device.upload("labels", train.labels)?,
             params: flat(&state.params)?,
             moment1: flat(&state.moment1)?,
             moment2: flat(&state.moment2)?,
-            mean: state.mean.as_deref().map(flat).transpose()?,
+            mean: state.mean.as_ref().map(flat).transpose()?,
             epoch: None,
             device,
         })
@@ -85,7 +91,7 @@ impl Replica {
         self.labels.len()
     }
 
-    /// As [`State::result`].
+    /// As `State::result`.
     pub fn result(&self) -> &CudaSlice<f32> {
         self.mean.as_ref().unwrap_or(&self.params)
     }
@@ -100,14 +106,17 @@ impl Replica {
         self.epoch = None;
         let device = &self.device;
         let steps = images.div_ceil(batch_size);
+        let layout = &device.layout;
+        let sums = share.div_ceil(layout.group()) * layout.conv_params();
         self.epoch = Some(Epoch {
             batch_size,
             images,
             coefficients: device.alloc("coefficients", COEFFICIENTS * steps)?,
             loss: device.alloc("losses", images)?,
             correct: device.alloc("hits", images)?,
-            traces: device.alloc("traces", share * size_of::<Trace>() / size_of::<f32>())?,
-            conv_grads: device.alloc("gradients", share.div_ceil(GROUP) * CONV_PARAMS)?,
+            traces: device.alloc("traces", share * layout.trace_len())?,
+            // At least one: nothing cannot be allocated.
+            conv_grads: device.alloc("gradients", sums.max(1))?,
             graphs: Vec::new(),
         });
         Ok(())
