@@ -2,7 +2,7 @@
 //
 //   run INPUT OUTPUT        both files raw and little-endian, written and read by tests/tests/cuda/host.rs
 //
-// Every buffer has exactly the size that trainer/src/cuda/mod.rs gives it.
+// Every buffer has exactly the size that trainer/src/cuda/replica.rs gives it.
 #include STEP_CU // -DSTEP_CU="...": the path of the kernels.
 
 template <typename T> static std::vector<T> read(FILE *file, size_t count) {
