@@ -3,10 +3,13 @@
 //   g++ -std=c++17 -ffp-contract=off -include cuda_host.hpp -x c++ step.cu ...
 //
 // Holds what step.cu uses, no more: one-dimensional launches, __syncthreads, __shfl_xor_sync over whole warps,
-// shared memory, float4. A block's threads run in the order that CUDA_HOST_ORDER names (fwd, rev, or a number, which
+// shared memory, declared by a kernel or given at launch, float4. A block's threads run in the order that CUDA_HOST_ORDER names (fwd, rev, or a number, which
 // seeds a new order each time), and so do the blocks of a launch: a result that depends on it is a race. Shared
 // memory starts as NaN. ThreadSanitizer is told that barriers order threads and shuffles do not, AddressSanitizer
 // about the stacks and the bounds of shared memory. A barrier that only some threads reach ends the program.
+//
+// CUDA_HOST_SKIP="LAUNCH BARRIER BLOCK" leaves out a barrier, all three counted from 0; BLOCK may be -1 for all blocks. It
+// shows whether a missing barrier would be noticed.
 //
 // Not seen: streams that lack a synchronisation (kernels run at launch), approximate instructions (exact here).
 #pragma once
@@ -56,7 +59,7 @@ __asm__(".text\n"
 
 namespace host {
 
-constexpr size_t STACK = 64 << 10, SHARED_BYTES = 48 << 10;
+constexpr size_t STACK = 64 << 10, DECLARED_BYTES = 16 << 10, LAUNCH_BYTES = 227 << 10;
 constexpr unsigned WARP = 32;
 
 enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
@@ -68,7 +71,7 @@ struct Fiber {
     State state;
     int site;            // Where in the source it waits.
     float sent[2];       // What it offers to a shuffle; two, since a lane may be one shuffle ahead of another.
-    unsigned shuffles;
+    unsigned shuffles, barriers;
     void *asan, *tsan;   // What the sanitizers know it by.
 };
 
@@ -77,7 +80,17 @@ inline Index block, blocks, threads;
 inline std::vector<Fiber> fibers;
 inline Fiber *current;
 inline const std::function<void()> *kernel;
-alignas(16) inline char shared[5][SHARED_BYTES]; // By the number of the declaration; what lies behind its type is poisoned.
+alignas(16) inline char declared[DECLARED_BYTES], at_launch[LAUNCH_BYTES]; // What lies behind the memory in use is poisoned.
+inline size_t launch_bytes;
+inline struct Skip {
+    int launch = -1, barrier = 0, block = 0;
+    bool done = false;
+    Skip() {
+        if (const char *setting = getenv("CUDA_HOST_SKIP"))
+            sscanf(setting, "%d %d %d", &launch, &barrier, &block);
+    }
+} skip;
+inline int launches;
 inline void *main_context, *main_asan, *main_tsan;
 inline const void *main_stack;
 inline size_t main_stack_size;
@@ -123,6 +136,11 @@ UNSEEN inline void wait(State state, int site) {
 }
 
 UNSEEN inline void syncthreads(int site) {
+    const int number = current->barriers++;
+    if (launches - 1 == skip.launch && number == skip.barrier && (skip.block == -1 || skip.block == int(block.x))) {
+        skip.done = true;
+        return;
+    }
     TSAN(char *order = &barriers[barrier % 2]; __tsan_release(order);)
     wait(AT_BARRIER, site);
     TSAN(__tsan_acquire(order);)
@@ -160,8 +178,9 @@ UNSEEN inline void release() {
 }
 
 UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> &arrange) {
-    ASAN(__asan_unpoison_memory_region(shared, sizeof shared);)
-    memset(shared, 0xff, sizeof shared); // NaN; before the threads start, so that it is ordered before them.
+    ASAN(__asan_unpoison_memory_region(declared, sizeof declared);)
+    memset(declared, 0xff, sizeof declared); // NaN; before the threads start, so that it is ordered before them.
+    memset(at_launch, 0xff, launch_bytes);
     TSAN(__tsan_release(&started);)
     for (Fiber &f : fibers) {
         ASAN(__asan_unpoison_memory_region(f.stack.get(), STACK);)
@@ -171,7 +190,7 @@ UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> 
         top[6] = reinterpret_cast<void *>(body);
         f.context = top;
         f.state = READY;
-        f.shuffles = 0;
+        f.shuffles = f.barriers = 0;
     }
     std::vector<unsigned> order(fibers.size());
     for (;;) {
@@ -191,8 +210,13 @@ UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> 
     TSAN(__tsan_acquire(&ended);)
 }
 
-// Launches `call`, a kernel with its arguments, and waits for it.
-UNSEEN inline void launch(unsigned grid, unsigned block_threads, const std::function<void()> &call) {
+// Launches `call`, a kernel with its arguments, each block with so many bytes of shared memory, and waits for it.
+UNSEEN inline void launch(unsigned grid, unsigned block_threads, size_t bytes, const std::function<void()> &call) {
+    if (bytes > LAUNCH_BYTES)
+        fail("more shared memory than any GPU has");
+    launches++;
+    launch_bytes = bytes;
+    ASAN(__asan_unpoison_memory_region(at_launch, bytes); __asan_poison_memory_region(at_launch + bytes, LAUNCH_BYTES - bytes);)
     const char *setting = getenv("CUDA_HOST_ORDER");
     const std::string name = setting ? setting : "fwd";
     std::mt19937 random(name == "fwd" || name == "rev" ? 0 : std::stoul(name));
@@ -203,7 +227,7 @@ UNSEEN inline void launch(unsigned grid, unsigned block_threads, const std::func
             std::shuffle(order.begin(), order.end(), random);
     };
     while (fibers.size() < block_threads)
-        fibers.push_back({nullptr, std::unique_ptr<char[]>(new char[STACK]), unsigned(fibers.size()), DONE, 0, {}, 0, nullptr, nullptr});
+        fibers.push_back({nullptr, std::unique_ptr<char[]>(new char[STACK]), unsigned(fibers.size()), DONE, 0, {}, 0, 0, nullptr, nullptr});
     if (fibers.size() != block_threads || block_threads % WARP != 0)
         fail("blocks must have one size, whole warps");
     TSAN(main_tsan = __tsan_get_current_fiber(); for (Fiber &f : fibers) if (!f.tsan) f.tsan = __tsan_create_fiber(0);)
@@ -218,28 +242,31 @@ UNSEEN inline void launch(unsigned grid, unsigned block_threads, const std::func
     }
 }
 
-// Shared memory of one declaration: the same for all threads of a block.
-template <size_t SITE, size_t BYTES> UNSEEN char *shared_memory() {
-    static_assert(SITE < sizeof shared / sizeof *shared && BYTES < SHARED_BYTES);
-    ASAN(__asan_poison_memory_region(shared[SITE] + BYTES, SHARED_BYTES - BYTES);)
-    return shared[SITE];
+// Shared memory that a kernel declares, at most once: the same for all threads of a block.
+template <size_t BYTES> UNSEEN char *declared_memory() {
+    static_assert(BYTES < DECLARED_BYTES);
+    ASAN(__asan_poison_memory_region(declared + BYTES, DECLARED_BYTES - BYTES);)
+    return declared;
 }
 
-// A kernel as the driver launches it: by name, its arguments behind pointers.
+// A kernel as the driver launches it: by the fingerprint of its network and its name, its arguments behind pointers.
 struct Kernel {
+    unsigned threads;
+    size_t bytes; // Of shared memory that the launch has to give.
     std::vector<size_t> sizes; // Of its parameters, in bytes.
     std::vector<bool> pointers;
     std::function<std::function<void()>(void **)> bind;
 };
-inline std::map<std::string, Kernel> kernels;
+inline std::map<unsigned long long, std::map<std::string, Kernel>> kernels;
 
 template <typename... Args, size_t... I>
 std::function<void()> bound(void (*f)(Args...), void **args, std::index_sequence<I...>) {
     return [f, values = std::make_tuple(*static_cast<Args *>(args[I])...)] { std::apply(f, values); };
 }
 
-template <typename... Args> bool add(const char *name, void (*f)(Args...)) {
-    kernels[name] = {{sizeof(Args)...}, {std::is_pointer_v<Args>...}, [f](void **args) { return bound(f, args, std::index_sequence_for<Args...>{}); }};
+template <typename... Args>
+bool add(unsigned long long network, const char *name, unsigned threads, size_t bytes, void (*f)(Args...)) {
+    kernels[network][name] = {threads, bytes, {sizeof(Args)...}, {std::is_pointer_v<Args>...}, [f](void **args) { return bound(f, args, std::index_sequence_for<Args...>{}); }};
     return true;
 }
 
@@ -247,10 +274,13 @@ template <typename... Args> bool add(const char *name, void (*f)(Args...)) {
 
 // What step.cu is written in.
 #define CUDA_HOST
-#define SHARED(type, name) type &name = *reinterpret_cast<type *>(host::shared_memory<__COUNTER__, sizeof(type)>())
-#define KERNEL(name) static const bool name##_added = host::add(#name, name);
+#define EXPORT static
+#define SHARED(type, name) type &name = *reinterpret_cast<type *>(host::declared_memory<sizeof(type)>())
+#define SHARED_AT_LAUNCH(name) float *const name = reinterpret_cast<float *>(host::at_launch)
+#define KERNEL(name, bytes) static const bool name##_added = host::add(FINGERPRINT, #name, THREADS, bytes, name);
 #define __global__
 #define __device__
+#define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 #define threadIdx host::Index{host::current->thread}

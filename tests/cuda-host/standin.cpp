@@ -3,7 +3,8 @@
 //
 //   g++ -std=c++17 -O2 -ffp-contract=off -fPIC -shared -Wl,-soname,libcuda.so -include cuda_host.hpp standin.cpp ...
 //
-// There is one device, or what STANDIN_DEVICES in the environment says. Each has its context, memory and streams.
+// There is one device, or what STANDIN_DEVICES in the environment says. Each has its context, memory and streams, and 227 KiB
+// of shared memory for a block, or as many bytes as STANDIN_SHARED says.
 //
 // Refuses what a driver refuses, and says on stderr what it was: pointers that no allocation of the device holds, copies
 // out of bounds, work for a device whose context is not current, what a stream capture does not allow, a wait for work
@@ -22,7 +23,7 @@
 #include <deque>
 #include <mutex>
 #include <set>
-#include STEP_CU // -DSTEP_CU="...": the path of the kernels.
+#include STEP_CU // -DSTEP_CU="...": the path of the kernels, of several networks in namespaces.
 #include "standin.hpp"
 
 // The name of an entry point, counted, one thread at a time; returns early if it is to fail.
@@ -42,7 +43,7 @@ struct Stream { int device; bool capturing; std::vector<Item> captured; std::deq
 struct Graph { Stream *stream; std::vector<Item> items; };
 struct Allocation { size_t bytes; int device; };
 struct Context { int device; };
-struct Function { host::Kernel *kernel; int device; };
+struct Function { host::Kernel *kernel; int device; size_t most_bytes; };
 struct Module { std::map<std::string, Function> functions; };
 
 static std::mutex turn;
@@ -169,10 +170,14 @@ API int cuGetErrorString(int, const char **text) { ENTRY; *text = "an error"; re
 API int cuDeviceGetCount(int *count) { ENTRY; *count = standin_devices(); return SUCCESS; }
 API int cuDeviceGet(int *device, int ordinal) { ENTRY; *device = ordinal; return ordinal < standin_devices() ? SUCCESS : INVALID_DEVICE; }
 API int cuDeviceGetName(char *name, int length, int) { ENTRY; snprintf(name, length, "stand-in"); return SUCCESS; }
+static int shared_bytes() {
+    const char *setting = getenv("STANDIN_SHARED");
+    return setting ? atoi(setting) : 227 << 10;
+}
 API int cuDeviceGetAttribute(int *value, int attribute, int) {
     ENTRY;
-    // Compute capability 9.0, memory pools.
-    *value = attribute == 75 ? 9 : attribute == 115 ? 1 : 0;
+    // Compute capability 9.0, memory pools, shared memory of a block that asks for it.
+    *value = attribute == 75 ? 9 : attribute == 115 ? 1 : attribute == 97 ? shared_bytes() : 0;
     return SUCCESS;
 }
 API int cuDevicePrimaryCtxRetain(Context **context, int device) { ENTRY; *context = &contexts[device]; return SUCCESS; }
@@ -240,14 +245,18 @@ static std::vector<size_t> ptx_parameters(const std::string &ptx, size_t entry) 
 API int cuModuleLoadData(Module **module, const void *image) {
     ENTRY;
     const std::string ptx = static_cast<const char *>(image);
-    for (const auto &[name, kernel] : host::kernels) {
+    unsigned long long network;
+    if (sscanf(ptx.c_str(), "// The kernels for the network of fingerprint %llx", &network) != 1 || !host::kernels.count(network))
+        return standin_refuse(INVALID_IMAGE, "the PTX is of a network that the host build has not");
+    auto &kernels = host::kernels[network];
+    for (const auto &[name, kernel] : kernels) {
         const size_t entry = ptx.find(".visible .entry " + name + "(");
         if (entry == std::string::npos || ptx_parameters(ptx, entry) != kernel.sizes)
             return standin_refuse(INVALID_IMAGE, (name + ": the PTX has not the host build's parameters").c_str());
     }
     *module = new Module{};
-    for (auto &[name, kernel] : host::kernels)
-        (*module)->functions[name] = {&kernel, current_context->device};
+    for (auto &[name, kernel] : kernels)
+        (*module)->functions[name] = {&kernel, current_context->device, 48 << 10};
     return SUCCESS;
 }
 API int cuModuleUnload(Module *module) { ENTRY; delete module; return SUCCESS; }
@@ -259,18 +268,27 @@ API int cuModuleGetFunction(Function **function, Module *module, const char *nam
     *function = &found->second;
     return SUCCESS;
 }
+API int cuFuncSetAttribute(Function *function, int attribute, int value) {
+    ENTRY;
+    if (attribute != 8 || value > shared_bytes())
+        return standin_refuse(INVALID_VALUE, "more shared memory than the device has, or another attribute");
+    function->most_bytes = value;
+    return SUCCESS;
+}
 API int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned dynamic,
                        Stream *stream, void **args, void **) {
     ENTRY;
-    const auto &[kernel, device] = *function;
+    const auto &[kernel, device, most_bytes] = *function;
     if (device != stream->device)
         return standin_refuse(INVALID_HANDLE, "a kernel that is loaded on another device");
-    if (gx == 0 || gy * gz * by * bz != 1 || bx != THREADS || dynamic != 0)
+    if (gx == 0 || gy * gz * by * bz != 1 || bx != kernel->threads || dynamic != kernel->bytes)
         return standin_refuse(INVALID_VALUE, "a launch of another shape than the kernels are written for");
+    if (dynamic > most_bytes)
+        return standin_refuse(INVALID_VALUE, "more shared memory than the kernel was allowed");
     for (size_t i = 0; i < kernel->sizes.size(); i++)
         if (kernel->pointers[i] && !standin_holds(device, *static_cast<Address *>(args[i]), 1))
             return standin_refuse(INVALID_VALUE, "a kernel's argument is no pointer of the device");
-    return submit(stream, [=, call = kernel->bind(args)] { host::launch(gx, bx, call); });
+    return submit(stream, [=, call = kernel->bind(args)] { host::launch(gx, bx, dynamic, call); });
 }
 
 API int cuStreamCreate(Stream **stream, unsigned) {

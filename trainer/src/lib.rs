@@ -58,7 +58,6 @@ pub mod evaluate;
 mod foreign;
 pub mod forward;
 pub mod init;
-pub mod lenet;
 pub mod loss;
 pub mod model;
 #[cfg(test)]

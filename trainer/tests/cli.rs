@@ -637,14 +637,6 @@ fn settings_out_of_range_are_refused_with_the_range() {
             "--val-split 0.001",
             "--val-split 0.001 leaves 96 images for training and 0 for validation",
         ),
-        (
-            "--device cuda --augment",
-            "the cuda device has no --augment; train with --device cpu",
-        ),
-        (
-            "--device cuda --weight-decay 0.1",
-            "the cuda device has no --weight-decay; train with --device cpu",
-        ),
     ] {
         place.refused(&format!("{TRAIN} {option}"), 2, sentence);
     }

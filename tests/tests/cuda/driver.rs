@@ -1,19 +1,21 @@
 //! The backend over cudarc, on stand-ins for the driver and for NCCL (tests/cuda-host).
 
-use super::{compile, repository, scratch};
+use super::{Random, boxed, compile, largest, logits, params, repository, scratch, seen};
+use lenet_core::Network;
 use lenet_core::network::{Logits, Params};
 use lenet_core::ops::argmax;
+use lenet_tests::networks::{Case, color, lenet, lenet_d2l, relu, tiny};
 use lenet_tests::tolerance;
 use libloading::{Library, Symbol};
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use trainer::adam::Adam;
+use trainer::adam::{self, Adam};
 use trainer::backend::{Backend, Batches, State, StepStats};
 use trainer::cpu::Cpu;
-use trainer::cuda::{Cuda, probe};
-use trainer::dataset::{Dataset, Order, Split};
+use trainer::cuda::{Cuda, Engine, Flat, Images, Kernels, Layout, probe};
+use trainer::dataset::{Augment, Dataset, Order, Split};
 use trainer::error::Error;
 use trainer::init::initial_params;
 
@@ -36,12 +38,16 @@ impl Standin {
         let library = LIBRARY.get_or_init(|| {
             let path = scratch("libcuda.so");
             let options = ["-O2", "-fPIC", "-shared", "-Wl,-soname,libcuda.so"];
-            compile(
-                "standin.cpp",
-                &repository("trainer/src/cuda/step.cu"),
-                &options,
-                &path,
-            );
+            let step_cu = scratch("standin.cu");
+            let sources = [
+                namespace::<lenet::Net>(),
+                namespace::<lenet_d2l::Net>(),
+                namespace::<relu::Net>(),
+                namespace::<color::Net>(),
+                namespace::<tiny::Net>(),
+            ];
+            std::fs::write(&step_cu, sources.concat()).unwrap();
+            compile("standin.cpp", &step_cu, &options, &path);
             let nccl = scratch("libnccl.so.2");
             let options = [
                 "-O2",
@@ -110,6 +116,164 @@ impl Standin {
         // SAFETY: it only counts.
         unsafe { count() }
     }
+}
+
+/// The source of a network's kernels, in a namespace of its own.
+fn namespace<N: Network>() -> String {
+    let layout = Layout::of::<N>();
+    let source = layout.source();
+    format!(
+        "namespace n{:016x} {{\n{source}\n}}\n",
+        layout.fingerprint()
+    )
+}
+
+/// Ten steps of a network, the last with fewer images, with weight decay and a mean, against the reference: losses, hits,
+/// parameters, the mean, logits.
+fn ten_steps_are_the_reference<N: Case>() {
+    const IMAGES: usize = 9 * 8 + 3;
+    let standin = Standin::load();
+    let refusals = standin.refusals();
+    let (images, start) = (Random::<N>::new(IMAGES), params::<N>(3));
+    let zeros = vec![0.0; start.len()];
+    let adam = Adam {
+        average: Some(3),
+        weight_decay: 0.05,
+        ..Adam::default()
+    };
+    let batches = Batches::epoch(Order::shuffled(0, 0, IMAGES), IMAGES, 8);
+    {
+        let state = Flat {
+            params: start.clone(),
+            moment1: zeros.clone(),
+            moment2: zeros.clone(),
+            mean: None,
+            step: 0,
+        };
+        let data = Images {
+            pixels: bytemuck::cast_slice(&images.pixels),
+            labels: &images.labels,
+        };
+        let mut engine = Engine::new(Kernels::of::<N>, data, state, adam, 1).unwrap();
+        let mut steps = Vec::new();
+        let before = standin.calls("cuLaunchKernel");
+        engine
+            .train(&batches, &mut |stats| {
+                steps.push(stats);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(standin.calls("cuLaunchKernel") - before, 30);
+        assert_eq!(steps.len(), 10);
+
+        let [mut params, mut moment1, mut moment2, mut mean] =
+            [start.clone(), zeros.clone(), zeros, start];
+        for (index, stats) in steps.iter().enumerate() {
+            let batch: Vec<usize> = batches.batch(index).collect();
+            let expected = images.expected(&params, &batch, |_, pixels| *pixels);
+            let error = f64::from(stats.loss) - expected.loss;
+            assert!(
+                error.abs() <= tolerance::LOSS,
+                "{} {index}: {error}",
+                N::NAME
+            );
+            assert_eq!(
+                (stats.correct, stats.images as usize),
+                (expected.correct, batch.len())
+            );
+            let c = adam.coefficients(index as u64 + 1);
+            adam::update(&c, &mut params, &expected.grads, &mut moment1, &mut moment2);
+            adam::average(&c, &params, &mut mean);
+        }
+        let state = engine.state().unwrap();
+        let apart = |a: &[f32], b: &[f32]| {
+            let pairs = a.iter().zip(b);
+            pairs
+                .map(|(a, b)| f64::from(a - b).abs())
+                .fold(0.0, f64::max)
+        };
+        let distances = [
+            apart(&state.params, &params),
+            apart(state.mean.as_ref().unwrap(), &mean),
+        ];
+        println!("{}: parameters and mean {distances:?} apart", N::NAME);
+        assert!(
+            distances.iter().all(|&d| d <= tolerance::WEIGHTS),
+            "{}: {distances:?}",
+            N::NAME
+        );
+
+        let classes = Layout::of::<N>().classes();
+        let mut found = vec![0.0; 7 * classes];
+        engine
+            .logits(bytemuck::cast_slice(&images.pixels[..7]), &mut found)
+            .unwrap();
+        let mean = boxed::<N>(state.mean.as_ref().unwrap());
+        for (pixels, found) in images.pixels.iter().zip(found.chunks(classes)) {
+            let expected = logits::<N>(&mean, &seen::<N>(pixels));
+            assert_eq!(largest(found), largest(&expected));
+            assert!(apart(found, &expected) <= tolerance::LOGITS);
+        }
+    }
+    assert_eq!((standin.allocations(), standin.refusals()), (0, refusals));
+}
+
+/// Two of them ask for more shared memory than a kernel has without.
+#[test]
+#[ignore = "needs g++"]
+fn ten_steps_of_each_network_are_those_of_the_reference() {
+    ten_steps_are_the_reference::<lenet::Net>();
+    ten_steps_are_the_reference::<lenet_d2l::Net>();
+    ten_steps_are_the_reference::<relu::Net>();
+    ten_steps_are_the_reference::<color::Net>();
+    ten_steps_are_the_reference::<tiny::Net>();
+}
+
+/// What the kernels would read or write out of bounds.
+#[test]
+#[ignore = "needs g++"]
+fn data_of_another_network_is_refused() {
+    let _standin = Standin::load();
+    let images = Random::<color::Net>::new(3);
+    let refused = |pixels: &[u8], labels: &[u8], params: Vec<f32>, says: &str| {
+        let state = Flat {
+            moment1: params.clone(),
+            moment2: params.clone(),
+            params,
+            mean: None,
+            step: 0,
+        };
+        let data = Images { pixels, labels };
+        let adam = Adam::default();
+        let refused = Engine::new(Kernels::of::<color::Net>, data, state, adam, 1);
+        let error = refused.err().expect(says).to_string();
+        assert!(
+            error.contains(&format!("the network color was given {says}")),
+            "{error}"
+        );
+    };
+    let (pixels, params) = (
+        bytemuck::cast_slice(&images.pixels),
+        params::<color::Net>(0),
+    );
+    refused(
+        pixels,
+        &images.labels[..2],
+        params.clone(),
+        "9216 bytes of images and 2 labels",
+    );
+    refused(
+        pixels,
+        &[0, 12, 0],
+        params.clone(),
+        "a label 12, and the network has 12 classes",
+    );
+    refused(
+        pixels,
+        &images.labels,
+        params[1..].to_vec(),
+        "44552 parameters, and the network has 44553",
+    );
 }
 
 fn dataset() -> Dataset {
@@ -239,6 +403,102 @@ fn ten_steps_are_those_of_the_cpu() {
         assert_eq!(second.state().unwrap(), cuda_state);
     }
     assert_eq!(standin.allocations(), 0);
+}
+
+/// Ten steps in graphs of four, of augmented images with weight decay and a mean, on one device and on two: the bits of one
+/// graph, the CPU's parameters; three launches of two graphs, which serve another epoch. A break in the second part ends the
+/// training there, with all steps told, and what goes on ends with the same bits.
+#[test]
+#[ignore = "needs g++"]
+fn a_long_epoch_is_several_graphs() {
+    for devices in [1, 2] {
+        let standin = Standin::with_devices(devices);
+        let split = dataset().train.truncated(9 * 16 + 5);
+        let adam = Adam {
+            average: Some(3),
+            weight_decay: 0.05,
+            ..Adam::default()
+        };
+        let state = State::new(initial_params(0));
+        let order = Order::shuffled(0, 0, split.len());
+        let batches = Batches {
+            augment: Some(Augment::new(0, 0)),
+            ..Batches::epoch(order, split.len(), 16)
+        };
+        let mut cpu = Cpu::new(&split, state.clone(), adam, 1).unwrap();
+        let expected = train(&mut cpu, &batches).unwrap();
+        let new = |state, steps| {
+            let mut cuda = Cuda::new(&split, state, adam, devices).unwrap();
+            cuda.limit_graphs(steps);
+            cuda
+        };
+        {
+            let mut whole = new(&state, 10);
+            let steps = train(&mut whole, &batches).unwrap();
+            let state_after = whole.state().unwrap();
+            let cpu_state = cpu.state().unwrap();
+            let what = format!("{devices} devices, augmented");
+            assert_is_the_cpus(&what, (&steps, &state_after), (&expected, &cpu_state));
+            assert!(distance(state_after.result(), cpu_state.result()) <= tolerance::WEIGHTS);
+
+            let mut parts = new(&state, 4);
+            let calls =
+                || ["cuGraphLaunch", "cuGraphInstantiateWithFlags"].map(|e| standin.calls(e));
+            let before = calls();
+            assert_eq!(train(&mut parts, &batches).unwrap(), steps);
+            assert_eq!(parts.state().unwrap(), state_after);
+            train(&mut parts, &batches).unwrap();
+            let after = calls();
+            let n = devices as c_long;
+            assert_eq!([0, 1].map(|i| after[i] - before[i]), [6 * n, 2 * n]);
+
+            let mut stopped = new(&state, 4);
+            let mut told = Vec::new();
+            stopped
+                .train(&batches, &mut |stats| {
+                    told.push(stats);
+                    match told.len() {
+                        6 => ControlFlow::Break(()),
+                        _ => ControlFlow::Continue(()),
+                    }
+                })
+                .unwrap();
+            assert_eq!(told, steps[..8]);
+            let state = stopped.state().unwrap();
+            assert_eq!(state.step, 8);
+            let rest = Batches {
+                range: 8..10,
+                ..batches
+            };
+            let mut going_on = new(&state, 4);
+            assert_eq!(train(&mut going_on, &rest).unwrap(), steps[8..]);
+            assert_eq!(going_on.state().unwrap(), state_after);
+        }
+        assert_eq!(standin.allocations(), 0);
+    }
+}
+
+/// An order of other images than the device holds would be an access out of bounds, or a loop without end.
+#[test]
+#[ignore = "needs g++"]
+fn batches_of_other_images_are_refused() {
+    let _standin = Standin::load();
+    let split = dataset().train.truncated(9);
+    let mut cuda = Cuda::new(&split, &State::new(initial_params(0)), Adam::default(), 1).unwrap();
+    for (len, images, batch_size) in [(8, 9, 4), (0, 9, 4), (9, 8, 4), (8, 8, 4), (9, 9, 0)] {
+        let batches = Batches {
+            order: Order::shuffled(0, 0, len),
+            images,
+            batch_size,
+            range: 0..2,
+            augment: None,
+        };
+        let error = train(&mut cuda, &batches).unwrap_err().to_string();
+        assert!(
+            error.contains("are asked of a device that holds 9"),
+            "{error}"
+        );
+    }
 }
 
 /// Ten steps with a mean over about three, on one device and on two: a launch more a step and device, the CPU's mean, the

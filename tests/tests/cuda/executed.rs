@@ -1,65 +1,56 @@
 //! The PTX in the tree, executed: what it computes, and how much it executes for that.
 
 use super::machine::{Counts, Kernel, Memory};
-use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, NUM_PARAMS, Params, Pixels, TENSORS, forward};
+use super::{Random, assert_gradient, boxed, logits, params, repository, seen};
+use lenet_core::Network;
+use lenet_core::network::Pixels;
+use lenet_tests::networks::{Case, color, lenet, lenet_d2l, relu};
 use lenet_tests::tolerance;
 use trainer::adam::{self, Adam, Coefficients};
-use trainer::backend::{Batches, State};
-use trainer::cuda::{PTX, THREADS, UPDATE_BLOCKS, coefficient_words, definitions};
-use trainer::dataset::{Dataset, Order, Permutation, Split};
+use trainer::cuda::{Layout, THREADS, coefficient_words, epoch_words, shipped};
+use trainer::dataset::{Augment, Dataset, Order};
 use trainer::init::initial_params;
-use trainer::reference::Reference;
-
-use super::repository;
-
-/// Images a block, and bytes of the trace of one, as in step.cu.
-fn defined(name: &str) -> usize {
-    let prefix = format!("{name}=");
-    let value = definitions()
-        .into_iter()
-        .find_map(|d| d.strip_prefix(&prefix).map(str::to_owned));
-    value.unwrap().parse().unwrap()
-}
 
 /// What a step on the first `count` images leaves, and what its two kernels execute.
 struct Step {
     loss: Vec<f32>,
-    state: State,
+    params: Vec<f32>,
+    moment1: Vec<f32>,
     gradients: Counts,
     update: Counts,
 }
 
-fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficients) -> Step {
-    let Order::Shuffled(Permutation {
-        len,
-        half_bits,
-        keys,
-    }) = order
-    else {
-        panic!("shuffled");
-    };
-    let words = [&[*len, *half_bits][..], keys].concat();
-    let blocks = count.div_ceil(defined("GROUP"));
-    let conv_params = TENSORS[4].offset;
+fn kernel<N: Network>(name: &str, arguments: &[u64]) -> Kernel {
+    Kernel::new(shipped(N::FINGERPRINT).unwrap(), name, arguments)
+}
+
+fn step<N: Network>(
+    (pixels, labels): (&[N::Pixels], &[u8]),
+    (order, augment): (&Order, Option<&Augment>),
+    params: &[f32],
+    c: &Coefficients,
+) -> Step {
+    let (layout, count) = (Layout::of::<N>(), labels.len());
+    let blocks = count.div_ceil(layout.group());
     let mut memory = Memory::default();
-    let images = memory.buffer(bytemuck::cast_slice::<_, u8>(split.images()));
-    let labels = memory.buffer(split.labels());
-    let order = memory.buffer(bytemuck::cast_slice(&words));
-    let [params, moment1, moment2] = [&state.params, &state.moment1, &state.moment2]
-        .map(|p| memory.buffer(bytemuck::cast_slice(p.as_flat())));
+    let images = memory.buffer(bytemuck::cast_slice(pixels));
+    let labels = memory.buffer(labels);
+    let epoch = memory.buffer(bytemuck::cast_slice(&epoch_words(order, 0, augment)));
+    let zeros = vec![0.0; params.len()];
+    let [params, moment1, moment2] =
+        [params, &zeros, &zeros].map(|values| memory.buffer(bytemuck::cast_slice(values)));
     let coefficients = memory.buffer(bytemuck::cast_slice(&coefficient_words(c)));
     let loss = memory.buffer(&vec![0xff; 4 * count]);
     let correct = memory.buffer(&vec![0xff; count]);
-    let traces = memory.buffer(&vec![0xff; defined("TRACE_BYTES") * count]);
-    let sums = memory.buffer(&vec![0xff; 4 * conv_params * blocks]);
+    let traces = memory.buffer(&vec![0xff; 4 * layout.trace_len() * count]);
+    let sums = memory.buffer(&vec![0xff; 4 * layout.conv_params() * blocks]);
 
     let scale = (1.0 / count as f32).to_bits().into();
     let (images_in_batch, partials) = (count as u64, blocks as u64);
     let arguments = [
         images,
         labels,
-        order,
+        epoch,
         0,
         images_in_batch,
         scale,
@@ -69,7 +60,9 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
         traces,
         sums,
     ];
-    let gradients = Kernel::new(PTX, "gradients", &arguments).launch(blocks, THREADS, &mut memory);
+    let bytes = layout.gradients_bytes();
+    let gradients =
+        kernel::<N>("gradients", &arguments).launch(blocks, THREADS, bytes, &mut memory);
     let arguments = [
         traces,
         images_in_batch,
@@ -81,90 +74,90 @@ fn step(split: &Split, order: &Order, count: usize, state: &State, c: &Coefficie
         moment1,
         moment2,
     ];
-    let update = Kernel::new(PTX, "update", &arguments).launch(UPDATE_BLOCKS, THREADS, &mut memory);
-    let read = |address| {
-        let mut params: Box<Params> = bytemuck::zeroed_box();
-        params
-            .as_flat_mut()
-            .copy_from_slice(&memory.floats(address, NUM_PARAMS));
-        params
-    };
+    let blocks = layout.update_blocks();
+    let update = kernel::<N>("update", &arguments).launch(blocks, THREADS, 0, &mut memory);
     Step {
         loss: memory.floats(loss, count),
-        state: State {
-            params: read(params),
-            moment1: read(moment1),
-            moment2: read(moment2),
-            step: 1,
-            mean: None,
-        },
+        params: memory.floats(params, layout.params()),
+        moment1: memory.floats(moment1, layout.params()),
         gradients,
         update,
     }
 }
 
-fn dataset() -> Dataset {
-    Dataset::load(&repository("data/fashion-mnist"), false).unwrap()
-}
-
-/// Against the reference: three images, in two blocks; logits of five.
-#[test]
-fn ptx_computes_what_the_reference_does() {
-    let split = dataset().train.truncated(3);
-    let (order, state) = (Order::shuffled(1, 0, 3), State::new(initial_params(3)));
-    let c = Adam::default().coefficients(1);
-    let step = step(&split, &order, 3, &state, &c);
-    let reference = Reference::new(&split, state.clone(), Adam::default());
-    let batches = Batches::epoch(order, 3, 3);
-    let (expected, stats) = reference.gradient(batches.batch(0), None);
-    let loss = step.loss.iter().sum::<f32>() / 3.0;
-    assert!(
-        f64::from(loss - stats.loss).abs() <= tolerance::LOSS,
-        "{loss} {stats:?}"
-    );
-    // The first step's first moment is a tenth of the gradient.
-    let gradient: Vec<f32> = step
-        .state
-        .moment1
-        .as_flat()
-        .iter()
-        .map(|m| m / c.keep1)
-        .collect();
-    for tensor in TENSORS {
-        let values = tensor.offset..tensor.offset + tensor.len();
-        let largest = expected.as_flat()[values.clone()]
-            .iter()
-            .fold(0.0f32, |a, b| a.max(b.abs()));
-        for i in values.clone() {
-            let error = f64::from(gradient[i] - expected.as_flat()[i]).abs();
-            let limit = tolerance::GRADIENT * f64::from(largest);
-            assert!(
-                error <= limit,
-                "{}[{}]: off by {error}, limit {limit}",
-                tensor.name,
-                i - values.start
-            );
+/// Against the reference: three images, as they are or augmented, and logits of five.
+fn computes_what_the_reference_does<N: Case>(augment: Option<&Augment>) {
+    let (images, params) = (Random::<N>::new(3), params::<N>(3));
+    let order = Order::shuffled(1, 0, 3);
+    let c = Adam {
+        weight_decay: 0.1,
+        ..Adam::default()
+    };
+    let c = c.coefficients(1);
+    let data = (&*images.pixels, &*images.labels);
+    let step = step::<N>(data, (&order, augment), &params, &c);
+    let indices = [0, 1, 2].map(|position| order.index(position));
+    let expected = images.expected(&params, &indices, |index, pixels| match augment {
+        None => *pixels,
+        Some(augment) => {
+            let pixels: &Pixels = &bytemuck::cast_slice(std::slice::from_ref(pixels))[0];
+            bytemuck::cast_slice(&[augment.apply(index, pixels)])[0]
         }
-    }
-    let State {
-        mut params,
-        mut moment1,
-        mut moment2,
-        ..
-    } = state.clone();
+    });
+    let loss = f64::from(step.loss.iter().sum::<f32>() / 3.0);
+    assert!((loss - expected.loss).abs() <= tolerance::LOSS, "{loss}");
+    // The first step's first moment is a tenth of the gradient.
+    let gradient: Vec<f32> = step.moment1.iter().map(|m| m / c.keep1).collect();
+    assert_gradient::<N>(&gradient, &expected.grads);
+    let (mut updated, zeros) = (params.clone(), vec![0.0; params.len()]);
     adam::update(
         &c,
-        params.as_flat_mut(),
+        &mut updated,
         &gradient,
-        moment1.as_flat_mut(),
-        moment2.as_flat_mut(),
+        &mut zeros.clone(),
+        &mut zeros.clone(),
     );
-    for (a, b) in params.as_flat().iter().zip(step.state.params.as_flat()) {
+    for (a, b) in updated.iter().zip(&step.params) {
         assert!(f64::from(a - b).abs() <= tolerance::WEIGHTS, "{a} {b}");
     }
 
-    // A mean, far from them.
-    let mut mean = initial_params(4);
+    let test = Random::<N>::new(5);
+    let layout = Layout::of::<N>();
+    let (classes, blocks) = (layout.classes(), 5_usize.div_ceil(layout.group()));
+    let mut memory = Memory::default();
+    let pixels = memory.buffer(bytemuck::cast_slice(&test.pixels));
+    let buffer = memory.buffer(bytemuck::cast_slice(&params));
+    let out = memory.buffer(&vec![0xff; 4 * 5 * classes]);
+    let arguments = [pixels, 5, buffer, out];
+    let bytes = layout.logits_bytes();
+    kernel::<N>("logits", &arguments).launch(blocks, THREADS, bytes, &mut memory);
+    let found = memory.floats(out, 5 * classes);
+    for (pixels, found) in test.pixels.iter().zip(found.chunks(classes)) {
+        let expected = logits::<N>(&boxed::<N>(&params), &seen::<N>(pixels));
+        for (logit, expected) in found.iter().zip(expected) {
+            assert!(
+                f64::from(logit - expected).abs() <= tolerance::LOGITS,
+                "{} {logit} {expected}",
+                N::NAME
+            );
+        }
+    }
+}
+
+#[test]
+fn ptx_computes_what_the_reference_does() {
+    for augment in [None, Some(Augment::new(5, 0))] {
+        computes_what_the_reference_does::<lenet::Net>(augment.as_ref());
+    }
+    computes_what_the_reference_does::<lenet_d2l::Net>(Some(&Augment::new(6, 0)));
+    computes_what_the_reference_does::<relu::Net>(None);
+    computes_what_the_reference_does::<color::Net>(None);
+}
+
+/// A mean, far from the parameters.
+#[test]
+fn ptx_averages_as_the_cpu_does() {
+    let (params, mut mean) = (params::<lenet::Net>(3), params::<lenet::Net>(4));
     let mut memory = Memory::default();
     let adam = Adam {
         average: Some(3),
@@ -172,48 +165,31 @@ fn ptx_computes_what_the_reference_does() {
     };
     let c = adam.coefficients(9);
     let coefficients = memory.buffer(bytemuck::cast_slice(&coefficient_words(&c)));
-    let [from, out] = [&params, &mean].map(|p| memory.buffer(bytemuck::cast_slice(p.as_flat())));
-    Kernel::new(PTX, "average", &[from, coefficients, 0, out]).launch(
-        NUM_PARAMS.div_ceil(THREADS),
+    let [from, out] = [&params, &mean].map(|p| memory.buffer(bytemuck::cast_slice(p)));
+    kernel::<lenet::Net>("average", &[from, coefficients, 0, out]).launch(
+        params.len().div_ceil(THREADS),
         THREADS,
+        0,
         &mut memory,
     );
-    adam::average(&c, params.as_flat(), mean.as_flat_mut());
-    for (found, expected) in memory.floats(out, NUM_PARAMS).iter().zip(mean.as_flat()) {
+    adam::average(&c, &params, &mut mean);
+    for (found, expected) in memory.floats(out, mean.len()).iter().zip(&mean) {
         let error = f64::from(found - expected).abs();
         assert!(error <= tolerance::WEIGHTS, "{found} {expected}");
     }
-
-    let test = dataset().test.truncated(5);
-    let mut memory = Memory::default();
-    let images = memory.buffer(bytemuck::cast_slice::<_, u8>(test.images()));
-    let params = memory.buffer(bytemuck::cast_slice(state.params.as_flat()));
-    let out = memory.buffer(&[0xff; 4 * 5 * CLASSES]);
-    Kernel::new(PTX, "logits", &[images, 5, params, out]).launch(3, THREADS, &mut memory);
-    let logits = memory.floats(out, 5 * CLASSES);
-    for (pixels, logits) in test.images().iter().zip(logits.chunks(CLASSES)) {
-        let pixels: &Pixels = pixels;
-        let expected = forward(&state.params, &grey(pixels), &mut Activations::new()).to_owned();
-        for (logit, expected) in logits.iter().zip(expected) {
-            assert!(
-                f64::from(logit - expected).abs() <= tolerance::LOGITS,
-                "{logit} {expected}"
-            );
-        }
-    }
 }
 
-/// Of a step on 256 images. The numbers stand in trainer/benches/RESULTS-cuda.md too; a change of the kernels changes
+/// The default's, on 256 images. The numbers stand in trainer/benches/RESULTS-cuda.md too; a change of the kernels changes
 /// them, deliberately.
 #[test]
 fn a_step_executes_so_much() {
-    let split = dataset().train.truncated(256);
-    let (order, state) = (Order::shuffled(0, 0, 256), State::new(initial_params(0)));
-    let step = step(
-        &split,
-        &order,
-        256,
-        &state,
+    let data = Dataset::load(&repository("data/fashion-mnist"), false).unwrap();
+    let split = data.train.truncated(256);
+    let order = Order::shuffled(0, 0, 256);
+    let step = step::<lenet::Net>(
+        (bytemuck::cast_slice(split.images()), split.labels()),
+        (&order, None),
+        initial_params(0).as_flat(),
         &Adam::default().coefficients(1),
     );
     println!(
@@ -223,13 +199,13 @@ fn a_step_executes_so_much() {
     assert_eq!(
         step.gradients,
         Counts {
-            instructions: 13_977_600,
+            instructions: 13_617_792,
             fma: 5_888_000,
             fma_lanes: 165_633_792,
-            shared: 1_843_968,
-            shared_passes: 3_159_080,
-            global: 157_056,
-            read_bytes: 66_797_536,
+            shared: 1_655_680,
+            shared_passes: 3_154_728,
+            global: 152_320,
+            read_bytes: 66_645_984,
             written_bytes: 9_316_352,
             barriers: 24_576,
         }
@@ -237,13 +213,13 @@ fn a_step_executes_so_much() {
     assert_eq!(
         step.update,
         Counts {
-            instructions: 1_660_143,
+            instructions: 1_642_271,
             fma: 345_297,
             fma_lanes: 10_793_118,
             shared: 28_432,
             shared_passes: 28_432,
-            global: 213_570,
-            read_bytes: 17_710_112,
+            global: 197_506,
+            read_bytes: 17_196_064,
             written_bytes: 661_536,
             barriers: 4_016,
         }

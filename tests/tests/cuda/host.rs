@@ -1,10 +1,10 @@
 //! The kernels compiled for the host.
 
-use super::{compile, repository, scratch};
-use lenet_core::image::grey;
-use lenet_core::network::{
-    Activations, CLASSES, LAYERS, Logits, NUM_PARAMS, Params, Pixels, TENSORS, forward,
-};
+use super::{Random, assert_gradient, boxed, compile, logits, params, scratch, seen, write_source};
+use lenet_core::Network;
+use lenet_core::network::Pixels;
+use lenet_tests::for_each_network;
+use lenet_tests::networks::{Case, lenet, lenet_d2l, relu};
 use lenet_tests::oracle::{Net, widen};
 use lenet_tests::tolerance;
 use ndarray::Array3;
@@ -12,11 +12,8 @@ use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use trainer::adam::{self, Adam, Coefficients};
-use trainer::backend::{Batches, State};
-use trainer::cuda::coefficient_words;
-use trainer::dataset::{Order, Permutation, Split};
-use trainer::init::initial_params;
-use trainer::reference::Reference;
+use trainer::cuda::{Layout, coefficient_words, epoch_words};
+use trainer::dataset::{Augment, Order};
 
 /// With these, a step leaves the gradient in the first moment.
 const GRADIENT_ONLY: Coefficients = Coefficients {
@@ -31,89 +28,89 @@ const GRADIENT_ONLY: Coefficients = Coefficients {
 };
 
 /// A step on a batch.
-struct Case {
-    split: Split,
+struct Batch<N: Network> {
+    images: Random<N>,
     order: Order,
     start: usize,
     count: usize,
+    augment: Option<Augment>,
     coefficients: Coefficients,
     state: State,
 }
 
+/// Parameters, both moments, the mean.
+type State = [Vec<f32>; 4];
+
 /// What `run` leaves.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    logits: Vec<Logits>,
+    logits: Vec<f32>,
     loss: Vec<f32>,
     correct: Vec<u8>,
     state: State,
     /// By the kernels for a batch that devices share.
-    grads: Box<Params>,
+    grads: Vec<f32>,
     /// As `state`, by those kernels.
     shared: State,
 }
 
-impl Case {
+impl<N: Case> Batch<N> {
     /// `count` images from position `start`, of `images` random ones in a random order.
     fn new(images: usize, start: usize, count: usize) -> Self {
-        use rand_chacha::rand_core::Rng;
-        use trainer::dataset::generator;
-        let mut rng = generator(images as u64, 9);
-        let mut pixels = vec![0; images * size_of::<Pixels>()];
-        rng.fill_bytes(&mut pixels);
-        let labels = (0..images)
-            .map(|_| (rng.next_u32() % CLASSES as u32) as u8)
-            .collect();
+        let zeros = || vec![0.0; Layout::of::<N>().params()];
         Self {
-            split: Split::new(pixels, labels),
+            images: Random::new(images),
             order: Order::shuffled(1, 0, images),
             start,
             count,
+            augment: None,
             coefficients: GRADIENT_ONLY,
-            state: State {
-                mean: Some(initial_params(4)),
-                ..State::new(initial_params(3))
-            },
+            state: [params::<N>(3), zeros(), zeros(), params::<N>(4)],
         }
     }
 
-    fn input(&self) -> Vec<u8> {
-        let Order::Shuffled(Permutation {
-            len,
-            half_bits,
-            keys,
-        }) = self.order
-        else {
-            panic!("cases are shuffled");
+    /// The part of the epoch begins at a position of its own, before the batch.
+    fn start_in_part(&self) -> usize {
+        self.start.div_ceil(2)
+    }
+
+    /// The indices of the batch's images.
+    fn indices(&self) -> Vec<usize> {
+        let positions = self.start..self.start + self.count;
+        positions
+            .map(|position| self.order.index(position))
+            .collect()
+    }
+
+    /// An image as the batch has it. Only images of the trainer's own network can be changed.
+    fn changed(&self, index: usize, pixels: &N::Pixels) -> N::Pixels {
+        let Some(augment) = &self.augment else {
+            return *pixels;
         };
-        let words = [
-            self.split.len() as u32,
-            self.start as u32,
-            self.count as u32,
-            len,
-            half_bits,
-        ];
-        let State {
-            params,
-            moment1,
-            moment2,
-            mean,
-            ..
-        } = &self.state;
-        let mean = mean.as_ref().expect("cases have one");
+        let pixels: &Pixels = bytemuck::cast_slice(std::slice::from_ref(pixels))
+            .first()
+            .expect("an image");
+        bytemuck::cast_slice(&[augment.apply(index, pixels)])[0]
+    }
+
+    fn input(&self) -> Vec<u8> {
+        let first = self.start - self.start_in_part();
+        let count = self.images.labels.len();
+        let words = [count, self.start_in_part(), self.count].map(|n| n as u32);
+        let epoch = epoch_words(&self.order, first, self.augment.as_ref());
         let mut input = bytemuck::cast_slice(&words).to_vec();
-        input.extend_from_slice(bytemuck::cast_slice(&keys));
+        input.extend_from_slice(bytemuck::cast_slice(&epoch));
         input.extend_from_slice(bytemuck::cast_slice(&coefficient_words(&self.coefficients)));
-        for params in [params, moment1, moment2, mean] {
-            input.extend_from_slice(bytemuck::cast_slice(params.as_flat()));
+        for values in &self.state {
+            input.extend_from_slice(bytemuck::cast_slice(values));
         }
-        input.extend_from_slice(bytemuck::cast_slice::<_, u8>(self.split.images()));
-        input.extend_from_slice(self.split.labels());
+        input.extend_from_slice(bytemuck::cast_slice(&self.images.pixels));
+        input.extend_from_slice(&self.images.labels);
         input
     }
 
     fn outcome(&self, mut bytes: &[u8]) -> Outcome {
-        let images = self.split.len();
+        let (images, layout) = (self.images.labels.len(), Layout::of::<N>());
         let mut next = |len: usize| {
             bytes
                 .split_off(..len)
@@ -121,39 +118,29 @@ impl Case {
                 .to_vec()
         };
         let mut floats = |len: usize| -> Vec<f32> { bytemuck::pod_collect_to_vec(&next(4 * len)) };
-        let logits = floats(images * CLASSES);
+        let logits = floats(images * layout.classes());
         let loss = floats(images);
         let correct = next(images);
-        let mut params = || -> Box<Params> {
-            let mut params: Box<Params> = bytemuck::zeroed_box();
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&next(4 * NUM_PARAMS));
-            params.as_flat_mut().copy_from_slice(&values);
-            params
-        };
-        let state = |params: &mut dyn FnMut() -> Box<Params>| State {
-            params: params(),
-            moment1: params(),
-            moment2: params(),
-            step: 0,
-            mean: Some(params()),
-        };
+        let mut params =
+            || -> Vec<f32> { bytemuck::pod_collect_to_vec(&next(4 * layout.params())) };
         Outcome {
-            logits: logits.as_chunks().0.to_vec(),
+            logits,
             loss,
             correct,
-            state: state(&mut params),
+            state: [params(), params(), params(), params()],
             grads: params(),
-            shared: state(&mut params),
+            shared: [params(), params(), params(), params()],
         }
     }
 
-    /// Runs the program on this case.
-    fn run(&self, program: &Path, thread_order: &str) -> Output {
-        let input = program.with_extension("in");
-        std::fs::write(&input, self.input()).unwrap();
+    /// Runs the program on this batch, with files of the run's own.
+    fn run(&self, program: &Path, thread_order: &str, skip: &str) -> Output {
+        let file = |end: &str| program.with_extension(skip.replace(' ', "-") + end);
+        std::fs::write(file("in"), self.input()).unwrap();
         Command::new(program)
-            .args([&input, &program.with_extension("out")])
+            .args([file("in"), file("out")])
             .env("CUDA_HOST_ORDER", thread_order)
+            .env("CUDA_HOST_SKIP", skip)
             .env("TSAN_OPTIONS", "halt_on_error=1")
             .output()
             .unwrap()
@@ -161,190 +148,180 @@ impl Case {
 
     /// Runs it and reads what it left.
     fn succeed(&self, program: &Path, thread_order: &str) -> Outcome {
-        let output = self.run(program, thread_order);
+        let output = self.run(program, thread_order, "");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && stderr.is_empty(), "{stderr}");
         self.outcome(&std::fs::read(program.with_extension("out")).unwrap())
     }
 }
 
-/// `run.cpp` with the kernels of the tree.
-fn program(name: &str, options: &[&str]) -> PathBuf {
-    let program = scratch(name);
-    compile(
-        "run.cpp",
-        &repository("trainer/src/cuda/step.cu"),
-        options,
-        &program,
-    );
+/// `run.cpp` with the kernels of a network.
+fn program<N: Network>(name: &str, options: &[&str]) -> PathBuf {
+    let program = scratch(&format!("{name}-{}", N::NAME));
+    compile("run.cpp", &write_source::<N>(name), options, &program);
     program
 }
 
-/// The kernels against the reference backend and the oracle: one image, an odd number, a last batch, a full block.
+/// The kernels against the reference and the oracle: one image, an odd number, a last batch, a full block; as they are and
+/// augmented.
+fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usize, usize)) {
+    let batch = Batch::<N> {
+        augment: match N::LAYERS[0].input {
+            [1, 28, 28] if count % 31 > 1 => Some(Augment::new(3, images as u32)),
+            _ => None,
+        },
+        ..Batch::new(images, start, count)
+    };
+    let outcome = batch.succeed(program, "fwd");
+    for thread_order in ["rev", "5", "6"] {
+        let other = batch.succeed(program, thread_order);
+        // NaN where nothing was written.
+        assert_eq!(
+            format!("{other:?}"),
+            format!("{outcome:?}"),
+            "{} {thread_order}",
+            N::NAME
+        );
+    }
+
+    let flat = widen(&*boxed::<N>(&batch.state[0]));
+    let (net, shape) = (Net::new(N::LAYERS, &flat), N::LAYERS[0].input);
+    let wide = |pixels: &N::Pixels| {
+        let image = widen(&*seen::<N>(pixels));
+        Array3::from_shape_vec((shape[0], shape[1], shape[2]), image).unwrap()
+    };
+    let classes = Layout::of::<N>().classes();
+    for (pixels, found) in batch
+        .images
+        .pixels
+        .iter()
+        .zip(outcome.logits.chunks(classes))
+    {
+        let expected = net.logits(wide(pixels).view());
+        let bound = tolerance::logits(&net, wide(pixels).view());
+        for class in 0..classes {
+            let error = (f64::from(found[class]) - expected[class]).abs();
+            assert!(error <= bound[class], "logit {class}: off by {error}");
+        }
+        let core = logits::<N>(&boxed::<N>(&batch.state[0]), &seen::<N>(pixels));
+        for (&logit, expected) in found.iter().zip(core) {
+            assert!(f64::from(logit - expected).abs() <= tolerance::LOGITS);
+        }
+    }
+
+    let indices = batch.indices();
+    let loss = |net: &Net| -> f64 {
+        let losses = indices.iter().map(|&i| {
+            let pixels = batch.changed(i, &batch.images.pixels[i]);
+            net.loss(wide(&pixels).view(), batch.images.labels[i])
+        });
+        losses.sum::<f64>() / count as f64
+    };
+    let written = batch.start_in_part()..batch.start_in_part() + count;
+    let mean = outcome.loss[written.clone()]
+        .iter()
+        .map(|&loss| f64::from(loss))
+        .sum::<f64>()
+        / count as f64;
+    assert!((mean - loss(&net)).abs() <= tolerance::LOSS, "{mean}");
+    for (position, (loss, correct)) in outcome.loss.iter().zip(&outcome.correct).enumerate() {
+        let written = written.contains(&position);
+        assert_eq!(
+            (loss.is_nan(), *correct > 1),
+            (!written, !written),
+            "position {position}"
+        );
+    }
+
+    let change = |index, pixels: &N::Pixels| batch.changed(index, pixels);
+    let expected = batch.images.expected(&batch.state[0], &indices, change);
+    let correct = outcome.correct[written].iter().map(|&c| u32::from(c));
+    assert_eq!(correct.sum::<u32>(), expected.correct);
+    let gradient = &outcome.state[1];
+    assert_eq!(outcome.grads, *gradient, "the same sums");
+    assert_gradient::<N>(gradient, &expected.grads);
+    // Against f64: central differences of the oracle, at three elements of each tensor.
+    for tensor in N::TENSORS {
+        let values = tensor.offset..tensor.offset + tensor.len();
+        let tensors = expected.grads[values.clone()].iter();
+        let largest = tensors.fold(0.0f32, |a, b| a.max(b.abs()));
+        for i in [
+            values.start,
+            values.start + tensor.len() / 2,
+            values.end - 1,
+        ] {
+            let at = |step: f64| {
+                let mut moved = flat.clone();
+                moved[i] += step;
+                loss(&Net::new(N::LAYERS, &moved))
+            };
+            let difference = (at(1e-6) - at(-1e-6)) / 2e-6;
+            let error = (f64::from(gradient[i]) - difference).abs();
+            assert!(
+                error <= tolerance::GRADIENT * f64::from(largest) + 1e-9,
+                "{} {}[{}]: off by {error} from f64",
+                N::NAME,
+                tensor.name,
+                i - values.start
+            );
+        }
+    }
+
+    // The same gradient through Adam: the same operations as on the CPU, so the same bits.
+    let moment2 = params::<N>(9).iter().map(|v| v.abs()).collect();
+    let [parameters, _, _, mean] = batch.state.clone();
+    let mut state = [parameters, params::<N>(8), moment2, mean];
+    let adam = Adam {
+        average: Some(5),
+        weight_decay: 0.1,
+        ..Adam::default()
+    };
+    let coefficients = adam.coefficients(7);
+    let batch = Batch {
+        coefficients,
+        state: state.clone(),
+        ..batch
+    };
+    let outcome = batch.succeed(program, "fwd");
+    let [params, moment1, moment2, mean] = &mut state;
+    adam::update(&coefficients, params, gradient, moment1, moment2);
+    adam::average(&coefficients, params, mean);
+    assert!(outcome.state == state, "{}: Adam", N::NAME);
+    assert!(outcome.shared == state, "{}: Adam, shared", N::NAME);
+}
+
+fn is_the_reference_in_all_batches<N: Case>() {
+    let program = program::<N>("kernels", &["-O2"]);
+    for batch in [(1, 0, 1), (9, 6, 3), (70, 0, 33), (40, 8, 32)] {
+        is_the_reference::<N>(&program, batch);
+    }
+}
+
 #[test]
 #[ignore = "needs g++"]
 fn kernels_compute_what_the_reference_does() {
-    let program = program("kernels", &["-O2"]);
-    for (images, start, count) in [(1, 0, 1), (9, 6, 3), (70, 0, 33), (40, 8, 32)] {
-        let case = Case::new(images, start, count);
-        let outcome = case.succeed(&program, "fwd");
-        for thread_order in ["rev", "5", "6"] {
-            let other = case.succeed(&program, thread_order);
-            // NaN where nothing was written.
-            assert_eq!(
-                format!("{other:?}"),
-                format!("{outcome:?}"),
-                "{thread_order}"
-            );
-        }
+    is_the_reference_in_all_batches::<lenet::Net>();
+    is_the_reference_in_all_batches::<lenet_d2l::Net>();
+    is_the_reference_in_all_batches::<relu::Net>();
+}
 
-        let params = &case.state.params;
-        let flat = widen(&**params);
-        let net = Net::new(&LAYERS, &flat);
-        let wide = |pixels: &Pixels| {
-            let image = grey(pixels);
-            Array3::from_shape_vec((1, 28, 28), widen(&image)).unwrap()
-        };
-        for (pixels, logits) in case.split.images().iter().zip(&outcome.logits) {
-            let expected = net.logits(wide(pixels).view());
-            let bound = tolerance::logits(&net, wide(pixels).view());
-            for class in 0..CLASSES {
-                let error = (f64::from(logits[class]) - expected[class]).abs();
-                assert!(error <= bound[class], "logit {class}: off by {error}");
-            }
-            let core = forward(params, &grey(pixels), &mut Activations::new()).to_owned();
-            for (&logit, expected) in logits.iter().zip(core) {
-                assert!(f64::from(logit - expected).abs() <= tolerance::LOGITS);
-            }
-        }
-
-        let batch: Vec<usize> = (start..start + count)
-            .map(|position| case.order.index(position))
-            .collect();
-        let loss = |net: &Net| -> f64 {
-            let losses = batch
-                .iter()
-                .map(|&i| net.loss(wide(&case.split.images()[i]).view(), case.split.labels()[i]));
-            losses.sum::<f64>() / count as f64
-        };
-        let mean = outcome.loss[start..start + count]
-            .iter()
-            .map(|&loss| f64::from(loss))
-            .sum::<f64>()
-            / count as f64;
-        assert!((mean - loss(&net)).abs() <= tolerance::LOSS, "{mean}");
-        for (position, (loss, correct)) in outcome.loss.iter().zip(&outcome.correct).enumerate() {
-            let written = (start..start + count).contains(&position);
-            assert_eq!(
-                (loss.is_nan(), *correct > 1),
-                (!written, !written),
-                "position {position}"
-            );
-        }
-
-        let reference = Reference::new(&case.split, case.state.clone(), Adam::default());
-        let batches = Batches {
-            order: case.order,
-            images,
-            batch_size: 1,
-            range: 0..images,
-            augment: None,
-        };
-        let positions = start..start + count;
-        let order = positions.map(|position| batches.batch(position).next().unwrap());
-        let (expected, stats) = reference.gradient(order.collect::<Vec<_>>().into_iter(), None);
-        assert_eq!(
-            outcome.correct[start..start + count]
-                .iter()
-                .map(|&c| u32::from(c))
-                .sum::<u32>(),
-            stats.correct
-        );
-        let gradient = &outcome.state.moment1;
-        assert_eq!(outcome.grads, *gradient, "the same sums");
-        for tensor in TENSORS {
-            let values = tensor.offset..tensor.offset + tensor.len();
-            let largest = expected.as_flat()[values.clone()]
-                .iter()
-                .fold(0.0f32, |a, b| a.max(b.abs()));
-            let limit = tolerance::GRADIENT * f64::from(largest);
-            for i in values.clone() {
-                let error = f64::from(gradient.as_flat()[i] - expected.as_flat()[i]).abs();
-                assert!(
-                    error <= limit,
-                    "{}[{}]: off by {error}, limit {limit}",
-                    tensor.name,
-                    i - values.start
-                );
-            }
-            // Against f64: central differences of the oracle, at three elements.
-            for i in [
-                values.start,
-                values.start + tensor.len() / 2,
-                values.end - 1,
-            ] {
-                let at = |step: f64| {
-                    let mut moved = flat.clone();
-                    moved[i] += step;
-                    loss(&Net::new(&LAYERS, &moved))
-                };
-                let difference = (at(1e-6) - at(-1e-6)) / 2e-6;
-                let error = (f64::from(gradient.as_flat()[i]) - difference).abs();
-                assert!(
-                    error <= limit + 1e-9,
-                    "{}[{}]: off by {error} from f64",
-                    tensor.name,
-                    i - values.start
-                );
-            }
-        }
-
-        // The same gradient through Adam: the same operations as on the CPU, so the same bits.
-        let mut state = State {
-            moment1: initial_params(8),
-            moment2: initial_params(9),
-            ..case.state.clone()
-        };
-        state
-            .moment2
-            .as_flat_mut()
-            .iter_mut()
-            .for_each(|v| *v = v.abs());
-        let adam = Adam {
-            average: Some(5),
-            ..Adam::default()
-        };
-        let coefficients = adam.coefficients(7);
-        let case = Case {
-            coefficients,
-            state: state.clone(),
-            ..case
-        };
-        let outcome = case.succeed(&program, "fwd");
-        let State {
-            params,
-            moment1,
-            moment2,
-            mean: Some(mean),
-            ..
-        } = &mut state
-        else {
-            panic!("cases have a mean");
-        };
-        let [params, moment1, moment2] = [params, moment1, moment2].map(|p| p.as_flat_mut());
-        adam::update(&coefficients, params, gradient.as_flat(), moment1, moment2);
-        adam::average(&coefficients, params, mean.as_flat_mut());
-        assert_eq!(outcome.state, state);
-        assert_eq!(outcome.shared, state);
+/// The shipped and the odd ones: all that a description can ask for.
+#[test]
+#[ignore = "needs g++, and minutes"]
+fn kernels_of_every_network_compute_what_the_reference_does() {
+    fn check<N: Case>() {
+        is_the_reference::<N>(&program::<N>("every", &["-O1"]), (5, 1, 3));
     }
+    for_each_network!(check);
 }
 
 /// As on a device whose share of a batch is none.
 #[test]
 #[ignore = "needs g++"]
 fn no_images_have_no_gradient() {
-    let outcome = Case::new(3, 1, 0).succeed(&program("none", &["-O2"]), "5");
-    assert!(outcome.grads.as_flat().iter().all(|&grad| grad == 0.0));
+    let program = program::<lenet::Net>("none", &["-O2"]);
+    let outcome = Batch::<lenet::Net>::new(3, 1, 0).succeed(&program, "5");
+    assert!(outcome.grads.iter().all(|&grad| grad == 0.0));
 }
 
 const ASAN: [&str; 3] = [
@@ -354,34 +331,86 @@ const ASAN: [&str; 3] = [
 ];
 const TSAN: [&str; 2] = ["-O1", "-fsanitize=thread"];
 
-/// Three images in blocks of two, with two more around them.
-fn small() -> Case {
-    Case::new(5, 1, 3)
+/// Three images in blocks of two or one, with two more around them.
+fn small<N: Case>() -> Batch<N> {
+    Batch {
+        augment: Some(Augment::new(0, 0)),
+        ..Batch::new(5, 1, 3)
+    }
 }
 
 #[test]
 #[ignore = "needs g++"]
 fn sanitizers_find_nothing() {
-    for (name, options) in [("asan", &ASAN[..]), ("tsan", &TSAN)] {
-        let program = program(name, options);
-        for thread_order in ["fwd", "rev", "5"] {
-            small().succeed(&program, thread_order);
+    fn check<N: Case>() {
+        for (name, options) in [("asan", &ASAN[..]), ("tsan", &TSAN)] {
+            let program = program::<N>(name, options);
+            for thread_order in ["fwd", "rev", "5"] {
+                small::<N>().succeed(&program, thread_order);
+            }
         }
     }
+    check::<lenet::Net>();
+    check::<lenet_d2l::Net>();
+    check::<relu::Net>();
 }
 
-/// Would the sanitizers notice? Every `__syncthreads` removed in turn, and reads and writes moved out of bounds.
+/// What a sanitizer says, or the host build of a crash.
+fn report(what: &str, output: &Output) -> String {
+    assert!(!output.status.success(), "{what}: not noticed");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let mut lines = stderr.lines();
+    let words = ["ERROR", "WARNING", "error:", "DEADLYSIGNAL"];
+    let report = lines.find(|line| words.iter().any(|word| line.contains(word)));
+    let report = report.unwrap_or_else(|| panic!("{what}: no report: {stderr}"));
+    format!("{what}: {report}")
+}
+
+/// Would a missing barrier be noticed? Each that a block comes to, left out in turn, in each kernel that has any.
+#[test]
+#[ignore = "needs g++, and minutes"]
+fn thread_sanitizer_finds_each_barrier_left_out() {
+    fn check<N: Case>() {
+        let program = program::<N>("barriers", &TSAN);
+        let last = Layout::of::<N>().update_blocks() as i64 - 1;
+        // By the order of launches in run.cpp. The blocks of the update have a barrier each, those of linear layers and
+        // those of convolutions another one.
+        let places = [
+            ("logits", 0, -1),
+            ("gradients", 1, -1),
+            ("sum_gradients", 2, 0),
+            ("sum_gradients", 2, last),
+            ("update", 5, 0),
+            ("update", 5, last),
+        ];
+        let counts = places.par_iter().map(|(kernel, launch, block)| {
+            for barrier in 0.. {
+                let skip = format!("{launch} {barrier} {block}");
+                let output = small::<N>().run(&program, "5", &skip);
+                if output.status.code() == Some(3) {
+                    return barrier;
+                }
+                let what = format!("{} {kernel}, block {block}, barrier {barrier}", N::NAME);
+                println!("{}", report(&what, &output));
+            }
+            unreachable!("a kernel has an end")
+        });
+        let counts: Vec<usize> = counts.collect();
+        // One for the sources, one for images and weights, one for each layer; as many on the way back, and the loss.
+        let layers = N::LAYERS.len();
+        assert_eq!(counts, [2 + layers, 2 + 2 * layers, 1, 1, 1, 1]);
+    }
+    check::<lenet::Net>();
+    check::<lenet_d2l::Net>();
+    check::<relu::Net>();
+}
+
+/// Would the sanitizers notice? Reads and writes moved out of bounds.
 #[test]
 #[ignore = "needs g++, and minutes"]
 fn sanitizers_find_planted_faults() {
-    const BARRIER: &str = "__syncthreads();";
-    let source = std::fs::read_to_string(repository("trainer/src/cuda/step.cu")).unwrap();
-    let barriers = source.match_indices(BARRIER).map(|(at, _)| {
-        let line = source[..at].lines().count();
-        let mutant = format!("{}{}", &source[..at], &source[at + BARRIER.len()..]);
-        (format!("line {line}: barrier removed"), mutant, &TSAN[..])
-    });
-    let moved = [
+    let source = Layout::of::<lenet::Net>().source();
+    let mutants = [
         (
             "out[first * CLASSES + i] =",
             "out[first * CLASSES + i + CLASSES] =",
@@ -390,39 +419,40 @@ fn sanitizers_find_planted_faults() {
             "correct[start + first + n] =",
             "correct[start + first + n + 2] =",
         ),
-        ("traces[first + n];", "traces[first + n + 1];"),
+        ("traces[first + n], memory", "traces[first + n + 1], memory"),
         (
-            "grads[OFFSET_CONV2_BIAS + o] =",
-            "grads[OFFSET_CONV2_BIAS + o + 1] =",
+            "sums[layers[L].bias + o] =",
+            "sums[layers[L].bias + o + 1] =",
         ),
-        ("store(bias + o", "store(bias + o + 1"),
-        ("f.image[n][y + i][x + j]", "f.image[n][y + i + 1][x + j]"),
-    ]
-    .map(|(from, to)| {
+        ("store(layers[L].bias + o", "store(layers[L].bias + o + 1"),
+        (
+            "sum[c][j] += grad * input[n][c_in][y + i][x + j]",
+            "sum[c][j] += grad * input[n][c_in][y + i + 1][x + j]",
+        ),
+        (
+            "at[N * y + w / N][N * x + w % N] = w == winner",
+            "at[N * y + w / N + 1][N * x + w % N] = w == winner",
+        ),
+        (
+            "image[from_y * Image::W + from_x]",
+            "image[from_y * Image::W + from_x + 1]",
+        ),
+        (
+            "params[layers[L].weight + i], weight",
+            "params[layers[L].weight + i + NUM_PARAMS], weight",
+        ),
+    ];
+    let reports = mutants.par_iter().enumerate().map(|(i, (from, to))| {
         assert_eq!(source.matches(from).count(), 1, "{from}");
-        (format!("`{to}`"), source.replace(from, to), &ASAN[..])
+        let step_cu = scratch(&format!("mutant{i}.cu"));
+        std::fs::write(&step_cu, source.replace(from, to)).unwrap();
+        let program = scratch(&format!("mutant{i}"));
+        compile("run.cpp", &step_cu, &ASAN, &program);
+        report(
+            &format!("`{to}`"),
+            &small::<lenet::Net>().run(&program, "5", ""),
+        )
     });
-    let mutants: Vec<_> = barriers.chain(moved).collect();
-    assert!(mutants.len() > 10);
-    let reports = mutants
-        .par_iter()
-        .enumerate()
-        .map(|(i, (what, mutant, options))| {
-            let step_cu = scratch(&format!("mutant{i}.cu"));
-            std::fs::write(&step_cu, mutant).unwrap();
-            let program = scratch(&format!("mutant{i}"));
-            compile("run.cpp", &step_cu, options, &program);
-            let output = small().run(&program, "5");
-            assert!(!output.status.success(), "{what}: not noticed");
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            let report = stderr.lines().find(|line| {
-                line.contains("ERROR") || line.contains("WARNING") || line.contains("error:")
-            });
-            format!(
-                "{what}: {}",
-                report.unwrap_or_else(|| panic!("{what}: no report: {stderr}"))
-            )
-        });
     for report in reports.collect::<Vec<_>>() {
         println!("{report}");
     }

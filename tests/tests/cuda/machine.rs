@@ -1,10 +1,10 @@
 //! Executes PTX, the code that ships, and counts what it executes.
 //!
 //! Holds what step.ptx uses, no more: one-dimensional grids, whole warps, `shfl.sync.bfly` over all lanes, one barrier,
-//! static shared memory. Lanes of a warp go together; after a branch that divides them those that are behind go first,
+//! shared memory that is declared or comes with the launch. Lanes of a warp go together; after a branch that divides them those that are behind go first,
 //! so that they meet again where the branches do. Addresses are checked against buffers and shared memory.
 //!
-//! `ex2.approx` is exact here, and registers, caches, latencies and the driver's own compiler are left out: the counts are
+//! `ex2.approx` and `rcp.approx` are exact here, and registers, caches, latencies and the driver's own compiler are left out: the counts are
 //! of PTX instructions, not of a GPU's.
 
 use std::collections::HashMap;
@@ -137,6 +137,11 @@ impl Kernel {
         let [thread, block] = ["%tid.x", "%ctaid.x"].map(|special| parser.register(special));
         let lines: Vec<&str> = body.lines().map(str::trim).collect();
         let mut shared_bytes: usize = 0;
+        // What the launch gives comes after what the kernel declares.
+        let at_launch = ptx
+            .lines()
+            .find_map(|line| line.strip_prefix(".extern .shared .align 16 .b8 "));
+        let at_launch = at_launch.map(|rest| rest.trim_end_matches("[];"));
         for line in &lines {
             if let Some(rest) = line.strip_prefix(".shared .align 16 .b8 ") {
                 let (symbol, size) = rest.split_once('[').unwrap();
@@ -146,6 +151,12 @@ impl Kernel {
                     .insert(symbol.to_owned(), shared_bytes as u64);
                 shared_bytes += size.trim_end_matches("];").parse::<usize>().unwrap();
             }
+        }
+        if let Some(symbol) = at_launch {
+            shared_bytes = shared_bytes.next_multiple_of(16);
+            parser
+                .symbols
+                .insert(symbol.to_owned(), shared_bytes as u64);
         }
         let is_code = |line: &&&str| line.ends_with(';') && !line.starts_with('.');
         let mut at = 0;
@@ -168,12 +179,19 @@ impl Kernel {
         }
     }
 
-    /// Executes `blocks` blocks of `threads` threads, one after another.
-    pub fn launch(&self, blocks: usize, threads: usize, memory: &mut Memory) -> Counts {
+    /// Executes `blocks` blocks of `threads` threads, one after another, each with so many more bytes of shared memory than
+    /// the kernel declares.
+    pub fn launch(
+        &self,
+        blocks: usize,
+        threads: usize,
+        shared_bytes: usize,
+        memory: &mut Memory,
+    ) -> Counts {
         assert!(threads.is_multiple_of(LANES));
         let mut counts = Counts::default();
         for block in 0..blocks {
-            let mut shared = vec![0xff; self.shared_bytes];
+            let mut shared = vec![0xff; self.shared_bytes + shared_bytes];
             let mut warps: Vec<Warp> = (0..threads / LANES)
                 .map(|warp| {
                     let mut registers = self.registers.clone();
@@ -343,7 +361,7 @@ fn function(name: &str) -> Function {
         "mov.f32" | "mov.b32" | "mov.u32" | "cvt.u32.u64" => |a, _, _| w(a as u32),
         "mov.u64" | "cvta.to.global.u64" => |a, _, _| a,
         "cvt.u64.u32" => |a, _, _| w(a as u32),
-        "cvt.u64.u16" | "cvt.u32.u16" => |a, _, _| a & 0xffff,
+        "cvt.u64.u16" | "cvt.u32.u16" | "cvt.u16.u32" => |a, _, _| a & 0xffff,
         "cvt.rn.f32.u16" => |a, _, _| b(f32::from(a as u16)),
         "cvt.rn.f32.u32" => |a, _, _| b(a as u32 as f32),
         "cvt.rn.f32.s32" => |a, _, _| b(a as i32 as f32),
@@ -365,8 +383,9 @@ fn function(name: &str) -> Function {
         "sub.f32" => |x, y, _| b(f(x) - f(y)),
         "mul.f32" => |x, y, _| b(f(x) * f(y)),
         "div.rn.f32" => |x, y, _| b(f(x) / f(y)),
-        "rcp.rn.f32" => |x, _, _| b(1.0 / f(x)),
+        "rcp.rn.f32" | "rcp.approx.ftz.f32" => |x, _, _| b(1.0 / f(x)),
         "sqrt.rn.f32" => |x, _, _| b(f(x).sqrt()),
+        "abs.f32" => |x, _, _| b(f(x).abs()),
         "neg.f32" => |x, _, _| b(-f(x)),
         "ex2.approx.ftz.f32" => |x, _, _| b(f(x).exp2()),
         "add.s32" => |x, y, _| w((x as u32).wrapping_add(y as u32)),
@@ -375,23 +394,29 @@ fn function(name: &str) -> Function {
         // The low bits of the second, and above them the first: `instruction` sees to it that it reaches the top.
         "bfi.b32" => |x, y, at| w((x as u32) << at | (y as u32) & ((1 << at) - 1)),
         "mad.lo.s32" => |x, y, z| w((x as u32).wrapping_mul(y as u32).wrapping_add(z as u32)),
+        "mul.wide.u16" => |x, y, _| (x & 0xffff) * (y & 0xffff),
         "mul.wide.u32" => |x, y, _| w(x as u32) * w(y as u32),
         "add.s64" => |x, y, _| x.wrapping_add(y),
+        "sub.s64" => |x, y, _| x.wrapping_sub(y),
         "mul.lo.s64" => |x, y, _| x.wrapping_mul(y),
         "mul.hi.u64" => |x, y, _| ((u128::from(x) * u128::from(y)) >> 64) as u64,
-        "and.b32" | "and.b64" | "and.pred" => |x, y, _| x & y,
+        "and.b16" | "and.b32" | "and.b64" | "and.pred" => |x, y, _| x & y,
         "or.b32" | "or.b64" | "or.pred" => |x, y, _| x | y,
         "xor.b32" => |x, y, _| w((x ^ y) as u32),
         "not.b32" => |x, _, _| w(!x as u32),
         "not.pred" => |x, _, _| x ^ 1,
         "shl.b32" => |x, y, _| w((x as u32).checked_shl(y as u32).unwrap_or(0)),
         "shl.b64" => |x, y, _| x.checked_shl(y as u32).unwrap_or(0),
+        "shr.u16" => |x, y, _| (x & 0xffff).checked_shr(y as u32).unwrap_or(0),
         "shr.u32" => |x, y, _| w((x as u32).checked_shr(y as u32).unwrap_or(0)),
         "shr.u64" => |x, y, _| x.checked_shr(y as u32).unwrap_or(0),
         "setp.eq.f32" => |x, y, _| u64::from(f(x) == f(y)),
         "setp.gt.f32" => |x, y, _| u64::from(f(x) > f(y)),
+        "setp.ge.f32" => |x, y, _| u64::from(f(x) >= f(y)),
+        // Less, or unordered.
+        "setp.ltu.f32" => |x, y, _| 1 - u64::from(f(x) >= f(y)),
         "setp.lt.f32" => |x, y, _| u64::from(f(x) < f(y)),
-        "setp.eq.s32" => |x, y, _| u64::from(x as u32 == y as u32),
+        "setp.eq.s32" | "setp.eq.b32" => |x, y, _| u64::from(x as u32 == y as u32),
         "setp.ne.s32" => |x, y, _| u64::from(x as u32 != y as u32),
         "setp.eq.s16" => |x, y, _| u64::from(x as u16 == y as u16),
         "setp.gt.u32" => |x, y, _| u64::from(x as u32 > y as u32),

@@ -257,26 +257,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let cpu = |state| Cpu::new(&data.train, state, adam, args.threads.into());
     // Said once the run's folder is there: an error before that stands alone.
     let mut not_on_gpu = None;
-    let mut backend: Box<dyn Backend> = match (device, lacking_on_cuda(&settings)) {
-        (Device::Auto, None) => match cuda(&data.train, &state, adam, devices) {
+    let mut backend: Box<dyn Backend> = match device {
+        Device::Auto => match cuda(&data.train, &state, adam, devices) {
             Err(Error::Cuda { cause, .. }) => {
                 not_on_gpu = Some(cause);
                 Box::new(cpu(state)?)
             }
             backend => backend?,
         },
-        (Device::Auto, Some(lacking)) => {
-            not_on_gpu = Some(lacking);
-            Box::new(cpu(state)?)
-        }
-        (Device::Cpu, _) => Box::new(cpu(state)?),
-        (Device::Cuda, None) => cuda(&data.train, &state, adam, devices)?,
-        (Device::Cuda, Some(lacking)) => {
-            return Err(Error::Settings(format!(
-                "{lacking}; train with --device cpu"
-            )));
-        }
-        (Device::Reference, _) => Box::new(Reference::new(&data.train, state, adam)),
+        Device::Cpu => Box::new(cpu(state)?),
+        Device::Cuda => cuda(&data.train, &state, adam, devices)?,
+        Device::Reference => Box::new(Reference::new(&data.train, state, adam)),
     };
     let mut config = Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -455,16 +446,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
         "report": page.ok().map(|page| page.to_string_lossy().into_owned()),
     }));
     Ok(())
-}
-
-/// What of the settings the cuda device does not do, if anything.
-fn lacking_on_cuda(settings: &Settings) -> Option<String> {
-    let lacking = [
-        ("--augment", settings.augment),
-        ("--weight-decay", settings.weight_decay != 0.0),
-    ];
-    let (option, _) = lacking.into_iter().find(|(_, wanted)| *wanted)?;
-    Some(format!("the cuda device has no {option}"))
 }
 
 /// The parameters with where they come from.

@@ -3,9 +3,7 @@
 
 use super::remedy::remedy;
 use crate::error::Error;
-use crate::lenet;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
-use lenet_core::network;
 use libloading::Library;
 use std::error::Error as _;
 use std::fmt;
@@ -14,7 +12,7 @@ use std::fmt;
 const OLDEST: i32 = 12_000;
 
 /// Every entry point that the backend calls.
-const SYMBOLS: [&str; 37] = [
+const SYMBOLS: [&str; 38] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -29,6 +27,7 @@ const SYMBOLS: [&str; 37] = [
     "cuEventElapsedTime",
     "cuEventRecord",
     "cuEventSynchronize",
+    "cuFuncSetAttribute",
     "cuGetErrorName",
     "cuGetErrorString",
     "cuGraphDestroy",
@@ -80,15 +79,6 @@ const INSTALL: &str = "Install NVIDIA's driver, 525 or later, or train with --de
 /// old, or no device.
 pub fn probe() -> Result<Driver, Error> {
     let missing = |cause, remedy| Error::Cuda { cause, remedy };
-    if network::FINGERPRINT != lenet::FINGERPRINT {
-        return Err(missing(
-            format!(
-                "the CUDA kernels are those of the network lenet, and this program is built for {}",
-                network::NAME
-            ),
-            "Train with --device cpu",
-        ));
-    }
     let names = ["cuda", "nvcuda"].map(cudarc::get_lib_name_candidates);
     let library = open(&names.concat())
         .map_err(|reason| missing(format!("no CUDA driver: {reason}"), INSTALL))?;

@@ -2,25 +2,36 @@
 //!
 //! Lengths are asserted before each launch. A failure says what was tried, with the kernel or the bytes.
 
-use super::PTX;
-use super::constants::{COEFFICIENTS, CONV_PARAMS, GROUP, THREADS, Trace, UPDATE_BLOCKS};
 use super::driver::failed;
+use super::layout::{COEFFICIENTS, EPOCH_WORDS, Layout, SHARED_BYTES, THREADS};
+use super::ptx::Kernels;
 use crate::adam::Coefficients;
-use crate::dataset::{Order, ROUNDS};
+use crate::dataset::{Augment, Order, ROUNDS};
 use crate::error::Error;
-use cudarc::driver::sys::CUevent_flags;
+use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags, CUfunction_attribute_enum};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DeviceRepr, LaunchConfig,
     PushKernelArg, ValidAsZeroBits,
 };
 use cudarc::nvrtc::Ptx;
-use lenet_core::network::{CLASSES, NUM_PARAMS, Pixels};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Where the parts of an epoch that have one length take their images from, on the device; see [`Device::set_part`].
+pub struct Part {
+    /// `Epoch` of step.cu.
+    words: CudaSlice<u32>,
+    /// Images of an epoch.
+    images: usize,
+    /// Images of a part.
+    len: usize,
+}
 
 /// A stream with two events, and the kernels.
 pub struct Device {
     pub stream: Arc<CudaStream>,
+    /// The sizes that the kernels are compiled for.
+    pub layout: Layout,
     /// Recorded before and after an epoch.
     pub epoch_events: [CudaEvent; 2],
     logits: CudaFunction,
@@ -32,14 +43,41 @@ pub struct Device {
 }
 
 impl Device {
-    /// Loads the kernels into the device of `context`.
-    pub fn new(context: &Arc<CudaContext>) -> Result<Self, Error> {
+    /// Loads the kernels into the device of `context`, whose name is `device`.
+    pub fn new(context: &Arc<CudaContext>, device: &str, kernels: &Kernels) -> Result<Self, Error> {
+        let layout = kernels.layout().clone();
+        let most = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = context.attribute(most);
+        let most = most.map_err(failed("ask for the device's shared memory"))?;
+        let needed = layout.gradients_bytes();
+        if needed > most as usize {
+            return Err(Error::Cuda {
+                cause: format!(
+                    "the network {} is too large for the CUDA kernels: a block needs {needed} bytes of shared memory, and \
+                     {device} has {most}",
+                    layout.name()
+                ),
+                remedy: "Train with --device cpu, or make the layers before the last smaller",
+            });
+        }
         let module = context
-            .load_module(Ptx::from_src(PTX))
+            .load_module(Ptx::from_src(kernels.ptx()))
             .map_err(failed("load the kernels"))?;
-        let load = |name| {
+        let load = |name: &str| {
             let found = module.load_function(name);
             found.map_err(failed(format!("find the kernel {name}")))
+        };
+        let load_with = |name: &str, bytes: usize| -> Result<CudaFunction, Error> {
+            let kernel = load(name)?;
+            if bytes > SHARED_BYTES {
+                let most =
+                    CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                let set = kernel.set_attribute(most, bytes as i32);
+                set.map_err(failed(format!(
+                    "let the kernel {name} have {bytes} bytes of shared memory"
+                )))?;
+            }
+            Ok(kernel)
         };
         let event = || {
             let event = context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
@@ -49,12 +87,13 @@ impl Device {
             epoch_events: [event()?, event()?],
             // A stream of its own, because the default one cannot be captured.
             stream: context.new_stream().map_err(failed("make a stream"))?,
-            logits: load("logits")?,
-            gradients: load("gradients")?,
+            logits: load_with("logits", layout.logits_bytes())?,
+            gradients: load_with("gradients", needed)?,
             update: load("update")?,
             sum_gradients: load("sum_gradients")?,
             adam: load("adam")?,
             average: load("average")?,
+            layout,
         })
     }
 
@@ -106,7 +145,7 @@ impl Device {
             .map_err(failed(format!("finish {what}")))
     }
 
-    /// The logits of `count` images, `(count, SIDE, SIDE)`, into `out`, `(count, CLASSES)`; `logits` of step.cu.
+    /// The logits of `count` images, `(count, C, H, W)`, into `out`, `(count, CLASSES)`; `logits` of step.cu.
     pub fn logits(
         &self,
         images: &CudaSlice<u8>,
@@ -114,45 +153,85 @@ impl Device {
         params: &CudaSlice<f32>,
         out: &mut CudaSlice<f32>,
     ) -> Result<(), Error> {
-        assert!(images.len() == count * size_of::<Pixels>() && out.len() == count * CLASSES);
+        let layout = &self.layout;
+        assert!(images.len() == count * layout.image_len());
+        assert!(out.len() == count * layout.classes() && params.len() == layout.params());
         let words = count as u32;
         let mut launch = self.stream.launch_builder(&self.logits);
         launch.arg(images).arg(&words).arg(params).arg(out);
-        // SAFETY: the arguments are those of step.cu's `logits`, which reads `count` images and NUM_PARAMS parameters
-        // and writes `count` rows of CLASSES.
-        unsafe { launch.launch(blocks(count.div_ceil(GROUP))) }
-            .map_err(failed("launch the kernel logits"))?;
+        // SAFETY: the arguments are those of step.cu's `logits`, which reads `count` images and all parameters and
+        // writes `count` rows of CLASSES.
+        unsafe {
+            launch.launch(blocks(
+                count.div_ceil(layout.group()),
+                layout.logits_bytes(),
+            ))
+        }
+        .map_err(failed("launch the kernel logits"))?;
         Ok(())
     }
 
-    /// Forward and backward of the images at some positions of the order, the gradients those of `scale` times the sum of
+    /// Room for the place of parts with `len` images each, of an epoch over `images`; the first at first.
+    pub fn part(&self, images: usize, len: usize) -> Result<Part, Error> {
+        assert!(len <= images && u32::try_from(images).is_ok());
+        Ok(Part {
+            words: self.alloc("order", EPOCH_WORDS)?,
+            images,
+            len,
+        })
+    }
+
+    /// Goes to the part of an epoch that begins at position `first`.
+    pub fn set_part(
+        &self,
+        part: &mut Part,
+        order: &Order,
+        first: usize,
+        augment: Option<&Augment>,
+    ) -> Result<(), Error> {
+        let of_this_split = match order {
+            Order::Sequential => true,
+            Order::Shuffled(permutation) => permutation.len() == part.images,
+        };
+        assert!(of_this_split && first + part.len <= part.images);
+        self.write(
+            "order",
+            &epoch_words(order, first, augment),
+            &mut part.words,
+        )
+    }
+
+    /// Forward and backward of the images at some positions of the part, the gradients those of `scale` times the sum of
     /// their losses; `gradients` of step.cu. No images, no launch.
     pub fn gradients(
         &self,
         (images, labels): (&CudaSlice<u8>, &CudaSlice<u8>),
-        (order, positions, scale): (&CudaSlice<u32>, Range<usize>, f32),
+        (part, positions, scale): (&Part, Range<usize>, f32),
         params: &CudaSlice<f32>,
         (loss, correct): (&mut CudaSlice<f32>, &mut CudaSlice<u8>),
         (traces, conv_grads): (&mut CudaSlice<f32>, &mut CudaSlice<f32>),
     ) -> Result<(), Error> {
         let (start, count) = (positions.start, positions.len());
-        let groups = count.div_ceil(GROUP);
-        assert!(images.len() == labels.len() * size_of::<Pixels>());
-        assert!(start + count <= labels.len() && loss.len() == labels.len());
-        assert!(correct.len() == labels.len() && order.len() == 2 + ROUNDS);
-        assert!(traces.num_bytes() >= count * size_of::<Trace>());
-        assert!(conv_grads.len() >= groups * CONV_PARAMS && params.len() == NUM_PARAMS);
+        let layout = &self.layout;
+        let groups = count.div_ceil(layout.group());
+        assert!(images.len() == labels.len() * layout.image_len());
+        assert!(part.images == labels.len() && start + count <= part.len);
+        assert!(loss.len() >= part.len && correct.len() >= part.len);
+        assert!(traces.len() >= count * layout.trace_len() && params.len() == layout.params());
+        assert!(conv_grads.len() >= groups * layout.conv_params());
         if count == 0 {
             return Ok(());
         }
         let (start, count) = (start as u32, count as u32);
         let mut launch = self.stream.launch_builder(&self.gradients);
-        launch.arg(images).arg(labels).arg(order);
+        launch.arg(images).arg(labels).arg(&part.words);
         launch.arg(&start).arg(&count).arg(&scale).arg(params);
         launch.arg(loss).arg(correct).arg(traces).arg(conv_grads);
-        // SAFETY: the arguments are those of step.cu's `gradients`. It reads images below `len` of the order, which is
-        // their number, and writes by position below `start + count`, `count` traces and `groups` sums.
-        unsafe { launch.launch(blocks(groups)) }.map_err(failed("launch the kernel gradients"))?;
+        // SAFETY: the arguments are those of step.cu's `gradients`. Whatever `part` is set to, its positions are those of
+        // images, also when the launch is captured and done later. The kernel writes by position below `start + count`,
+        // `count` traces and `groups` sums.
+        unsafe { launch.launch(blocks(groups, layout.gradients_bytes())) }
+            .map_err(failed("launch the kernel gradients"))?;
         Ok(())
     }
 
@@ -163,39 +242,41 @@ impl Device {
         (coefficients, step): (&CudaSlice<f32>, usize),
         [params, moment1, moment2]: [&mut CudaSlice<f32>; 3],
     ) -> Result<(), Error> {
-        let groups = count.div_ceil(GROUP);
-        assert!(traces.num_bytes() >= count * size_of::<Trace>());
-        assert!(conv_grads.len() >= groups * CONV_PARAMS);
+        let layout = &self.layout;
+        let groups = count.div_ceil(layout.group());
+        assert!(traces.len() >= count * layout.trace_len());
+        assert!(conv_grads.len() >= groups * layout.conv_params());
         assert!(coefficients.len() >= COEFFICIENTS * (step + 1));
-        assert!([&*params, moment1, moment2].map(|p| p.len()) == [NUM_PARAMS; 3]);
+        assert!([&*params, moment1, moment2].map(|p| p.len()) == [layout.params(); 3]);
         let (count, groups, step) = (count as u32, groups as u32, step as u32);
         let mut launch = self.stream.launch_builder(&self.update);
         launch.arg(traces).arg(&count).arg(conv_grads).arg(&groups);
         launch.arg(coefficients).arg(&step);
         launch.arg(params).arg(moment1).arg(moment2);
         // SAFETY: the arguments are those of step.cu's `update`. It reads `count` traces, `groups` sums and the
-        // coefficients of `step`, and changes NUM_PARAMS values each of parameters and moments.
-        unsafe { launch.launch(blocks(UPDATE_BLOCKS)) }
+        // coefficients of `step`, and changes all parameters and moments.
+        unsafe { launch.launch(blocks(layout.update_blocks(), 0)) }
             .map_err(failed("launch the kernel update"))?;
         Ok(())
     }
 
-    /// The gradients over `count` images into `grads`, `(NUM_PARAMS)`; `sum_gradients` of step.cu.
+    /// The gradients over `count` images into `grads`, one for each parameter; `sum_gradients` of step.cu.
     pub fn sum_gradients(
         &self,
         (traces, conv_grads, count): (&CudaSlice<f32>, &CudaSlice<f32>, usize),
         grads: &mut CudaSlice<f32>,
     ) -> Result<(), Error> {
-        let groups = count.div_ceil(GROUP);
-        assert!(traces.num_bytes() >= count * size_of::<Trace>());
-        assert!(conv_grads.len() >= groups * CONV_PARAMS && grads.len() == NUM_PARAMS);
+        let layout = &self.layout;
+        let groups = count.div_ceil(layout.group());
+        assert!(traces.len() >= count * layout.trace_len() && grads.len() == layout.params());
+        assert!(conv_grads.len() >= groups * layout.conv_params());
         let (count, groups) = (count as u32, groups as u32);
         let mut launch = self.stream.launch_builder(&self.sum_gradients);
         launch.arg(traces).arg(&count).arg(conv_grads).arg(&groups);
         launch.arg(grads);
         // SAFETY: the arguments are those of step.cu's `sum_gradients`. It reads `count` traces and `groups` sums, and
-        // writes NUM_PARAMS values.
-        unsafe { launch.launch(blocks(UPDATE_BLOCKS)) }
+        // writes a gradient for each parameter.
+        unsafe { launch.launch(blocks(layout.update_blocks(), 0)) }
             .map_err(failed("launch the kernel sum_gradients"))?;
         Ok(())
     }
@@ -208,14 +289,15 @@ impl Device {
         [params, moment1, moment2]: [&mut CudaSlice<f32>; 3],
     ) -> Result<(), Error> {
         assert!(coefficients.len() >= COEFFICIENTS * (step + 1));
-        assert!([grads, params, moment1, moment2].map(|p| p.len()) == [NUM_PARAMS; 4]);
+        let count = self.layout.params();
+        assert!([grads, params, moment1, moment2].map(|p| p.len()) == [count; 4]);
         let step = step as u32;
         let mut launch = self.stream.launch_builder(&self.adam);
         launch.arg(grads).arg(coefficients).arg(&step);
         launch.arg(params).arg(moment1).arg(moment2);
-        // SAFETY: the arguments are those of step.cu's `adam`. It reads the coefficients of `step` and NUM_PARAMS
-        // gradients, and changes as many values each of parameters and moments.
-        unsafe { launch.launch(blocks(NUM_PARAMS.div_ceil(THREADS))) }
+        // SAFETY: the arguments are those of step.cu's `adam`. It reads the coefficients of `step` and a gradient
+        // for each parameter, and changes all parameters and moments.
+        unsafe { launch.launch(blocks(count.div_ceil(THREADS), 0)) }
             .map_err(failed("launch the kernel adam"))?;
         Ok(())
     }
@@ -228,28 +310,29 @@ impl Device {
         mean: &mut CudaSlice<f32>,
     ) -> Result<(), Error> {
         assert!(coefficients.len() >= COEFFICIENTS * (step + 1));
-        assert!([params, mean].map(|p| p.len()) == [NUM_PARAMS; 2]);
+        let count = self.layout.params();
+        assert!([params, mean].map(|p| p.len()) == [count; 2]);
         let step = step as u32;
         let mut launch = self.stream.launch_builder(&self.average);
         launch.arg(params).arg(coefficients).arg(&step).arg(mean);
-        // SAFETY: the arguments are those of step.cu's `average`. It reads the coefficients of `step` and NUM_PARAMS
-        // parameters, and changes as many values of the mean.
-        unsafe { launch.launch(blocks(NUM_PARAMS.div_ceil(THREADS))) }
+        // SAFETY: the arguments are those of step.cu's `average`. It reads the coefficients of `step` and all
+        // parameters, and changes the mean of each.
+        unsafe { launch.launch(blocks(count.div_ceil(THREADS), 0)) }
             .map_err(failed("launch the kernel average"))?;
         Ok(())
     }
 }
 
-/// So many blocks of the size all kernels have.
-fn blocks(count: usize) -> LaunchConfig {
+/// So many blocks of the size all kernels have, each with so many bytes of shared memory beside what the kernel declares.
+fn blocks(count: usize, shared_bytes: usize) -> LaunchConfig {
     LaunchConfig {
         grid_dim: (count as u32, 1, 1),
         block_dim: (THREADS as u32, 1, 1),
-        shared_mem_bytes: 0,
+        shared_mem_bytes: shared_bytes as u32,
     }
 }
 
-/// Coefficients as step.cu's `Coefficients`: all but `kept`, since there is no weight decay.
+/// Coefficients as step.cu's `Coefficients`.
 pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
     [
         c.keep1,
@@ -258,17 +341,22 @@ pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
         c.step_size,
         c.scale2,
         c.eps,
+        c.kept,
         c.keep_mean,
     ]
 }
 
-/// An order as step.cu's `Order`.
-pub fn order_words(order: &Order) -> [u32; 2 + ROUNDS] {
-    let mut words = [0; 2 + ROUNDS];
+/// The part of an epoch that begins at position `first`, as step.cu's `Epoch`.
+pub fn epoch_words(order: &Order, first: usize, augment: Option<&Augment>) -> [u32; EPOCH_WORDS] {
+    let mut words = [0; EPOCH_WORDS];
+    let (order_words, rest) = words.split_at_mut(2 + ROUNDS);
     if let Order::Shuffled(permutation) = order {
-        words[0] = permutation.len;
-        words[1] = permutation.half_bits;
-        words[2..].copy_from_slice(&permutation.keys);
+        order_words.copy_from_slice(&permutation.words());
+    }
+    rest[0] = first as u32;
+    if let Some(augment) = augment {
+        rest[1] = 1;
+        rest[2..].copy_from_slice(&augment.keys());
     }
     words
 }

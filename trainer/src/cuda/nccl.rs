@@ -7,10 +7,7 @@ use super::driver::open;
 use super::kernels::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaSlice, DevicePtrMut};
-use cudarc::nccl::sys::{
-    cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t as Status,
-};
-use lenet_core::network::NUM_PARAMS;
+use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t};
 use libloading::Library;
 use std::ffi::{c_int, c_void};
 use std::fmt;
@@ -20,6 +17,20 @@ const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 
 const INSTALL: &str = "Install NCCL 2 (Debian, Ubuntu: libnccl2; PyPI: nvidia-nccl-cu12, its folder lib in LD_LIBRARY_PATH), or train \
                        with --devices 1";
+
+/// What a call returns, 0 for success. An integer: a newer NCCL may return what an enum of today does not have.
+type Status = c_int;
+
+/// The names of NCCL's errors, from 1 on.
+const ERRORS: [&str; 7] = [
+    "ncclUnhandledCudaError",
+    "ncclSystemError",
+    "ncclInternalError",
+    "ncclInvalidArgument",
+    "ncclInvalidUsage",
+    "ncclRemoteError",
+    "ncclInProgress",
+];
 
 type AllReduceFn = unsafe extern "C" fn(
     *const c_void,
@@ -93,13 +104,15 @@ impl fmt::Display for Nccl {
 
 /// For the error: which call failed, and NCCL's reason.
 fn check(call: &str, status: Status) -> Result<(), Error> {
-    match status {
-        Status::ncclSuccess => Ok(()),
-        reason => Err(Error::Cuda {
-            cause: format!("NCCL: {call}: {reason:?}"),
-            remedy: "NCCL_DEBUG=INFO in the environment makes NCCL tell more; or train with --devices 1",
-        }),
+    if status == 0 {
+        return Ok(());
     }
+    let name = ERRORS.iter().zip(1..).find(|(_, code)| *code == status);
+    let reason = name.map_or(format!("error {status}"), |(name, _)| (*name).to_owned());
+    Err(Error::Cuda {
+        cause: format!("NCCL: {call}: {reason}"),
+        remedy: "NCCL_DEBUG=INFO in the environment makes NCCL tell more; or train with --devices 1",
+    })
 }
 
 /// The gradients of several devices, and what adds them up.
@@ -107,7 +120,7 @@ pub struct AllReduce {
     nccl: Nccl,
     /// One a device.
     comms: Vec<ncclComm_t>,
-    /// `(NUM_PARAMS)` a device, on the device.
+    /// One for each parameter, on each device.
     pub grads: Vec<CudaSlice<f32>>,
 }
 
@@ -117,7 +130,7 @@ impl AllReduce {
         let nccl = Nccl::open()?;
         let count = devices.len();
         let grads = devices
-            .map(|device| device.alloc("gradients", NUM_PARAMS))
+            .map(|device| device.alloc("gradients", device.layout.params()))
             .collect::<Result<_, _>>()?;
         let ordinals: Vec<c_int> = (0..count as c_int).collect();
         let mut comms = vec![std::ptr::null_mut(); count];
@@ -140,15 +153,15 @@ impl AllReduce {
         check("ncclGroupStart", unsafe { (self.nccl.group_start)() })?;
         let mut pairs = self.comms.iter().zip(&mut self.grads);
         let reduced = pairs.try_for_each(|(&comm, grads)| {
-            let stream = grads.stream().clone();
+            let (stream, count) = (grads.stream().clone(), grads.len());
             let (grads, _) = grads.device_ptr_mut(&stream);
-            // SAFETY: NUM_PARAMS floats at `grads`, on the device of the communicator and of the stream; in place is
+            // SAFETY: `count` floats at `grads`, on the device of the communicator and of the stream; in place is
             // allowed.
             let status = unsafe {
                 (self.nccl.all_reduce)(
                     grads as *const c_void,
                     grads as *mut c_void,
-                    NUM_PARAMS,
+                    count,
                     ncclDataType_t::ncclFloat32,
                     ncclRedOp_t::ncclSum,
                     comm,
@@ -171,6 +184,41 @@ impl Drop for AllReduce {
             // about a failure.
             // SAFETY: made by `new`, ended once; the graphs that use it are gone (see `Cuda`'s fields).
             let _ = unsafe { (self.nccl.comm_abort)(comm) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cudarc::nccl::sys::ncclResult_t;
+
+    /// The last is one that no version has.
+    #[test]
+    fn every_status_has_a_name_or_its_number() {
+        check("call", ncclResult_t::ncclSuccess as Status).unwrap();
+        let errors = [
+            ncclResult_t::ncclUnhandledCudaError,
+            ncclResult_t::ncclSystemError,
+            ncclResult_t::ncclInternalError,
+            ncclResult_t::ncclInvalidArgument,
+            ncclResult_t::ncclInvalidUsage,
+            ncclResult_t::ncclRemoteError,
+            ncclResult_t::ncclInProgress,
+        ];
+        for error in errors {
+            let text = check("call", error as Status).unwrap_err().to_string();
+            assert!(
+                text.starts_with(&format!("NCCL: call: {error:?}. ")),
+                "{text}"
+            );
+        }
+        for status in [-1, 4711] {
+            let text = check("call", status).unwrap_err().to_string();
+            assert!(
+                text.starts_with(&format!("NCCL: call: error {status}. ")),
+                "{text}"
+            );
         }
     }
 }

@@ -27,7 +27,8 @@ pub fn remedy(reason: CUresult) -> &'static str {
              train with --device cpu"
         }
         CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            "The driver is older than the kernels: update NVIDIA's driver to 525 or later, or train with --device cpu"
+            "The driver is older than the kernels: update NVIDIA's driver to 525 or later, and where NVRTC compiled them to one \
+             as new as NVRTC; or train with --device cpu"
         }
         CUDA_ERROR_JIT_COMPILATION_DISABLED => {
             "The driver may not compile the kernels: unset CUDA_DISABLE_PTX_JIT, or train with --device cpu"

@@ -1,15 +1,15 @@
-//! What one device holds, and its part of a step: all images, the whole state, and the graph of an epoch over its share
-//! of each batch.
+//! What one device holds, and its part of a step: all images, the whole state, and the graphs of the parts of an epoch
+//! over its share of each batch.
 
-use super::constants::{COEFFICIENTS, CONV_PARAMS, GROUP, Trace};
 use super::driver::failed;
-use super::kernels::Device;
-use crate::backend::State;
-use crate::dataset::{ROUNDS, Split};
+use super::engine::{Flat, Images};
+use super::kernels::{Device, Part};
+use super::layout::COEFFICIENTS;
+use super::ptx::Kernels;
+use crate::dataset::{Augment, Order};
 use crate::error::Error;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaSlice};
-use lenet_core::network::Params;
+use cudarc::driver::{CudaContext, CudaGraph, CudaSlice};
 use std::ops::Range;
 
 /// A device with a copy of everything.
@@ -24,47 +24,63 @@ pub struct Replica {
     epoch: Option<Epoch>,
 }
 
-/// What an epoch needs beside the data and the state, kept for the next one of the same shape.
+/// What the parts of an epoch need beside the data and the state, kept for the next ones with this batch size.
 struct Epoch {
     batch_size: usize,
-    range: Range<usize>,
-    /// `Order` of step.cu.
-    order: CudaSlice<u32>,
+    /// Most images of a part.
+    images: usize,
     /// `(steps, COEFFICIENTS)`
     coefficients: CudaSlice<f32>,
-    /// `(images)`, by position in the epoch; zeros where another device writes.
+    /// `(images)`, by position in the part; on several devices those of the device's shares.
     loss: CudaSlice<f32>,
     /// `(images)`, as `loss`.
     correct: CudaSlice<u8>,
-    /// `(share)` of `Trace`.
+    /// `(share)` traces.
     traces: CudaSlice<f32>,
-    /// `(blocks, CONV_PARAMS)`
+    /// The convolutions' parameters for each block.
     conv_grads: CudaSlice<f32>,
-    /// All its launches.
-    graph: Option<Graph>,
+    /// The last is being captured, or was the last to be.
+    graphs: Vec<Graph>,
 }
 
-struct Graph(CudaGraph);
+/// Different lengths of parts whose graphs are kept: that of all but the last part of an epoch, and of the last.
+const GRAPHS: usize = 2;
+
+/// All launches of a part.
+struct Graph {
+    /// Images of the part.
+    images: usize,
+    part: Part,
+    launches: Option<Launches>,
+}
+
+struct Launches(CudaGraph);
 
 // SAFETY: the driver lets any thread use a graph, one at a time; a `Replica` is handed on as a whole, and is not `Sync`.
-unsafe impl Send for Graph {}
+unsafe impl Send for Launches {}
 
 impl Replica {
-    /// On a device of the machine, by number.
-    pub fn new(ordinal: usize, train: &Split, state: &State) -> Result<Self, Error> {
+    /// On a device of the machine, by number and name.
+    pub fn new(
+        ordinal: usize,
+        name: &str,
+        kernels: &Kernels,
+        train: Images,
+        state: &Flat,
+    ) -> Result<Self, Error> {
         let context =
             CudaContext::new(ordinal).map_err(failed(format!("open device {ordinal}")))?;
         // SAFETY: cudarc's events order the work of several streams of a device; here each has one.
         unsafe { context.disable_event_tracking() };
-        let device = Device::new(&context)?;
-        let flat = |params: &Params| device.upload("parameters", params.as_flat());
+        let device = Device::new(&context, name, kernels)?;
+        let flat = |params: &Vec<f32>| device.upload("parameters", params);
         Ok(Self {
-            images: device.upload("images", bytemuck::cast_slice::<_, u8>(train.images()))?,
-            labels: device.upload("labels", train.labels())?,
+            images: device.upload("images", train.pixels)?,
+            labels: device.upload("labels", train.labels)?,
             params: flat(&state.params)?,
             moment1: flat(&state.moment1)?,
             moment2: flat(&state.moment2)?,
-            mean: state.mean.as_deref().map(flat).transpose()?,
+            mean: state.mean.as_ref().map(flat).transpose()?,
             epoch: None,
             device,
         })
@@ -75,42 +91,55 @@ impl Replica {
         self.labels.len()
     }
 
-    /// As [`State::result`].
+    /// As `State::result`.
     pub fn result(&self) -> &CudaSlice<f32> {
         self.mean.as_ref().unwrap_or(&self.params)
     }
 
-    /// Makes room for an epoch (or a part) of such a shape, of which this device has at most `share` images a batch.
-    /// Returns whether the graph of that shape is there already.
-    pub fn prepare(
-        &mut self,
-        batch_size: usize,
-        range: &Range<usize>,
-        share: usize,
-    ) -> Result<bool, Error> {
+    /// Makes room for parts of at most `steps` steps, of which this device has at most `share` images a batch.
+    pub fn prepare(&mut self, batch_size: usize, steps: usize, share: usize) -> Result<(), Error> {
+        let images = self.images().min(steps.saturating_mul(batch_size));
         let kept = self.epoch.as_ref();
-        if kept.is_some_and(|e| (e.batch_size, &e.range) == (batch_size, range)) {
-            return Ok(kept.is_some_and(|e| e.graph.is_some()));
+        if kept.is_some_and(|kept| (kept.batch_size, kept.images) == (batch_size, images)) {
+            return Ok(());
         }
         self.epoch = None;
-        let images = self.images();
         let device = &self.device;
+        let steps = images.div_ceil(batch_size);
+        let layout = &device.layout;
+        let sums = share.div_ceil(layout.group()) * layout.conv_params();
         self.epoch = Some(Epoch {
             batch_size,
-            range: range.clone(),
-            order: device.alloc("order", 2 + ROUNDS)?,
-            coefficients: device.alloc("coefficients", COEFFICIENTS * range.len())?,
+            images,
+            coefficients: device.alloc("coefficients", COEFFICIENTS * steps)?,
             loss: device.alloc("losses", images)?,
             correct: device.alloc("hits", images)?,
-            traces: device.alloc("traces", share * size_of::<Trace>() / size_of::<f32>())?,
-            conv_grads: device.alloc("gradients", share.div_ceil(GROUP) * CONV_PARAMS)?,
-            graph: None,
+            traces: device.alloc("traces", share * layout.trace_len())?,
+            // At least one: nothing cannot be allocated.
+            conv_grads: device.alloc("gradients", sums.max(1))?,
+            graphs: Vec::new(),
         });
-        Ok(false)
+        Ok(())
     }
 
-    /// Launches go into a graph from here on.
-    pub fn begin_capture(&self) -> Result<(), Error> {
+    /// Whether the graph of a part with so many images is there.
+    pub fn has_graph(&self, images: usize) -> bool {
+        let epoch = self.epoch.as_ref().expect("prepared");
+        let mut graphs = epoch.graphs.iter();
+        graphs.any(|graph| graph.images == images && graph.launches.is_some())
+    }
+
+    /// Launches go into the graph of a part with so many images from here on.
+    pub fn begin_capture(&mut self, images: usize) -> Result<(), Error> {
+        let part = self.device.part(self.images(), images)?;
+        let graphs = &mut self.epoch.as_mut().expect("prepared").graphs;
+        graphs.retain(|graph| graph.images != images);
+        graphs.drain(..(graphs.len() + 1).saturating_sub(GRAPHS));
+        graphs.push(Graph {
+            images,
+            part,
+            launches: None,
+        });
         // Thread-local: other threads may go on allocating.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = self.device.stream.begin_capture(mode);
@@ -121,16 +150,19 @@ impl Replica {
     pub fn end_capture(&mut self) -> Result<(), Error> {
         let graph = self.device.stream.end_capture(CUgraphInstantiate_flags(0));
         let graph = graph.map_err(failed("make a graph of an epoch"))?;
-        self.epoch.as_mut().expect("prepared").graph = graph.map(Graph);
+        if let Some(begun) = self.epoch.as_mut().expect("prepared").graphs.last_mut() {
+            begun.launches = graph.map(Launches);
+        }
         Ok(())
     }
 
     /// Launches forward and backward of the images at the positions `share`, of a batch of `batch` images.
     pub fn gradients(&mut self, share: &Range<usize>, batch: usize) -> Result<(), Error> {
         let epoch = self.epoch.as_mut().expect("prepared");
+        let graph = epoch.graphs.last().expect("a capture has begun");
         self.device.gradients(
             (&self.images, &self.labels),
-            (&epoch.order, share.clone(), 1.0 / batch as f32),
+            (&graph.part, share.clone(), 1.0 / batch as f32),
             &self.params,
             (&mut epoch.loss, &mut epoch.correct),
             (&mut epoch.traces, &mut epoch.conv_grads),
@@ -174,24 +206,30 @@ impl Replica {
         Ok(())
     }
 
-    /// Starts the captured epoch.
-    pub fn start(&mut self, order: &[u32], coefficients: &[f32]) -> Result<(), Error> {
+    /// Starts the captured part of so many images that begins at position `first` of the epoch.
+    pub fn start(
+        &mut self,
+        (first, images): (usize, usize),
+        (order, augment): (&Order, Option<&Augment>),
+        coefficients: &[f32],
+    ) -> Result<(), Error> {
         let device = &self.device;
         let epoch = self.epoch.as_mut().expect("prepared");
-        device.write("order", order, &mut epoch.order)?;
+        let graph = epoch.graphs.iter_mut().find(|graph| graph.images == images);
+        let graph = graph.expect("captured");
+        device.set_part(&mut graph.part, order, first, augment)?;
         device.write("coefficients", coefficients, &mut epoch.coefficients)?;
-        let Graph(graph) = epoch.graph.as_ref().expect("captured: the range has steps");
-        let [before, after] = &device.epoch_events;
-        let time = |event: &CudaEvent| {
-            let recorded = event.record(&device.stream);
-            recorded.map_err(failed("time an epoch"))
-        };
-        time(before)?;
-        graph.launch().map_err(failed("launch an epoch"))?;
-        time(after)
+        let Launches(launches) = graph.launches.as_ref().expect("captured: a part has steps");
+        launches.launch().map_err(failed("launch an epoch"))
     }
 
-    /// Waits for the epoch; its losses and hits by position, zeros where another device computed them.
+    /// Records the time before (0) or after (1) what is under way.
+    pub fn record(&self, which: usize) -> Result<(), Error> {
+        let recorded = self.device.epoch_events[which].record(&self.device.stream);
+        recorded.map_err(failed("time an epoch"))
+    }
+
+    /// Waits for the part; its losses and hits by position, those of this device's shares.
     pub fn finish(&self) -> Result<(Vec<f32>, Vec<u8>), Error> {
         let epoch = self.epoch.as_ref().expect("prepared");
         let loss = self.device.read("losses", &epoch.loss)?;

@@ -29,6 +29,11 @@ impl Augment {
         }
     }
 
+    /// Returns the two keys of the hash that decides how each image is changed: what a GPU needs.
+    pub fn keys(&self) -> [u32; 2] {
+        self.keys
+    }
+
     /// Returns `out[c][y][x] = pixels[c][y - down][x - right]`, zero outside the image; mirrored: column `WIDTH - 1 - (x -
     /// right)`.
     pub fn apply(&self, index: usize, pixels: &Pixels) -> Pixels {

@@ -21,7 +21,7 @@ mod source;
 mod table;
 
 pub use self::image::{Image, read_image};
-pub use augment::Augment;
+pub use augment::{Augment, MAX_SHIFT};
 pub use idx::{Idx, read_images, read_labels};
 pub use order::{Order, Permutation, ROUNDS, generator};
 pub use source::{Dataset, FASHION_MNIST_CLASSES, ImageOptions, ReadOptions, find, hex, open};

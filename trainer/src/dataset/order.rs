@@ -49,14 +49,28 @@ impl Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permutation {
     /// The number of elements.
-    pub len: u32,
+    len: u32,
     /// The number of bits in each half of the network.
-    pub half_bits: u32,
+    half_bits: u32,
     /// One key per round.
-    pub keys: [u32; ROUNDS],
+    keys: [u32; ROUNDS],
 }
 
 impl Permutation {
+    /// Returns the number of elements.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Returns the number of elements, the bits in each half of the network, and one key per round: what a GPU needs.
+    pub fn words(&self) -> [u32; 2 + ROUNDS] {
+        let mut words = [self.len; 2 + ROUNDS];
+        words[1] = self.half_bits;
+        words[2..].copy_from_slice(&self.keys);
+        words
+    }
+
     /// Returns the element at `position`, which must be less than `len`.
     pub fn index(&self, position: u32) -> u32 {
         debug_assert!(position < self.len);
