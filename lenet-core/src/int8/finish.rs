@@ -227,7 +227,7 @@ fn product(sum: i32, scale: f32) -> f32 {
     let [a, b, c, d] = [upper >> 12, upper & 0xfff, fraction >> 12, fraction & 0xfff];
     let middle = a * d + b * c + ((b * d) >> 12);
     let high = a * c + (middle >> 12);
-    let low = (middle & 0xfff) << 12 | b * d & 0xfff;
+    let low = (middle & 0xfff) << 12 | ((b * d) & 0xfff);
 
     let full = pin(high >> 23);
     let rest = low << (1 - full);

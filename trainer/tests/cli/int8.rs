@@ -304,10 +304,15 @@ fn report_has_a_section_on_the_integers() {
         without.matches("<svg").count() + 1
     );
     // What it says is what `quantize` printed.
-    let decibels = printed
+    let mut decibels = printed
         .lines()
         .filter_map(|line| line.trim().strip_prefix("fc2"));
-    let decibels = decibels.last().unwrap().split(' ').next_back().unwrap();
+    let decibels = decibels
+        .next_back()
+        .unwrap()
+        .split(' ')
+        .next_back()
+        .unwrap();
     let kept = printed.split(" of 30 images keep").next().unwrap();
     let kept = kept.lines().next_back().unwrap();
     for part in [
