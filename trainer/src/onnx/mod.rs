@@ -262,10 +262,7 @@ fn model(
     for (i, operator) in operators.iter().enumerate() {
         let next = operators.get(i + 1);
         let mut input = vec![value];
-        value = match next {
-            None => OUTPUT.to_owned(),
-            Some(_) => operator.name.clone(),
-        };
+        value = operator.name.clone();
         if operator.weight {
             input.extend(chain.parameters(&params, operator.layer, tensors));
         }
@@ -291,6 +288,9 @@ fn model(
             let layer = &scaled[operator.layer];
             value = chain.round(value, layer.step, layer.zero);
         }
+    }
+    if let Some(last) = chain.node.last_mut() {
+        last.output = vec![OUTPUT.to_owned()];
     }
     proto::Model {
         ir_version: IR_VERSION,
