@@ -272,9 +272,9 @@ done
 step "firmware for every board, and the emulated ones against the host"
 # Each board has a folder of its own, whatever the environment says.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
-# Again with the int8 kernels, for the boards that QEMU emulates.
+# Again with the int8 kernels, for the boards that are emulated.
 LENET_WEIGHTS=$PWD/data/lenet-int8.weights cross firmware/build-all.sh \
-    mps2-an386 mps2-an500 mps2-an505 netduinoplus2 microbit
+    mps2-an386 mps2-an500 mps2-an505 netduinoplus2 microbit pico
 cross firmware/build-networks.sh
 need qemu-system-riscv32 qemu-system-misc
 (cd firmware/riscv && cross cargo build -q --release)

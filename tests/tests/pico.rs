@@ -1,7 +1,7 @@
 //! The Raspberry Pi Pico's images, unmodified, in the emulator rp2040js, compared with the host.
 //!
 //! Needs Node, the npm package `rp2040js` in the folder that the environment variable `RP2040JS` names, and the images that
-//! `firmware/build-all.sh pico` builds, so these tests are ignored unless asked for (see `ci.sh`). `firmware/pico.mjs` is the
+//! `firmware/build-all.sh pico` builds for either kind of weights, so these tests are ignored unless asked for (see `ci.sh`). `firmware/pico.mjs` is the
 //! probe and the serial adapter around the emulated chip.
 
 use clap::Parser;
@@ -26,29 +26,35 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn elf(program: &str) -> PathBuf {
-    let images = root().join("target/firmware/pico/thumbv6m-none-eabi/release");
-    images.join(program)
+/// Returns the path of a program in a folder of `target/firmware`: `pico`, or `pico-int8`.
+fn elf(folder: &str, program: &str) -> PathBuf {
+    let images = root().join("target/firmware").join(folder);
+    images.join("thumbv6m-none-eabi/release").join(program)
 }
 
 /// An emulated Pico that runs a program; it is stopped when this is dropped.
 struct Pico {
     child: Child,
     output: BufReader<ChildStdout>,
-    program: &'static str,
+    elf: PathBuf,
     log: PathBuf,
 }
 
 impl Pico {
     /// Starts a program for one test: `options` are those of `pico.mjs`, `words` the program's command line.
-    fn start(test: &str, program: &'static str, options: &[&str], words: &[&str]) -> Self {
+    fn start(test: &str, program: &str, options: &[&str], words: &[&str]) -> Self {
+        Self::start_elf(elf("pico", program), test, options, words)
+    }
+
+    /// As [`start`](Self::start), with the path of the program.
+    fn start_elf(elf: PathBuf, test: &str, options: &[&str], words: &[&str]) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pico");
         fs::create_dir_all(&folder).unwrap();
         let log = folder.join(test);
         let _ = fs::remove_file(&log);
         let mut child = Command::new("node")
             .arg(root().join("firmware/pico.mjs"))
-            .arg(elf(program))
+            .arg(&elf)
             .arg("--log")
             .arg(&log)
             .args(options)
@@ -61,7 +67,7 @@ impl Pico {
         Self {
             child,
             output,
-            program,
+            elf,
             log,
         }
     }
@@ -83,7 +89,7 @@ impl Pico {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(start.elapsed() < TIME_OUT, "{} hangs", self.program);
+            assert!(start.elapsed() < TIME_OUT, "{} hangs", self.elf.display());
             std::thread::sleep(Duration::from_millis(20));
         };
         let mut said = String::new();
@@ -97,7 +103,7 @@ impl Pico {
     /// # Panics
     /// If a frame of it is torn.
     fn log(&self) -> Vec<String> {
-        let elf = fs::read(elf(self.program)).unwrap();
+        let elf = fs::read(&self.elf).unwrap();
         let table = Table::parse(&elf).unwrap().expect("it logs by defmt");
         let mut stream = table.new_stream_decoder();
         stream.received(&fs::read(&self.log).unwrap_or_default());
@@ -180,6 +186,20 @@ fn three_images_over_the_uart_have_the_hosts_bits() {
         .into_iter()
         .chain(["--images", "3", "--timeout", "300"]);
     run(Cli::try_parse_from(words).unwrap()).unwrap();
+}
+
+#[test]
+#[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
+fn a_hundred_int8_images_over_the_uart_have_the_hosts_bits() {
+    let elf = elf("pico-int8", "serve");
+    let mut pico = Pico::start_elf(elf, "uart-int8", &["--uart"], &["serve"]);
+    let address = pico.address("uart");
+    pico.wait_for("info serve ");
+    let weights = root().join("data/lenet-int8.weights");
+    let weights = weights.to_str().expect("UTF-8");
+    let words = ["trainer", "device", "evaluate", "--tcp", &address];
+    let options = ["--weights", weights, "--images", "100", "--timeout", "300"];
+    run(Cli::try_parse_from(words.into_iter().chain(options)).unwrap()).unwrap();
 }
 
 /// Cycles an image, as `bench` counts them by SysTick; a layer may cost 3 % more before this fails.

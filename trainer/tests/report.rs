@@ -198,7 +198,7 @@ fn a_page_is_made_of_weights_with_or_without_a_data_set() {
     let page = place.text("page.html");
     assert_eq!(out, format!("wrote page.html ({} bytes)\n", page.len()));
     let images = |page: &str| page.matches("{\"index\":").count();
-    assert!(images(&page) > 0 && page.contains("id=\"live-weights\""));
+    assert!(images(&page) > 0 && page.contains("id=\"live-weights-f32\""));
     // Classes of other names: the images have no labels that the network knows.
     for name in place::FILES {
         std::fs::create_dir_all(place.path("named")).unwrap();
