@@ -58,7 +58,7 @@ pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 
      style-src 'unsafe-inline'; img-src data:";
 
 /// Images to choose from.
-const IMAGES: usize = 24;
+const IMAGES: usize = 20;
 /// The number of mistakes among them, if there are that many.
 const WRONG: usize = 4;
 /// Classes above which the answers stand in columns.
