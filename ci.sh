@@ -8,7 +8,12 @@ export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
 # What could not run on this machine, said again at the end.
 not_run=()
-step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+# The time at which each step begins, and its name.
+began=()
+step() {
+    began+=("$SECONDS $*")
+    printf '\n== %s (%d s)\n' "$*" "$SECONDS"
+}
 
 # need COMMAND PACKAGE...: installs the Debian packages if the command is missing.
 need() {
@@ -47,6 +52,7 @@ if command -v mdbook >/dev/null; then
     rm -r "$book"
 else
     echo "no mdbook here: the book has not been built as HTML"
+    not_run+=("mdbook build, because mdbook is not installed here")
 fi
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
 
@@ -305,7 +311,9 @@ rm -r "$certified"
 need nm binutils
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
 
-echo
+step "seconds of each step"
+printf '%s\n' "${began[@]}" | awk '{ if (NR > 1) printf "%6d  %s\n", $1 - start, name; start = $1; name = substr($0, length($1) + 2) }'
+
 for check in "${not_run[@]}"; do echo "NOT RUN: $check"; done
 if [ ${#not_run[@]} = 0 ]; then
     echo "all checks passed in $SECONDS s"

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs/src").glob("*.md"))]
 NOT_RUN = [
     (r"--port|--probe", "needs a board"),
     (r" device ", "needs the firmware's images; ci.sh runs it where it has built them"),
-    (r"LENET_NETWORK|runs/mine", "builds the program for another network, which ci.sh does in tests/tests/networks.rs"),
+    (r"LENET_NETWORK|runs/mine", "needs the program built for another network; ci.sh tests the networks in tests/tests/networks.rs"),
     (r"\bDIR\b", "stands for a folder of the reader"),
 ]
 

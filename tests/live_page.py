@@ -98,9 +98,9 @@ class Check:
             })"""
         )
 
-    def logits_of_test_images(self):
-        file = self.folder / "logits.safetensors"
-        self.trained("evaluate", self.weights, "--logits", file)
+    def logits_of_test_images(self, weights):
+        file = self.folder / f"{weights.stem}.safetensors"
+        self.trained("evaluate", weights, "--logits", file)
         data = file.read_bytes()
         (length,) = struct.unpack_from("<Q", data)
         (name,) = [name for name in json.loads(data[8 : 8 + length]) if name != "__metadata__"]
@@ -121,7 +121,27 @@ class Check:
         assert len(found) == COMPARED * 40
         differ = [n for n in range(COMPARED) if found[40 * n :][:40] != data[begin + 40 * n :][:40]]
         assert not differ, f"images with other logits: {differ}"
-        print(f"{COMPARED} of {COMPARED} test images have the logits of trainer evaluate, bit for bit")
+        print(f"{COMPARED} of {COMPARED} test images have the logits of trainer evaluate {weights.name}, bit for bit")
+
+    def both_kinds(self, int8):
+        """A page with f32 and int8 weights runs those that are chosen or dropped."""
+        page = self.folder / "both.html"
+        self.trained("page", self.weights, "--int8", int8, "--out", page)
+        self.browser.open(page)
+        self.browser.run("lenet.ready")
+        numbers = 'document.getElementById("live-numbers").textContent'
+        assert self.browser.run(numbers) == "f32"
+        self.browser.run("""document.querySelector('[name="live-kind"][value="int8"]').click()""")
+        self.browser.run(
+            f"""new Promise((resolve) => {{
+              const look = () => {numbers} === "int8" ? resolve() : setTimeout(look, 10);
+              look();
+            }})"""
+        )
+        self.logits_of_test_images(int8)
+        assert self.drop(self.weights) == f"{self.weights.name}: checked, and now in use."
+        assert self.browser.run(numbers) == "f32"
+        assert self.browser.run("""document.querySelector('[name="live-kind"]:checked').value""") == "f32"
 
     def files(self):
         for name, content in pictures().items():
@@ -313,13 +333,15 @@ def main():
         print(f"the page has {page.stat().st_size} bytes")
         check.looks(page, pictures)
         browser.open(page)
-        check.logits_of_test_images()
+        check.logits_of_test_images(weights)
         check.times()
         check.by_hand()
         check.units()
         check.files()
         check.refusals()
         assert browser.run('document.getElementById("live-hash").textContent') in check.trained("summary", weights)
+        if weights.read_bytes()[5] == 0:
+            check.both_kinds(ROOT / "data/lenet-int8.weights")
         assert not browser.problems, browser.problems
         print("no request, no error in the console")
 

@@ -247,12 +247,12 @@ API int cuModuleLoadData(Module **module, const void *image) {
     const std::string ptx = static_cast<const char *>(image);
     unsigned long long network;
     if (sscanf(ptx.c_str(), "// The kernels for the network of fingerprint %llx", &network) != 1 || !host::kernels.count(network))
-        return standin_refuse(INVALID_IMAGE, "the PTX is of a network that the host build has not");
+        return standin_refuse(INVALID_IMAGE, "the host build has no network with the fingerprint of this PTX");
     auto &kernels = host::kernels[network];
     for (const auto &[name, kernel] : kernels) {
         const size_t entry = ptx.find(".visible .entry " + name + "(");
         if (entry == std::string::npos || ptx_parameters(ptx, entry) != kernel.sizes)
-            return standin_refuse(INVALID_IMAGE, (name + ": the PTX has not the host build's parameters").c_str());
+            return standin_refuse(INVALID_IMAGE, (name + ": its parameters in the PTX differ from those of the host build").c_str());
     }
     *module = new Module{};
     for (auto &[name, kernel] : kernels)

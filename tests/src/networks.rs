@@ -46,18 +46,26 @@ macro_rules! networks {
             }
         )*
 
-        /// Calls a generic function with each odd network: `for_each_network!(check)`.
+        /// Calls a generic function with each network, odd or shipped: `for_each_network!(check)`.
         #[macro_export]
         macro_rules! for_each_network {
             ($check:ident) => {
                 $( $check::<$crate::networks::$name::Net>(); )*
-                $check::<$crate::networks::lenet::Net>();
-                $check::<$crate::networks::lenet_d2l::Net>();
-                $check::<$crate::networks::relu::Net>();
-                $check::<$crate::networks::color::Net>();
-                $check::<$crate::networks::tiny::Net>();
+                $crate::for_each_shipped_network!($check);
             };
         }
+    };
+}
+
+/// Calls a generic function with each network of `lenet-core/networks`.
+#[macro_export]
+macro_rules! for_each_shipped_network {
+    ($check:ident) => {
+        $check::<$crate::networks::lenet::Net>();
+        $check::<$crate::networks::lenet_d2l::Net>();
+        $check::<$crate::networks::relu::Net>();
+        $check::<$crate::networks::color::Net>();
+        $check::<$crate::networks::tiny::Net>();
     };
 }
 

@@ -2,6 +2,7 @@
 
 use lenet_core::network::TENSORS;
 use lenet_tests::fixtures::data;
+use std::path::Path;
 use std::process::Command;
 use trainer::model::Model;
 use trainer::weights_file::WeightsFile;
@@ -9,6 +10,23 @@ use trainer::{c_header, onnx};
 
 fn trained() -> WeightsFile {
     WeightsFile::load(&data().join("lenet.weights")).expect("is committed")
+}
+
+/// Compiles `main.c` of a folder as C and as C++, without warnings, and returns what each program writes.
+fn outputs(folder: &Path, options: &[&str]) -> [Vec<u8>; 2] {
+    [["c", "c99"], ["c++", "c++11"]].map(|[language, standard]| {
+        let compiler = Command::new("cc")
+            .current_dir(folder)
+            .args(["-x", language, &format!("-std={standard}")])
+            .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror"])
+            .args(options)
+            .args(["main.c", "-o", "main"])
+            .output()
+            .expect("cc, which Rust links with");
+        let errors = String::from_utf8_lossy(&compiler.stderr);
+        assert!(compiler.status.success(), "{language}: {errors}");
+        Command::new(folder.join("main")).output().unwrap().stdout
+    })
 }
 
 /// Compiles a program that writes every array of the header, in C and in C++, and compares its output with the bytes.
@@ -41,25 +59,8 @@ fn a_compiler_reads_the_same_bits_from_the_header() {
     let sha256 = weights.metadata.provenance.params_sha256;
     expected.extend(format!("{}\n", trainer::dataset::hex(&sha256)).into_bytes());
 
-    for language in [["c", "c99"], ["c++", "c++11"]] {
-        let compiler = Command::new("cc")
-            .current_dir(folder.path())
-            .args(["-x", language[0], &format!("-std={}", language[1])])
-            .args([
-                "-Wall",
-                "-Wextra",
-                "-Wpedantic",
-                "-Werror",
-                "main.c",
-                "-o",
-                "main",
-            ])
-            .output()
-            .expect("cc, which Rust links with");
-        let errors = String::from_utf8_lossy(&compiler.stderr);
-        assert!(compiler.status.success(), "{language:?}: {errors}");
-        let output = Command::new(folder.path().join("main")).output().unwrap();
-        assert!(output.stdout == expected, "{language:?}: other bytes");
+    for output in outputs(folder.path(), &[]) {
+        assert!(output == expected, "other bytes");
     }
 }
 
@@ -81,25 +82,9 @@ fn the_header_of_an_int8_network_says_how_to_compute_it() {
     let header = c_header::write_int8(&file.weights());
     std::fs::write(folder.path().join("lenet_weights.h"), header).unwrap();
     std::fs::write(folder.path().join("main.c"), INT8_IN_C).unwrap();
-    for language in [["c", "c99"], ["c++", "c++11"]] {
-        let compiler = Command::new("cc")
-            .current_dir(folder.path())
-            .args(["-x", language[0], &format!("-std={}", language[1])])
-            .args([
-                "-Wall",
-                "-Wextra",
-                "-Wpedantic",
-                "-Werror",
-                "-Wno-parentheses",
-            ])
-            .args(["-Wno-unused-variable", "-O1", "main.c", "-o", "main"])
-            .output()
-            .expect("cc, which Rust links with");
-        let errors = String::from_utf8_lossy(&compiler.stderr);
-        assert!(compiler.status.success(), "{language:?}: {errors}");
-        let output = Command::new(folder.path().join("main")).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(text, "10 logits are equal\n", "{language:?}");
+    let options = ["-Wno-parentheses", "-Wno-unused-variable", "-O1"];
+    for output in outputs(folder.path(), &options) {
+        assert_eq!(String::from_utf8_lossy(&output), "10 logits are equal\n");
     }
 }
 

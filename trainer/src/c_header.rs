@@ -3,7 +3,7 @@
 //! Valid C99 and C++. Every number has as many digits as give back its bits, so a compiler that rounds correctly holds
 //! the same parameters; the logits of the self-test tell whether the program computes the same as well.
 //!
-//! The header of an int8 network has integers, and says in a comment how they are computed with.
+//! The header of an int8 network has integers, and a comment that explains how to compute with them.
 
 use crate::dataset::hex;
 use crate::quantize::scaled;
@@ -18,7 +18,7 @@ use std::fmt::{Debug, Write};
 /// Values a line.
 const COLUMNS: usize = 8;
 
-/// The text of the header.
+/// Returns the text of the header.
 pub fn write(weights: &Weights<'_>) -> String {
     let mut text = start(
         &weights.metadata,
@@ -34,7 +34,7 @@ pub fn write(weights: &Weights<'_>) -> String {
     text
 }
 
-/// How the numbers of an int8 header are computed with. A line for each activation that the network has follows, then [`LOGITS`].
+/// Explains the arithmetic in the header of an int8 network. A line for each activation of the network follows, then [`LOGITS`].
 const ARITHMETIC: &str = " *
  * Activations are bytes. A byte q of an image, as it is stored, is the value q / 255; a byte of a layer is (q - zero) * step.
  * Sums are int32_t: bias plus the products of weight and byte. Padding is the byte zero of the layer before, 0 in the first.
@@ -52,7 +52,7 @@ const TANH: &str = " *     Tanh: lenet_tanh[x + (1u << 31) + (1u << 21) >> 22]
 const LOGITS: &str = " * The logits are (float)sum * scale.
 ";
 
-/// The text of the header of an int8 network.
+/// Returns the text of the header of an int8 network.
 pub fn write_int8(weights: &weights::Weights<'_, int8::Net>) -> String {
     let uses = |activation| {
         let hidden = &LAYERS[..LAYERS.len() - 1];
@@ -125,7 +125,7 @@ pub fn write_int8(weights: &weights::Weights<'_, int8::Net>) -> String {
     text
 }
 
-/// What comes before the arrays.
+/// Returns the text before the arrays.
 fn start(metadata: &Metadata<'_>, shapes: &str, arithmetic: &str, hashed: &str) -> String {
     let about = metadata.provenance;
     let mut text = format!(
@@ -153,7 +153,7 @@ fn start(metadata: &Metadata<'_>, shapes: &str, arithmetic: &str, hashed: &str) 
     text
 }
 
-/// What comes after the arrays of parameters.
+/// Adds the text after the arrays of parameters.
 fn end(text: &mut String, self_test: [f32; CLASSES], metadata: &Metadata<'_>) {
     *text += "/* Logits of the self-test, whose pixel (y, x) of channel c is ((37 y + 101 x + 3 y x + 85 c) % 256) / 255. */\n";
     array(text, "self_test_logits", &[CLASSES], &self_test);
@@ -201,7 +201,7 @@ fn array<T: Number>(text: &mut String, name: &str, dims: &[usize], values: &[T])
     *text += ";\n\n";
 }
 
-/// The values in braces, a pair for each dimension.
+/// Adds the values in braces, a pair for each dimension.
 fn nested<T: Number>(text: &mut String, dims: &[usize], values: &[T]) {
     *text += "{";
     match dims {

@@ -14,6 +14,7 @@ use trainer::init::initial_params;
 /// What a step on the first `count` images leaves, and what its two kernels execute.
 struct Step {
     loss: Vec<f32>,
+    correct: Vec<u8>,
     params: Vec<f32>,
     moment1: Vec<f32>,
     gradients: Counts,
@@ -78,6 +79,7 @@ fn step<N: Network>(
     let update = kernel::<N>("update", &arguments).launch(blocks, THREADS, 0, &mut memory);
     Step {
         loss: memory.floats(loss, count),
+        correct: memory.bytes(correct, count).to_vec(),
         params: memory.floats(params, layout.params()),
         moment1: memory.floats(moment1, layout.params()),
         gradients,
@@ -106,6 +108,8 @@ fn computes_what_the_reference_does<N: Case>(augment: Option<&Augment>) {
     });
     let loss = f64::from(step.loss.iter().sum::<f32>() / 3.0);
     assert!((loss - expected.loss).abs() <= tolerance::LOSS, "{loss}");
+    let correct: u32 = step.correct.iter().copied().map(u32::from).sum();
+    assert_eq!(correct, expected.correct);
     // The first step's first moment is a tenth of the gradient.
     let gradient: Vec<f32> = step.moment1.iter().map(|m| m / c.keep1).collect();
     assert_gradient::<N>(&gradient, &expected.grads);
@@ -179,8 +183,8 @@ fn ptx_averages_as_the_cpu_does() {
     }
 }
 
-/// The default's, on 256 images. The numbers stand in trainer/benches/RESULTS-cuda.md too; a change of the kernels changes
-/// them, deliberately.
+/// Counts what a step of the default network on 256 images executes. RESULTS-cuda.md in trainer/benches states the same numbers;
+/// whoever changes the kernels updates both.
 #[test]
 fn a_step_executes_so_much() {
     let data = Dataset::load(&repository("data/fashion-mnist"), false).unwrap();

@@ -305,7 +305,7 @@ fn kernels_compute_what_the_reference_does() {
     is_the_reference_in_all_batches::<relu::Net>();
 }
 
-/// The shipped and the odd ones: all that a description can ask for.
+/// Tests every network of the tests, so that everything that a description can express is covered.
 #[test]
 #[ignore = "needs g++, and minutes"]
 fn kernels_of_every_network_compute_what_the_reference_does() {
@@ -315,7 +315,7 @@ fn kernels_of_every_network_compute_what_the_reference_does() {
     for_each_network!(check);
 }
 
-/// As on a device whose share of a batch is none.
+/// Tests a device that gets no image of a batch.
 #[test]
 #[ignore = "needs g++"]
 fn no_images_have_no_gradient() {
@@ -366,15 +366,15 @@ fn report(what: &str, output: &Output) -> String {
     format!("{what}: {report}")
 }
 
-/// Would a missing barrier be noticed? Each that a block comes to, left out in turn, in each kernel that has any.
+/// Leaves out each barrier that a block reaches, in each kernel that has any, and expects ThreadSanitizer or a crash to reveal it.
 #[test]
 #[ignore = "needs g++, and minutes"]
 fn thread_sanitizer_finds_each_barrier_left_out() {
     fn check<N: Case>() {
         let program = program::<N>("barriers", &TSAN);
         let last = Layout::of::<N>().update_blocks() as i64 - 1;
-        // By the order of launches in run.cpp. The blocks of the update have a barrier each, those of linear layers and
-        // those of convolutions another one.
+        // The kernel, its index in the order of launches in run.cpp, and the block; -1 stands for every block. In
+        // `sum_gradients` and `update` the first block computes a tile of a linear layer and the last one a tile of convolutions.
         let places = [
             ("logits", 0, -1),
             ("gradients", 1, -1),
@@ -396,7 +396,8 @@ fn thread_sanitizer_finds_each_barrier_left_out() {
             unreachable!("a kernel has an end")
         });
         let counts: Vec<usize> = counts.collect();
-        // One for the sources, one for images and weights, one for each layer; as many on the way back, and the loss.
+        // The forward pass has a barrier after the image's index, one after the image and the weights, and one after each layer.
+        // The backward pass adds one after the loss, and one between each two layers.
         let layers = N::LAYERS.len();
         assert_eq!(counts, [2 + layers, 2 + 2 * layers, 1, 1, 1, 1]);
     }
@@ -405,7 +406,7 @@ fn thread_sanitizer_finds_each_barrier_left_out() {
     check::<relu::Net>();
 }
 
-/// Would the sanitizers notice? Reads and writes moved out of bounds.
+/// Moves reads and writes out of bounds, and expects the sanitizers to reveal each.
 #[test]
 #[ignore = "needs g++, and minutes"]
 fn sanitizers_find_planted_faults() {

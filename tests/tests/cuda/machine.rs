@@ -1,8 +1,8 @@
 //! Executes PTX, the code that ships, and counts what it executes.
 //!
-//! Holds what step.ptx uses, no more: one-dimensional grids, whole warps, `shfl.sync.bfly` over all lanes, one barrier,
-//! shared memory that is declared or comes with the launch. Lanes of a warp go together; after a branch that divides them those that are behind go first,
-//! so that they meet again where the branches do. Addresses are checked against buffers and shared memory.
+//! It implements only what the PTX files use: one-dimensional grids, whole warps, `shfl.sync.bfly` over all lanes, one barrier,
+//! and shared memory that is declared or comes with the launch. The lanes of a warp run together. After a branch that divides
+//! them, those that are behind run first, so that they meet again where the branches do. Addresses are checked against buffers and shared memory.
 //!
 //! `ex2.approx` and `rcp.approx` are exact here, and registers, caches, latencies and the driver's own compiler are left out: the counts are
 //! of PTX instructions, not of a GPU's.
@@ -74,9 +74,14 @@ impl Memory {
         address as u64
     }
 
-    /// `len` values of a buffer.
+    /// Returns the first `len` bytes of a buffer.
+    pub fn bytes(&self, address: u64, len: usize) -> &[u8] {
+        &self.bytes[address as usize..][..len]
+    }
+
+    /// Returns the first `len` values of a buffer.
     pub fn floats(&self, address: u64, len: usize) -> Vec<f32> {
-        bytemuck::pod_collect_to_vec(&self.bytes[address as usize..][..4 * len])
+        bytemuck::pod_collect_to_vec(self.bytes(address, 4 * len))
     }
 }
 

@@ -13,6 +13,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use lenet_core::Network;
+use lenet_core::ops::argmax;
 use lenet_tests::networks::Case;
 use rand_chacha::rand_core::Rng;
 use std::path::{Path, PathBuf};
@@ -125,7 +126,7 @@ impl<N: Case> Random<N> {
             );
             let scale = 1.0 / batch.len() as f32;
             loss += f64::from(N::gradient(params, &image, label, scale, &mut grads));
-            correct += u32::from(largest(&logits::<N>(params, &image)) == usize::from(label));
+            correct += u32::from(argmax(&logits::<N>(params, &image)) == usize::from(label));
         }
         Expected {
             loss: loss / batch.len() as f64,
@@ -165,12 +166,6 @@ fn seen<N: Network>(pixels: &N::Pixels) -> Box<N::Image> {
 fn logits<N: Network>(params: &N::Params, image: &N::Image) -> Vec<f32> {
     let mut act: Box<N::Activations> = bytemuck::zeroed_box();
     N::forward(params, image, &mut act).as_ref().to_vec()
-}
-
-/// The index of the largest; of equal ones the first.
-fn largest(values: &[f32]) -> usize {
-    let best = (0..values.len()).reduce(|a, b| if values[b] > values[a] { b } else { a });
-    best.expect("there are values")
 }
 
 /// Compares a gradient with the reference's, tensor by tensor.

@@ -627,7 +627,7 @@ fn weight_plane<
                 }
                 for x in 0..width {
                     let inputs = &row[x..x + K];
-                    // Of the inputs and the gradients, the fewer stay in registers beside the accumulators.
+                    // The smaller set, inputs or gradients, stays in registers beside the accumulators.
                     if const { K < T } {
                         let mut loaded = [s.splat(0.0); K];
                         for j in 0..K {

@@ -8,7 +8,6 @@ use super::ptx::Kernels;
 use super::replica::Replica;
 use crate::adam::Adam;
 use crate::backend::{Batches, StepStats};
-use crate::dataset::Order;
 use crate::error::Error;
 use crate::threads;
 use cudarc::driver::CudaSlice;
@@ -16,10 +15,10 @@ use rayon::ThreadPool;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
 
-/// Most steps of a graph: the normal epoch has 235. Between graphs a training can be stopped.
+/// The most steps in one graph; an epoch with the default settings has 235. Training can stop only between graphs.
 pub const STEPS: usize = 1024;
 
-/// Images whose logits are computed in one go: 13 MB of the default's on the device.
+/// The number of images that are evaluated at a time. Those of the default network take 13 MB on the device.
 const EVALUATED: usize = 16_384;
 
 /// Images with their labels.
@@ -46,7 +45,7 @@ pub struct Flat {
     pub step: u64,
 }
 
-/// What trains a network.
+/// Trains a network on one or more devices.
 pub struct Engine {
     description: String,
     adam: Adam,
@@ -197,8 +196,14 @@ impl Engine {
         let launched = begun.and_then(|()| self.launch_steps(images, batch_size));
         // Ended in any case, so that the streams are usable after an error.
         let ended: Vec<_> = self.replicas.iter_mut().map(Replica::end_capture).collect();
-        launched?;
-        ended.into_iter().collect()
+        let captured = launched.and(ended.into_iter().collect());
+        if captured.is_err() {
+            // A graph that lacks launches must not be kept.
+            for replica in &mut self.replicas {
+                replica.forget_graph(images);
+            }
+        }
+        captured
     }
 
     /// Launches the kernels of a part.
@@ -247,11 +252,7 @@ impl Engine {
             range,
             ..
         } = batches;
-        let of_the_split = match order {
-            Order::Sequential => true,
-            Order::Shuffled(permutation) => permutation.len() == *images,
-        };
-        if !of_the_split || *images != self.replicas[0].images() || *batch_size == 0 {
+        if !order.is_of(*images) || *images != self.replicas[0].images() || *batch_size == 0 {
             return Err(Error::Backend(format!(
                 "batches of {batch_size} out of {images} images, in an order {order:?}, are asked of a device that holds {}",
                 self.replicas[0].images()
@@ -321,11 +322,12 @@ impl Engine {
             replica.device.finish("a copy of the parameters")?;
             Ok(flat)
         };
+        let ([params, moment1, moment2], mean) = replica.state();
         Ok(Flat {
-            params: read(&replica.params)?,
-            moment1: read(&replica.moment1)?,
-            moment2: read(&replica.moment2)?,
-            mean: replica.mean.as_ref().map(read).transpose()?,
+            params: read(params)?,
+            moment1: read(moment1)?,
+            moment2: read(moment2)?,
+            mean: mean.map(read).transpose()?,
             step: self.step,
         })
     }

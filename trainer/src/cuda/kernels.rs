@@ -156,9 +156,9 @@ impl Device {
         let layout = &self.layout;
         assert!(images.len() == count * layout.image_len());
         assert!(out.len() == count * layout.classes() && params.len() == layout.params());
-        let words = count as u32;
+        let images_arg = count as u32;
         let mut launch = self.stream.launch_builder(&self.logits);
-        launch.arg(images).arg(&words).arg(params).arg(out);
+        launch.arg(images).arg(&images_arg).arg(params).arg(out);
         // SAFETY: the arguments are those of step.cu's `logits`, which reads `count` images and all parameters and
         // writes `count` rows of CLASSES.
         unsafe {
@@ -171,7 +171,7 @@ impl Device {
         Ok(())
     }
 
-    /// Room for the place of parts with `len` images each, of an epoch over `images`; the first at first.
+    /// Allocates a [`Part`] for parts of `len` images, of an epoch over `images` images. It begins at position 0.
     pub fn part(&self, images: usize, len: usize) -> Result<Part, Error> {
         assert!(len <= images && u32::try_from(images).is_ok());
         Ok(Part {
@@ -189,11 +189,7 @@ impl Device {
         first: usize,
         augment: Option<&Augment>,
     ) -> Result<(), Error> {
-        let of_this_split = match order {
-            Order::Sequential => true,
-            Order::Shuffled(permutation) => permutation.len() == part.images,
-        };
-        assert!(of_this_split && first + part.len <= part.images);
+        assert!(order.is_of(part.images) && first + part.len <= part.images);
         self.write(
             "order",
             &epoch_words(order, first, augment),
@@ -323,7 +319,7 @@ impl Device {
     }
 }
 
-/// So many blocks of the size all kernels have, each with so many bytes of shared memory beside what the kernel declares.
+/// Returns a launch of `count` blocks of [`THREADS`] threads, each with `shared_bytes` bytes of dynamic shared memory.
 fn blocks(count: usize, shared_bytes: usize) -> LaunchConfig {
     LaunchConfig {
         grid_dim: (count as u32, 1, 1),

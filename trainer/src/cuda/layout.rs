@@ -8,7 +8,7 @@ use lenet_core::layer::{Activation, Pool};
 use lenet_core::plan::{Kind, Layer, Tensor};
 use std::fmt::Write;
 
-/// Virtual architecture the PTX is compiled for: the driver compiles it on for its GPU, from Volta on.
+/// The virtual architecture of the PTX. The driver of any GPU since Volta compiles it for that GPU.
 pub const ARCH: &str = "compute_70";
 /// Threads per block, in all kernels.
 pub const THREADS: usize = 512;

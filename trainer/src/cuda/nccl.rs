@@ -180,9 +180,9 @@ impl AllReduce {
 impl Drop for AllReduce {
     fn drop(&mut self) {
         for &comm in &self.comms {
-            // Not ncclCommDestroy, which waits for a sum that a failed device will never join. Nothing is to be done
-            // about a failure.
-            // SAFETY: made by `new`, ended once; the graphs that use it are gone (see `Cuda`'s fields).
+            // Not ncclCommDestroy, which waits for a sum that a failed device will never join. A failure has no consequence.
+            // SAFETY: `new` made each communicator, and this ends it once. The graphs that use them are already gone, because
+            // `Engine` declares its replicas before this.
             let _ = unsafe { (self.nccl.comm_abort)(comm) };
         }
     }

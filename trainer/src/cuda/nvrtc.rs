@@ -132,7 +132,7 @@ impl Destroyed {
 impl Drop for Destroyed {
     fn drop(&mut self) {
         if !self.program.is_null() {
-            // SAFETY: it was created, and is not used any more. Nothing is to be done about a failure.
+            // SAFETY: `create` made this program, and nothing uses it after this. A failure to free it has no consequence.
             let _ = unsafe { (self.destroy)(&mut self.program) };
         }
     }

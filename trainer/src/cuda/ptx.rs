@@ -55,7 +55,7 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Takes those in the tree, which are part of the program only if they are of this network, or compiles them.
+    /// Returns the kernels in the repository if there are any for this network, and compiles them otherwise.
     ///
     /// # Errors
     /// `Cuda`: they are to be compiled, and there is no NVRTC

@@ -17,10 +17,11 @@ pub struct Replica {
     pub device: Device,
     images: CudaSlice<u8>,
     labels: CudaSlice<u8>,
-    pub params: CudaSlice<f32>,
-    pub moment1: CudaSlice<f32>,
-    pub moment2: CudaSlice<f32>,
-    pub mean: Option<CudaSlice<f32>>,
+    // Private, because the graphs hold their addresses.
+    params: CudaSlice<f32>,
+    moment1: CudaSlice<f32>,
+    moment2: CudaSlice<f32>,
+    mean: Option<CudaSlice<f32>>,
     epoch: Option<Epoch>,
 }
 
@@ -39,7 +40,7 @@ struct Epoch {
     traces: CudaSlice<f32>,
     /// The convolutions' parameters for each block.
     conv_grads: CudaSlice<f32>,
-    /// The last is being captured, or was the last to be.
+    /// The graphs that were captured, the most recent last. The last may still be in capture.
     graphs: Vec<Graph>,
 }
 
@@ -60,7 +61,7 @@ struct Launches(CudaGraph);
 unsafe impl Send for Launches {}
 
 impl Replica {
-    /// On a device of the machine, by number and name.
+    /// Copies the images and the state to the device with this number and name.
     pub fn new(
         ordinal: usize,
         name: &str,
@@ -89,6 +90,12 @@ impl Replica {
     /// Images of the training split.
     pub fn images(&self) -> usize {
         self.labels.len()
+    }
+
+    /// Returns the parameters and both moments, and the mean if there is one.
+    pub fn state(&self) -> ([&CudaSlice<f32>; 3], Option<&CudaSlice<f32>>) {
+        let state = [&self.params, &self.moment1, &self.moment2];
+        (state, self.mean.as_ref())
     }
 
     /// As `State::result`.
@@ -129,11 +136,18 @@ impl Replica {
         graphs.any(|graph| graph.images == images && graph.launches.is_some())
     }
 
+    /// Drops the graph of a part with so many images, if there is one.
+    pub fn forget_graph(&mut self, images: usize) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.graphs.retain(|graph| graph.images != images);
+        }
+    }
+
     /// Launches go into the graph of a part with so many images from here on.
     pub fn begin_capture(&mut self, images: usize) -> Result<(), Error> {
         let part = self.device.part(self.images(), images)?;
+        self.forget_graph(images);
         let graphs = &mut self.epoch.as_mut().expect("prepared").graphs;
-        graphs.retain(|graph| graph.images != images);
         graphs.drain(..(graphs.len() + 1).saturating_sub(GRAPHS));
         graphs.push(Graph {
             images,

@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub path: PathBuf,
     /// Its name.
     pub name: String,
-    /// Warnings about what was also found, and is not read.
+    /// Warnings about data that was found as well but is not read.
     pub warnings: Vec<String>,
     /// Where it was found, if not at the given path.
     pub notes: Vec<String>,

@@ -20,6 +20,14 @@ pub enum Order {
 }
 
 impl Order {
+    /// Returns whether this is an order of `len` images.
+    pub fn is_of(&self, len: usize) -> bool {
+        match self {
+            Self::Sequential => true,
+            Self::Shuffled(permutation) => permutation.len() == len,
+        }
+    }
+
     /// Returns the shuffle of an epoch: different for each `epoch`, the same for the same `seed`.
     pub fn shuffled(seed: u64, epoch: u32, len: usize) -> Self {
         let len = u32::try_from(len).expect("a data set has fewer than 2^32 images");

@@ -54,8 +54,8 @@ pub(super) fn section(run: &Run<'_>, quantized: &Quantized<'_>) -> Markup {
             p {
                 "The same network after " code { "trainer quantize" } ": " (grouped(*same_class)) " of "
                 (grouped(run.confusion.total() as usize)) " test images keep their class, and the largest change of a logit is "
-                (format!("{largest_change:.3}")) ". Everything else on this page is about the f32 weights; quantization trains "
-                "nothing, so it has no curves of its own."
+                (format!("{largest_change:.3}")) ". You can choose these weights where the network runs on this page. Everything else is about the f32 weights; "
+                "quantization trains nothing, so it has no curves of its own."
             }
             div.pair {
                 div {
