@@ -60,6 +60,10 @@ RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmwar
 step "tests"
 cargo test -q
 cargo test -q -p lenet-core --all-features
+example=$(mktemp -d)
+cargo run -q --example in_memory -- "$example/stripes.weights" | tee "$example/log"
+grep -q '^epoch 10: test accuracy 0\.9\|^epoch 10: test accuracy 1\.' "$example/log"
+rm -r "$example"
 
 step "a full disk: a small file system is mounted, by root or by a namespace's root"
 as_root=()

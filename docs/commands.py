@@ -18,6 +18,7 @@ NOT_RUN = [
     (r"--port|--probe", "needs a board"),
     (r" device ", "needs the firmware's images; ci.sh runs it where it has built them"),
     (r"LENET_NETWORK|runs/mine", "needs the program built for another network; ci.sh tests the networks in tests/tests/networks.rs"),
+    (r"--example", "is another program, which ci.sh runs by itself"),
     (r"\bDIR\b", "stands for a folder of the reader"),
 ]
 

@@ -1,32 +1,40 @@
 //! The checkpoint, from which a training can continue: settings, parameters, moments, position, and measurements so far.
 //!
-//! It is a postcard message with a CRC-32, like the weights file (`lenet-core/WEIGHTS.md`), but only this program reads it:
+//! It is a safetensors file, which other programs can read too:
 //!
-//! ```text
-//! magic "LNCK", version, fingerprint of the network    13 bytes
-//! settings                                             the text of config.toml
-//! parameters, both moments; with --average, the mean   177,704 bytes each
-//! position, sums, epochs, losses
-//! with a validation split, the best result             177,704 bytes
-//! CRC-32 of everything before it, little-endian        4 bytes
-//! ```
+//! | tensors | content |
+//! |---|---|
+//! | `params.conv.0.weight`, … | the parameters, under PyTorch's names |
+//! | `moment1.…`, `moment2.…` | Adam's moments |
+//! | `mean.…` | with `--average`, the running mean of the parameters |
+//! | `best.…` | with a validation split, the parameters of the best epoch |
+//! | `losses` | the loss of each step |
+//!
+//! The metadata has the format, the network, the text of `config.toml`, the position with the measurements (also in TOML), and
+//! a CRC-32 of everything else.
 
 use crate::backend::State;
 use crate::config::Config;
 use crate::error::Error;
 use crate::output;
+use crate::safetensors::{floats, looks_like, named_params, names, view};
 use crate::train::{Epoch, Partial, Progress};
 use crc::{CRC_32_ISO_HDLC, Crc};
-use lenet_core::network::{FINGERPRINT, Params};
+use lenet_core::Network;
+use lenet_core::network::{FINGERPRINT, Net, Params, TENSORS};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// The file's name in the run's folder.
 pub const NAME: &str = "last.checkpoint";
 
-const MAGIC: [u8; 4] = *b"LNCK";
-const VERSION: u8 = 3;
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+const FORMAT: &str = "lenet checkpoint 4";
+
+/// What to do about a damaged checkpoint.
+const REMEDY: &str =
+    "copy it again from where it came, or train again: lenet.weights beside it serves as --init";
 
 /// Everything that a training needs to continue.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,25 +47,13 @@ pub struct Checkpoint {
     pub progress: Progress,
 }
 
-/// The message, without its checksum.
+/// What the tensors do not hold of the state and the progress.
 #[derive(Serialize, Deserialize)]
-struct Message<'a> {
-    magic: [u8; 4],
-    version: u8,
-    #[serde(with = "postcard::fixint::le")]
-    fingerprint: u64,
-    config: &'a str,
-    params: &'a [u8],
-    moment1: &'a [u8],
-    moment2: &'a [u8],
-    mean: Option<&'a [u8]>,
+struct Position {
     step: u64,
-    partial: Partial,
     cut: bool,
+    partial: Partial,
     epochs: Vec<Epoch>,
-    /// The bytes of f32 values.
-    losses: &'a [u8],
-    best: Option<&'a [u8]>,
 }
 
 impl Checkpoint {
@@ -88,97 +84,162 @@ impl Checkpoint {
     }
 }
 
+type Tensors<'a> = BTreeMap<String, TensorView<'a>>;
+
 fn encode(config: &Config, state: &State, progress: &Progress) -> Vec<u8> {
-    let message = Message {
-        magic: MAGIC,
-        version: VERSION,
-        fingerprint: FINGERPRINT,
-        config: &config.to_toml(),
-        params: bytemuck::bytes_of(&*state.params),
-        moment1: bytemuck::bytes_of(&*state.moment1),
-        moment2: bytemuck::bytes_of(&*state.moment2),
-        mean: state.mean.as_deref().map(bytemuck::bytes_of),
+    let position = Position {
         step: state.step,
-        partial: progress.partial,
         cut: progress.cut,
+        partial: progress.partial,
         epochs: progress.epochs.clone(),
-        losses: bytemuck::cast_slice(&progress.losses),
-        best: progress.best.as_deref().map(bytemuck::bytes_of),
     };
-    let mut bytes = postcard::to_stdvec(&message).expect("memory takes it");
-    let crc = CRC.checksum(&bytes);
-    bytes.extend(crc.to_le_bytes());
-    bytes
+    let position = toml::to_string(&position).expect("text keys, and numbers of 63 bits");
+    let metadata = [
+        ("format", FORMAT.to_owned()),
+        ("network", Net::NAME.to_owned()),
+        ("fingerprint", format!("{FINGERPRINT:016x}")),
+        ("config", config.to_toml()),
+        ("position", position),
+    ];
+    let mut tensors = Tensors::new();
+    let sets = [
+        ("params", Some(&state.params)),
+        ("moment1", Some(&state.moment1)),
+        ("moment2", Some(&state.moment2)),
+        ("mean", state.mean.as_ref()),
+        ("best", progress.best.as_ref()),
+    ];
+    for (set, params) in sets {
+        let named = params.into_iter().flat_map(|params| named_params(params));
+        tensors.extend(named.map(|(name, tensor)| (format!("{set}.{name}"), tensor)));
+    }
+    let losses = view(&[progress.losses.len()], &progress.losses);
+    tensors.insert("losses".to_owned(), losses);
+    seal(
+        metadata
+            .map(|(key, text)| (key.to_owned(), text))
+            .into_iter()
+            .collect(),
+        &tensors,
+    )
 }
 
-/// What to do about a damaged checkpoint.
-const AGAIN: &str =
-    "copy it again from where it came, or train again: lenet.weights beside it serves as --init";
+/// Adds the checksum, and returns the file.
+fn seal(mut metadata: HashMap<String, String>, tensors: &Tensors<'_>) -> Vec<u8> {
+    let checksum = checksum(&metadata, tensors);
+    metadata.insert("crc32".to_owned(), checksum);
+    serialize(tensors, Some(metadata)).expect("names and sizes are known to fit")
+}
+
+/// Returns the CRC-32 of the metadata, but for the checksum itself, and of the tensors, both in the order of their names.
+fn checksum(metadata: &HashMap<String, String>, tensors: &Tensors<'_>) -> String {
+    const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+    let mut digest = CRC.digest();
+    let mut add = |name: &str, content: &[u8]| {
+        for part in [name.as_bytes(), content] {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+    };
+    for (key, text) in metadata.iter().collect::<BTreeMap<_, _>>() {
+        if key != "crc32" {
+            add(key, text.as_bytes());
+        }
+    }
+    for (name, tensor) in tensors {
+        add(name, tensor.data());
+    }
+    format!("{:08x}", digest.finalize())
+}
 
 fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
-    let truncated = || format!("truncated: ends after {} bytes; {AGAIN}", bytes.len());
-    let damaged = |what: &str| format!("damaged: {what}; {AGAIN}");
+    let damaged = |what: &str| format!("damaged: {what}; {REMEDY}");
 
-    let (magic, rest) = bytes.split_first_chunk().ok_or_else(truncated)?;
-    if *magic != MAGIC {
+    if bytes.starts_with(b"LNCK") {
         return Err(format!(
-            "not a checkpoint (starts with {magic:02x?}); expected the folder of a run that has {NAME}"
+            "the checkpoint of an earlier release, this program reads \"{FORMAT}\"; continue with the release that wrote it"
         ));
     }
-    let (&version, rest) = rest.split_first().ok_or_else(truncated)?;
-    if version != VERSION {
+    if bytes.len() >= 9 && !looks_like(bytes) {
         return Err(format!(
-            "checkpoint format {version}, this program reads {VERSION}; continue with the release that wrote it"
+            "not a checkpoint (starts with {:02x?}); expected the folder of a run that has {NAME}",
+            &bytes[..4]
         ));
     }
-    let (fingerprint, rest) = rest.split_first_chunk().ok_or_else(truncated)?;
-    if u64::from_le_bytes(*fingerprint) != FINGERPRINT {
-        return Err("of another network; continue with the build that wrote it".to_owned());
-    }
-    if rest.len() < 3 * size_of::<Params>() {
-        return Err(truncated());
-    }
-    let (covered, crc) = bytes.split_last_chunk().ok_or_else(truncated)?;
-    let (stored, computed) = (u32::from_le_bytes(*crc), CRC.checksum(covered));
-    if stored != computed {
-        return Err(damaged(&format!(
-            "checksum {computed:08x}, expected {stored:08x}"
-        )));
-    }
-
-    // The checksum is right, so decoding fails only if another program wrote the file.
-    let (message, rest) = postcard::take_from_bytes::<Message<'_>>(covered)
-        .map_err(|error| damaged(&error.to_string()))?;
-    if !rest.is_empty() {
-        return Err(damaged(&format!("{} bytes follow its content", rest.len())));
-    }
-    let config = Config::from_toml(message.config).map_err(|problem| damaged(&problem))?;
-    let params = |bytes: &[u8]| {
-        let mut params: Box<Params> = bytemuck::zeroed_box();
-        let out = bytemuck::bytes_of_mut(&mut *params);
-        if out.len() != bytes.len() {
-            return Err(damaged(&format!("{} bytes of parameters", bytes.len())));
+    let (_, header) =
+        SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error.to_string()))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let text = |key: &str| metadata.get(key).map_or("", String::as_str);
+    match text("format") {
+        FORMAT => {}
+        "" => {
+            return Err(format!(
+                "a safetensors file without the metadata of a checkpoint; expected the folder of a run that has {NAME}"
+            ));
         }
-        out.copy_from_slice(bytes);
+        format => {
+            return Err(format!(
+                "its format is \"{format}\", this program reads \"{FORMAT}\"; continue with the release that wrote it"
+            ));
+        }
+    }
+    if text("fingerprint") != format!("{FINGERPRINT:016x}") {
+        return Err(format!(
+            "of another network, {:?} (this program is built for {:?}); continue with the build that wrote it",
+            text("network"),
+            Net::NAME
+        ));
+    }
+    let tensors: Tensors<'_> = file.tensors().into_iter().collect();
+    let (stored, computed) = (text("crc32"), checksum(&metadata, &tensors));
+    if stored != computed {
+        return Err(damaged(&format!("checksum {computed}, expected {stored}")));
+    }
+
+    // The checksum is right, so the rest fails only if another program wrote the file.
+    let config = Config::from_toml(text("config")).map_err(|problem| damaged(&problem))?;
+    let position: Position = toml::from_str(text("position"))
+        .map_err(|error| damaged(&format!("position: {}", error.message())))?;
+    let values = |name: &str, dims: &[usize]| match tensors.get(name) {
+        Some(tensor) if tensor.shape() == dims && tensor.dtype() == Dtype::F32 => {
+            Ok(floats(tensor.data(), f32::from_le_bytes))
+        }
+        Some(tensor) => Err(damaged(&format!(
+            "{name}: found {:?} {:?}, expected F32 {dims:?}",
+            tensor.dtype(),
+            tensor.shape()
+        ))),
+        None => Err(damaged(&format!("{name}: missing, expected F32 {dims:?}"))),
+    };
+    let params = |set: &str| -> Result<Box<Params>, String> {
+        let mut params: Box<Params> = bytemuck::zeroed_box();
+        for (name, tensor) in names().iter().zip(TENSORS) {
+            params.as_flat_mut()[tensor.offset..][..tensor.len()]
+                .copy_from_slice(&values(&format!("{set}.{name}"), tensor.dims())?);
+        }
         Ok(params)
     };
-    let losses = message.losses.chunks_exact(size_of::<f32>());
+    let optional = |set: &str| {
+        let prefix = format!("{set}.");
+        let is_there = tensors.keys().any(|name| name.starts_with(&prefix));
+        is_there.then(|| params(set)).transpose()
+    };
+    let steps = usize::try_from(position.step).unwrap_or(usize::MAX);
     let checkpoint = Checkpoint {
         state: State {
-            params: params(message.params)?,
-            moment1: params(message.moment1)?,
-            moment2: params(message.moment2)?,
-            step: message.step,
-            mean: message.mean.map(params).transpose()?,
+            params: params("params")?,
+            moment1: params("moment1")?,
+            moment2: params("moment2")?,
+            step: position.step,
+            mean: optional("mean")?,
         },
         progress: Progress {
-            epochs: message.epochs,
-            losses: losses
-                .map(|loss| f32::from_le_bytes(loss.try_into().expect("four bytes")))
-                .collect(),
-            partial: message.partial,
-            cut: message.cut,
-            best: message.best.map(params).transpose()?,
+            epochs: position.epochs,
+            losses: values("losses", &[steps])?,
+            partial: position.partial,
+            cut: position.cut,
+            best: optional("best")?,
         },
         config,
     };
@@ -200,8 +261,7 @@ impl Checkpoint {
             .train
             .div_ceil(config.settings.batch_size.max(1) as usize);
         let position = progress.epochs.len() as u64 * per_epoch as u64;
-        state.step == progress.losses.len() as u64
-            && progress.partial.steps <= per_epoch
+        progress.partial.steps <= per_epoch
             && state.step == position + progress.partial.steps as u64
     }
 }
@@ -259,66 +319,80 @@ mod tests {
         assert_eq!(decode(&bytes()), Ok(example()));
     }
 
+    /// Any changed byte and any cut gives an error that says so.
     #[test]
     fn a_damaged_file_is_refused_with_what_is_wrong() {
         let good = bytes();
-        let changed = |at: usize| {
-            let mut bytes = good.clone();
-            bytes[at] ^= 1;
-            decode(&bytes).unwrap_err()
-        };
-        assert!(changed(0).starts_with("not a checkpoint (starts with [4d, 4e, 43, 4b])"));
-        assert!(changed(4).starts_with("checkpoint format 2, this program reads 3"));
-        assert!(changed(5).starts_with("of another network"));
         let mut rng = generator(0, 0);
-        for _ in 0..200 {
-            let at = 13 + rng.next_u32() as usize % (good.len() - 13);
-            let problem = changed(at);
-            assert!(
-                problem.starts_with("damaged: checksum "),
-                "byte {at}: {problem}"
-            );
+        for n in 0..400 {
+            // Half of them in the header, of which most is the text of the settings.
+            let range = [good.len(), 2000][n % 2];
+            let at = rng.next_u32() as usize % range;
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << (rng.next_u32() % 8);
+            if let Ok(read) = decode(&bytes) {
+                // The space that pads the header, or the order of its entries.
+                assert_eq!(read, example(), "byte {at}");
+            }
             let problem = decode(&good[..at]).unwrap_err();
-            assert!(
-                problem.starts_with("truncated: ") || problem.starts_with("damaged: checksum "),
-                "cut at {at}: {problem}"
-            );
-        }
-        for len in 0..13 {
-            let problem = decode(&good[..len]).unwrap_err();
-            assert!(problem.starts_with("truncated: ends after "), "{problem}");
+            assert!(problem.starts_with("damaged: "), "cut at {at}: {problem}");
         }
         let mut longer = good.clone();
         longer.push(0);
         assert!(decode(&longer).unwrap_err().starts_with("damaged: "));
+        let value = good.len() - 1;
+        let mut bytes = good;
+        bytes[value] ^= 1;
+        let problem = decode(&bytes).unwrap_err();
+        assert!(problem.starts_with("damaged: checksum "), "{problem}");
     }
 
-    /// Any content with a right checksum gives an error or a checkpoint, never a panic.
+    /// Returns the file with another text in its metadata, and the right checksum.
+    fn with(key: &str, text: &str) -> Vec<u8> {
+        let good = bytes();
+        let (_, header) = SafeTensors::read_metadata(&good).unwrap();
+        let mut metadata = header.metadata().clone().unwrap();
+        metadata.insert(key.to_owned(), text.to_owned());
+        let file = SafeTensors::deserialize(&good).unwrap();
+        seal(metadata, &file.tensors().into_iter().collect())
+    }
+
+    #[test]
+    fn other_files_are_refused_by_what_they_are() {
+        let problem = |bytes: &[u8]| decode(bytes).unwrap_err();
+        assert!(problem(b"LNCK\x03").starts_with("the checkpoint of an earlier release"));
+        assert!(
+            problem(b"LNET....plus").starts_with("not a checkpoint (starts with [4c, 4e, 45, 54])")
+        );
+        let weights = crate::safetensors::write_params(&initial_params(0));
+        assert!(problem(&weights).starts_with("a safetensors file without"));
+        assert!(
+            problem(&with("format", "lenet checkpoint 5"))
+                .starts_with("its format is \"lenet checkpoint 5\"")
+        );
+        assert!(problem(&with("fingerprint", "0")).starts_with("of another network"));
+        assert!(problem(&with("position", "step = 3")).starts_with("damaged: position: "));
+        assert!(problem(&with("config", "lr = \"no\"")).starts_with("damaged: settings: "));
+    }
+
+    /// Any position with a right checksum gives an error or a checkpoint, never a panic.
     #[test]
     fn nonsense_with_a_right_checksum_is_no_panic() {
         let good = bytes();
-        let len = good.len() - 4;
-        let config_len = example().config.to_toml().len();
+        let (_, header) = SafeTensors::read_metadata(&good).unwrap();
+        let metadata = header.metadata().as_ref().unwrap();
         let mut rng = generator(1, 0);
         let (mut refused, mut read) = (0, 0);
-        for _ in 0..1000 {
-            let mut bytes = good.clone();
-            // In the settings, or after the parameters.
-            let at = match rng.next_u32() % 2 {
-                0 => 13 + rng.next_u32() as usize % (config_len + 5),
-                _ => len - 1 - (size_of::<Params>() + 3) - rng.next_u32() as usize % 90,
-            };
-            bytes[at] = rng.next_u32() as u8;
-            let crc = CRC.checksum(&bytes[..len]).to_le_bytes();
-            bytes[len..].copy_from_slice(&crc);
-            match decode(&bytes) {
+        for n in 0..400 {
+            let key = ["config", "position"][n % 2];
+            let mut text = metadata[key].clone().into_bytes();
+            let at = rng.next_u32() as usize % text.len();
+            text[at] = b' ' + (rng.next_u32() % 95) as u8;
+            match decode(&with(key, str::from_utf8(&text).unwrap())) {
                 Ok(_) => read += 1,
                 Err(_) => refused += 1,
             }
         }
-        assert!(
-            refused > 100 && read > 100,
-            "{refused} refused, {read} read"
-        );
+        assert!(refused > 50 && read > 50, "{refused} refused, {read} read");
     }
 }

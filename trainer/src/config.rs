@@ -1,10 +1,32 @@
 //! The settings of a run, as in `config.toml` and the checkpoint, and which of them must not change when a run continues.
 
-use crate::adam::Adam;
+use crate::adam::{Adam, Schedule};
 use crate::dataset::{Dataset, hex};
+use crate::train::Plan;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// The order in which an epoch sees the images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageOrder {
+    /// A new random order in each epoch
+    Shuffled,
+    /// The order of the data set
+    Sequential,
+}
+
+/// How the learning rate changes over the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LrSchedule {
+    /// The same for all steps
+    Constant,
+    /// Half a cosine, from --lr to zero after the last step
+    Cosine,
+}
 
 /// The settings from the command line. With the data and the kind of device, they determine every bit of the result.
 ///
@@ -20,14 +42,14 @@ pub struct Settings {
     pub lr: f64,
     /// The seed for the initial parameters and the order of images.
     pub seed: u64,
-    /// `shuffled` or `sequential`.
-    pub order: String,
+    /// The order of images.
+    pub order: ImageOrder,
     /// The limit of steps, if there is one.
     pub max_steps: Option<u64>,
     /// The file of the initial parameters, if they come from one.
     pub init: Option<String>,
-    /// `constant` or `cosine`.
-    pub lr_schedule: String,
+    /// How the learning rate changes.
+    pub lr_schedule: LrSchedule,
     /// See [`Adam::weight_decay`].
     pub weight_decay: f64,
     /// See [`Augment`](crate::dataset::Augment).
@@ -50,10 +72,10 @@ impl Default for Settings {
             batch_size: 256,
             lr: Adam::default().lr,
             seed: 0,
-            order: "shuffled".to_owned(),
+            order: ImageOrder::Shuffled,
             max_steps: None,
             init: None,
-            lr_schedule: "constant".to_owned(),
+            lr_schedule: LrSchedule::Constant,
             weight_decay: 0.0,
             augment: false,
             average: None,
@@ -71,6 +93,67 @@ impl Settings {
             Some(_) => "val",
             None => "test",
         }
+    }
+
+    /// Returns for how long to train, and in which order.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            epochs: self.epochs,
+            batch_size: self.batch_size as usize,
+            seed: self.seed,
+            shuffle: self.order == ImageOrder::Shuffled,
+            max_steps: self.max_steps,
+            augment: self.augment,
+            patience: self.patience,
+        }
+    }
+
+    /// Returns the optimizer for a training of so many steps.
+    pub fn adam(&self, steps: u64) -> Adam {
+        Adam {
+            lr: self.lr,
+            weight_decay: self.weight_decay,
+            schedule: match self.lr_schedule {
+                LrSchedule::Constant => Schedule::Constant,
+                LrSchedule::Cosine => Schedule::Cosine { steps },
+            },
+            average: self.average,
+            ..Adam::default()
+        }
+    }
+
+    /// Describes how parameters were trained on so many images, for [`Provenance::recipe`](lenet_core::weights::Provenance).
+    pub fn recipe(&self, images: usize) -> String {
+        let order = match self.order {
+            ImageOrder::Shuffled => "shuffled",
+            ImageOrder::Sequential => "sequential",
+        };
+        let mut recipe = format!("adam, {order}, {images} images");
+        if let Some(steps) = self.max_steps {
+            recipe += &format!(", at most {steps} steps");
+        }
+        if self.init.is_some() {
+            recipe += ", from given parameters";
+        }
+        if self.lr_schedule == LrSchedule::Cosine {
+            recipe += &format!(", cosine learning rate over {} epochs", self.epochs);
+        }
+        if self.weight_decay != 0.0 {
+            recipe += &format!(", weight decay {}", self.weight_decay);
+        }
+        if self.augment {
+            recipe += ", shifted and mirrored images";
+        }
+        if let Some(steps) = self.average {
+            recipe += &format!(", mean over about the last {steps} steps");
+        }
+        if let Some(share) = self.val_split {
+            recipe += &format!(", best epoch on {share} held out for validation");
+        }
+        if self.devices > 1 {
+            recipe += &format!(", on {} GPUs", self.devices);
+        }
+        recipe
     }
 }
 
@@ -111,9 +194,9 @@ impl Config {
     /// both values. `epochs`, `max_steps` and `patience` may differ, because they only say when the run ends. But a falling
     /// learning rate depends on the number of steps.
     pub fn differences(&self, run: &Self) -> Vec<String> {
-        let may_differ: &[&str] = match run.settings.lr_schedule.as_str() {
-            "constant" => &["epochs", "max_steps", "patience"],
-            _ => &["patience"],
+        let may_differ: &[&str] = match run.settings.lr_schedule {
+            LrSchedule::Constant => &["epochs", "max_steps", "patience"],
+            LrSchedule::Cosine => &["patience"],
         };
         let table = |config: &Self| {
             let settings = toml::Table::try_from(&config.settings);
@@ -315,7 +398,7 @@ pub(crate) mod tests {
         );
         // The steps of a falling learning rate are part of it.
         let mut falling = config();
-        falling.settings.lr_schedule = "cosine".to_owned();
+        falling.settings.lr_schedule = LrSchedule::Cosine;
         let mut longer = falling.clone();
         longer.settings.max_steps = Some(7);
         assert_eq!(

@@ -108,7 +108,8 @@ pub enum Error {
     },
     /// The loss is no longer finite.
     #[error(
-        "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller --lr (it is {lr}). {kept}",
+        "epoch {epoch}, batch {batch}: loss is {loss}. Training diverged; try a smaller {lr}. {kept}",
+        lr = lr.map_or("learning rate".to_owned(), |lr| format!("--lr (it is {lr})")),
         kept = kept(last_good.as_deref())
     )]
     Diverged {
@@ -118,8 +119,8 @@ pub enum Error {
         batch: usize,
         /// The loss: NaN or infinite.
         loss: f32,
-        /// The learning rate.
-        lr: f64,
+        /// The learning rate of the command line, if it came from there.
+        lr: Option<f64>,
         /// The last checkpoint before that, if there is one.
         last_good: Option<PathBuf>,
     },

@@ -66,11 +66,15 @@ pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
 
 /// Returns a safetensors file with the parameters.
 pub fn write_params(params: &Params) -> Vec<u8> {
-    let views = names().into_iter().zip(TENSORS).map(|(name, tensor)| {
+    serialize(named_params(params), None).expect("names and sizes are known to fit")
+}
+
+/// Returns the tensors of the parameters, with their names.
+pub(crate) fn named_params(params: &Params) -> impl Iterator<Item = (String, TensorView<'_>)> {
+    names().into_iter().zip(TENSORS).map(|(name, tensor)| {
         let values = &params.as_flat()[tensor.offset..][..tensor.len()];
         (name, view(tensor.dims(), values))
-    });
-    serialize(views, None).expect("names and sizes are known to fit")
+    })
 }
 
 /// Returns a safetensors file with one tensor, `logits` `(N, CLASSES)`.
@@ -137,7 +141,7 @@ pub(crate) fn floats<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f32) -> 
         .collect()
 }
 
-fn view<'a>(dims: &[usize], values: &'a [f32]) -> TensorView<'a> {
+pub(crate) fn view<'a>(dims: &[usize], values: &'a [f32]) -> TensorView<'a> {
     TensorView::new(Dtype::F32, dims.to_vec(), bytemuck::cast_slice(values))
         .expect("as many values as dims say")
 }

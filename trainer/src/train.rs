@@ -25,8 +25,6 @@ pub struct Plan {
     pub shuffle: bool,
     /// The number of steps after which the training ends, even within an epoch.
     pub max_steps: Option<u64>,
-    /// The learning rate, for the message when the loss is no longer finite.
-    pub lr: f64,
     /// Whether each epoch changes the images by its own [`Augment`].
     pub augment: bool,
     /// Ends the training after this many epochs in a row that were no better on the validation split than the best before.
@@ -230,7 +228,7 @@ pub fn train(
                         epoch,
                         batch: progress.partial.steps,
                         loss: step.loss,
-                        lr: plan.lr,
+                        lr: None,
                         last_good: None,
                     }),
                 };

@@ -141,7 +141,6 @@ fn any_step_is_a_place_to_stop() {
         seed: 1,
         shuffle: true,
         max_steps: None,
-        lr: 1e-3,
         augment: true,
         patience: None,
     };
@@ -621,7 +620,7 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
     let good = place.read("run/last.checkpoint");
     let remedy = "copy it again from where it came, or train again: lenet.weights beside it serves as --init";
     for (bytes, problem) in [
-        (&good[..1000], format!("truncated: ends after 1000 bytes; {remedy}")),
+        (&good[..20_000], format!("damaged: incomplete metadata, file not fully covered; {remedy}")),
         (
             &place.read("run/lenet.weights")[..],
             "not a checkpoint (starts with [4c, 4e, 45, 54]); expected the folder of a run that has last.checkpoint"
@@ -629,14 +628,16 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
         ),
         (
             b"LNCK\x01",
-            "checkpoint format 1, this program reads 3; continue with the release that wrote it".to_owned(),
+            "the checkpoint of an earlier release, this program reads \"lenet checkpoint 4\"; continue with the release that \
+             wrote it"
+                .to_owned(),
         ),
     ] {
         place.write("run/last.checkpoint", bytes);
         place.refused("--resume run --epochs 2", 1, &format!("run/last.checkpoint: {problem}"));
     }
     let mut bytes = good.clone();
-    bytes[5000] ^= 1;
+    bytes[20_000] ^= 1;
     place.write("run/last.checkpoint", &bytes);
     let err = place.failed("--resume run --epochs 2", 1);
     assert!(

@@ -1,20 +1,18 @@
 //! `trainer bench`: how fast training and testing are on this machine.
 
-use super::out::Out;
-use super::{DataArgs, batch_size};
+use super::out::{Out, table};
+use super::{DataArgs, Device, batch_size};
 use crate::bench::{Plan, Report, measure, multiply_adds};
 use crate::config::Settings;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::report::layers::grouped;
-use clap::ValueEnum;
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::Serialize;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where to compute
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", value_parser = Device::any_of(&[Device::Cpu, Device::Cuda]))]
     device: Device,
     /// Number of GPUs of the cuda device that share each batch
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -35,16 +33,8 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Device {
-    /// The CPU, with all cores
-    Cpu,
-    /// NVIDIA GPUs
-    Cuda,
-}
-
 pub fn run(args: &Args) -> Result<(), Error> {
-    if args.device == Device::Cpu && args.devices > 1 {
+    if args.device != Device::Cuda && args.devices > 1 {
         return Err(Error::Settings(
             "--devices counts GPUs: it needs --device cuda".to_owned(),
         ));
@@ -59,14 +49,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
         batch_size: (batch_size as usize).min(data.train.len()),
         epochs: args.epochs,
     };
-    match args.device {
-        Device::Cpu => {
-            let report = measure(&data, &plan)?;
-            let tables = || format!("{}\n{}", figures(&report), phases(&report));
-            print(args, &data, &report, &report.device, tables)
-        }
-        Device::Cuda => cuda(args, &data, &plan),
+    if args.device == Device::Cuda {
+        return cuda(args, &data, &plan);
     }
+    let report = measure(&data, &plan)?;
+    let tables = || format!("{}\n{}", figures(&report), phases(&report));
+    print(args, &data, &report, &report.device, tables)
 }
 
 /// The figures for scripts, or as tables for people.
@@ -153,16 +141,11 @@ fn figures(report: &Report) -> String {
 
 /// A row for each: the work, its images, its time in milliseconds, and how to write it.
 fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["work", "images", "time", "rate"]);
+    let mut table = table(["work", "images", "time", "rate"], 1..);
     for (work, images, ms, time) in rows {
         let per_second = grouped((images as f64 / ms * 1e3).round() as usize);
         let rate = format!("{per_second} images/s");
         table.add_row([work.to_owned(), grouped(images), time, rate]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
 }
@@ -171,15 +154,16 @@ fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> String {
 fn phases(report: &Report) -> String {
     let waiting = report.waiting_us;
     let all = waiting + report.phases.iter().map(|phase| phase.us).sum::<f64>();
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header([
-        "phase of a step, one thread",
-        "us/image",
-        "time",
-        "GFLOP/s",
-        "rate / peak",
-    ]);
+    let mut table = table(
+        [
+            "phase of a step, one thread",
+            "us/image",
+            "time",
+            "GFLOP/s",
+            "rate / peak",
+        ],
+        1..,
+    );
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let mut row = |phase: &str, us: f64, rate: Option<(f64, f64)>| {
         let [gflops, share] = match rate {
@@ -207,9 +191,6 @@ fn phases(report: &Report) -> String {
         1e6 / report.images_per_s,
         Some((report.gflops, report.share_of_peak)),
     );
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     format!(
         "{}\nThe rates count the multiply-adds of the network's definition, and for a max pool's gradient those of the winners. Winograd's\nalgorithm executes fewer, so a rate can exceed the peak of fused multiply-adds.",
         table.trim_fmt()

@@ -2,14 +2,14 @@
 
 use super::DataArgs;
 use super::classes::for_comparison;
-use super::out::{Out, load_model};
+use super::out::{Out, load_model, table};
 use crate::classes::reordered;
 use crate::dataset::Dataset;
 use crate::device::ulps;
 use crate::error::Error;
 use crate::model::Model;
 use crate::safetensors;
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use comfy_table::Table;
 use lenet_core::network::{CLASSES, LAYERS, Params, Pixels, TENSORS};
 use lenet_core::ops::argmax;
 use rayon::prelude::*;
@@ -217,7 +217,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             }
         }
     }
-    writeln!(Out, "{}", table(&lines).trim_fmt())?;
+    writeln!(Out, "{}", comparison(&lines).trim_fmt())?;
     if let Some(moved) = moved {
         writeln!(Out, "{moved} of {count} images change class")?;
     }
@@ -257,10 +257,11 @@ fn tensors(a: &Params, b: &Params) -> impl Iterator<Item = Line> {
     })
 }
 
-fn table(lines: &[Line]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["", "values", "differ", "largest", "ulp", "first difference"]);
+fn comparison(lines: &[Line]) -> Table {
+    let mut table = table(
+        ["", "values", "differ", "largest", "ulp", "first difference"],
+        1..5,
+    );
     for line in lines {
         let Spread {
             values,
@@ -283,9 +284,6 @@ fn table(lines: &[Line]) -> Table {
                 format!("{}: {a:?}, {b:?}", line.place())
             }),
         ]);
-    }
-    for column in table.column_iter_mut().skip(1).take(4) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -1,12 +1,10 @@
 //! `trainer data`: what a data set holds, before training on it.
 
-use super::DataArgs;
-use super::out::{Out, write_new};
+use super::out::{Out, table, write_new};
+use super::{DataArgs, SplitArg};
 use crate::dataset::{Dataset, check, hex};
 use crate::error::Error;
 use crate::report::{Tile, sheet, short};
-use clap::ValueEnum;
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use lenet_core::network::CLASSES;
 use std::path::PathBuf;
 
@@ -30,19 +28,13 @@ pub struct ShowArgs {
     data: DataArgs,
     /// Images to draw
     #[arg(long, default_value = "train")]
-    split: Split,
+    split: SplitArg,
     /// Images per class
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=40))]
     per_class: u8,
     /// New PNG file; - means the standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Split {
-    Train,
-    Test,
 }
 
 pub fn run(command: &DataCommand) -> Result<(), Error> {
@@ -53,9 +45,7 @@ pub fn run(command: &DataCommand) -> Result<(), Error> {
 }
 
 fn check(data: &Dataset) -> Result<(), Error> {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["class", "training images", "test images"]);
+    let mut table = table(["class", "training images", "test images"], 1..);
     for (class, [train, test]) in check::counts(data).into_iter().enumerate() {
         if !data.classes[class].is_empty() || train + test > 0 {
             let name = format!("{class} {}", data.classes[class]);
@@ -67,9 +57,6 @@ fn check(data: &Dataset) -> Result<(), Error> {
         data.train.len().to_string(),
         data.test.len().to_string(),
     ]);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     writeln!(Out, "data {} in {}", data.name, data.folder.display())?;
     writeln!(Out, "{}", table.trim_fmt())?;
     writeln!(Out, "sha256 {}", hex(&data.sha256))?;
@@ -88,10 +75,11 @@ fn check(data: &Dataset) -> Result<(), Error> {
 
 /// The first images of each class, class after class; where all have enough of them, a row is a class.
 fn show(args: &ShowArgs, data: &Dataset) -> Result<(), Error> {
-    let (name, split) = match args.split {
-        Split::Train => ("training", &data.train),
-        Split::Test => ("test", &data.test),
+    let name = match args.split {
+        SplitArg::Train => "training",
+        SplitArg::Test => "test",
     };
+    let split = args.split.of(data);
     let mut taken = [0; CLASSES];
     let mut tiles: Vec<(u8, Tile<'_>)> = Vec::new();
     for (index, (pixels, &label)) in split.images().iter().zip(split.labels()).enumerate() {

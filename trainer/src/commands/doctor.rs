@@ -3,10 +3,9 @@
 //! Programs are asked for their version, as a user would; nothing is said to a board.
 
 use super::DataArgs;
-use super::out::Out;
+use super::out::{Out, table};
 use crate::cpu::Isa;
 use crate::error::Error;
-use comfy_table::{Table, presets::NOTHING};
 use std::path::Path;
 use std::process::Command;
 
@@ -63,9 +62,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ("Rust targets", rust_targets()),
     ];
 
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["", "", "found", "how to fix it"]);
+    let mut table = table(["", "", "found", "how to fix it"], 0..0);
     for (what, finding) in findings {
         match finding {
             Ok(found) => table.add_row([what, "ok", &found, ""]),

@@ -2,20 +2,16 @@
 
 use super::classes::ClassArgs;
 use super::exchange::warn_near_chance;
-use super::out::{Out, load_model, no_output};
-use super::{DataArgs, cuda};
+use super::out::{Out, load_model, no_output, table};
+use super::{DataArgs, Device, SplitArg, backend, name_of};
 use crate::adam::Adam;
-use crate::backend::{Backend, State};
-use crate::cpu::Cpu;
+use crate::backend::State;
 use crate::error::Error;
 use crate::evaluate::Confusion;
 use crate::model::Model;
-use crate::reference::Reference;
 use crate::report::shown_classes;
 use crate::{output, safetensors};
-use clap::ValueEnum;
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use lenet_core::network::CLASSES;
 use std::path::PathBuf;
 
@@ -30,8 +26,12 @@ pub struct Args {
     /// Images to evaluate
     #[arg(long, default_value = "test")]
     split: SplitArg,
-    /// Where to compute; `core` is the code that a board runs
-    #[arg(long, default_value = "core")]
+    /// Where to compute
+    #[arg(
+        long,
+        default_value = "core",
+        value_parser = Device::any_of(&[Device::Core, Device::Cpu, Device::Cuda, Device::Reference]),
+    )]
     device: Device,
     /// Threads of the devices core and cpu; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
@@ -44,29 +44,12 @@ pub struct Args {
     confusion: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SplitArg {
-    Test,
-    Train,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Device {
-    Core,
-    Cpu,
-    Cuda,
-    Reference,
-}
-
 pub fn run(args: &Args) -> Result<(), Error> {
     let model = load_model(&args.weights)?;
     let mut data = args.data.load()?;
     args.classes
         .apply(&mut data, &model.metadata(), &args.weights)?;
-    let (name, split) = match args.split {
-        SplitArg::Test => ("test", &data.test),
-        SplitArg::Train => ("train", &data.train),
-    };
+    let split = args.split.of(&data);
     let mut logits = vec![[0.0; CLASSES]; split.len()];
     let state = match &model {
         Model::F32(file) => State::new(Box::new(*file.weights().params)),
@@ -80,15 +63,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
     };
     match args.device {
         Device::Core => logits = model.logits(split.images()),
-        Device::Cpu => {
-            Cpu::new(split, state, Adam::default(), args.threads.into())?
-                .logits(split.images(), &mut logits)?;
-        }
-        Device::Cuda => {
-            cuda(split, &state, Adam::default(), 1)?.logits(split.images(), &mut logits)?;
-        }
-        Device::Reference => {
-            Reference::new(split, state, Adam::default()).logits(split.images(), &mut logits)?
+        device => {
+            let threads = args.threads.into();
+            let (mut backend, _) = backend(device, 1, threads, split, state, Adam::default())?;
+            backend.logits(split.images(), &mut logits)?;
         }
     }
     if let Some(path) = &args.logits {
@@ -100,7 +78,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     writeln!(
         Out,
-        "{name} acc {:.4} ({} of {})",
+        "{} acc {:.4} ({} of {})",
+        name_of(args.split),
         confusion.accuracy(),
         confusion.correct(),
         confusion.total()
@@ -113,8 +92,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 /// Rows are labels, columns predictions, of the classes that there are; then each class's recall and precision.
 pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
     let shown = shown_classes(confusion, classes);
     let share = |share: f64| match share.is_nan() {
         true => "-".to_owned(),
@@ -123,7 +100,7 @@ pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]
     let mut header = vec!["true \\ predicted".to_owned()];
     header.extend(shown.iter().map(usize::to_string));
     header.extend(["recall".to_owned(), "precision".to_owned()]);
-    table.set_header(header);
+    let mut table = table(header, 1..);
     for &class in &shown {
         let mut row = vec![format!("{class} {}", classes[class])];
         let counts = confusion.0.row(class);
@@ -131,9 +108,6 @@ pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]
         row.push(share(confusion.recall(class)));
         row.push(share(confusion.precision(class)));
         table.add_row(row);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
 }

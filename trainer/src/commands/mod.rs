@@ -22,10 +22,13 @@ mod train;
 use crate::adam::Adam;
 use crate::backend::{Backend, State};
 use crate::config::DataConfig;
+use crate::cpu::Cpu;
 use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
 use crate::error::Error;
+use crate::reference::Reference;
 use crate::threads::start_global;
-use clap::{Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 
 /// Train a small convolutional network, and write weights that a microcontroller runs in place.
@@ -165,6 +168,81 @@ fn share(text: &str) -> Result<f64, String> {
 /// More threads than any machine of today has cores, and few enough to start in a moment.
 fn threads() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(0..=1024)
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The fastest device that is available
+    Auto,
+    /// The forward pass of `lenet-core`, which a board runs
+    Core,
+    /// The CPU, with all cores
+    Cpu,
+    /// NVIDIA GPUs
+    Cuda,
+    /// Plain loops on one core: slow; other devices are tested against it
+    Reference,
+}
+
+impl Device {
+    /// Returns a parser for the devices that a command has.
+    fn any_of(devices: &[Self]) -> impl TypedValueParser<Value = Self> {
+        let names = devices.iter().filter_map(Self::to_possible_value);
+        PossibleValuesParser::new(names).try_map(|name| Self::from_str(&name, false))
+    }
+}
+
+/// Returns the name of a value on the command line.
+fn name_of(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value().expect("no variant is hidden");
+    value.get_name().to_owned()
+}
+
+/// A part of the data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SplitArg {
+    Test,
+    Train,
+}
+
+impl SplitArg {
+    /// Returns this part of `data`.
+    fn of(self, data: &Dataset) -> &Split {
+        match self {
+            Self::Test => &data.test,
+            Self::Train => &data.train,
+        }
+    }
+}
+
+/// Returns a backend with the training images of `train`, and, if `auto` finds no GPU, the reason.
+fn backend(
+    device: Device,
+    devices: usize,
+    threads: usize,
+    train: &Split,
+    state: State,
+    adam: Adam,
+) -> Result<(Box<dyn Backend + '_>, Option<String>), Error> {
+    let mut not_on_gpu = None;
+    let backend: Box<dyn Backend> = match device {
+        Device::Auto => match cuda(train, &state, adam, devices) {
+            Err(Error::Cuda { cause, .. }) => {
+                not_on_gpu = Some(cause);
+                Box::new(Cpu::new(train, state, adam, threads)?)
+            }
+            backend => backend?,
+        },
+        Device::Cpu => Box::new(Cpu::new(train, state, adam, threads)?),
+        Device::Cuda => cuda(train, &state, adam, devices)?,
+        Device::Reference => Box::new(Reference::new(train, state, adam)),
+        Device::Core => {
+            let cause = "the device core computes forward passes only; use --device cpu";
+            return Err(Error::Settings(cause.to_owned()));
+        }
+    };
+    Ok((backend, not_on_gpu))
 }
 
 /// The backend on so many GPUs.

@@ -4,8 +4,10 @@ use crate::error::Error;
 use crate::model::Model;
 use crate::output;
 use crate::weights_file::WeightsFile;
+use comfy_table::{CellAlignment, Row, Table, presets::NOTHING};
 use std::fmt::{Arguments, Display};
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
 /// The standard output, for `write!` and `writeln!`.
@@ -16,6 +18,19 @@ impl Out {
         let written = stdout().write_fmt(text);
         written.map_err(Error::io("cannot be written", Path::new("standard output")))
     }
+}
+
+/// Returns a table without lines, whose columns of `numbers` are aligned to the right.
+pub fn table(header: impl Into<Row>, numbers: impl RangeBounds<usize>) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(header);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
 }
 
 /// Writes a new file and says so, with what it holds; `-` is the standard output, on which nothing else appears then.

@@ -2,13 +2,13 @@
 
 use super::DataArgs;
 use super::classes::ClassArgs;
-use super::out::{Out, load_weights, write_new};
+use super::out::{Out, load_weights, table, write_new};
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits, int8_logits};
 use crate::quantize::{compare, quantize, ranges};
 use crate::weights_file::WeightsFile;
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use comfy_table::Table;
 use lenet_core::int8::Int8;
 use lenet_core::network::{LAYERS, Net, int8};
 use lenet_core::weights::{Metadata, Provenance};
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     writeln!(
         Out,
         "{}",
-        table(&params, &difference.signal_to_noise).trim_fmt()
+        layer_table(&params, &difference.signal_to_noise).trim_fmt()
     )?;
     for (numbers, confusion) in [("f32", &before), ("int8", &after)] {
         writeln!(
@@ -127,10 +127,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 /// How each layer fares.
-fn table(params: &int8::Params, signal_to_noise: &[f64]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["layer", "output step", "signal to noise (dB)"]);
+fn layer_table(params: &int8::Params, signal_to_noise: &[f64]) -> Table {
+    let mut table = table(["layer", "output step", "signal to noise (dB)"], 1..);
     for (index, (layer, db)) in LAYERS.iter().zip(signal_to_noise).enumerate() {
         let step = match index + 1 == LAYERS.len() {
             true => "-".to_owned(),
@@ -138,9 +136,6 @@ fn table(params: &int8::Params, signal_to_noise: &[f64]) -> Table {
                 .map_or_else(String::new, |layer| format!("{:.6}", layer.step)),
         };
         table.add_row([layer.name.to_owned(), step, format!("{db:.1}")]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

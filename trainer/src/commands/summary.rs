@@ -1,10 +1,9 @@
 //! `trainer summary`: the network, and what a weights file says of itself.
 
-use super::out::{Out, load_model};
+use super::out::{Out, load_model, table};
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::report::layers;
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -52,12 +51,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 /// The layers, one a row.
 pub fn network_table() -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(layers::HEADER);
+    let mut table = table(layers::HEADER, 2..);
     table.add_rows(layers::rows());
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
     table.trim_fmt()
 }

@@ -101,9 +101,9 @@ fn is_blank(image: &Pixels) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Split;
     use crate::dataset::dims::Shape;
     use crate::dataset::oddity::border_mean;
-    use crate::dataset::{ReadOptions, Split};
     use std::collections::BTreeSet;
 
     /// Returns an image with one grey value, except for a corner.
@@ -118,20 +118,8 @@ mod tests {
             let pixels = images.iter().flat_map(|&(grey, _)| image(grey)).collect();
             Split::new(pixels, images.iter().map(|&(_, label)| label).collect())
         };
-        Dataset {
-            name: "letters".to_owned(),
-            folder: "letters".into(),
-            classes: ["a", "b", "", "", "", "", "", "", "", ""].map(str::to_owned),
-            sha256: [0; 32],
-            published: false,
-            options: ReadOptions::default(),
-            notes: vec![],
-            warnings: vec![],
-            empty_folders: BTreeSet::new(),
-            train: split(train),
-            val: None,
-            test: split(test),
-        }
+        let classes = ["a", "b", "", "", "", "", "", "", "", ""].map(str::to_owned);
+        Dataset::new("letters", classes, split(train), split(test))
     }
 
     #[test]

@@ -164,6 +164,24 @@ pub fn open(given: Option<&Path>, options: ReadOptions) -> Result<Dataset, Error
 }
 
 impl Dataset {
+    /// Creates a data set of images in memory.
+    pub fn new(name: &str, classes: [String; CLASSES], train: Split, test: Split) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder: PathBuf::new(),
+            classes,
+            sha256: combined(&idx::sha256(&train)),
+            published: false,
+            options: ReadOptions::default(),
+            notes: Vec::new(),
+            warnings: Vec::new(),
+            empty_folders: BTreeSet::new(),
+            train,
+            val: None,
+            test,
+        }
+    }
+
     /// Reads the four files of a folder. If one of them is Fashion-MNIST's, or the folder has that name, all must be the
     /// published ones, unless `allow_modified` is set.
     ///
@@ -257,18 +275,12 @@ fn open_folders(found: Found, folders: &Folders, options: ReadOptions) -> Result
         None => set_aside(&mut train, &found.path, options.test_split)?,
     };
     Ok(Dataset {
-        name: found.name,
         folder: found.path,
-        classes,
-        sha256: combined(&idx::sha256(&train)),
-        published: false,
         options,
         notes: [found.notes, notes].concat(),
         warnings,
         empty_folders,
-        train,
-        val: None,
-        test,
+        ..Dataset::new(&found.name, classes, train, test)
     })
 }
 
