@@ -82,7 +82,7 @@ macro_rules! int8_network {
             #[repr(C)]
             pub struct Params {
                 $(
-                    #[doc = concat!("Of `", stringify!($layer), "`.")]
+                    #[doc = concat!("The parameters of `", stringify!($layer), "`.")]
                     pub $layer: $layer::Params
                 ),*
             }
@@ -95,7 +95,7 @@ macro_rules! int8_network {
             #[bytemuck(crate = "lenet_core::bytemuck")]
             pub struct Activations {
                 $(
-                    #[doc = concat!("Output of `", stringify!($layer), "`, after pooling and activation.")]
+                    #[doc = concat!("The output of `", stringify!($layer), "`, after pooling and activation.")]
                     pub $layer: $layer::Output
                 ),*
             }

@@ -1,6 +1,6 @@
 //! The convolution for cores with DSP instructions, where one instruction, [`smlad`], does two multiply-adds.
 //!
-//! [`smlad`] multiplies the 16-bit halves of two words. Therefore the kernel packs two bytes of the input into each word, and
+//! [`smlad`] multiplies the 16-bit halves of two words. Therefore this module packs two bytes of the input into each word, and
 //! two weights into the word by which it is multiplied. There are two ways to form the pairs:
 //!
 //! * If the number of channels is even, a pair is the same position in two channels.
@@ -99,8 +99,8 @@ impl Arrangement {
     }
 }
 
-/// Returns the number of words that this kernel puts on the stack for a layer. Returns 0 if it cannot compute the layer, because
-/// the pooling window is 3 or there would be too many words.
+/// Returns the number of words that [`forward`] puts on the stack for a layer. Returns 0 if it does not compute the layer: for a
+/// linear layer, for a pooling window of 3, and if there would be too many words.
 pub const fn scratch(layer: &Layer) -> usize {
     let suits = match layer.kind {
         Kind::Conv2d => layer.pool.window() <= 2,
