@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Every check of the project, in order; CI runs this file and nothing else.
+# Runs every check of the project, in order. CI runs this file and nothing else.
 #
-# On Debian as root it installs what the checks need; elsewhere it says what to install, and fails. Nothing is skipped.
+# On Debian, as root, it installs what the checks need. Elsewhere it prints what to install, and fails. Checks that need rustup,
+# mdbook, PyTorch or a GPU do not run where these are missing, and the output says so.
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
-# What could not run on this machine, said again at the end.
+# The checks that could not run on this machine, which are listed again at the end.
 not_run=()
-# The time at which each step begins, and its name.
+# The time at which each step began, and its name.
 began=()
 step() {
     began+=("$SECONDS $*")
@@ -45,7 +46,7 @@ cargo clippy -q -p trainer --no-default-features --features program -- -D warnin
 
 step "documentation"
 python3 docs/pictures.py --check
-# Not installed here: it takes more than four minutes of processor time, and the test `docs` checks the same pages.
+# This script does not install mdbook, which takes more than four minutes of processor time. The test `docs` checks the same pages.
 if command -v mdbook >/dev/null; then
     book=$(mktemp -d)
     mdbook build docs -d "$book"
@@ -56,7 +57,7 @@ else
 fi
 RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
 
-# Tests of the host are chosen by `--test` alone: with `-p` the dependencies get other features, and are built again.
+# Tests of the host are selected by `--test` alone. With `-p` the dependencies would get other features and be built again.
 step "tests"
 cargo test -q
 cargo test -q -p lenet-core --all-features
@@ -74,7 +75,7 @@ step "the activations on every float"
 cargo test -q --test activation -- --ignored
 
 step "fuzzing: the weights file, the IDX reader and the link, 30 s side by side"
-# As cargo-fuzz builds them, without installing it: fuzz/.cargo/config.toml has the flags.
+# Builds the fuzz targets as cargo-fuzz does, but without installing it: fuzz/.cargo/config.toml has the flags.
 (cd fuzz && cargo build -q --release)
 fuzz() {
     local out
@@ -117,7 +118,7 @@ grep -q '^test acc 0.9030 (9030 of 10000) in int8$' "$int8/log"
 cargo run -q --release -p trainer -- compare data/lenet.weights data/lenet-int8.weights --tolerance 1
 rm -r "$int8"
 
-step "its report in a browser, as wide as a phone and as a screen, with the network running in it"
+step "the report of that epoch in a browser, as wide as a phone and as a screen, with the network running in it"
 need chromium chromium
 python3 tests/report_page.py "$run/run/report.html"
 rm -r "$run"
@@ -130,7 +131,7 @@ for kind in lenet lenet-int8; do
     cargo run -q --release -p trainer -- page "data/$kind.weights" --out "$live/$kind.html"
     cargo run -q --release -p trainer -- evaluate "data/$kind.weights" --logits "$live/$kind.safetensors"
 done
-# in_node FOLDER: the modules of a folder.
+# in_node FOLDER: compares the modules in FOLDER with the trainer.
 in_node() {
     for kind in lenet lenet-int8; do
         node tests/live_node.mjs "$live/$kind.html" "$1/$kind.wasm" "data/$kind.weights" "$live/$kind.safetensors" \
@@ -139,14 +140,14 @@ in_node() {
 }
 in_node trainer/web/wasm
 
-step "its WebAssembly modules against their source"
+step "the WebAssembly modules against their source"
 if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-unknown >/dev/null 2>&1; then
     for module in lenet-web lenet-pictures; do
         cargo clippy -q --profile web --target wasm32-unknown-unknown -p "$module" -- -D warnings
     done
     cargo clippy -q --profile web --target wasm32-unknown-unknown -p lenet-web --features int8 -- -D warnings
     trainer/web/build.sh "$live/built" >/dev/null
-    # Each module names its compiler. Another one gives other bytes, which must behave the same.
+    # Each module names its compiler. Another compiler gives other bytes, so then only the behaviour is compared.
     if grep -aqF "$(rustc --version | cut -d ' ' -f 2-)" trainer/web/wasm/lenet.wasm; then
         for module in "$live"/built/*.wasm; do
             if ! cmp "$module" "trainer/web/wasm/$(basename "$module")"; then
@@ -165,7 +166,7 @@ else
 fi
 rm -r "$live"
 
-# Python wheels, in a folder outside the tree: compilers for the CUDA source, which need no GPU, and ONNX runtimes.
+# A folder outside the tree for Python wheels: compilers for the CUDA source, which need no GPU, and ONNX runtimes.
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci
 step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
 python3 -c 'import ensurepip' 2>/dev/null || need python3-venv python3-venv
@@ -210,7 +211,7 @@ fi
 
 step "lenet-core as a package"
 cargo package -q -p lenet-asm -p lenet-core --allow-dirty
-# The first line, which names the commit, is there in a git checkout only.
+# The first line, which names the commit, is present only in a git checkout.
 cargo package -q -p lenet-core --allow-dirty --list | grep -v '^\.cargo_vcs_info' | diff tests/lenet-core-package.txt -
 
 step "dependencies of lenet-core: no std, no arrays, no GPU"
@@ -218,8 +219,8 @@ tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
 echo "$tree"
 if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; fi
 
-# Other targets: from here on `cross cargo ...` builds for them. Rustup's if its server answers, else Debian's compiler
-# with the library's source: `core`, or the crates that `library` names.
+# From here on `cross cargo ...` builds for other targets. It uses rustup's targets if rustup's server answers. Otherwise it uses
+# Debian's compiler and builds the standard library from source: `core`, or the crates that `library` names.
 boards="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf"
 riscv=riscv32imac-unknown-none-elf
 arm64=aarch64-unknown-linux-gnu
@@ -229,7 +230,7 @@ if command -v rustup >/dev/null && timeout 120 rustup target add $boards $riscv 
 else
     echo "other targets: Debian's rustc-web, the library built from source"
     dpkg -s cargo-web rust-web-src >/dev/null 2>&1 || need cargo-web cargo-web rust-web-src
-    # Debian's default, 14, lays sections over each other.
+    # The default in Debian, lld 14, places sections so that they overlap.
     need ld.lld-19 lld-19
     cross() {
         env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD="${library:-core}" \
@@ -258,7 +259,8 @@ need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 (
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-    # Without the program, which is most of the build, and with two threads: NEON does not change how they share.
+    # Leaves out the program, which is most of the build, and the test of any number of threads, because NEON does not affect how
+    # threads share the work.
     library=std,panic_unwind,test cross cargo test -q -p trainer -p lenet-tests --no-default-features \
         --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
 )
@@ -280,9 +282,9 @@ done
 (cd firmware/examples/embassy-nrf52840 && cross cargo build -q --release --locked)
 
 step "firmware for every board, and the emulated ones against the host"
-# Each board has a folder of its own, whatever the environment says.
+# `build-all.sh` must ignore CARGO_TARGET_DIR, so that each board has its own folder.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
-# Again with the int8 kernels, for the boards that are emulated.
+# Builds the emulated boards again, with the int8 kernels.
 LENET_WEIGHTS=$PWD/data/lenet-int8.weights cross firmware/build-all.sh \
     mps2-an386 mps2-an500 mps2-an505 netduinoplus2 microbit pico
 cross firmware/build-networks.sh
@@ -292,7 +294,7 @@ need qemu-system-riscv32 qemu-system-misc
 cargo test -q --test firmware -- --ignored
 cargo test -q --test device -- --ignored --test-threads 1
 
-# Node, with a package in a folder outside the tree.
+# The npm package is installed in a folder outside the tree.
 step "the Raspberry Pi Pico's images in rp2040js"
 need npm npm
 export RP2040JS=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci-npm

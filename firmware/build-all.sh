@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds every program for every board, or for the boards given as arguments. CARGO_ARGS holds further arguments for cargo, such
 # as `-Zbuild-std=core` if rustup has no bare-metal targets. The programs use the number format of the weights file LENET_WEIGHTS
-# or, if that is not set, of the file in the board's settings, or else f32. Programs for int8 have their own folders.
+# or, if that is not set, of the file in the board's config.toml, or else f32. Programs for int8 have their own folders.
 set -eu
 cd "$(dirname "$0")"
 [ $# -gt 0 ] || set -- $(ls -d boards/*/ | xargs -n 1 basename)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds `evaluate` for emulated boards and each network of lenet-core/networks except the default one, for the tests. The
-# programs are in target/firmware/BOARD+NETWORK. The 16 KB of RAM of the micro:bit v1 are
-# enough for `relu` and `tiny`, so it builds these for it too.
+# Builds `evaluate` with each network of lenet-core/networks except the default one, for the tests on emulated boards. The
+# programs are in target/firmware/BOARD+NETWORK. The micro:bit v1 has enough RAM (16 KB) for `relu` and `tiny`, so these are also
+# built for it.
 set -eu
 cd "$(dirname "$0")"
 build() {

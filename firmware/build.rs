@@ -1,8 +1,8 @@
-//! Chooses the board, checks that its memories are large enough, and writes what the linker needs.
+//! Selects the board, checks that its memories are large enough, and writes the linker script.
 //!
-//! The board is the package's feature of that name; `config.toml` in the board's folder must be given to cargo as well
+//! The enabled feature names the board. Cargo also needs the `config.toml` in the board's folder
 //! (`cargo build --no-default-features --features NAME --config boards/NAME/config.toml`). The image has the kernels for the
-//! kind of numbers in the weights file. A board whose runner is QEMU gets no weights: QEMU loads them at start.
+//! number format of the weights file. For a board whose runner is QEMU it has no weights, because QEMU loads them at the start.
 
 use lenet_core::weights::numbers;
 use std::path::{Path, PathBuf};
@@ -74,13 +74,13 @@ fn run() -> Result<(), String> {
     };
 
     println!("cargo::rustc-env=LENET_BOARD={name}");
-    // A module in a file that only this script knows: `#[path]` takes a literal, so the literal is written here.
+    // `#[path]` accepts only a literal, so the build script writes one.
     let module = format!(
         "#[path = {:?}]\nmod selected;\npub use selected::Board as Selected;\n",
         board.join("board.rs")
     );
     write(&out.join("board.rs"), &module)?;
-    // The stack has a region of its own below the statics, so that an overflow leaves RAM and faults.
+    // The stack has its own region below the statics, so that a stack overflow leaves RAM and faults.
     let symbols = "__weights = ORIGIN(WEIGHTS);\n\
         _stack_end = ORIGIN(STACK);\n\
         _stack_start = ORIGIN(STACK) + LENGTH(STACK);\n";
@@ -96,7 +96,7 @@ fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the first region of a `memory.x` that is too small for a kind of numbers, what it needs, and what it has.
+/// Returns the first region of a `memory.x` that is too small for a number format, the bytes that it needs, and those that it has.
 fn too_small(
     memory: &str,
     numbers: Numbers,
@@ -118,14 +118,14 @@ fn too_small(
     Ok(None)
 }
 
-/// The weights file that the image is for.
+/// The weights file that the image is built for.
 struct Weights {
     path: PathBuf,
     len: u64,
     numbers: Numbers,
 }
 
-/// Looks at the weights file. An image for an emulated board has no weights, but kernels for one kind of them.
+/// Finds the weights file and reads its number format, which selects the kernels even of an image that contains no weights.
 fn weights_file(root: &Path) -> Result<Weights, String> {
     let path =
         env::var_os("LENET_WEIGHTS").map_or(root.join("../data/lenet.weights"), PathBuf::from);
@@ -145,13 +145,13 @@ fn weights_file(root: &Path) -> Result<Weights, String> {
     let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Weights {
         len: bytes.len() as u64,
-        // What is wrong with a file is found when the program reads it.
+        // If the file is damaged, the program reports that when it reads the file.
         numbers: numbers(&bytes).unwrap_or(Numbers::F32),
         path,
     })
 }
 
-/// Returns the name of the one board whose feature is on.
+/// Returns the name of the board whose feature is enabled. Exactly one must be.
 fn selected(boards: &Path) -> Result<String, String> {
     println!("cargo::rerun-if-changed={}", boards.display());
     let folders = fs::read_dir(boards).map_err(|error| format!("{}: {error}", boards.display()))?;

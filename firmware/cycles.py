@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Estimates the cycles of one `forward` on a Cortex-M4F: firmware/cycles.py ELF_OF_BENCH WEIGHTS
 
-QEMU counts instructions, not cycles. This runs `bench` on mps2-an386, takes the trace of the basic blocks of `forward`
-(on the last sample image) and of what it calls, and adds up the cycles that Arm's Cortex-M4 Technical Reference Manual
-(DDI 0439, tables 3-1 and 7-1) gives each instruction, without wait states of a flash:
+QEMU counts instructions, not cycles. This script runs `bench` on mps2-an386 and traces the basic blocks of `forward`, on the
+last sample image, and of the functions that it calls. It adds up the cycles of the instructions according to Arm's Cortex-M4
+Technical Reference Manual (DDI 0439, tables 3-1 and 7-1). Flash wait states are not included. The rules are:
 
-* most 1; VMLA, VMLS, VFMA 3; VDIV, VSQRT 14; one more if the next instruction takes a floating-point result
-* loads and stores 2, of n registers 1 + n; a single load or store after another 1
-* a branch 1, and 2 more if it is taken (the refill takes 1 to 3)
+* 12 cycles for SDIV and UDIV, 3 for VMLA, VMLS and VFMA, 14 for VDIV and VSQRT, and 1 for most other instructions; one more if an
+  instruction uses the floating-point result of the one before it
+* 2 cycles for a load or store, 1 if it follows another one, and 1 + n for n registers
+* 1 cycle for a branch, and 2 more if it is taken (the pipeline refill takes 1 to 3)
 
-Needs qemu-system-arm (built with Capstone, as Debian's is) and nm.
+The script needs qemu-system-arm (built with Capstone, like Debian's) and nm.
 """
 
 import collections
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-# The forward pass, what it may call, and the layers one by one, which `bench` runs too and which do not count.
+# The forward pass and the functions that it may call. `bench` also runs the layers one by one, which is not counted.
 FORWARD = "15measure_forward"
 LAYERS = "16forward_by_layer"
 FUNCTIONS = (FORWARD, "11description7forward", LAYERS, "10lenet_core5layer", "10lenet_core3ops", "4expf4expf")
@@ -28,7 +29,7 @@ TAKEN = 2
 
 
 def ranges(elf):
-    """Name and range of addresses of each function."""
+    """Yields the name and the address range of each function."""
     for line in subprocess.check_output(["nm", "-S", elf], text=True).splitlines():
         words = line.split()
         if len(words) == 4 and any(name in words[3] for name in FUNCTIONS):
@@ -37,7 +38,7 @@ def ranges(elf):
 
 
 def registers(operands):
-    """How many registers a list such as {s0, s1} or {r4-r7, lr} has."""
+    """Returns the number of registers in a list such as {s0, s1} or {r4-r7, lr}."""
     count = 0
     for part in re.search(r"\{(.*)\}", operands).group(1).split(","):
         ends = [int(n) for n in re.findall(r"[rsd](\d+)", part)]
@@ -46,7 +47,7 @@ def registers(operands):
 
 
 def cycles(name, operands, before):
-    """Of an instruction after another one, both as (name, operands)."""
+    """Returns the cycles of an instruction. `before` is the previous one as (name, operands)."""
     stall = 0
     if before and FLOAT_RESULT.match(before[0]):
         result, *_ = before[1].split(",")

@@ -3,21 +3,21 @@
 //
 //     node firmware/pico.mjs IMAGE [OPTION...] [WORD...]
 //
-// The emulator has the crystal, both PLLs, the UARTs and SysTick. It counts the cycles of each instruction, but not the wait
-// states of the flash. It is npm's package `rp2040js`; the environment variable RP2040JS names the folder in which it was
+// The emulator simulates the crystal, both PLLs, the UARTs and SysTick. It counts the cycles of each instruction, but not the
+// wait states of the flash. It is the npm package `rp2040js`; the environment variable RP2040JS names the folder in which it is
 // installed (`npm install --prefix FOLDER rp2040js@1.4.1`).
 //
-// This file adds what is connected to the chip: a debug probe, which reads the log by RTT and answers semihosting, and a
-// serial adapter at the UART's own rate. There is no boot ROM, so the program starts at its vector table.
+// This file adds the devices that are connected to the chip: a debug probe, which reads the log by RTT and answers semihosting
+// requests, and a serial adapter at the UART's bit rate. There is no boot ROM, so the program starts at its vector table.
 //
 //     WORD...       the program's command line
-//     --log FILE    appends the log, as defmt's bytes, to FILE
-//     --uart        offers the UART on a free TCP port of this machine and prints `uart 127.0.0.1:PORT`
-//     --rtt         offers RTT's channel 1 in the same way and prints `rtt 127.0.0.1:PORT`
-//     --poll US     microseconds, by the chip's clock, between two looks of the probe at its RAM (default 1000)
-//     --no-probe    no probe: the log is not read, and the run ends when the program sleeps for ever
+//     --log FILE    write the log to FILE in defmt's encoding
+//     --uart        connect the UART to a free TCP port of this machine and print `uart 127.0.0.1:PORT`
+//     --rtt         connect RTT's channel 1 in the same way and print `rtt 127.0.0.1:PORT`
+//     --poll US     let the probe read the RAM every US microseconds of the chip's clock (default 1000)
+//     --no-probe    connect no probe: the log is not read, and the run ends when the program sleeps forever
 //
-// At the end it prints how the program ended and the cycles it took. The exit code is the program's.
+// At the end it prints how the program ended and how many cycles it took. It exits with the program's exit code.
 
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -27,14 +27,14 @@ import { parseArgs } from "node:util";
 
 const SRAM = 0x20000000;
 const FLASH = 0x10000000;
-/** The boot ROM starts the second stage of the boot loader, and that the program behind it. */
+/** The address of the program's vector table, which follows the second stage of the boot loader. */
 const VECTORS = 0x10000100;
 const HARD_FAULT = 3;
-/** What a pin's multiplexer calls the UART. */
+/** The number of the UART in a pin's function multiplexer. */
 const UART = 2;
-/** Time between two looks for RTT's control block. */
+/** The time between two searches for RTT's control block, in nanoseconds. */
 const ATTACH_NANOS = 10e3;
-/** Exit code if this file's own arguments are wrong. */
+/** The exit code if the arguments of this script are invalid. */
 const USAGE = 2;
 
 const { values: options, positionals } = parseArgs({
@@ -57,10 +57,10 @@ const { ConsoleLogger, LogLevel, RP2040 } = require("rp2040js");
 
 const chip = new RP2040();
 const { clock } = chip;
-// One line about the UART's DMA register is of no interest.
+// Logs only errors, because the emulator would warn about the UART's DMA register.
 chip.logger = new ConsoleLogger(LogLevel.Error, false);
 
-/** Copies the segments of an ELF file to the flash. */
+/** Copies the segments of an ELF file to flash. */
 function flash(elf) {
   const file = new DataView(elf.buffer, elf.byteOffset, elf.length);
   if (file.getUint32(0) !== 0x7f454c46) throw new Error(`${image}: not an ELF file`);
@@ -79,7 +79,7 @@ core.VTOR = VECTORS;
 core.SP = chip.readUint32(VECTORS);
 core.PC = chip.readUint32(VECTORS + 4) & ~1;
 
-/** Ends this process when everything is printed. */
+/** Prints a summary and ends this process. */
 function end(how, code) {
   const { baudRate } = chip.uart[0];
   const [output, input] = chip.gpio;
@@ -90,13 +90,13 @@ function end(how, code) {
   process.exit(code);
 }
 
-/** Calls back again and again by the chip's clock, after the nanoseconds that the call before returned. */
+/** Calls `callback` repeatedly by the chip's clock. Each call returns the nanoseconds until the next one. */
 function every(nanos, callback) {
   const alarm = clock.createAlarm(() => alarm.schedule(callback()));
   alarm.schedule(nanos);
 }
 
-/** Offers a wire on a TCP port: `received` takes what the host sends; the result sends to the host. */
+/** Offers a wire on a TCP port. Calls `received` with the bytes from the host, and returns a function that sends bytes to it. */
 function offer(name, received) {
   let host = null;
   const server = createServer((socket) => {
@@ -114,14 +114,14 @@ if (options.uart) {
   const toChip = [];
   const send = offer("uart", (bytes) => toChip.push(...bytes));
   uart.onByte = (byte) => send(Uint8Array.of(byte));
-  // Ten bits for each byte. As on the chip, a byte is lost when the FIFO is full.
+  // A byte takes ten bits. As on the chip, a byte is lost if the FIFO is full.
   every(0, () => {
     if (toChip.length > 0) uart.feedByte(toChip.shift());
     return uart.baudDivider > 0 ? 10e9 / uart.baudRate : 1e6;
   });
 }
 
-/** The probe's view of a ring buffer in the chip's RAM: name, address, size, write and read position, mode. */
+/** An RTT ring buffer in the chip's RAM, as the probe sees it: name, address, size, write position, read position, mode. */
 class Ring {
   constructor(at) {
     this.at = at;
@@ -203,7 +203,7 @@ function semihost() {
     }
     case 0x18: // SYS_EXIT
     case 0x20: // SYS_EXIT_EXTENDED
-      // The program may end before the probe looked for the first time.
+      // The program may end before the probe searches for the first time.
       if (!channels) attach();
       readLog();
       return end("exit", operation === 0x20 ? parameter(1) : Number(parameters !== 0x20026));
@@ -218,7 +218,7 @@ chip.onBreak = (number) => {
   if (breakpoint && number === 0xab && !options["no-probe"]) {
     core.registers[0] = semihost();
   } else {
-    // A breakpoint without a debugger, or an undefined instruction: the emulator leaves the fault to its user.
+    // A breakpoint without a debugger, or an undefined instruction. The emulator does not raise the fault itself.
     unanswered ||= breakpoint;
     core.PC -= core.breakRewind;
     core.exceptionEntry(HARD_FAULT);

@@ -1,21 +1,21 @@
-// The room that the programs need, in bytes. `build.rs` compares it with what a board has, and the tests compare it with
-// what the images take.
+// The flash and RAM that the programs need, in bytes. `build.rs` compares them with the memories of a board, and the tests
+// compare them with the sizes of the images. (Not `//!`, which a file that `build.rs` includes by `include!` cannot have.)
 
 use lenet_core::{Network, Numbers, network, weights};
 
-/// What the largest programs for one kind of numbers need.
+/// The memory that the largest programs for one number format need.
 pub struct Room {
-    /// Flash of the largest program besides the weights: its images, and code.
+    /// The flash of the largest program without the weights: its sample images and its code.
     pub code: u64,
-    /// Flash of the weights file.
+    /// The flash of the weights file.
     pub weights: u64,
-    /// RAM of the largest program besides its stack: the outputs of all layers, an image, and 2.5 KB for the link and the rest.
+    /// The RAM of the largest program without its stack: the outputs of all layers, an image, and 2.5 KB for the link and the rest.
     pub statics: u64,
-    /// Stack of the deepest program.
+    /// The stack of the program that needs the most.
     pub stack: u64,
 }
 
-/// Returns the room that a kind of numbers needs.
+/// Returns the memory that a number format needs.
 pub const fn room(numbers: Numbers) -> Room {
     match numbers {
         Numbers::F32 => room_of::<network::Net>(),
@@ -23,8 +23,8 @@ pub const fn room(numbers: Numbers) -> Room {
     }
 }
 
-/// Images that the largest program holds in flash: ten of Fashion-MNIST if they have the network's size, else one pattern, and
-/// the pattern of the self-test.
+/// The number of images that the largest program has in flash: the pattern of the self-test, and ten images of Fashion-MNIST if
+/// they have the network's size, or else the pattern again.
 const IMAGES: usize = if size_of::<network::Pixels>() == 28 * 28 {
     11
 } else {
@@ -40,7 +40,7 @@ const fn room_of<N: Network>() -> Room {
     }
 }
 
-/// RAM that a real board needs on top: the log, the link through the probe, and the UART's buffers.
+/// The RAM that a real board needs in addition, for the log, the link through the probe and the UART's buffers.
 pub const REAL_BYTES: u64 = 10 * 1024;
 
 /// Returns the `LENGTH` of a region of a board's `memory.x`, which must be written as `NAME : ORIGIN = …, LENGTH = nK`.

@@ -1,5 +1,5 @@
-//! The IDX reader: any bytes, plain or gzipped, give a data set's file or a sentence, never a panic, and never more
-//! memory than the bytes given can justify.
+//! Fuzzes the IDX reader. Any bytes, plain or gzipped, must give the contents of a data set's file or an error message, and must
+//! never cause a panic or exceed libFuzzer's memory limit.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The link: any bytes, at either end, give answers and errors, never a panic, and never the answer to another question.
+//! Fuzzes the link. Any bytes, at either end, must give replies and errors, never a panic and never the reply to another request.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
-//! The weights file: a valid file with edits gives parameters that run, or an error, never a panic.
+//! Fuzzes the weights file. An edited valid file must give parameters with which the network runs, or an error, never a panic.
 //!
-//! A file is 178 KB, far more than a fuzzer can search, so the fuzzer's bytes are edits of a valid one: see [`edit`].
+//! A file has 178 KB, far more than a fuzzer can search, so the fuzzer's bytes describe edits of a valid file: see [`edit`].
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use trainer::quantize::quantize;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
-/// A valid file as words, which are aligned, and its length.
+/// A valid file, stored as words to align it, and its length in bytes.
 type Valid = (Vec<u32>, usize);
 
 static F32: LazyLock<Valid> = LazyLock::new(|| valid::<Net>(&initial_params(0)));
@@ -34,12 +34,12 @@ fn valid<N: Network>(params: &N::Params) -> Valid {
     (words, len)
 }
 
-/// The file after the edits that `input` spells, and its new length.
+/// Edits a file and returns its new length.
 ///
-/// The first byte of the input is `flags`: if its lowest bit is set, a valid checksum is written at the end; if the next bit is set, the
-/// file is that of the int8 network. The rest of the input is edits of five bytes each. The first byte and a little-endian number
-/// choose a position before, within or after the parameters, and the last byte is stored there. A first byte above 250 sets a new
-/// length instead.
+/// The first byte of the fuzzer's input is `flags`: if its lowest bit is set, a valid checksum is written at the end; if the next bit
+/// is set, the file is that of the int8 network. The rest of the input is `edits` of five bytes each. The first byte and a
+/// little-endian number choose a position before, within or after the parameters, and the last byte is stored there. A first byte
+/// above 250 sets a new length instead.
 fn edit<N: Network>(file: &mut [u8], mut len: usize, flags: u8, edits: &[u8]) -> usize {
     let (max_len, params) = (file.len(), size_of::<N::Params>());
     let params_end = PARAMS_OFFSET + params;
@@ -71,7 +71,7 @@ fn check<N: Network>((words, len): &Valid, flags: u8, edits: &[u8]) {
         Ok(weights) => {
             assert!(N::unusable(weights.params).is_none());
             let mut act = bytemuck::zeroed_box();
-            // Other parameters with a fitting checksum are a file that its writer did not test.
+            // The self-test may fail, because the edits may have changed the parameters and renewed the checksum.
             let _ = self_test::check::<N>(weights.params, &weights.self_test, &mut act);
         }
         Err(error) => assert!(!error.to_string().is_empty()),

@@ -270,7 +270,7 @@ macro_rules! network {
         #[repr(C)]
         pub struct Params {
             $(
-                #[doc = concat!("Of `", stringify!($layer), "`.")]
+                #[doc = concat!("The parameters of `", stringify!($layer), "`.")]
                 pub $layer: $layer::Params
             ),*
         }
@@ -344,7 +344,7 @@ macro_rules! network {
         #[repr(C)]
         pub struct Activations {
             $(
-                #[doc = concat!("Output of `", stringify!($layer), "`, after pooling and activation.")]
+                #[doc = concat!("The output of `", stringify!($layer), "`, after pooling and activation.")]
                 pub $layer: $layer::Output
             ),*
         }

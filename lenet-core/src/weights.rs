@@ -1,7 +1,7 @@
 //! The weights file: a postcard message that is read in place.
 //!
-//! `WEIGHTS.md` defines the bytes; this module implements them. [`view`] checks everything a damaged or foreign file
-//! could get wrong, then borrows the parameters from the file: no copy, no RAM, so the file can stay in flash.
+//! `WEIGHTS.md` specifies the bytes, and this module implements them. [`view`] checks everything that can be wrong in a damaged
+//! or foreign file, and then borrows the parameters from it. Nothing is copied to RAM, so the file can stay in flash.
 
 use crate::checksum::CRC;
 use crate::plan::{self, Description, MAX_NAME};
@@ -13,54 +13,54 @@ use core::marker::PhantomData;
 use serde::ser::{SerializeSeq, SerializeTuple};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// First bytes of every weights file.
+/// The first bytes of every weights file.
 pub const MAGIC: [u8; 4] = *b"LNET";
-/// The format's version that this build writes and reads.
+/// The version of the format that this build writes and reads.
 pub const VERSION: u8 = 2;
-/// Where the parameters start, in bytes: magic, version, kind of numbers, two zeros, fingerprint, length, name.
+/// The offset of the parameters in bytes. Before them are the magic, version, number format, two zeros, fingerprint, length and name.
 pub const PARAMS_OFFSET: usize = 4 + 1 + 1 + 2 + 8 + 4 + MAX_NAME;
 
 const CHECKSUM_LEN: usize = 4;
 
-/// Returns the length that no file of the network exceeds, so that flash can be set aside for it: the parameters and about
-/// two kilobytes for what is said about them, rounded up to a whole kilobyte.
+/// Returns the maximum length of a weights file of the network in bytes, so that you can reserve flash for it: the parameters
+/// and about two kilobytes for the metadata, rounded up to a whole kilobyte.
 pub const fn max_len<N: Network>() -> usize {
     let classes = N::LAYERS[N::LAYERS.len() - 1].output[0];
     let metadata = 1_808 + 24 * classes + 64 * (N::LAYERS.len().saturating_sub(5));
     (PARAMS_OFFSET + size_of::<N::Params>() + metadata).next_multiple_of(1024)
 }
 
-/// Where the parameters come from. Strings may have any length that keeps the file within [`max_len`].
+/// The origin of the parameters. The strings may have any length, as long as the file does not exceed [`max_len`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance<'a> {
-    /// Name of the data set, such as `fashion-mnist`.
+    /// The name of the data set, such as `fashion-mnist`.
     pub dataset: &'a str,
-    /// SHA-256 over two SHA-256: of the uncompressed IDX file of the training images, and of that of their labels.
+    /// The SHA-256 of two concatenated SHA-256 hashes, those of the uncompressed IDX files of the training images and of their labels.
     pub dataset_sha256: [u8; 32],
-    /// SHA-256 of the parameters as they stand in the file: names this very model.
+    /// The SHA-256 of the parameters as stored in the file, which identifies the model.
     pub params_sha256: [u8; 32],
-    /// Seed of the initial parameters and of the order of images.
+    /// The seed of the initial parameters and of the order of images.
     pub seed: u64,
-    /// Epochs trained.
+    /// The number of epochs trained.
     pub epochs: u32,
-    /// Images a step.
+    /// The number of images per step.
     pub batch_size: u32,
-    /// Learning rate of the first step.
+    /// The learning rate of the first step.
     pub learning_rate: f32,
-    /// Share of the test images classified correctly, by `forward`; NaN if not measured.
+    /// The share of the test images that `forward` classifies correctly, in 0..=1; NaN if not measured.
     pub test_accuracy: f32,
-    /// How it was trained, in words, such as `adam`.
+    /// The training method as text, such as `adam`.
     pub recipe: &'a str,
 }
 
-/// Names of classes in the order of the labels: at most as many as there are classes.
+/// The names of the classes in the order of the labels. There may be fewer names than classes, but not more.
 #[derive(Clone, Copy)]
 pub struct ClassNames<'a>(Names<'a>);
 
 #[derive(Clone, Copy)]
 enum Names<'a> {
     Listed(&'a [&'a str]),
-    /// As they stand in a file, checked: so many strings in postcard's encoding.
+    /// The names in a file that has been checked: `count` strings in postcard's encoding.
     Encoded {
         count: usize,
         bytes: &'a [u8],
@@ -73,7 +73,7 @@ impl<'a> ClassNames<'a> {
         Self(Names::Listed(names))
     }
 
-    /// Returns the number of names, which is less than the number of classes where the data set had fewer.
+    /// Returns the number of names. It is less than the number of classes if the data set has fewer.
     pub const fn len(&self) -> usize {
         match self.0 {
             Names::Listed(names) => names.len(),
@@ -81,7 +81,7 @@ impl<'a> ClassNames<'a> {
         }
     }
 
-    /// Returns whether there are none.
+    /// Returns whether there are no names.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -91,7 +91,7 @@ impl<'a> ClassNames<'a> {
         self.iter().nth(class).unwrap_or_default()
     }
 
-    /// Returns the names in the order of the labels.
+    /// Returns an iterator over the names in the order of the labels.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         let names = self.0;
         let mut rest = match names {
@@ -131,38 +131,38 @@ impl Serialize for ClassNames<'_> {
     }
 }
 
-/// What a weights file says besides its parameters.
+/// The class names and the provenance in a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Metadata<'a> {
-    /// Names of the classes.
+    /// The names of the classes.
     pub classes: ClassNames<'a>,
-    /// Where the parameters come from.
+    /// The origin of the parameters.
     pub provenance: Provenance<'a>,
 }
 
-/// A weights file of the network `N` that has passed every check, borrowed from its bytes.
+/// A weights file of the network `N` that has passed every check. It borrows the bytes of the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weights<'a, N: Network> {
-    /// The parameters, where they lie in the file.
+    /// The parameters, in place in the file.
     pub params: &'a N::Params,
-    /// Class names and provenance.
+    /// The class names and the provenance.
     pub metadata: Metadata<'a>,
-    /// The logits of the built-in test pattern, as the writer computed them; see [`self_test::check`].
+    /// The logits of the built-in test pattern that the writer of the file computed; see [`self_test::check`].
     pub self_test: N::Logits,
-    /// The file's checksum.
+    /// The checksum of the file.
     pub crc: u32,
     file: &'a [u8],
     network: PhantomData<N>,
 }
 
 impl<'a, N: Network> Weights<'a, N> {
-    /// Returns the network's name as the writer knew it.
+    /// Returns the name of the network as stored in the file.
     pub fn name(&self) -> &'a str {
         let field = self.file.get(PARAMS_OFFSET - MAX_NAME..PARAMS_OFFSET);
         field.map_or("?", name_in)
     }
 
-    /// Returns the network in words.
+    /// Returns the description of the network as text: see [`plan::Description`].
     pub fn description(&self) -> &'a str {
         let tail = self.file.get(PARAMS_OFFSET + size_of::<N::Params>()..);
         tail.and_then(|tail| postcard::from_bytes(tail).ok())
@@ -170,13 +170,13 @@ impl<'a, N: Network> Weights<'a, N> {
     }
 }
 
-/// The name of a network, as it stands in a file.
+/// The name of a network as stored in a file: UTF-8, padded with zeros.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Name([u8; MAX_NAME]);
 
 impl Name {
-    /// The name of `N`.
+    /// Returns the name of `N`.
     pub const fn of<N: Network>() -> Self {
         let (mut name, mut i) = ([0; MAX_NAME], 0);
         while i < N::NAME.len() && i < MAX_NAME {
@@ -186,13 +186,13 @@ impl Name {
         Self(name)
     }
 
-    /// Returns the name, or `"?"` if it is not text, as in a damaged file.
+    /// Returns the name, or `"?"` if it is not valid text, as in a damaged file.
     pub fn as_str(&self) -> &str {
         name_in(&self.0)
     }
 }
 
-/// Returns the name in a field that is filled up with zeros, or `"?"` if it is not text.
+/// Returns the name in a field that is padded with zeros, or `"?"` if it is not valid text.
 fn name_in(field: &[u8]) -> &str {
     let len = field.iter().position(|&byte| byte == 0);
     let bytes = field.get(..len.unwrap_or(field.len())).unwrap_or_default();
@@ -214,61 +214,61 @@ impl fmt::Debug for Name {
     }
 }
 
-/// The error when bytes are not a usable weights file of a network.
+/// The error returned when bytes are not a usable weights file of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum WeightsError {
-    /// The bytes end after `found`; the file goes on.
+    /// The file is incomplete, because the bytes end too early.
     Truncated {
-        /// Bytes there are.
+        /// The number of bytes.
         found: usize,
     },
-    /// The bytes are no weights file: it starts with other bytes.
+    /// The bytes are not a weights file, which would start with [`MAGIC`].
     Magic {
         /// The first four bytes.
         found: [u8; 4],
     },
-    /// Written in another version of the format.
+    /// The file has another version of the format.
     Version {
-        /// That version.
+        /// The version of the file.
         found: u8,
     },
-    /// The file is of another network.
+    /// The file belongs to another network.
     Network {
-        /// The name of that network.
+        /// The name of the file's network.
         found: Name,
         /// The name of the network of this program.
         expected: &'static str,
     },
-    /// The parameters are numbers of another kind.
+    /// The parameters have another number format.
     Numbers {
-        /// The kind in the file.
+        /// The number format of the file.
         found: u8,
-        /// The kind that this program reads.
+        /// The number format that this program reads.
         expected: u8,
     },
-    /// The file has another number of bytes of parameters than the network.
+    /// The parameters in the file have another length than those of the network.
     Length {
-        /// The bytes announced in the file.
+        /// The length that the file states, in bytes.
         found: usize,
-        /// The bytes that the network has.
+        /// The length of the network's parameters in bytes.
         expected: usize,
     },
     /// The buffer does not start on a multiple of four bytes, so the parameters cannot be read in place.
     Alignment,
-    /// Class names or provenance cannot be decoded.
+    /// The class names or the provenance cannot be decoded.
     Metadata,
     /// The checksum differs: the file is damaged.
     Checksum {
-        /// As stored at the end of the file.
+        /// The checksum at the end of the file.
         stored: u32,
-        /// As computed over the file.
+        /// The checksum computed from the bytes.
         computed: u32,
     },
     /// Bytes follow the checksum.
     TrailingBytes {
-        /// How many.
+        /// The number of these bytes.
         count: usize,
     },
     /// A parameter is NaN or infinite.
@@ -278,7 +278,7 @@ pub enum WeightsError {
         /// The index of the element in the tensor.
         element: usize,
     },
-    /// The numbers of an int8 network's output could take a sum out of its range.
+    /// The parameters of an output of an int8 network are out of range: with them a sum could overflow.
     OutOfRange {
         /// The layer's name.
         layer: &'static str,
@@ -339,7 +339,7 @@ impl fmt::Display for WeightsError {
 
 impl core::error::Error for WeightsError {}
 
-/// A kind of numbers in words, as far as it is known here.
+/// Displays a number format, including one that this build does not know.
 struct NumbersText(u8);
 
 impl fmt::Display for NumbersText {
@@ -352,8 +352,8 @@ impl fmt::Display for NumbersText {
     }
 }
 
-/// Returns the kind of numbers in a file, as its first bytes say; nothing else is checked. `None` if they are no weights
-/// file's, or the kind is unknown.
+/// Returns the number format that the first bytes of a weights file state, and checks nothing else. Returns `None` if they are
+/// not those of a weights file, or if its version or number format is unknown.
 pub fn numbers(bytes: &[u8]) -> Option<Numbers> {
     match bytes {
         [a, b, c, d, VERSION, numbers, ..] if [*a, *b, *c, *d] == MAGIC => match numbers {
@@ -368,7 +368,7 @@ pub fn numbers(bytes: &[u8]) -> Option<Numbers> {
 /// Reads a weights file in place.
 ///
 /// # Errors
-/// See [`WeightsError`]: each damage by its name, found before any parameter is used.
+/// Returns a [`WeightsError`], which has a variant for each kind of damage. All checks come before any parameter is used.
 pub fn view<N: Network>(bytes: &[u8]) -> Result<Weights<'_, N>, WeightsError> {
     match view_prefix(bytes)? {
         (weights, []) => Ok(weights),
@@ -376,13 +376,14 @@ pub fn view<N: Network>(bytes: &[u8]) -> Result<Weights<'_, N>, WeightsError> {
     }
 }
 
-/// Like [`view`], for a file at the start of a larger region such as a section of flash; also returns what follows it.
+/// Reads a weights file like [`view`], but at the start of a larger region such as a section of flash. Also returns the rest of
+/// the region.
 ///
 /// # Errors
 /// Those of [`view`], except for `TrailingBytes`.
-#[inline(never)] // its stack is free again when the network runs
+#[inline(never)] // so that its stack is free again when the network runs
 pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), WeightsError> {
-    // The private error is small, and this one lies on the stack once.
+    // The functions that this one calls return the small `Unread`, so that a `WeightsError` is on the stack only once.
     let named = |error| match error {
         Unread::Truncated => WeightsError::Truncated { found: bytes.len() },
         Unread::Metadata => WeightsError::Metadata,
@@ -425,7 +426,7 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
         .ok_or(Unread::Truncated)
         .map_err(named)?;
     *rest = after;
-    // Piece by piece, as the fields stand: deserialising the structs whole would take three times the code and the stack.
+    // Reads the fields one by one, because deserializing whole structs would take three times the code and the stack.
     take::<&str>(rest).map_err(named)?;
     let classes = take_names(rest, N::LAYERS).map_err(named)?;
     let metadata = Metadata {
@@ -443,7 +444,7 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
         },
     };
     let mut self_test = N::Logits::zeroed();
-    // Word by word: as one run, it would be moved by a library function of 1.3 KB.
+    // Copies the logits one by one. A copy of the whole array would call a library function that takes 1.3 KB of flash.
     let (logits, _) = bytemuck::bytes_of_mut(&mut self_test).as_chunks_mut::<4>();
     for logit in logits {
         *logit = take_bytes(rest).map_err(named)?;
@@ -486,14 +487,14 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
     ))
 }
 
-/// Why a part of the file cannot be taken.
+/// The reason why a part of the file cannot be read.
 #[derive(Clone, Copy)]
 enum Unread {
     Truncated,
     Metadata,
 }
 
-/// Takes the class names off the front of `rest`: at most as many as the last layer has outputs.
+/// Removes the class names from the front of `rest` and returns them. There may be at most as many as the last layer has outputs.
 fn take_names<'a>(rest: &mut &'a [u8], layers: &[plan::Layer]) -> Result<ClassNames<'a>, Unread> {
     let count = take::<u32>(rest)? as usize;
     if layers.last().is_none_or(|layer| count > layer.output[0]) {
@@ -509,7 +510,7 @@ fn take_names<'a>(rest: &mut &'a [u8], layers: &[plan::Layer]) -> Result<ClassNa
     Ok(ClassNames(Names::Encoded { count, bytes }))
 }
 
-/// Takes a value off the front of `rest`.
+/// Removes a value from the front of `rest` and returns it.
 fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, Unread> {
     let (value, after) = postcard::take_from_bytes(rest).map_err(|error| match error {
         postcard::Error::DeserializeUnexpectedEnd => Unread::Truncated,
@@ -519,21 +520,21 @@ fn take<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, Unread> {
     Ok(value)
 }
 
-/// Takes `N` bytes off the front of `rest`.
+/// Removes `N` bytes from the front of `rest` and returns them.
 fn take_bytes<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Unread> {
     let (&bytes, after) = rest.split_first_chunk().ok_or(Unread::Truncated)?;
     *rest = after;
     Ok(bytes)
 }
 
-/// The error when parameters cannot be written as a weights file.
+/// The error returned when parameters cannot be written as a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// Names and provenance are too long: the file would not fit into `out`, or into [`max_len`].
+    /// The names and the provenance are too long: the file would not fit into `out`, or would exceed [`max_len`].
     TooLong {
-        /// The bytes that the file may have.
+        /// The maximum length of the file in bytes.
         limit: usize,
     },
     /// There are more names than classes.
@@ -550,7 +551,7 @@ pub enum EncodeError {
         /// The index of the element in the tensor.
         element: usize,
     },
-    /// The numbers of an int8 network's output could take a sum out of its range.
+    /// The parameters of an output of an int8 network are out of range: with them a sum could overflow.
     OutOfRange {
         /// The layer's name.
         layer: &'static str,
@@ -581,12 +582,12 @@ impl fmt::Display for EncodeError {
 
 impl core::error::Error for EncodeError {}
 
-/// Writes a weights file into `out` and returns the part used. The self-test's logits are computed here.
+/// Writes a weights file into `out` and returns the part of `out` that it occupies. Computes the logits of the self-test.
 ///
 /// # Errors
 /// * `TooLong`: `out` or [`max_len`] is too small for the names and the provenance
 /// * `TooManyClasses`: there are more names than classes
-/// * `NotFinite`, `OutOfRange`: there is a parameter with which no reader would accept the file
+/// * `NotFinite`, `OutOfRange`: a parameter is invalid, so that no reader would accept the file
 pub fn encode<'b, N: Network>(
     params: &N::Params,
     metadata: &Metadata<'_>,
@@ -635,8 +636,8 @@ pub fn encode<'b, N: Network>(
     Ok(&out[..end])
 }
 
-/// The whole message but its checksum, as postcard writes it. [`view_prefix`] reads its parts one by one, so that each
-/// has an error of its own.
+/// The whole file except for its checksum, as postcard encodes it. [`view_prefix`] reads the parts one by one, so that each has
+/// its own error.
 #[derive(Serialize)]
 struct Message<'a> {
     magic: [u8; 4],
@@ -654,7 +655,7 @@ struct Message<'a> {
     self_test: Bytes<'a>,
 }
 
-/// Bytes without a length in front.
+/// Bytes that are serialized without a length before them.
 struct Bytes<'a>(&'a [u8]);
 
 impl Serialize for Bytes<'_> {

@@ -1,7 +1,7 @@
 //! STM32VLDISCOVERY (STM32F100, Cortex-M3 without FPU, 128 KB of flash, 8 KB of RAM), as QEMU emulates it: at 24 MHz from the
 //! start, without a clock tree.
 //!
-//! The registers of the UART are those of ST RM0041, section 23.6.
+//! Source of the UART's registers: ST RM0041, section 23.6.
 
 use crate::wire::{BAUD, Wire};
 use core::ptr::with_exposed_provenance;
@@ -11,7 +11,7 @@ const MHZ: u32 = 24;
 const USART1: usize = 0x4001_3800;
 const RECEIVED: u32 = 1 << 5;
 const TRANSMITTER_EMPTY: u32 = 1 << 7;
-/// The UART, its transmitter and its receiver on.
+/// Enables the UART, its transmitter and its receiver.
 const ON: u32 = 1 << 13 | 1 << 3 | 1 << 2;
 
 /// The board.

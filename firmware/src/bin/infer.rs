@@ -20,7 +20,7 @@ fn main() -> ! {
 
 fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
     info!("{} {} on {}, {} MHz", NAME, VERSION, BOARD, clock.mhz());
-    // Borrowed where it was read: 250 bytes that the stack of a small board need not hold twice.
+    // Borrows from the result instead of moving out of it, so that the stack holds its 250 bytes only once.
     let read = weights::read();
     let (weights, _) = read.as_ref().map_err(|&error| Failure::Weights(error))?;
     weights::self_test(weights, act)?;
@@ -38,7 +38,7 @@ fn run(clock: Clock, act: &mut Activations) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the file says of itself.
+/// Logs the metadata of the weights file.
 #[inline(never)]
 fn describe(weights: &Weights<'_, Net>) {
     let from = &weights.metadata.provenance;
@@ -57,7 +57,7 @@ fn describe(weights: &Weights<'_, Net>) {
     }
 }
 
-/// Classifies a sample and says what it is taken for.
+/// Classifies a sample image and logs the result.
 #[inline(never)]
 fn classify(
     clock: Clock,
@@ -75,7 +75,7 @@ fn classify(
     report(weights, class, logits, us);
 }
 
-/// Prints what an image was taken for. This is a function of its own so that its stack is free while the network runs.
+/// Logs the result for an image. This is a separate function, so that its stack is free while the network runs.
 #[inline(never)]
 fn report(weights: &Weights<'_, Net>, class: usize, logits: &Logits, us: u32) {
     let best = argmax(logits);
@@ -91,8 +91,8 @@ fn report(weights: &Weights<'_, Net>, class: usize, logits: &Logits, us: u32) {
     );
 }
 
-/// Returns the share of a class by softmax.
-#[inline(never)] // its stack is free again when the result is printed
+/// Returns the softmax probability of a class.
+#[inline(never)] // so that its stack is free again when the result is logged
 fn share(logits: &Logits, class: usize) -> f32 {
     let mut shares = [0.0; CLASSES];
     softmax(logits, &mut shares);
@@ -112,7 +112,7 @@ fn draw(image: &Image) {
     }
 }
 
-/// A share as percent and tenths, rounded to the nearest.
+/// Converts a share to percent and tenths of a percent, rounded to nearest.
 fn percent(share: f32) -> (u32, u32) {
     let permille = (share * 1000.0 + 0.5) as u32;
     (permille / 10, permille % 10)

@@ -1,11 +1,11 @@
-//! The convolution with its pooling and its activation, in one kernel.
+//! The convolution with its pooling and activation, fused into one kernel.
 //!
-//! Maximum pooling is taken of the sums, because everything after them is monotone. Average pooling is the mean of the bytes
-//! after the activation.
+//! Maximum pooling takes the largest sum, because the conversion to a byte is monotone. Average pooling takes the mean of the
+//! bytes, after the activation.
 //!
-//! Method: window by window of the pooled output. The sums of the inputs, which every map needs, are computed once per
-//! window; then each map adds its products, one row of the window at a time, in registers. Windows that touch the padding
-//! check each index, the others do not.
+//! The kernel computes one window of the pooled output after another. The sums of the inputs, which all maps need, are computed
+//! once per window. Then it adds up the products of each map, one row of the window at a time, in registers. Only windows that
+//! touch the padding check each index.
 
 use super::pool::{largest, mean};
 use super::{EXCESS, Finish, LEAST_HEADROOM, Quantized, headroom, pairs};
@@ -26,7 +26,7 @@ use lenet_asm::{DSP, pin, pin_slice};
 /// The sums are exact. See [`Finish`] and [`mean`] for the rounding.
 ///
 /// # Cost
-/// The multiply-adds of the convolution, and those of one more map for the sums of the inputs.
+/// The multiply-adds of the convolution, plus those of one more map for the sums of the inputs.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn forward<
     Q: Quantized<Finish: Finish<Out = u8>>,
@@ -70,7 +70,7 @@ pub fn forward<
     }
 }
 
-/// All windows of side `N`.
+/// Computes all windows of side `N`.
 #[inline(always)]
 fn windows<
     Q: Quantized<Finish: Finish<Out = u8>>,
@@ -92,7 +92,7 @@ fn windows<
     let padding = const { Q::LAYER.padding };
     for y in 0..PH {
         for x in 0..PW {
-            // The first row and column of the input that the window reads. In the padding they wrap, and so are too large.
+            // The first row and column of the input that the window reads. In the padding they wrap around to large values.
             let (from_y, from_x) = ((N * y).wrapping_sub(padding), (N * x).wrapping_sub(padding));
             let inside = padding == 0
                 || (from_y < const { (H + 2).saturating_sub(N + K) }
@@ -118,7 +118,7 @@ fn windows<
     }
 }
 
-/// One window of every map; `input` returns, by channel and row of what the window reads, a function of the column.
+/// Computes one window of every map. `input` takes a channel and a row of what the window reads, and returns a function of the column.
 #[inline(always)]
 fn window<
     Q: Quantized<Finish: Finish<Out = u8>>,
@@ -165,9 +165,9 @@ fn window<
     }
 }
 
-/// Returns the sums of products for `N` outputs beside each other.
+/// Returns the sums of products of `N` neighbouring outputs in a row.
 ///
-/// The order is pinned, so that a loaded weight serves all outputs before the next one is loaded.
+/// The order is pinned, so that a loaded weight is used for all outputs before the next one is loaded.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn products<

@@ -1,6 +1,6 @@
-//! The part of [`network!`](crate::network!) that makes the int8 form of a network.
+//! The part of [`network!`](crate::network!) that generates the int8 form of a network.
 
-/// Makes the module `int8` inside the module of a network. [`network!`](crate::network!) calls it.
+/// Generates the module `int8` inside the module of a network. [`network!`](crate::network!) invokes this macro.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! int8_network {
@@ -45,69 +45,69 @@ macro_rules! int8_network {
                         type Scratch = [u32; SCRATCH];
                     }
 
-                    /// Its input.
+                    /// The input of the layer.
                     pub type Input =
                         Array<u8, { INPUT[0] }, { INPUT[1] }, { INPUT[2] }, { LAYER.input_len() }>;
-                    /// One of its outputs, after pooling and activation: a byte, or a logit.
+                    /// The type of an output: a byte, or an f32 in the last layer.
                     pub type Value = <<IsLast<LAST> as Choose>::Finish as Finish>::Out;
-                    /// Its output.
+                    /// The output of the layer, after pooling and activation.
                     pub type Output =
                         Array<Value, { OUTPUT[0] }, { OUTPUT[1] }, { OUTPUT[2] }, { LAYER.output_len() }>;
 
-                    /// Its parameters.
+                    /// The parameters of the layer.
                     #[derive(
                         Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable,
                     )]
                     #[bytemuck(crate = "lenet_core::bytemuck")]
                     #[repr(C)]
                     pub struct Params {
-                        /// What one step of an output byte is worth; nothing in the last layer. The kernels do not read it.
+                        /// The value of one step of an output byte; empty in the last layer. The kernels do not read it.
                         pub step: [f32; STEPS],
-                        /// By output channel, in units of its sums.
+                        /// The bias of each output channel, in units of its sums.
                         pub bias: [i32; OUTPUT[0]],
-                        /// By output channel: from a sum to a byte, or in the last layer to a logit.
+                        /// The numbers that convert the sums of each output channel to bytes, or to logits in the last layer.
                         pub finish: [<IsLast<LAST> as Choose>::Finish; OUTPUT[0]],
                         /// `(C_OUT, C_IN, K, K)` or `(OUT, IN)`, each weight plus 128.
                         pub weight:
                             Weight<u8, { OUTPUT[0] }, { INPUT[0] }, { LAYER.kernel }, { LAYER.input_len() }>,
-                        /// Zeros up to a multiple of four bytes.
+                        /// Zeros that pad the parameters to a multiple of four bytes.
                         pub filling: [u8; FILLING],
                     }
                 }
             )*
 
-            /// All parameters, which may be large: borrow them, never pass them by value.
+            /// The parameters of all layers. They may be large, so borrow them instead of passing them by value.
             #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Pod, $crate::bytemuck::Zeroable)]
             #[bytemuck(crate = "lenet_core::bytemuck")]
             #[repr(C)]
             pub struct Params {
                 $(
-                    #[doc = concat!("Of `", stringify!($layer), "`.")]
+                    #[doc = concat!("The parameters of `", stringify!($layer), "`.")]
                     pub $layer: $layer::Params
                 ),*
             }
 
-            /// An image: its pixels, as they are stored and sent.
+            /// The input of the first layer: the pixels as stored and sent.
             pub type Image = Pixels;
 
-            /// What the layers compute for one image: the only memory that the forward pass needs besides its stack.
+            /// The outputs of all layers for one image, which are the only memory that the forward pass needs besides its stack.
             #[derive(Clone, Copy, Debug, PartialEq, $crate::bytemuck::Zeroable)]
             #[bytemuck(crate = "lenet_core::bytemuck")]
             pub struct Activations {
                 $(
-                    #[doc = concat!("Output of `", stringify!($layer), "`, after pooling and activation.")]
+                    #[doc = concat!("The output of `", stringify!($layer), "`, after pooling and activation.")]
                     pub $layer: $layer::Output
                 ),*
             }
 
             impl Activations {
-                /// All zero.
+                /// Returns zeroed memory.
                 #[allow(clippy::new_without_default)]
                 pub const fn new() -> Self {
                     $crate::bytemuck::zeroed()
                 }
 
-                /// Returns the outputs of the layers in order, each as one run.
+                /// Returns the outputs of the layers in order.
                 pub fn layers(&self) -> [$crate::Outputs<'_>; LAYERS.len()] {
                     [$( $crate::Outputs::of(::core::slice::from_ref(&self.$layer)) ),*]
                 }
@@ -193,15 +193,15 @@ macro_rules! int8_network {
                 }
             }
 
-            /// Computes the logits of one image: every layer in order.
+            /// Computes the logits of one image by applying every layer in order.
             ///
             /// # Numerics
-            /// The same integers on every target, and so the same bits of the logits.
+            /// Gives the same integers, and therefore the same bits of the logits, on every target.
             #[cfg_attr(not(target_os = "none"), inline(always))]
             pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
                 let x = image;
                 $(
-                    // A linear layer sees the maps of a convolution as one run.
+                    // A linear layer gets the maps of a convolution as a flat array.
                     let x: &$layer::Input = $crate::bytemuck::must_cast_ref(x);
                     $crate::int8::$kind::forward(
                         $layer::This,
@@ -216,9 +216,9 @@ macro_rules! int8_network {
                 $crate::bytemuck::must_cast_ref(x)
             }
 
-            /// Computes each layer in order like [`forward`], and calls `between` after each with its index.
+            /// Computes the layers in order like [`forward`], and calls `between` with the index of each layer after it.
             ///
-            /// This is for measuring layers one by one; the layers are compiled apart from each other.
+            /// Use this function to measure layers one by one. The layers are not inlined, and so are compiled separately.
             pub fn forward_by_layer(
                 params: &Params,
                 image: &Image,

@@ -1,7 +1,7 @@
-//! From a sum to the byte of the next layer, or to a logit.
+//! Converts a sum to the byte that the next layer reads (requantization), or to a logit.
 //!
-//! This is where the int8 network rounds. Each rounding is one expression below, in 32 bits and without a branch, so that it
-//! costs the same for every sum.
+//! This is where an int8 network rounds. Each conversion is computed in 32 bits and without a branch, so it takes the same
+//! number of instructions for every sum.
 
 use super::table;
 use crate::layer::{Activation, Layered};
@@ -9,50 +9,51 @@ use bytemuck::{Pod, Zeroable};
 use core::fmt::Debug;
 use lenet_asm::pin;
 
-/// The bits of an index of a [`table`].
+/// The number of bits of an index into a [`table`].
 pub const TABLE_BITS: u32 = 10;
 
-/// What turns a sum of one output channel into the value that the layer passes on.
+/// The numbers that convert the sums of one output channel to the outputs of the layer.
 pub trait Finish: Pod + Send + Sync + Debug + PartialEq {
-    /// A byte, or a logit.
+    /// The type of an output: a byte, or an f32 for a logit.
     type Out: Pod + Send + Sync + Debug + PartialEq;
 
-    /// Returns the value of a sum, activation included.
+    /// Returns the output for a sum, including the activation.
     fn finish<L: Layered>(self, sum: i32) -> Self::Out;
 
-    /// Returns what the sum may reach beside its products: see [`headroom`](super::headroom). `None` if these numbers cannot
-    /// be used, because a step of the computation would leave its 32 bits.
+    /// Returns how much of the range of i32 this conversion needs in addition to the products: see
+    /// [`headroom`](super::headroom). Returns `None` if the numbers are invalid, because a step of the computation could
+    /// overflow 32 bits or a logit could be neither 0 nor a normal number.
     fn reach(self, activation: Activation, bias: i32) -> Option<i64>;
 
-    /// Returns numbers of a layer by what they are.
+    /// Wraps the numbers of a layer in the variant for their type.
     fn known(all: &[Self]) -> Finishes<'_>;
 
-    /// Returns numbers of a layer by what they are, to write.
+    /// Wraps the numbers of a layer in the variant for their type, for writing.
     fn known_mut(all: &mut [Self]) -> FinishesMut<'_>;
 }
 
-/// What finishes the sums of a layer, one per output channel.
+/// The numbers that convert the sums of a layer, one element per output channel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Finishes<'a> {
-    /// A hidden layer.
+    /// The numbers of a hidden layer.
     Hidden(&'a [Rescale]),
-    /// The last layer.
+    /// The numbers of the last layer.
     Last(&'a [Scale]),
 }
 
-/// What finishes the sums of a layer, one per output channel, to write.
+/// The numbers that convert the sums of a layer, one element per output channel, for writing.
 #[derive(Debug, PartialEq)]
 pub enum FinishesMut<'a> {
-    /// A hidden layer.
+    /// The numbers of a hidden layer.
     Hidden(&'a mut [Rescale]),
-    /// The last layer.
+    /// The numbers of the last layer.
     Last(&'a mut [Scale]),
 }
 
-/// Finishes the sums of a hidden layer.
+/// Converts the sums of a hidden layer to bytes.
 ///
 /// # Numerics
-/// With `limit ≥ |clamped|`, all in unsigned 32 bits, rounded half up:
+/// The byte is computed in unsigned 32 bits and rounded half up:
 ///
 /// | activation | byte |
 /// |---|---|
@@ -60,23 +61,23 @@ pub enum FinishesMut<'a> {
 /// | none | `(clamp(sum, -limit, limit) · factor + 2³¹ + 2²³) >> 24` |
 /// | sigmoid, tanh | `table[(clamp(sum, -limit, limit) · factor + 2³¹ + 2²¹) >> 22]` |
 ///
-/// `factor` is what one unit of the sum is worth, in units of 2⁻²⁴ steps of the output, or of 2⁻²² steps of the table.
-/// `limit` is where the result saturates.
+/// `factor` is the value of one unit of the sum, in units of 2⁻²⁴ steps of the output or, for sigmoid and tanh, of 2⁻²²
+/// steps of the table. `limit` is the magnitude of the sum at which the result saturates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Rescale {
     /// The multiplier, at least 1.
     pub factor: i32,
-    /// The largest sum that is told from larger ones, at least 1.
+    /// The magnitude to which sums are clamped, at least 1.
     pub limit: i32,
 }
 
-/// How a sum becomes a byte, by the activation.
+/// The parts of the conversion to a byte that depend on the activation.
 #[derive(Clone, Copy)]
 struct Form {
-    /// Sums below 0 count as 0.
+    /// Whether sums below 0 count as 0.
     positive: bool,
-    /// What is left of the product, in bits.
+    /// The number of bits of the product that remain after the shift.
     bits: u32,
 }
 
@@ -90,7 +91,7 @@ impl Form {
         Self { positive, bits }
     }
 
-    /// What is added before the shift: a half, and the middle of the range.
+    /// Returns what is added before the shift: a half, for rounding, and if sums can be negative the middle of the range.
     const fn offset(self) -> u32 {
         let half = 1 << (31 - self.bits);
         if self.positive {
@@ -100,22 +101,23 @@ impl Form {
         }
     }
 
-    /// The largest product, so that no sum with the offset leaves 32 bits.
+    /// Returns the largest product to which the offset can be added without overflowing 32 bits.
     const fn largest(self) -> u32 {
         u32::MAX - self.offset()
     }
 }
 
 impl Rescale {
-    /// Returns the numbers for an activation where one unit of the sum is worth `unit`, rounded to the nearest, and `step` is
-    /// what one step of the output byte is worth. Tables have steps of their own.
+    /// Returns the numbers for an activation, where `unit` is the value of one unit of the sum and `step` is the value of one
+    /// step of the output byte. For an activation with a table, the step of the table replaces `step`.
     ///
-    /// Returns `None` if the ratio of `unit` to the step is too small or too large for the factor.
+    /// The factor is rounded to the nearest integer. Returns `None` if the ratio of `unit` to the step is too small or too large
+    /// for it.
     pub fn new(activation: Activation, unit: f64, step: f64) -> Option<Self> {
         let form = Form::of(activation);
         let step = table::step(activation).unwrap_or(step);
         let factor = unit / step * (1u64 << (32 - form.bits)) as f64 + 0.5;
-        // At least one step of the sum must be told from none, and the limit must be at least 1.
+        // The factor must be at least 1, and small enough that the limit is at least 1.
         if !(factor >= 1.0 && factor <= f64::from(form.largest() / 2)) {
             return None;
         }
@@ -124,7 +126,7 @@ impl Rescale {
         Some(Self { factor, limit })
     }
 
-    /// Returns what one unit of the sum is worth, as the factor has it: what [`new`](Self::new) was given, rounded.
+    /// Returns the value of one unit of the sum that the factor represents: the `unit` passed to [`new`](Self::new), rounded.
     pub fn unit(self, activation: Activation, step: f64) -> f64 {
         let step = table::step(activation).unwrap_or(step);
         f64::from(self.factor) * step / (1u64 << (32 - Form::of(activation).bits)) as f64
@@ -144,7 +146,7 @@ impl Finish for Rescale {
         };
         let clamped = min(max(sum, least), self.limit);
         let product = (clamped.wrapping_mul(self.factor) as u32).wrapping_add(form.offset());
-        // The shifts leave 8 and 10 bits, so that no index needs a check.
+        // The shifts leave 8 or 10 bits, so the tables are indexed without a bounds check.
         match const { L::LAYER.activation } {
             Activation::Identity | Activation::Relu => (product >> 24) as u8,
             Activation::Sigmoid => table::SIGMOID[(product >> (32 - TABLE_BITS)) as usize],
@@ -169,17 +171,17 @@ impl Finish for Rescale {
     }
 }
 
-/// Finishes the sums of the last layer: what one unit of the sum adds to the logit.
+/// Converts the sums of the last layer to logits. The number is what one unit of the sum adds to the logit.
 ///
 /// # Numerics
-/// `sum as f32 * scale`, to the bit: the sum is converted to f32, exactly below 2²⁴ and else rounded to the nearest, and the
-/// product is rounded to the nearest. It is computed in integers, because the library functions that a core without
-/// floating point has for it take as many instructions as the numbers demand.
+/// Gives the bits of `sum as f32 * scale`. The sum is converted to f32, which is exact up to 2²⁴ and otherwise rounds to
+/// nearest, and the product is rounded to nearest. The computation is in integers, because on a core without floating point
+/// the number of instructions of the library functions depends on the operands.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Scale(pub f32);
 
-/// The scales with which every logit but 0 is a normal number: a sum is below 2³² in magnitude.
+/// The valid scales. Sums are below 2³² in magnitude, so with these scales every logit is 0 or a normal number.
 const SCALES: core::ops::RangeInclusive<f32> =
     f32::from_bits((127 - 100) << 23)..=f32::from_bits((127 + 90) << 23);
 
@@ -204,13 +206,13 @@ impl Finish for Scale {
     }
 }
 
-/// Returns `sum as f32 * scale` for a scale of [`SCALES`], by the same instructions whatever the numbers are.
-// Out of line, so that the ten logits share it.
+/// Returns `sum as f32 * scale` for a scale in [`SCALES`]. Executes the same instructions for all operands.
+// Not inlined, so that all logits share the code.
 #[inline(never)]
 fn product(sum: i32, scale: f32) -> f32 {
     let sign = (sum >> 31) as u32;
     let magnitude = (sum as u32 ^ sign).wrapping_sub(sign);
-    // The magnitude is `bits · 2^(exponent - 31)`, where the highest bit is set.
+    // The magnitude is always `bits · 2^(exponent - 31)`. The loop shifts until the highest bit of `bits` is set.
     let (mut bits, mut exponent) = (magnitude, 31);
     for shift in [16, 8, 4, 2, 1] {
         // 1 if the upper `shift` bits are 0.
@@ -218,11 +220,11 @@ fn product(sum: i32, scale: f32) -> f32 {
         bits <<= shift * empty;
         exponent -= shift * empty;
     }
-    // As f32: the upper 24 bits, and 1 more where the rest is above a half, or is a half and they are odd.
+    // Rounds to the upper 24 bits, half to even, as the conversion to f32 does.
     let upper = bits >> 8;
     let upper = upper + (((bits & 0xff) + 0x7f + (upper & 1)) >> 8);
 
-    // The product of two factors of 24 bits, of which the upper half is `high`, 23 or 24 bits, and the lower half `low`.
+    // The product of the two 24-bit significands: its upper half is `high`, of 23 or 24 bits, and its lower half is `low`.
     let fraction = scale.to_bits() & 0x007f_ffff | 0x0080_0000;
     let [a, b, c, d] = [upper >> 12, upper & 0xfff, fraction >> 12, fraction & 0xfff];
     let middle = a * d + b * c + ((b * d) >> 12);
@@ -234,20 +236,20 @@ fn product(sum: i32, scale: f32) -> f32 {
     let significand = high << (1 - full) | rest >> 24;
     let significand =
         significand + (((rest & 0x00ff_ffff) + 0x007f_ffff + (significand & 1)) >> 24);
-    // The highest bit of the significand adds 1 to the exponent, and so does rounding where it carries.
+    // The highest bit of the significand adds 1 to the exponent, and so does a carry from rounding.
     let exponent = (scale.to_bits() >> 23) + exponent + full - 1;
     let not_zero = ((magnitude | magnitude.wrapping_neg()) as i32 >> 31) as u32;
     f32::from_bits((sign & 0x8000_0000 | (exponent << 23).wrapping_add(significand)) & not_zero)
 }
 
-/// Returns the larger of two numbers less than 2³¹ apart, by the same instructions whichever it is.
+/// Returns the larger of two numbers that are less than 2³¹ apart, without a branch.
 #[inline(always)]
 pub(crate) fn max(a: i32, b: i32) -> i32 {
     let distance = a.wrapping_sub(b);
     b.wrapping_add(distance & !(distance >> 31))
 }
 
-/// Returns the smaller of two numbers less than 2³¹ apart, by the same instructions whichever it is.
+/// Returns the smaller of two numbers that are less than 2³¹ apart, without a branch.
 #[inline(always)]
 pub(crate) fn min(a: i32, b: i32) -> i32 {
     let distance = a.wrapping_sub(b);
@@ -301,7 +303,7 @@ mod tests {
             is_the_product(0, scale);
             is_the_product(i32::MIN, scale);
         }
-        // A generator of Lehmer's; sums and scales of every size.
+        // A linear congruential generator gives sums and scales of all magnitudes.
         let mut state = 1u64;
         let mut random = || {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);

@@ -57,10 +57,10 @@ pub fn forward<Q: Quantized, const IN: usize, const OUT: usize>(
     }
 }
 
-/// Outputs that are computed together on cores with DSP instructions.
+/// The number of outputs that are computed together: 4 on cores with DSP instructions.
 const GROUP: usize = if DSP { 4 } else { 1 };
 
-/// Returns the sums of the products of four outputs, by two multiply-adds per instruction.
+/// Returns the sums of products of four outputs, with two multiply-adds per instruction.
 #[inline(always)]
 fn pairs<const IN: usize>(input: &[u8; IN], weight: &[[u8; IN]; GROUP]) -> [u32; GROUP] {
     let halves = |word: &[u8; 4]| {
@@ -85,7 +85,7 @@ fn pairs<const IN: usize>(input: &[u8; IN], weight: &[[u8; IN]; GROUP]) -> [u32;
     sums
 }
 
-/// Returns the sum of the products. On a microcontroller all layers share it.
+/// Returns the sum of products of one output. On a microcontroller all layers share this function.
 #[cfg_attr(target_os = "none", inline(never))]
 fn dot(input: &[u8], weight: &[u8]) -> u32 {
     let (inputs, input_rest) = input.as_chunks::<16>();
@@ -101,7 +101,7 @@ fn dot(input: &[u8], weight: &[u8]) -> u32 {
     )
 }
 
-/// Adds the products of chunks; those of one are written out.
+/// Adds the products of all chunks to `sum`. The compiler unrolls the loop over the `N` elements of a chunk.
 #[inline(always)]
 fn chunks<const N: usize>(inputs: &[[u8; N]], weights: &[[u8; N]], mut sum: u32) -> u32 {
     for (input, weight) in inputs.iter().zip(weights) {

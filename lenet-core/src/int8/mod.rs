@@ -1,38 +1,44 @@
-//! The network in 8-bit integers: for microcontrollers without a floating-point unit, in a quarter of the flash.
+//! The network in 8-bit integers, for microcontrollers without a floating-point unit. Its weights take a quarter of the flash.
 //!
-//! [`network!`](crate::network!) derives this form from the same description as the f32 network: the module `int8` inside the
-//! network's module. Its type `Net` is a [`Network`] like the other, so that the weights file, the self-test
-//! and the link work with both.
+//! [`network!`](crate::network!) derives this form from the same description as the f32 network and puts it into a module
+//! `int8` inside the network's module. Its type `Net` implements [`Network`] like that of the f32 network, so the weights
+//! file, the self-test and the link work with both.
 //!
 //! # Arithmetic
-//! An activation is a byte `q` that stands for `(q - zero) · step`. A pixel is the byte that is stored, which stands for
-//! `q / 255`: `zero` is 0 and `step` is 1/255. The same holds after a sigmoid. After ReLU `zero` is 0 as well, and `step` comes from
-//! training images. After tanh, where `step` is 1/127, and without an activation `zero` is 128.
+//! An activation is stored as a byte `q`, which stands for the real number `(q - zero) · step`. Here `zero` is the zero point
+//! and `step` is the difference between the values of two neighbouring bytes:
 //!
-//! A weight is an integer from -127 to 127, times a scale of its output channel; it is stored with 128 added, as a byte. So both
-//! factors of every product are unsigned bytes, which a Cortex-M0 loads in one instruction. The 128 is taken off once per sum:
+//! | activation | `zero` | `step` |
+//! |---|---|---|
+//! | pixel, or after sigmoid | 0 | 1/255 |
+//! | after ReLU | 0 | calibrated on training images |
+//! | after tanh | 128 | 1/127 |
+//! | without an activation function | 128 | calibrated on training images |
+//!
+//! A weight is an integer from -127 to 127, times a scale that its output channel shares. It is stored as a byte, with 128
+//! added. Both factors of every product are therefore unsigned bytes, which a Cortex-M0 loads with one instruction. The 128 is
+//! subtracted once per sum:
 //!
 //! ```text
 //! sum = Σ weight · q + bias = Σ (weight + 128) · q - 128 · Σ q + bias
 //! ```
 //!
-//! `Σ q` is the same for all outputs that see the same inputs. The stored bias includes `-zero · Σ weight`, so that no kernel
-//! needs to know `zero`, except for padding, which is filled with it.
+//! `Σ q` is the same for all outputs that read the same inputs. The stored bias includes `-zero · Σ weight`, so the kernels
+//! need `zero` only as the value of the padding.
 //!
-//! Sums are i32 and are computed modulo 2³², so that they may be taken in any order. The result is the exact one because the
-//! exact one is within i32, for every byte that an input can be: see [`headroom`]. Then [`Finish`] turns a sum into the byte
-//! of the next layer, or into a logit; that is the only place where anything is rounded, except for the mean of average
-//! pooling ([`pool`]).
+//! Sums are i32 and are computed modulo 2³², so their terms can be added in any order. The result is exact, because the exact
+//! sum fits into an i32 whatever bytes the inputs are: see [`headroom`]. [`Finish`] then converts a sum to the byte of the
+//! next layer or to a logit. This and the mean of average pooling ([`pool`]) are the only operations that round.
 //!
-//! No instruction depends on the data, so an image takes the same number of instructions whatever it shows.
+//! Which instructions are executed does not depend on the data, so every image takes the same number of instructions.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`conv2d`] | convolution, with its pooling and activation |
-//! | [`pairs`] | convolution on cores with DSP instructions |
+//! | [`conv2d`] | the convolution, with its pooling and activation |
+//! | [`pairs`] | the convolution on cores with DSP instructions |
 //! | [`linear`] | the fully connected layer |
-//! | [`pool`] | the largest and the mean of a window |
-//! | [`finish`] | from a sum to a byte or a logit: the rounding |
+//! | [`pool`] | the maximum and the mean of a window |
+//! | [`finish`] | converts sums to bytes or logits, with all rounding |
 //! | [`table`] | sigmoid and tanh as tables |
 
 pub mod conv2d;
@@ -51,24 +57,24 @@ use crate::layer::{Activation, Layered};
 use crate::plan::{Kind, Layer, MAX_ACTIVATIONS};
 use bytemuck::Zeroable;
 
-/// What is added to a weight where it is stored.
+/// The number that is added to a weight when it is stored.
 pub const EXCESS: i32 = 128;
 /// The largest weight; the smallest is `-MAX_WEIGHT`.
 pub const MAX_WEIGHT: i32 = 127;
-/// The largest byte that stands for an activation.
+/// The largest byte of an activation.
 const MAX_BYTE: i64 = 255;
 
-/// A layer of an int8 network as a type, for the kernels.
+/// A layer of an int8 network as a type, for which the compiler specializes the kernels.
 pub trait Quantized: Layered {
-    /// The byte that stands for 0 in the layer's input.
+    /// The zero point of the layer's input: the byte that stands for 0.
     const INPUT_ZERO: u8;
-    /// What is known of its sums.
+    /// The type of the numbers that convert the layer's sums to its outputs.
     type Finish: Finish;
-    /// Words that its kernel puts on the stack if it is computed by [`pairs`].
+    /// The array of words that [`pairs`] puts on the stack; empty if [`pairs`] does not compute this layer.
     type Scratch: Zeroable + AsMut<[u32]>;
 }
 
-/// Returns the byte that stands for 0 after this activation.
+/// Returns the zero point of the outputs of an activation: the byte that stands for 0.
 pub const fn zero(activation: Activation) -> u8 {
     match activation {
         Activation::Sigmoid | Activation::Relu => 0,
@@ -76,7 +82,7 @@ pub const fn zero(activation: Activation) -> u8 {
     }
 }
 
-/// Returns the byte that stands for 0 in the input of the layer of this index.
+/// Returns the zero point of the input of the layer of this index.
 pub const fn input_zero(layers: &[Layer], index: usize) -> u8 {
     if index == 0 {
         0
@@ -85,19 +91,19 @@ pub const fn input_zero(layers: &[Layer], index: usize) -> u8 {
     }
 }
 
-/// Returns what bias and limit of an output may be together, so that no sum leaves i32: what is left when every input is 255
-/// and every weight is the largest.
+/// Returns how much of the range of i32 is left for the bias and the limit of an output, in magnitude, if every input is 255
+/// and every weight is the largest. If bias and limit together are no larger, no sum can overflow.
 ///
-/// Every kernel asserts, when it is compiled, that 2²⁴ or more is left. That holds for every legal description: a layer has at
-/// most 65,536 inputs, because their activations may take 256 KiB as f32.
+/// Every kernel asserts at compile time that at least [`LEAST_HEADROOM`] is left. That holds for every valid description: a
+/// layer has at most 65,536 inputs, because the outputs of all layers may take 256 KiB as f32.
 pub const fn headroom(layer: &Layer) -> i64 {
     let products = products_of(layer) as i64;
     i32::MAX as i64 - products * MAX_BYTE * MAX_WEIGHT as i64
 }
 
-/// A network in f32 that has a form in int8: every one.
+/// A network in f32 that also has an int8 form. [`network!`](crate::network!) implements this trait for every network.
 pub trait Quantizable: Network {
-    /// That form.
+    /// The int8 form.
     type Int8: Int8<Pixels = Self::Pixels, Logits = Self::Logits>;
 }
 
@@ -106,37 +112,37 @@ pub trait Int8: Network {
     /// Returns the parameters of the layer of this index, or `None` if there is no such layer.
     fn layer(params: &Self::Params, index: usize) -> Option<LayerParams<'_>>;
 
-    /// Returns the parameters of the layer of this index, to write, or `None` if there is no such layer.
+    /// Returns the parameters of the layer of this index for writing, or `None` if there is no such layer.
     fn layer_mut(params: &mut Self::Params, index: usize) -> Option<LayerParamsMut<'_>>;
 }
 
 /// The parameters of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerParams<'a> {
-    /// What one step of an output byte is worth; 1 in the last layer, whose outputs are the logits themselves.
+    /// The value of one step of an output byte; 1 in the last layer, whose outputs are the logits themselves.
     pub step: f32,
-    /// By output channel.
+    /// The bias of each output channel.
     pub bias: &'a [i32],
-    /// By output channel.
+    /// The numbers that convert the sums of each output channel.
     pub finish: Finishes<'a>,
-    /// Each weight plus 128, output channel by output channel.
+    /// Each weight plus 128, one output channel after another.
     pub weight: &'a [u8],
 }
 
-/// The parameters of a layer, to write.
+/// The parameters of a layer, for writing.
 #[derive(Debug, PartialEq)]
 pub struct LayerParamsMut<'a> {
-    /// What one step of an output byte is worth; nothing in the last layer.
+    /// The value of one step of an output byte; empty in the last layer.
     pub step: &'a mut [f32],
-    /// By output channel.
+    /// The bias of each output channel.
     pub bias: &'a mut [i32],
-    /// By output channel.
+    /// The numbers that convert the sums of each output channel.
     pub finish: FinishesMut<'a>,
-    /// Each weight plus 128, output channel by output channel.
+    /// Each weight plus 128, one output channel after another.
     pub weight: &'a mut [u8],
 }
 
-/// The least that [`headroom`] leaves for any legal description.
+/// The smallest [`headroom`] that a valid description can have.
 pub const LEAST_HEADROOM: i64 = 1 << 24;
 
 const _: () = assert!(
@@ -144,7 +150,7 @@ const _: () = assert!(
     "a sum could leave i32"
 );
 
-/// The products that a sum has.
+/// Returns the number of products in a sum.
 const fn products_of(layer: &Layer) -> usize {
     match layer.kind {
         Kind::Conv2d => layer.input[0] * layer.kernel * layer.kernel,
@@ -152,10 +158,10 @@ const fn products_of(layer: &Layer) -> usize {
     }
 }
 
-/// The kind of numbers that finish the sums of a layer, chosen by whether it is the last.
+/// Selects the type of the numbers that convert the sums of a layer, by whether the layer is the last one.
 pub struct IsLast<const LAST: bool>;
 
-/// Maps [`IsLast`] to its type.
+/// Maps [`IsLast`] to that type.
 pub trait Choose {
     /// [`Rescale`] or [`Scale`].
     type Finish: Finish;
@@ -169,7 +175,8 @@ impl Choose for IsLast<true> {
     type Finish = Scale;
 }
 
-/// Returns the name of the layer and the index of its first output whose numbers could take a sum out of its range.
+/// Returns the first output with invalid parameters, as the name of its layer and its index there. With such parameters a sum
+/// could overflow, or a step or a scale is out of its range.
 pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
     for (index, layer) in N::LAYERS.iter().enumerate() {
         if let Some(output) = unusable_output(layer, &N::layer(params, index)?) {
@@ -179,7 +186,7 @@ pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
     None
 }
 
-/// Returns the first such output of a layer. All layers share it.
+/// Returns the first such output of a layer. The function is neither generic nor inlined, so that all layers share its code.
 #[inline(never)]
 fn unusable_output(layer: &Layer, params: &LayerParams<'_>) -> Option<usize> {
     let headroom = headroom(layer);
@@ -196,7 +203,7 @@ fn unusable_output(layer: &Layer, params: &LayerParams<'_>) -> Option<usize> {
     params.bias.iter().enumerate().find_map(unusable)
 }
 
-/// The bytes that fill `len` bytes up to a multiple of four.
+/// Returns the number of bytes that pad `len` bytes to a multiple of four.
 pub const fn filling(len: usize) -> usize {
     len.next_multiple_of(4) - len
 }

@@ -1,14 +1,15 @@
-//! The convolution for cores with DSP instructions: two products and two sums in one instruction, [`smlad`].
+//! The convolution for cores with DSP instructions, where one instruction, [`smlad`], does two multiply-adds.
 //!
-//! Each word has two bytes of the input, widened, and meets a word of two weights. There are two ways to pair them:
+//! [`smlad`] multiplies the 16-bit halves of two words. Therefore this module packs two bytes of the input into each word, and
+//! two weights into the word by which it is multiplied. There are two ways to form the pairs:
 //!
-//! * With an even number of channels: two channels at a time.
-//! * Else: two rows at a time, from an even row of the output on. The upper of two rows of the output takes rows `(0,1)`, `(2,3)`,
-//!   … of the kernel; the lower one sees the same words of the input with rows `(-1,0)`, `(1,2)`, … of it, where a row that is
-//!   not there is 0.
+//! * If the number of channels is even, a pair is the same position in two channels.
+//! * Otherwise a pair is the same column in two rows of the padded input, the upper of which has an even index. Of two rows of
+//!   the output, the upper one multiplies these words by rows `(0,1)`, `(2,3)`, … of the kernel. The lower one multiplies the
+//!   same words by rows `(-1,0)`, `(1,2)`, …, where a row that does not exist is 0.
 //!
-//! The words lie on the stack: those of the input for a few rows of the output, padding included, and those of one map's
-//! kernel. Either way a row of the output is the sum of rows of words, which `row` computes four columns at a time.
+//! The words are on the stack: those of the input for a few rows of the output, including the padding, and those of the kernel
+//! of one map. In both cases a row of the output is a sum over rows of words, which `row` computes four columns at a time.
 
 use super::pool::{largest, mean};
 use super::{EXCESS, Finish, Quantized};
@@ -16,37 +17,37 @@ use crate::layer::Pool;
 use crate::plan::{Kind, Layer};
 use lenet_asm::{pair_at, smlad};
 
-/// Words that a layer may put on the stack.
+/// The maximum number of words that a layer may put on the stack.
 const MOST: usize = 600;
-/// Columns of the output that are computed together.
+/// The number of columns of the output that are computed together.
 const TILE: usize = 4;
 
-/// How a layer's words are arranged. All numbers are of rows of words.
+/// The arrangement of a layer's words. All sizes and distances are counted in rows of words.
 #[derive(Clone, Copy)]
 struct Arrangement {
-    /// Pairs of rows of the output, bands, for which the words are made at once.
+    /// The number of bands for which the words are prepared at once. A band is a pair of rows of the output.
     bands: usize,
-    /// Channels are paired, not rows.
+    /// Whether channels are paired, rather than rows.
     channels: bool,
-    /// Words of the input that all bands read.
+    /// The size of the input that all bands read.
     input: usize,
-    /// Words of the kernel that one row of the output takes.
+    /// The size of the kernel that one row of the output reads.
     kernel: usize,
-    /// Kernels: one, or one for the upper and one for the lower row of a band.
+    /// The number of kernels: 1, or 2 if the upper and the lower row of a band have different ones.
     kernels: usize,
-    /// From the input of a band to that of the next.
+    /// The distance from the input of a band to that of the next one.
     band: usize,
-    /// From the input of the upper row of a band to that of the lower.
+    /// The distance from the input of the upper row of a band to that of the lower row.
     lower: usize,
 }
 
 impl Arrangement {
-    /// Rows of words for one row, or one pair of rows, of the input.
+    /// Returns the size of one row of the input or, if rows are paired, of one pair of rows.
     const fn group(self) -> usize {
         if self.channels { self.lower } else { self.band }
     }
 
-    /// Returns that of the most bands with which the words are not too many, up to 4.
+    /// Returns the arrangement with as many bands, at most 4, as keep the number of words within [`MOST`].
     const fn of(layer: &Layer) -> Self {
         let mut bands = 4;
         while bands > 1 && Self::with(bands, layer).words(layer) > MOST {
@@ -55,13 +56,13 @@ impl Arrangement {
         Self::with(bands, layer)
     }
 
-    /// Returns the words on the stack.
+    /// Returns the number of words on the stack.
     const fn words(self, layer: &Layer) -> usize {
         let [input, kernel, sums] = self.parts(layer);
         input + kernel + sums
     }
 
-    /// Returns the words of the input, of the kernel, and the sums by row of a band and column.
+    /// Returns the numbers of words of the input, of the kernel, and of the sums of one band.
     const fn parts(self, layer: &Layer) -> [usize; 3] {
         [
             self.input * columns(layer),
@@ -98,8 +99,8 @@ impl Arrangement {
     }
 }
 
-/// Returns the words on the stack that a layer takes if it is computed this way, 0 if it cannot be: with windows of 3, and where
-/// they would be too many.
+/// Returns the number of words that [`forward`] puts on the stack for a layer. Returns 0 if it does not compute the layer: for a
+/// linear layer, for a pooling window of 3, and if there would be too many words.
 pub const fn scratch(layer: &Layer) -> usize {
     let suits = match layer.kind {
         Kind::Conv2d => layer.pool.window() <= 2,
@@ -109,12 +110,12 @@ pub const fn scratch(layer: &Layer) -> usize {
     if suits && words <= MOST { words } else { 0 }
 }
 
-/// Words of the input in a row.
+/// Returns the number of words in a row of the input, including the padding.
 const fn columns(layer: &Layer) -> usize {
     layer.input[2] + 2 * layer.padding
 }
 
-/// Computes the layer with windows of side `N`, which is 1 or 2: see [`conv2d::forward`](super::conv2d::forward).
+/// Computes the layer for windows of side `N`, which is 1 or 2: see [`conv2d::forward`](super::conv2d::forward).
 #[inline(always)]
 pub fn forward<
     Q: Quantized<Finish: Finish<Out = u8>>,
@@ -133,16 +134,16 @@ pub fn forward<
     finish: &[Q::Finish; M],
     out: &mut [[[u8; PW]; PH]; M],
 ) {
-    // All sizes compile, as the one that calls this chooses when it runs, but a layer without scratch is never computed this way.
+    // `conv2d::forward` chooses in a `match`, so this function is compiled for layers without scratch too, but never runs for them.
     const {
         assert!(
             size_of::<Q::Scratch>() == size_of::<u32>() * scratch(&Q::LAYER),
-            "the scratch has another size than the words that are written there"
+            "the scratch does not have the size of the words that are written there"
         );
     }
     let mut scratch: Q::Scratch = bytemuck::zeroed();
     let sizes = const { Arrangement::of(&Q::LAYER).parts(&Q::LAYER) };
-    // By that assertion both are there.
+    // By the assertion above, both splits succeed.
     let Some((inputs, rest)) = scratch.as_mut().split_at_mut_checked(sizes[0]) else {
         return;
     };
@@ -195,7 +196,7 @@ pub fn forward<
     }
 }
 
-/// Writes the words of the input that the rows of the output from `y` on see.
+/// Writes the words of the input for the bands that start at row `y` of the output.
 #[inline(always)]
 fn fill<Q: Quantized, const C: usize, const H: usize, const W: usize>(
     input: &[[[u8; W]; H]; C],
@@ -214,7 +215,7 @@ fn fill<Q: Quantized, const C: usize, const H: usize, const W: usize>(
             [(m, y + 2 * n), (m, y + 2 * n + 1)]
         };
         let bytes = |(c, y): (usize, usize)| {
-            // In the padding above the index wraps, and so is too large, as it is below.
+            // Above the input the index wraps around to a large value, and below it is too large, so `get` returns `None`.
             let row = input
                 .get(c)
                 .and_then(|map| map.get(y.wrapping_sub(padding)));
@@ -230,7 +231,7 @@ fn fill<Q: Quantized, const C: usize, const H: usize, const W: usize>(
     }
 }
 
-/// Writes the words of a map's kernel.
+/// Writes the words of the kernel of one map.
 #[inline(always)]
 fn pair<const C: usize, const K: usize>(weight: &[[[u8; K]; K]; C], words: &mut [u32]) {
     let pack = |low: i32, high: i32| (low as u32 & 0xffff) | (high as u32) << 16;
@@ -282,7 +283,7 @@ fn row<Q: Quantized, const N: usize, const W: usize, const K: usize>(
     }
 }
 
-/// Returns the sums of `T` columns from `x` on.
+/// Returns the sums of `T` columns, starting at column `x`.
 #[inline(always)]
 fn tile<const T: usize, const K: usize>(
     inputs: &[u32],
@@ -300,8 +301,8 @@ fn tile<const T: usize, const K: usize>(
     sums
 }
 
-/// Adds the products of one row of words, for `T` columns. Words are loaded in pairs, each when it is needed.
-// Written out column by column of the kernel, as the compiler does not unroll such a loop.
+/// Adds the products of one row of words, for `T` columns. It loads two words at a time, when they are first needed.
+// The columns of the kernel are unrolled in the source, because the compiler does not unroll such a loop.
 #[inline(always)]
 fn products<const T: usize, const K: usize>(
     inputs: &[u32],
@@ -313,7 +314,7 @@ fn products<const T: usize, const K: usize>(
     macro_rules! columns {
         ($($column:literal $even:literal),*) => {$(
             if $column < K {
-                // It sees the inputs from its own index on, `T` of them.
+                // This column of the kernel reads `T` inputs, starting at its own index.
                 inputs!($column: 0, 2, 4, 6, 8);
                 if $column == $even {
                     weight = pair_at::<$even>(kernel);

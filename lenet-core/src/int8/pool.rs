@@ -1,19 +1,20 @@
-//! Pooling of a window: the largest sum, or the mean of the bytes.
+//! Pools a window: returns its largest sum, or the mean of its bytes.
 
 use super::finish::max;
 
-/// Returns the largest sum of a window. The sums are those of one output channel, so they are less than 2³¹ apart.
+/// Returns the largest sum of a window. The sums belong to one output channel, so they are less than 2³¹ apart.
 #[inline(always)]
 pub fn largest<const N: usize>(window: [[i32; N]; N]) -> i32 {
     let mut values = window.as_flattened().iter();
-    // It starts with a sum: the least integer would be too far from the others.
+    // Starts from the first sum, because `i32::MIN` could be 2³¹ or more away from the others.
     let first = values.next().copied().unwrap_or_default();
     values.fold(first, |largest, &value| max(largest, value))
 }
 
-/// Returns the mean of the bytes of a window of side 2 or 3, rounded half up.
+/// Returns the mean of the bytes of a window of side 2 or 3, given their sum, rounded half up.
 ///
-/// The division is a multiplication, because that of a Cortex-M0 takes as long as its operands demand.
+/// It multiplies by an inverse instead of dividing, because a Cortex-M0 divides in software, in a time that depends on the
+/// operands.
 #[inline(always)]
 pub fn mean<const N: usize>(sum: u32) -> u8 {
     const {

@@ -1,7 +1,7 @@
-//! Sigmoid and tanh as tables of 1,024 bytes, computed by the compiler.
+//! Sigmoid and tanh as tables of 1,024 bytes, computed at compile time.
 //!
-//! An entry is the function where its index points, rounded to the nearest byte: entry `i` is that of `(i - 512) · step`, with
-//! a step of 1/64 for the sigmoid (up to ±8, where it is within a quarter of a byte of 0 and 1) and of 1/128 for tanh (up to ±4).
+//! Entry `i` is the function at `(i - 512) · step`, rounded to the nearest byte. For the sigmoid the step is 1/64, so its table
+//! ends at ±8, where the function is within a quarter of a byte of 0 and 1. For tanh the step is 1/128, and the table ends at ±4.
 
 use super::finish::TABLE_BITS;
 use crate::layer::Activation;
@@ -35,7 +35,7 @@ pub static TANH: [u8; LEN] = {
     table
 };
 
-/// Returns what one step of the table of an activation is worth, or `None` if it has no table.
+/// Returns the difference between the inputs of neighbouring entries in the table of an activation, or `None` if it has no table.
 pub const fn step(activation: Activation) -> Option<f64> {
     match activation {
         Activation::Sigmoid => Some(SIGMOID_STEP),
@@ -44,7 +44,7 @@ pub const fn step(activation: Activation) -> Option<f64> {
     }
 }
 
-/// Returns what one step of the byte after this activation is worth, or `None` if its range comes from images.
+/// Returns the value of one step of the output byte of an activation, or `None` if it must be calibrated on images.
 pub const fn output_step(activation: Activation) -> Option<f64> {
     match activation {
         Activation::Sigmoid => Some(1.0 / 255.0),
@@ -53,7 +53,7 @@ pub const fn output_step(activation: Activation) -> Option<f64> {
     }
 }
 
-/// Returns `exp(x)` for `|x| ≤ 8`, to some 13 digits: the series at a 256th of `x`, squared eight times.
+/// Returns `exp(x)` for `|x| ≤ 8` to about 13 digits: the Taylor series at `x / 256`, squared eight times.
 const fn exp(x: f64) -> f64 {
     let small = x / 256.0;
     let (mut sum, mut term, mut n) = (1.0, 1.0, 1);

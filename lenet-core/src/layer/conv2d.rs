@@ -376,10 +376,10 @@ fn tile<
     }
 }
 
-/// The sums of a tile; `input` returns a value by channel, row and column of what the tile reads.
+/// Returns the sums of a tile. `input` returns the value at a channel, row and column of what the tile reads.
 ///
-/// For a microcontroller the columns of the kernel are unrolled in the source. As a loop they would be unrolled or not
-/// depending on what else the program calls, and a loop that is not takes an eighth more instructions.
+/// For a microcontroller the columns of the kernel are unrolled in the source. Whether the compiler would unroll a loop depends
+/// on what else the program calls, and without unrolling the function takes an eighth more instructions.
 #[inline(always)]
 fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
     weight: &[[[[f32; K]; K]; C]; M],

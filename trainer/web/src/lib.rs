@@ -1,24 +1,25 @@
-//! The network as a WebAssembly module: what a page needs to check a weights file and to classify pictures.
+//! The network as a WebAssembly module, with which a web page checks a weights file and classifies pictures.
 //!
-//! The module imports nothing. It has a place for one weights file, one picture and the outputs of all layers, and a page reads
-//! and writes them in the module's memory; a page that takes another file makes another instance. The arithmetic is that of
-//! [`lenet_core`], so the outputs are those of the trainer and of a board, bit for bit.
+//! The module imports nothing. Its memory holds one weights file, one picture and the outputs of all layers, which the page reads
+//! and writes there. For another file, the page creates another instance. The arithmetic is that of [`lenet_core`], so the outputs
+//! equal those of the trainer and of a board bit for bit.
 //!
-//! | export | does |
+//! | export | purpose |
 //! |---|---|
-//! | `file(len)` | returns the address where the weights file belongs, or 0 if there is no memory for it; to be called once |
+//! | `file(len)` | returns the address for a weights file of this length, or 0 if there is no memory for it; call it once |
 //! | `load()` | checks the file as a board does at power-on: every check of the format, then the self-test |
-//! | `text(what, index)` | returns a text, its address in the upper half: a refusal, or what the file says about itself |
-//! | `parameters()`, `crc()` | returns where the parameters are in the file, as `text` does; the file's checksum |
-//! | `weight(layer, index)` | returns a weight: in int8 the integer that it is |
+//! | `text(what, index)` | returns a text, as its address (upper half) and length (lower half): an error message, or metadata of the file |
+//! | `parameters()` | returns the address and the length of the parameters in the file, in the same way |
+//! | `crc()` | returns the checksum of the file |
+//! | `weight(layer, index)` | returns a weight; in int8 it is an integer |
 //! | `pixels()` | returns the address of the picture, one byte per channel, row and column |
 //! | `forward()` | classifies the picture |
-//! | `outputs(layer)`, `numbers(layer)` | returns the address of a layer's outputs; the kind of numbers that they are |
-//! | `step(layer)`, `zero(layer)` | in int8, returns what a step of an output byte is worth; the byte that stands for zero |
+//! | `outputs(layer)`, `numbers(layer)` | return the address of a layer's outputs, and their number format |
+//! | `step(layer)`, `zero(layer)` | return the value of one step of an output byte, and the byte that stands for 0 (only in int8) |
 //! | `probabilities()` | returns the address of the softmax of the logits, in f32 |
 //!
-//! A custom section `lenet-network` holds the fingerprint of the network and the kind of its numbers, by which the trainer tells
-//! modules apart. The feature `int8` makes the module for the network in 8-bit integers.
+//! The custom section `lenet-network` contains the fingerprint of the network and its number format, by which the trainer
+//! distinguishes the modules. The feature `int8` builds the module for the network in 8-bit integers.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 #![cfg(target_arch = "wasm32")]
@@ -50,15 +51,15 @@ type Params = <Net as Network>::Params;
 type Activations = <Net as Network>::Activations;
 type Image = <Net as Network>::Image;
 
-/// Bytes by which the module's memory grows.
+/// The number of bytes in a page of the module's memory.
 const PAGE: usize = 65_536;
 
-/// What [`load`] returns.
+/// The results of [`load`].
 const LOADED: u32 = 0;
 const REFUSED: u32 = 1;
 const SELF_TEST_FAILED: u32 = 2;
 
-/// The network with a forward pass that the module contains once, not once more in the self-test.
+/// The network with a forward pass that is not inlined, so that the module contains it only once and not again in the self-test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Once;
 
@@ -93,11 +94,11 @@ impl Network for Once {
     }
 }
 
-/// All that the module keeps between calls.
+/// Everything that the module stores between calls.
 struct State {
-    /// Where the weights file is, and its length.
+    /// The address and the length of the weights file.
     file: Option<(*const u8, usize)>,
-    /// The file, once it has passed every check.
+    /// The weights file after it has passed every check.
     weights: Option<Weights<'static, Net>>,
     pixels: Pixels,
     image: Image,
@@ -106,7 +107,7 @@ struct State {
     message: Message,
 }
 
-/// A sentence. The longest, a refusal with two names of networks, has room.
+/// An error message. There is enough space for the longest one, which contains the names of two networks.
 struct Message {
     bytes: [u8; 512],
     len: usize,
@@ -123,10 +124,10 @@ impl Write for Message {
     }
 }
 
-/// The state, for one thread.
+/// The state of the module, for one thread.
 struct Place(UnsafeCell<State>);
 
-// SAFETY: a module without shared memory has one thread.
+// SAFETY: a module without shared memory has only one thread.
 unsafe impl Sync for Place {}
 
 static STATE: Place = Place(UnsafeCell::new(State {
@@ -144,8 +145,8 @@ static STATE: Place = Place(UnsafeCell::new(State {
 
 /// Calls `f` with the state.
 fn with<T>(f: impl FnOnce(&'static mut State) -> T) -> T {
-    // SAFETY: only exports call this function, once each, and nothing that they call is an export; the host calls one export
-    // at a time. So this is the only reference while it is used: exports return no references, only addresses.
+    // SAFETY: only exports call this function, once each. They call no other exports, and the host calls one export at a time.
+    // So this is the only reference while it is in use. Exports return addresses, not references.
     f(unsafe { &mut *STATE.0.get() })
 }
 
@@ -154,7 +155,7 @@ fn address<T: ?Sized>(of: &T) -> usize {
     core::ptr::from_ref(of).addr()
 }
 
-/// Returns where the weights file of this length belongs, or 0 if there is no memory or the module has a file already.
+/// Returns the address for a weights file of this length, or 0 if there is no memory for it or the module already has a file.
 #[unsafe(no_mangle)]
 extern "C" fn file(len: usize) -> usize {
     with(|state| {
@@ -171,13 +172,13 @@ extern "C" fn file(len: usize) -> usize {
     })
 }
 
-/// Checks the file and then the machine, as a board does at power-on. Unless it returns [`LOADED`], the text 0 is the reason.
+/// Checks the file and runs the self-test, as a board does at power-on. Unless it returns [`LOADED`], text 0 is the error message.
 #[unsafe(no_mangle)]
 extern "C" fn load() -> u32 {
     with(|state| {
         let refused = |message: &mut Message, reason: &dyn Display| {
             message.len = 0;
-            // A message takes everything.
+            // Writing to a message never fails.
             let _ = write!(message, "{reason}");
         };
         let file = match state.file {
@@ -203,9 +204,9 @@ extern "C" fn load() -> u32 {
     })
 }
 
-/// Returns the address of a text in the upper half and its length in the lower one. `what`: 0 is the reason of a refusal, 1 the
-/// network's name, 2 its description, 3 the name of class `index`, 4 the data set, 5 the SHA-256 of the parameters (32 bytes),
-/// 6 the recipe. A text that does not exist is empty.
+/// Returns the address of a text in the upper half and its length in the lower half. `what` selects the text: 0 is the error
+/// message, 1 the network's name, 2 its description, 3 the name of class `index`, 4 the data set, 5 the SHA-256 of the parameters
+/// (32 bytes), 6 the recipe. A text that does not exist is empty.
 #[unsafe(no_mangle)]
 extern "C" fn text(what: u32, index: usize) -> u64 {
     with(|state| {
@@ -224,7 +225,7 @@ extern "C" fn text(what: u32, index: usize) -> u64 {
     })
 }
 
-/// Returns the address of the parameters in the upper half and their bytes in the lower one, or 0 if no file is loaded.
+/// Returns the address of the parameters in the upper half and their length in bytes in the lower half, or 0 if no file is loaded.
 #[unsafe(no_mangle)]
 extern "C" fn parameters() -> u64 {
     with(|state| {
@@ -234,7 +235,7 @@ extern "C" fn parameters() -> u64 {
     })
 }
 
-/// Returns a weight of a layer, output by output; in int8 the integer that it is. NaN if there is no such weight.
+/// Returns the weight of this index in a layer, where one output follows another, or NaN if there is none. In int8 it is an integer.
 #[unsafe(no_mangle)]
 extern "C" fn weight(layer: usize, index: usize) -> f32 {
     with(|state| {
@@ -256,7 +257,7 @@ extern "C" fn weight(layer: usize, index: usize) -> f32 {
     .unwrap_or(f32::NAN)
 }
 
-/// Returns the checksum of the file, or 0 if none is loaded.
+/// Returns the checksum of the file, or 0 if no file is loaded.
 #[unsafe(no_mangle)]
 extern "C" fn crc() -> u32 {
     with(|state| state.weights.map_or(0, |weights| weights.crc))
@@ -268,7 +269,7 @@ extern "C" fn pixels() -> usize {
     with(|state| address(&state.pixels))
 }
 
-/// Classifies the picture. Without a file nothing happens.
+/// Classifies the picture. Does nothing if no file is loaded.
 #[unsafe(no_mangle)]
 extern "C" fn forward() {
     with(|state| {
@@ -290,7 +291,7 @@ extern "C" fn outputs(layer: usize) -> usize {
     })
 }
 
-/// Returns the kind of numbers of a layer's outputs: 0 is f32, 1 is bytes. The logits are f32 in any case.
+/// Returns the number format of a layer's outputs: 0 is f32, 1 is bytes. The logits are always f32.
 #[unsafe(no_mangle)]
 extern "C" fn numbers(layer: usize) -> u32 {
     if layer + 1 < Net::LAYERS.len() {
@@ -300,7 +301,7 @@ extern "C" fn numbers(layer: usize) -> u32 {
     }
 }
 
-/// Returns what one step of an output byte of a layer is worth, or 0 if there is no such layer. Only for bytes.
+/// Returns the value of one step of a layer's output bytes, or 0 if there is no such layer. Valid only for bytes.
 #[cfg(feature = "int8")]
 #[unsafe(no_mangle)]
 extern "C" fn step(layer: usize) -> f32 {
@@ -311,7 +312,7 @@ extern "C" fn step(layer: usize) -> f32 {
     .unwrap_or(0.0)
 }
 
-/// Returns the byte that stands for zero among the outputs of a layer. Only for bytes.
+/// Returns the zero point of a layer's outputs: the byte that stands for 0. Valid only for bytes.
 #[cfg(feature = "int8")]
 #[unsafe(no_mangle)]
 extern "C" fn zero(layer: usize) -> u32 {
@@ -327,6 +328,6 @@ extern "C" fn probabilities() -> usize {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Nothing here panics; a trap is what a page notices.
+    // Nothing here panics. If it did, the page would notice the trap.
     core::arch::wasm32::unreachable()
 }

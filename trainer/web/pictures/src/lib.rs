@@ -1,17 +1,17 @@
-//! The trainer's reader of pictures as a WebAssembly module, so that a picture dropped on a page becomes the image that
-//! `trainer predict` makes of it: the same source, compiled once more.
+//! The trainer's conversion of pictures to images as a WebAssembly module. It compiles the same source, so that a picture dropped
+//! on a web page becomes the same image as in `trainer predict`.
 //!
-//! PNG files are decoded here. Browsers change pixels on their way to a script (colour profiles, premultiplied alpha, 16 bits),
-//! and this decoder is the trainer's. Other formats would double the module; a page lets the browser decode those, and this
-//! module does the rest.
+//! PNG files are decoded here, by the trainer's decoder, because browsers change pixels before a script can read them (colour
+//! profiles, premultiplied alpha, 16 bits). Decoders for other formats would double the size of the module. The page lets the
+//! browser decode those, and this module converts the pixels.
 //!
-//! | export | does |
+//! | export | purpose |
 //! |---|---|
-//! | `allocate(len)` | returns the address of so many bytes, which the next `read` or `convert` frees |
-//! | `read(…)` | makes a PNG file an image; returns 1, or 0 and a sentence |
-//! | `convert(jpeg, columns, rows, …)` | makes pixels of red, green, blue and alpha an image; returns 1, or 0 and a sentence |
-//! | `image()` | returns address and length of the image: one byte per channel, row and column |
-//! | `text()` | returns address and length of the sentence, or of notes and warnings, one per line |
+//! | `allocate(len)` | returns the address of `len` bytes, which the next `read` or `convert` frees |
+//! | `read(…)` | converts a PNG file to an image; returns 1, or 0 if there is an error message |
+//! | `convert(jpeg, columns, rows, …)` | converts red, green, blue and alpha to an image; returns 1, or 0 if there is an error message |
+//! | `image()` | returns the address and the length of the image: one byte per channel, row and column |
+//! | `text()` | returns the address and the length of the error message, or of notes and warnings, one per line |
 
 #![cfg(target_arch = "wasm32")]
 
@@ -32,12 +32,12 @@ use image::metadata::Orientation;
 use std::cell::RefCell;
 use std::io::Cursor;
 
-/// What may be done to a picture so that it fits: the trainer's options of these names.
+/// The permitted conversions of a picture, which are the trainer's options of the same names.
 #[derive(Clone, Copy)]
 pub struct ImageOptions {
-    /// Whether to scale it to the size that the network takes.
+    /// Whether to scale the picture to the network's size.
     pub resize: bool,
-    /// Whether to make dark on white bright on black.
+    /// Whether to invert the picture, from dark on white to bright on black.
     pub invert: bool,
 }
 
@@ -52,7 +52,7 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::default();
 }
 
-/// Returns the address of `len` bytes to write a file or pixels to.
+/// Allocates `len` bytes for a file or pixels, and returns their address.
 #[unsafe(no_mangle)]
 extern "C" fn allocate(len: usize) -> usize {
     STATE.with_borrow_mut(|state| {
@@ -61,7 +61,7 @@ extern "C" fn allocate(len: usize) -> usize {
     })
 }
 
-/// Makes the PNG file in the allocated bytes an image of these channels, rows and columns.
+/// Converts the PNG file in the allocated bytes to an image of these channels, rows and columns.
 #[unsafe(no_mangle)]
 extern "C" fn read(
     channels: usize,
@@ -93,8 +93,8 @@ extern "C" fn read(
     })
 }
 
-/// Makes the allocated bytes, red, green, blue and alpha of so many columns and rows, an image. They are those of a JPEG, or
-/// else of a BMP file, which a browser has decoded and turned.
+/// Converts the allocated bytes to an image. They are the red, green, blue and alpha of so many columns and rows, from a JPEG or a
+/// BMP file that a browser has decoded and rotated.
 #[unsafe(no_mangle)]
 extern "C" fn convert(
     jpeg: bool,
@@ -127,7 +127,7 @@ extern "C" fn convert(
     })
 }
 
-/// Makes the allocated bytes an image by way of what `decode` returns, and keeps it with what there is to say about it.
+/// Decodes the allocated bytes, converts the picture to an image, and stores the image with the notes and warnings about it.
 fn keep(
     shape: Shape,
     options: ImageOptions,
@@ -152,13 +152,13 @@ fn keep(
     })
 }
 
-/// Returns the address of the image in the upper half and its length in the lower one.
+/// Returns the address of the image in the upper half and its length in the lower half.
 #[unsafe(no_mangle)]
 extern "C" fn image() -> u64 {
     STATE.with_borrow(|state| place(&state.image))
 }
 
-/// Returns the address of the text in the upper half and its length in the lower one.
+/// Returns the address of the text in the upper half and its length in the lower half.
 #[unsafe(no_mangle)]
 extern "C" fn text() -> u64 {
     STATE.with_borrow(|state| place(state.text.as_bytes()))
