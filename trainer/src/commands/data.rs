@@ -1,4 +1,4 @@
-//! `trainer data`: what a data set holds, before training on it.
+//! `trainer data`: checks a data set before training on it, or draws some of its images.
 
 use super::DataArgs;
 use super::out::{Out, write_new};
@@ -52,6 +52,7 @@ pub fn run(command: &DataCommand) -> Result<(), Error> {
     }
 }
 
+/// Prints the number of images in each class, the notes and the warnings.
 fn check(data: &Dataset) -> Result<(), Error> {
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -86,7 +87,7 @@ fn check(data: &Dataset) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first images of each class, class after class; where all have enough of them, a row is a class.
+/// Draws the first images of each class, sorted by class. If every class has enough images, each row shows one class.
 fn show(args: &ShowArgs, data: &Dataset) -> Result<(), Error> {
     let (name, split) = match args.split {
         Split::Train => ("training", &data.train),

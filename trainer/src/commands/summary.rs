@@ -1,4 +1,4 @@
-//! `trainer summary`: the network, and what a weights file says of itself.
+//! `trainer summary`: prints the layers of the network and the metadata of a weights file.
 
 use super::out::{Out, load_model};
 use crate::dataset::hex;
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// The layers, one a row.
+/// Returns a table with one row per layer.
 pub fn network_table() -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
