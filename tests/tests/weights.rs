@@ -59,7 +59,7 @@ fn the_first_bytes_are_literal() {
 }
 
 #[test]
-fn each_fault_has_its_sentence() {
+fn each_fault_has_its_own_message() {
     let (buffer, len) = file();
     let refused = |bytes: &[u8]| view::<Net>(bytes).unwrap_err().to_string();
 

@@ -17,8 +17,8 @@ impl Normalization {
     /// Folds the normalization into the first layer, so that the network takes plain images. The sums are computed in f64, and
     /// each parameter is rounded once.
     ///
+    /// # Errors
     /// A sentence, if the numbers do not fit this network's images, or its first layer pads them.
-    /// A sentence: the numbers are not those of this network's images, or its first layer pads them.
     pub fn fold_into(&self, params: &mut Params) -> Result<(), String> {
         let [weight, bias] = [&TENSORS[0], &TENSORS[1]];
         let flat = params.as_flat_mut();

@@ -218,7 +218,7 @@ pub fn train(
         backend.train(&batches, &mut |step| {
             progress.partial.add(&step);
             progress.losses.push(step.loss);
-            // A backend may tell of steps after the one that ended the training.
+            // A backend may report more steps after the one that ended the training.
             if let Ok(ControlFlow::Continue(())) = end {
                 end = match step.loss.is_finite() {
                     true => on_event(Event::Step {
@@ -251,7 +251,7 @@ pub fn train(
         backend.logits(held_out.images(), &mut logits)?;
         let held_out_acc = Confusion::new(&logits, held_out.labels()).accuracy();
         progress.partial.seconds += start.elapsed().as_secs_f64();
-        // An epoch that is not whole is closed for the report, but goes on if the training does.
+        // An incomplete epoch is closed for the report, but continues if the training is resumed.
         let cut = (progress.partial.steps < per_epoch).then(|| Progress {
             cut: true,
             ..progress.clone()

@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_every_size_are_their_definition() {
+    fn layers_of_every_size_match_their_definition() {
         check::<1, 12, 1>();
         check::<3, 1, 1>();
         check::<17, 26, 2>();
