@@ -166,7 +166,7 @@ impl<'a> Net<'a> {
     }
 }
 
-/// Computes a layer without its activation and pooling.
+/// Computes the sums of a layer, before activation and pooling.
 pub fn layer_sums(
     layer: &Layer,
     input: ArrayView3<f64>,

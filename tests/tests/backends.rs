@@ -71,7 +71,7 @@ fn distance(found: &[f32], expected: &[f32]) -> (f64, f64) {
 /// Starts from PyTorch's initial weights, which were chosen so that no pooling window of these images is near a tie. Near a tie,
 /// rounding may decide which value is the maximum, and the gradient may correctly go to another position.
 #[test]
-fn one_batch_is_the_references_tensor_by_tensor() {
+fn one_batch_agrees_with_the_reference_tensor_by_tensor() {
     let start = State::new(Fixture::open("initial").params());
     for batch_size in [256, 96, 17, 1] {
         let images = FASHION_MNIST.train.len();
@@ -109,7 +109,7 @@ fn one_batch_is_the_references_tensor_by_tensor() {
 
 /// Runs ten steps over 2,448 images. The last batch of the epoch has only 144.
 #[test]
-fn ten_steps_end_where_the_references_do() {
+fn ten_steps_agree_with_the_reference() {
     let start = State::new(initial_params(0));
     let (expected_stats, expected) = train(&mut reference(&start), 256, 10, 2448);
     assert_eq!(expected_stats[9].images, 144);
@@ -132,7 +132,7 @@ fn ten_steps_end_where_the_references_do() {
 
 /// A training that the user stops must have a loss for each step that its state includes.
 #[test]
-fn a_break_ends_after_steps_that_were_all_told() {
+fn after_a_break_every_step_in_the_state_was_reported() {
     let start = State::new(initial_params(0));
     let mut backends = others(&start);
     backends.push(Box::new(reference(&start)));
@@ -229,7 +229,7 @@ fn every_backend_classifies_all_test_images_as_core_does() {
 
 /// Compares `lenet_core` and every backend with the oracle, within the bound derived from the rounding of each operation.
 #[test]
-fn logits_are_the_oracles_within_the_derived_bound() {
+fn logits_agree_with_the_oracle_within_the_derived_bound() {
     let images = &FASHION_MNIST.test.images()[..400];
     let params = trained();
     let state = State::new(params);

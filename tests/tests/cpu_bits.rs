@@ -115,7 +115,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
 /// In about one image in a thousand, the largest values of a pooling window are so close that rounding decides which one is the
 /// maximum, and the gradient differs from that of the reference. None of these images has such a window.
 #[test]
-fn gradients_are_the_references_tensor_by_tensor() {
+fn gradients_agree_with_the_reference_tensor_by_tensor() {
     // With a beta1 of 0, the first moment after a step from zero is the gradient.
     let adam = Adam {
         beta1: 0.0,
@@ -149,7 +149,7 @@ fn gradients_are_the_references_tensor_by_tensor() {
 }
 
 #[test]
-fn ten_steps_and_logits_are_the_references() {
+fn ten_steps_and_logits_agree_with_the_reference() {
     let data = &FASHION_MNIST.train;
     let mut reference = Reference::new(data, start(), Adam::default());
     train(&mut reference, 330, 33, 10);
@@ -185,7 +185,7 @@ fn ten_steps_and_logits_are_the_references() {
 /// Trains with weight decay, a falling learning rate, augmentation and a mean. The bytes must be the same for every instruction
 /// set and number of threads, the weights and the mean must match the reference, and the logits must be those of the mean.
 #[test]
-fn variants_are_the_references_and_the_same_bytes_everywhere() {
+fn all_options_agree_with_the_reference_and_give_the_same_bytes() {
     let data = &FASHION_MNIST.train;
     let adam = Adam {
         weight_decay: 0.1,
@@ -245,7 +245,7 @@ fn variants_are_the_references_and_the_same_bytes_everywhere() {
 }
 
 #[test]
-fn an_instruction_set_can_be_asked_for_and_a_wrong_name_is_an_error() {
+fn an_instruction_set_can_be_selected_and_a_wrong_name_is_an_error() {
     assert!("portable".parse::<Isa>().is_ok());
     let problem = "sse9".parse::<Isa>().unwrap_err();
     assert!(

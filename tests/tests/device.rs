@@ -217,7 +217,7 @@ fn a_certificate_of_another_machine_is_no_proof() {
 }
 
 #[test]
-fn other_weights_are_named_by_both_hashes() {
+fn different_weights_are_an_error_with_both_hashes() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
     for command in ["info", "evaluate", "compare"] {
@@ -433,13 +433,13 @@ impl<W: Wire> Wire for Borrowed<'_, W> {
 }
 
 #[test]
-fn a_bad_wire_costs_no_answer() {
+fn every_image_gets_a_reply_over_an_unreliable_wire() {
     let params: &Params = Box::leak(initial_params(1));
     five_hundred_images(Direct::new(params), params);
 }
 
 #[test]
-fn a_link_that_ends_is_lost_at_its_image() {
+fn a_failing_link_is_reported_with_its_image() {
     /// A wire that carries nothing after a number of frames.
     struct Failing(Direct, u32);
 
@@ -468,7 +468,7 @@ fn a_link_that_ends_is_lost_at_its_image() {
 }
 
 #[test]
-fn every_layer_arrives() {
+fn every_layer_can_be_read_from_the_board() {
     let params: &Params = Box::leak(initial_params(3));
     let mut client = Client::connect(Direct::new(params), "direct", TIMEOUT).unwrap();
     let pixels = self_test::pixels();
@@ -542,7 +542,7 @@ fn a_certificate_is_rehearsed_in_qemu() {
 
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-fn a_bad_wire_to_qemu_costs_no_answer() {
+fn every_image_gets_a_reply_over_an_unreliable_wire_to_qemu() {
     let file = weights(1);
     let machine = Machine::named("mps2-an386").unwrap();
     let image = machine

@@ -75,7 +75,7 @@ fn a_trained_file_survives_onnx_bit_for_bit() {
 
 /// Compiles a C program that follows the comment in an int8 header, and compares its logits of the self-test bit for bit.
 #[test]
-fn the_header_of_an_int8_network_says_how_to_compute_it() {
+fn the_comment_of_an_int8_header_describes_the_arithmetic() {
     let Ok(Model::Int8(file)) = Model::load(&data().join("lenet-int8.weights")) else {
         panic!("it is committed");
     };
