@@ -188,7 +188,7 @@ fn a_certificate_is_written_and_checked() {
 }
 
 #[test]
-fn a_certificate_of_another_machine_is_no_proof() {
+fn a_certificate_with_different_logits_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
     let mut params = initial_params(1);
