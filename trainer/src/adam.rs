@@ -21,8 +21,8 @@ pub struct Adam {
     pub weight_decay: f64,
     /// How the learning rate changes from `lr` on.
     pub schedule: Schedule,
-    /// How many of the last steps the running mean covers, approximately; `None` for no mean. Up to this step it is the plain
-    /// mean; then each further step has a weight of one in this number.
+    /// The approximate number of recent steps that the running mean covers; `None` for no mean. Up to this number of steps, it is
+    /// the plain mean; after that, each further step has a weight of one divided by this number.
     pub average: Option<u64>,
 }
 

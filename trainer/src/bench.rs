@@ -56,7 +56,7 @@ pub struct Report {
     pub peak_gflops: f64,
     /// `gflops / peak_gflops`; can exceed 1, see the module.
     pub share_of_peak: f64,
-    /// Where a thread's time goes, in the order of a step.
+    /// The time that a thread spends in each phase, in the order of a step.
     pub phases: Vec<PhaseReport>,
     /// Time in which a thread is idle, in microseconds per image.
     pub waiting_us: f64,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Times that each image is to be seen.
+    /// The number of times that each image is used.
     pub epochs: u32,
     /// Images per step.
     pub batch_size: u32,

@@ -136,7 +136,7 @@ mod tests {
             .map(|()| params)
     }
 
-    /// For a plain image, the folded network computes what the original one computes for the normalized image.
+    /// The folded network must give the same logits for a plain image as the original one for the normalized image.
     #[test]
     fn folding_changes_no_logit_but_by_rounding() {
         fn check<N: Network>(mean: &[f64], std: &[f64]) {

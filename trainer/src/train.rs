@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// For how long to train, and in which order.
+/// The length of a training and the order of its images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// Times that each image is seen.
@@ -135,7 +135,7 @@ impl Progress {
     }
 }
 
-/// What the loop reports to `on_event`.
+/// An event that the loop reports to `on_event`.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step is done. `Break` stops the training here.

@@ -198,7 +198,7 @@ impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
     }
 }
 
-/// What a layer keeps of one group of images until its weights are updated.
+/// The data that a layer keeps of one group of images until its weights are updated.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Kept<const PANELS: usize, const OUT: usize> {
