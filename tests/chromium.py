@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging protocol, through pipes: no port is opened, and nothing but Python is needed."""
+"""Controls headless Chromium by its debugging protocol. It uses pipes, so it opens no port and needs no Python package."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import tempfile
 
 
 class Chromium:
-    """A browser with one page. `problems` collects console errors, exceptions and requests that are not for the page's file."""
+    """A browser with one page. `problems` collects console errors, exceptions, and requests for anything but the page's file."""
 
     def __init__(self):
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -39,7 +39,7 @@ class Chromium:
         self.profile.cleanup()
 
     def send(self, method, **params):
-        """Sends a command and returns the answer's result."""
+        """Sends a command and returns its result."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": params}
         if self.session:
@@ -84,28 +84,28 @@ class Chromium:
             self._receive()
 
     def run(self, script):
-        """Runs a script in the page and returns its value; a promise is waited for."""
+        """Runs a script in the page and returns its value. If it returns a promise, waits for its result."""
         result = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in result:
             raise RuntimeError(f"{script[:80]}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
     def view(self, width, height=900, scheme="light", scale=1, media=""):
-        """Sets the window's size, the colour scheme, and the medium."""
+        """Sets the size of the window, the colour scheme, and the medium."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 500
         )
         self.send("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def picture(self, path, is_beyond=True, **clip):
-        """Writes a PNG of a part of the page. What is beyond the window makes the page lay itself out again, which moves the
-        pointer off what it points at."""
+        """Writes a PNG of a part of the page. If the part extends beyond the window, the page is laid out again, and the pointer
+        then points at something else."""
         options = {"clip": {"scale": 1, **clip}, "captureBeyondViewport": is_beyond}
         data = self.send("Page.captureScreenshot", format="png", **options)["data"]
         pathlib.Path(path).write_bytes(base64.b64decode(data))
 
     def pointer(self, kind, x, y, **more):
-        """Moves, presses or releases the mouse as a person would."""
+        """Moves, presses or releases the mouse."""
         self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def drop(self, path, x=200, y=200):

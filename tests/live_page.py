@@ -1,8 +1,8 @@
-"""The page in which the network runs, in headless Chromium: live_page.py TRAINER WEIGHTS [--pictures FOLDER]
+"""Tests the page of `trainer page` in headless Chromium: live_page.py TRAINER WEIGHTS [--pictures FOLDER]
 
-Compares it with the trainer: the logits of 1,000 test images and of dropped pictures bit for bit, and the sentences about files
-that are refused. Draws with the pointer and with the keyboard, and looks at the page in several widths and both colour schemes.
-The page makes no request, and no error appears in the console.
+Compares the page with the trainer: the logits of 1,000 test images and of dropped pictures bit for bit, and the messages about files
+that are rejected. Draws with the pointer and with the keyboard, and checks the page in several widths and both colour schemes. The
+page must make no request, and no error may appear in the console.
 """
 
 import base64
@@ -25,7 +25,7 @@ MOST_BYTES = 450_000
 
 
 def png(width, height, kind, depth, rows, *chunks):
-    """A PNG file; `rows` are the bytes of each row, `chunks` come before the pixels."""
+    """Returns a PNG file. `rows` are the bytes of each row; `chunks` come before the pixels."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -37,7 +37,7 @@ def png(width, height, kind, depth, rows, *chunks):
 
 
 def noise(count, seed):
-    """Bytes without a pattern, a third of them dark."""
+    """Returns bytes without a pattern, of which a quarter are 0."""
     state, out = seed, bytearray()
     for _ in range(count):
         state = (state * 1_664_525 + 1_013_904_223) % 2**32
@@ -46,7 +46,7 @@ def noise(count, seed):
 
 
 def pictures():
-    """PNG files of kinds that a browser would change on their way to a script, by name."""
+    """Returns PNG files, by name, whose pixels a browser would change before a script can read them."""
     row = lambda n, width: [noise(n * width, seed + 1) for seed in range(28)]
     gamma = (b"gAMA", struct.pack(">I", 100_000))
     wide_gamut = (b"cHRM", struct.pack(">8I", 31270, 32900, 73470, 26530, 11500, 82600, 15700, 1800))
@@ -81,13 +81,13 @@ class Check:
             self.browser.run(f'document.getElementById("live-{name}").checked = {json.dumps(value)}')
 
     def drop(self, path):
-        """Drops a file and returns what the page says about it."""
+        """Drops a file on the page and returns the message of the page."""
         self.browser.run('document.getElementById("live-status").textContent = ""')
         self.browser.drop(path)
         return self.answer()
 
     def answer(self):
-        """Waits for what the page says next."""
+        """Waits for the next message of the page."""
         return self.browser.run(
             """new Promise((resolve) => {
               const look = () => {
@@ -124,7 +124,7 @@ class Check:
         print(f"{COMPARED} of {COMPARED} test images have the logits of trainer evaluate {weights.name}, bit for bit")
 
     def both_kinds(self, int8):
-        """A page with f32 and int8 weights runs those that are chosen or dropped."""
+        """Checks that a page with f32 and int8 weights runs those that are chosen or dropped."""
         page = self.folder / "both.html"
         self.trained("page", self.weights, "--int8", int8, "--out", page)
         self.browser.open(page)
@@ -209,11 +209,11 @@ class Check:
             error = self.trained(command, self.weights if rest else path, *rest, code=1)
             said = self.drop(path)
             assert said.startswith(f"{name}: {sentence}"), said
-            # The trainer goes on to say what to do about a weights file.
+            # For a weights file, the message of the trainer also says what to do.
             assert error.strip().startswith(f"error: {path.parent}/{said}"), (error, said)
         assert self.browser.run("[...lenet.classify(lenet.picture()).logits]") == before, "a refused file changed something"
         assert self.drop(self.weights) == f"{self.weights.name}: checked, and now in use."
-        # The trainer takes both kinds, a module one, as a board.
+        # The trainer accepts f32 and int8, but a WebAssembly module only one of them, like a board.
         here, there = ("int8", "f32") if good[5] else ("f32", "int8")
         other = ROOT / {"f32": "data/lenet.weights", "int8": "data/lenet-int8.weights"}[there]
         assert self.drop(other) == f"{other.name}: its parameters are {there}, this program reads {here}"
@@ -229,7 +229,7 @@ class Check:
         })()"""
         run('document.getElementById("live-clear").click()')
         assert run("lenet.picture().every((value) => value === 0)")
-        # A pair of trousers: wide legs from a waist.
+        # Draw a pair of trousers: two wide legs and a waist.
         run('document.getElementById("live-pen").value = "2.4"')
         left, top, side = run(box)
         for line in ([(11, 4), (11, 25)], [(17, 4), (17, 25)], [(11, 4), (17, 4)]):
@@ -246,7 +246,7 @@ class Check:
             self.browser.send("Input.dispatchKeyEvent", type="keyUp", key=key)
         assert run("[...lenet.picture()]") != before
         assert self.status().startswith("Drawn at row 15, column 15: the network says "), self.status()
-        # A finger and a pen, each down the middle.
+        # Draw a line down the middle, with a finger and with a pen.
         for device in ("touch", "pen"):
             run('document.getElementById("live-clear").click()')
             left, top, side = run(box)
@@ -265,7 +265,7 @@ class Check:
         print("a drawing by mouse is classified: trouser; finger, pen and keys draw, too")
 
     def units(self):
-        """Pointing at a value shows what it depends on."""
+        """Checks that pointing at a value shows what it depends on."""
         run = self.browser.run
         x, y = run(
             """(() => {
@@ -285,7 +285,7 @@ class Check:
         for _ in range(2):
             self.browser.send("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
         assert self.status().startswith("conv1, map 0, row 0, column 1: "), self.status()
-        # Focus scrolls there, and scrolling lets go of a unit.
+        # Setting the focus scrolls the page, and scrolling hides the card of a unit.
         run('document.getElementById("live-bars").focus()')
         run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         for key in ("ArrowUp", "ArrowUp"):
@@ -311,7 +311,7 @@ class Check:
         self.browser.view(1280, 1000)
 
     def times(self):
-        """The time from picking an image to the answer on the screen's canvas, for information."""
+        """Prints the time from choosing an image to the result on the page, for information."""
         times = self.browser.run(
             """[...document.querySelectorAll("#live-strip button")].map((button) => {
               const start = performance.now();

@@ -1,6 +1,6 @@
-"""ONNX models in the forms that people have them, in ONNX Runtime and through `trainer import`: what is accepted computes the
-same logits, within 1e-5 of each image's largest logit (or of 1, if that is larger; a model that computes in 16 bits: 1e-2), and what
-computes something else is refused.
+"""Imports ONNX models in the forms that users have them, and compares the logits with those of ONNX Runtime. The logits must agree within
+1e-5 of each image's largest logit (or of 1, if that is larger), or within 1e-2 for a model that computes in 16 bits. Models that
+compute another function must be rejected.
 
     trainer export data/lenet.weights --format onnx --out lenet.onnx
     python tests/onnx_imports.py lenet.onnx TRAINER
@@ -31,7 +31,7 @@ images = pixels.astype(np.float32) / np.float32(255)
 
 
 class Graph:
-    """The exported model, to be changed."""
+    """The exported model, which a test changes."""
 
     def __init__(self):
         self.model = onnx.load(source)
@@ -52,7 +52,7 @@ class Graph:
         tensor.CopyFrom(numpy_helper.from_array(values, name))
 
     def before(self, name, *nodes):
-        """Puts nodes, each a tuple of operator, further inputs and attributes, before the first input of a node."""
+        """Inserts nodes, each a tuple of operator, further inputs and attributes, before the first input of a node."""
         at = [node.name for node in self.graph.node].index(name)
         value = self.graph.node[at].input[0]
         for i, (kind, inputs, attributes) in enumerate(nodes):
@@ -272,7 +272,7 @@ with tempfile.TemporaryDirectory() as folder:
             others = int((found.argmax(1) != expected.argmax(1)).sum())
             print(f"{change.__name__}: relative difference {relative:.2e}, {others} of {IMAGES} in another class")
             if change is half_model:
-                # Its values are rounded to 11 bits after each layer there, and here only once.
+                # ONNX Runtime rounds the values to 11 bits after each layer; the trainer rounds the weights only once.
                 failed |= not relative <= 1e-2
             else:
                 failed |= not (relative <= LIMIT and others == 0)

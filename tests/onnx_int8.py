@@ -1,12 +1,12 @@
-"""ONNX Runtime against lenet-core, in int8: the exported model on all 10,000 test images.
+"""Compares the exported int8 model in ONNX Runtime with lenet-core on all 10,000 test images.
 
     trainer export data/lenet-int8.weights --format onnx --out int8.onnx
     trainer evaluate data/lenet-int8.weights --logits int8.safetensors
     python tests/onnx_int8.py int8.onnx int8.safetensors
 
-The graph's QuantizeLinear computes sigmoid(x) * 255 in floats and rounds half to even. lenet-core looks up a table of 1,024 entries,
-whose index is rounded first. So a byte of a layer may be a step off where its input bytes are equal, and the layers after it
-add up their weights times such steps. The bounds below are for these images; what is measured is printed.
+The graph's QuantizeLinear computes sigmoid(x) * 255 in floats and rounds half to even. lenet-core uses a table of 1,024 entries, whose
+index is rounded first. So an output byte of a layer may differ by 1 even if the input bytes are equal, and the following layers add up
+their weights times such differences. The limits below are for these images; the script prints the measured values.
 
 Needs numpy, onnx, onnxruntime and safetensors from PyPI.
 """
@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 from safetensors.numpy import load_file
 
-# Equal classes of 10,000, and the largest difference of a logit; the logits span some 30.
+# The least number of equal classes among 10,000 images, and the largest difference of a logit; the logits span about 30.
 CLASSES_AT_LEAST = 9_980
 LOGIT_AT_MOST = 0.3
 

@@ -1,5 +1,5 @@
-"""ONNX Runtime and tract against lenet-core: the same logits on the first 1,000 test images, within 1e-5 of each
-image's largest logit (or of 1, if that is larger).
+"""Compares the exported model in ONNX Runtime and in tract with lenet-core on the first 1,000 test images. The logits must agree within
+1e-5 of each image's largest logit (or of 1, if that is larger).
 
     trainer export data/lenet.weights --format onnx --out lenet.onnx
     trainer evaluate data/lenet.weights --logits logits.safetensors

@@ -1,6 +1,6 @@
-"""Opens a run's report in headless Chromium, as wide as a phone and as a desk's screen: report_page.py report.html
+"""Tests the report of a run in headless Chromium, in the width of a phone and of a large screen: report_page.py report.html
 
-Nothing may be wider than the page, every picture must be there, no script or style may fail, and the network must run in it.
+Nothing may be wider than the page, every picture must be loaded, no script or style sheet may fail, and the network must run.
 """
 
 import pathlib

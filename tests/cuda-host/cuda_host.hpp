@@ -1,17 +1,19 @@
-// Compiles CUDA C for the host and runs it: a fiber a CUDA thread, one block after another, on one core.
+// Compiles CUDA C++ for the host and runs it there, on one core: one fiber per CUDA thread, one block after another.
 //
 //   g++ -std=c++17 -ffp-contract=off -include cuda_host.hpp -x c++ step.cu ...
 //
-// Holds what step.cu uses, no more: one-dimensional launches, __syncthreads, __shfl_xor_sync over whole warps,
-// shared memory, declared by a kernel or given at launch, float4. A block's threads run in the order that CUDA_HOST_ORDER names (fwd, rev, or a number, which
-// seeds a new order each time), and so do the blocks of a launch: a result that depends on it is a race. Shared
-// memory starts as NaN. ThreadSanitizer is told that barriers order threads and shuffles do not, AddressSanitizer
-// about the stacks and the bounds of shared memory. A barrier that only some threads reach ends the program.
+// It supports only what step.cu uses: one-dimensional launches, __syncthreads, __shfl_xor_sync over full warps, static and
+// dynamic shared memory, and float4. The environment variable CUDA_HOST_ORDER (fwd, rev, or a number, which seeds a new order
+// each time) sets the order in which the threads of a block and the blocks of a launch run; a result that depends on it
+// reveals a race. Shared memory initially contains NaN. ThreadSanitizer is told that barriers order threads and shuffles do
+// not, and AddressSanitizer is told about the stacks and the bounds of shared memory. A barrier that only some threads reach
+// ends the program.
 //
-// CUDA_HOST_SKIP="LAUNCH BARRIER BLOCK" leaves out a barrier, all three counted from 0; BLOCK may be -1 for all blocks. It
-// shows whether a missing barrier would be noticed.
+// CUDA_HOST_SKIP="LAUNCH BARRIER BLOCK" leaves out a barrier, to show whether the sanitizers detect that it is missing. All
+// three numbers count from 0; BLOCK may be -1 for all blocks.
 //
-// Not seen: streams that lack a synchronisation (kernels run at launch), approximate instructions (exact here).
+// Two kinds of mistakes are not detected: missing synchronisation between streams, because kernels run at launch, and
+// inaccuracies of approximate instructions, which are exact here.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -40,13 +42,13 @@
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 #define TSAN(call) call
-#define UNSEEN __attribute__((no_sanitize("thread"))) // The scheduler's own memory is not the kernel's.
+#define UNSEEN __attribute__((no_sanitize("thread"))) // Excludes the scheduler from the checks.
 #else
 #define TSAN(call)
 #define UNSEEN
 #endif
 
-// Saves the callee's registers and the stack pointer, and goes on where `to` was saved.
+// Saves the callee-saved registers and the stack pointer, and continues at the context `to`.
 extern "C" void cuda_host_switch(void **save, void *to);
 __asm__(".text\n"
         ".type cuda_host_switch, @function\n"
@@ -65,14 +67,14 @@ constexpr unsigned WARP = 32;
 enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
 
 struct Fiber {
-    void *context;       // Its stack pointer while it does not run.
+    void *context;       // The stack pointer while it does not run.
     std::unique_ptr<char[]> stack;
     unsigned thread;
     State state;
-    int site;            // Where in the source it waits.
-    float sent[2];       // What it offers to a shuffle; two, since a lane may be one shuffle ahead of another.
+    int site;            // The line of the source at which it waits.
+    float sent[2];       // The values for shuffles; two, because a lane may be one shuffle ahead of another.
     unsigned shuffles, barriers;
-    void *asan, *tsan;   // What the sanitizers know it by.
+    void *asan, *tsan;   // The sanitizers' handles.
 };
 
 struct Index { unsigned x; };
@@ -80,7 +82,7 @@ inline Index block, blocks, threads;
 inline std::vector<Fiber> fibers;
 inline Fiber *current;
 inline const std::function<void()> *kernel;
-alignas(16) inline char declared[DECLARED_BYTES], at_launch[LAUNCH_BYTES]; // What lies behind the memory in use is poisoned.
+alignas(16) inline char declared[DECLARED_BYTES], at_launch[LAUNCH_BYTES]; // The memory behind the used part is poisoned.
 inline size_t launch_bytes;
 inline struct Skip {
     int launch = -1, barrier = 0, block = 0;
@@ -95,7 +97,7 @@ inline void *main_context, *main_asan, *main_tsan;
 inline const void *main_stack;
 inline size_t main_stack_size;
 inline char started, ended, barriers[2];
-inline unsigned barrier; // Which of the two: a thread at the next barrier is not ordered before one that is still at this.
+inline unsigned barrier; // Selects one of the two: a thread at the next barrier is not ordered before one that is still at this one.
 
 [[noreturn]] UNSEEN inline void fail(const char *problem) {
     fprintf(stderr, "cuda_host: %s, block %u\n", problem, block.x);
@@ -155,7 +157,7 @@ UNSEEN inline float shuffle_xor(unsigned lanes, float value, unsigned mask, int 
     return fibers[current->thread ^ mask].sent[slot];
 }
 
-// Lets those go on for whom everyone has come.
+// Releases the threads of a block, or the lanes of a warp, that have all reached the same barrier or shuffle.
 UNSEEN inline void release() {
     auto all_at = [](size_t from, size_t to, State state) {
         return std::all_of(&fibers[from], &fibers[0] + to, [&](const Fiber &f) { return f.state == state && f.site == fibers[from].site; });
@@ -179,12 +181,13 @@ UNSEEN inline void release() {
 
 UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> &arrange) {
     ASAN(__asan_unpoison_memory_region(declared, sizeof declared);)
-    memset(declared, 0xff, sizeof declared); // NaN; before the threads start, so that it is ordered before them.
+    memset(declared, 0xff, sizeof declared); // NaN, written before the threads start.
     memset(at_launch, 0xff, launch_bytes);
     TSAN(__tsan_release(&started);)
     for (Fiber &f : fibers) {
         ASAN(__asan_unpoison_memory_region(f.stack.get(), STACK);)
-        // As if `body` had called cuda_host_switch: its address on top of six registers, the stack aligned as after a call.
+        // Prepare the stack as if `body` had called cuda_host_switch: six registers, the address of `body`, and the alignment after
+        // a call.
         void **top = reinterpret_cast<void **>(f.stack.get() + STACK) - 8;
         std::fill(top, top + 8, nullptr);
         top[6] = reinterpret_cast<void *>(body);
@@ -210,7 +213,7 @@ UNSEEN inline void run_block(const std::function<void(std::vector<unsigned> &)> 
     TSAN(__tsan_acquire(&ended);)
 }
 
-// Launches `call`, a kernel with its arguments, each block with so many bytes of shared memory, and waits for it.
+// Runs `call`, a kernel with its arguments, with `bytes` bytes of dynamic shared memory per block, and waits for it.
 UNSEEN inline void launch(unsigned grid, unsigned block_threads, size_t bytes, const std::function<void()> &call) {
     if (bytes > LAUNCH_BYTES)
         fail("more shared memory than any GPU has");
@@ -242,18 +245,18 @@ UNSEEN inline void launch(unsigned grid, unsigned block_threads, size_t bytes, c
     }
 }
 
-// Shared memory that a kernel declares, at most once: the same for all threads of a block.
+// Returns the static shared memory of a kernel, which may declare it only once. It is the same for all threads of a block.
 template <size_t BYTES> UNSEEN char *declared_memory() {
     static_assert(BYTES < DECLARED_BYTES);
     ASAN(__asan_poison_memory_region(declared + BYTES, DECLARED_BYTES - BYTES);)
     return declared;
 }
 
-// A kernel as the driver launches it: by the fingerprint of its network and its name, its arguments behind pointers.
+// A kernel as the driver launches it: found by the fingerprint of its network and its name, with pointers to its arguments.
 struct Kernel {
     unsigned threads;
-    size_t bytes; // Of shared memory that the launch has to give.
-    std::vector<size_t> sizes; // Of its parameters, in bytes.
+    size_t bytes; // Dynamic shared memory that the launch must provide.
+    std::vector<size_t> sizes; // The sizes of its parameters, in bytes.
     std::vector<bool> pointers;
     std::function<std::function<void()>(void **)> bind;
 };
@@ -272,7 +275,7 @@ bool add(unsigned long long network, const char *name, unsigned threads, size_t 
 
 } // namespace host
 
-// What step.cu is written in.
+// The CUDA keywords and functions that step.cu uses.
 #define CUDA_HOST
 #define EXPORT static
 #define SHARED(type, name) type &name = *reinterpret_cast<type *>(host::declared_memory<sizeof(type)>())

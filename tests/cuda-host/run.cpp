@@ -1,8 +1,8 @@
-// Runs the kernels of step.cu once each on the host, so that they can be compared and run under sanitizers.
+// Runs each kernel of step.cu once on the host, so that the results can be compared and the sanitizers can check the kernels.
 //
-//   run INPUT OUTPUT        both files raw and little-endian, written and read by tests/tests/cuda/host.rs
+//   run INPUT OUTPUT        both files are raw and little-endian; tests/tests/cuda/host.rs writes and reads them
 //
-// Every buffer has exactly the size that trainer/src/cuda/replica.rs gives it.
+// Every buffer has exactly the size that trainer/src/cuda/replica.rs allocates.
 #include STEP_CU // -DSTEP_CU="...": the path of the kernels.
 
 template <typename T> static std::vector<T> read(FILE *file, size_t count) {
@@ -41,7 +41,7 @@ int main(int, char **args) {
     host::launch(groups, THREADS, GRADIENTS_BYTES, [&] {
         gradients(pixels.data(), labels.data(), epoch.data(), start, count, scale, params.data(), loss.data(), correct.data(), traces.data(), conv_grads.data());
     });
-    // By the kernels for a shared batch first, on copies.
+    // First run the kernels for several devices, on copies of the state.
     auto shared_params = params, shared_moment1 = moment1, shared_moment2 = moment2, shared_mean = mean;
     std::vector<float> grads(NUM_PARAMS, NAN);
     host::launch(UPDATE_BLOCKS, THREADS, 0, [&] { sum_gradients(traces.data(), count, conv_grads.data(), groups, grads.data()); });

@@ -1,24 +1,24 @@
-// A stand-in for the CUDA driver's libcuda.so: the entry points that the trainer uses through cudarc, over the kernels
-// of step.cu compiled for the host. Device memory is host memory that starts as NaN.
+// A stand-in for the CUDA driver's libcuda.so. It provides the entry points that the trainer uses through cudarc, and runs the
+// kernels of step.cu compiled for the host. Device memory is host memory that initially contains NaN.
 //
 //   g++ -std=c++17 -O2 -ffp-contract=off -fPIC -shared -Wl,-soname,libcuda.so -include cuda_host.hpp standin.cpp ...
 //
-// There is one device, or what STANDIN_DEVICES in the environment says. Each has its context, memory and streams, and 227 KiB
-// of shared memory for a block, or as many bytes as STANDIN_SHARED says.
+// The environment variable STANDIN_DEVICES sets the number of devices; the default is one. Each device has its own context, memory
+// and streams, and 227 KiB of shared memory per block, or as many bytes as STANDIN_SHARED says.
 //
-// Refuses what a driver refuses, and says on stderr what it was: pointers that no allocation of the device holds, copies
-// out of bounds, work for a device whose context is not current, what a stream capture does not allow, a wait for work
-// that cannot begin. The PTX it is handed must have kernels with the host build's parameters. For tests, besides the
-// driver's own entry points:
+// The stand-in refuses calls that a driver would refuse, and prints the reason to stderr: pointers outside the allocations of the
+// device, copies out of bounds, work for a device whose context is not current, calls that are not allowed during a stream capture,
+// and waits for work that cannot begin. The kernels in the loaded PTX must have the same parameters as those of the host build. For
+// tests, it has these further functions:
 //
-//   standin_fail(name, nth, code)   the nth call of an entry point from now on returns `code`; 0 for none.
+//   standin_fail(name, nth, code)   makes the nth call of an entry point from now on return `code`; 0 for none.
 //                                   STANDIN_FAIL="name nth code" in the environment does the same from the start
-//   standin_calls(name)             calls of an entry point so far
-//   standin_allocations()           allocations that are alive
-//   standin_refusals()              calls that were refused so far
-//   standin_set_devices(n)          the number of devices from now on
+//   standin_calls(name)             returns the number of calls of an entry point so far
+//   standin_allocations()           returns the number of allocations that have not been freed
+//   standin_refusals()              returns the number of calls that were refused so far
+//   standin_set_devices(n)          sets the number of devices
 //
-// and for the stand-in for NCCL (standin_nccl.cpp), what standin.hpp declares.
+// standin.hpp declares further functions for the stand-in for NCCL (standin_nccl.cpp).
 #include <chrono>
 #include <deque>
 #include <mutex>
@@ -26,7 +26,7 @@
 #include STEP_CU // -DSTEP_CU="...": the path of the kernels, of several networks in namespaces.
 #include "standin.hpp"
 
-// The name of an entry point, counted, one thread at a time; returns early if it is to fail.
+// Begins an entry point: locks the stand-in, counts the call, and returns early if the call is to fail.
 #define ENTRY                                                                                                          \
     std::lock_guard<std::mutex> lock(turn);                                                                            \
     if (int error = standin_entered(__func__))                                                                         \
@@ -37,7 +37,7 @@ enum { SUCCESS = 0, INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_DEVICE = 101, IN
 
 constexpr int MOST_DEVICES = 8;
 
-// What a stream does when its turn comes: by itself, or with the other streams of a meeting when all have come to it.
+// An item in a stream: work of this stream only, or a meeting, which runs when all its streams have reached it.
 struct Item { Work work; std::shared_ptr<Meeting> meeting; };
 struct Stream { int device; bool capturing; std::vector<Item> captured; std::deque<Item> queue; };
 struct Graph { Stream *stream; std::vector<Item> items; };
@@ -64,7 +64,7 @@ API void standin_fail(const char *name, int nth, int code) {
 API long standin_calls(const char *name) { return calls[name]; }
 API long standin_allocations() { return memory.size(); }
 
-// After the variables above: a static, not a constructor function, which would run before them.
+// A static variable, because it must be initialised after the variables above; a constructor function would run before them.
 static const bool from_environment = [] {
     char name[64];
     int nth, code;
@@ -104,7 +104,7 @@ API bool standin_holds(int device, Address from, size_t bytes) {
 API int standin_device(const Stream *stream) { return streams.count(const_cast<Stream *>(stream)) ? stream->device : -1; }
 API bool standin_capturing(const Stream *stream) { return stream->capturing; }
 
-// Does what can be done: what is first in its stream, and what all its streams have come to.
+// Runs everything that can run: the first item of each stream, and meetings that all their streams have reached.
 static void advance() {
     for (bool any = true; any;) {
         any = false;
@@ -125,7 +125,7 @@ static void advance() {
     }
 }
 
-// Puts it into the stream's graph, or lets it have its turn.
+// Adds an item to the graph that the stream captures, or to the stream.
 static int submit(Stream *stream, Item item) {
     if (!streams.count(stream))
         return standin_refuse(INVALID_HANDLE, "no such stream");
@@ -147,7 +147,7 @@ API void standin_meet(std::shared_ptr<Meeting> meeting) {
     advance();
 }
 
-// For a caller who waits for the stream: what has not been done by now waits for something that nobody has submitted.
+// Waits for a stream. Items that have not run by now would wait for something that has not been submitted.
 static int wait(const Stream *stream) {
     return stream->queue.empty() ? SUCCESS : standin_refuse(LAUNCH_TIMEOUT, "a wait that never ends");
 }
@@ -176,7 +176,7 @@ static int shared_bytes() {
 }
 API int cuDeviceGetAttribute(int *value, int attribute, int) {
     ENTRY;
-    // Compute capability 9.0, memory pools, shared memory of a block that asks for it.
+    // The compute capability 9.0, memory pools, and the shared memory of a block that opts in.
     *value = attribute == 75 ? 9 : attribute == 115 ? 1 : attribute == 97 ? shared_bytes() : 0;
     return SUCCESS;
 }
@@ -204,7 +204,7 @@ API int cuMemFreeAsync(Address address, Stream *) {
     free(reinterpret_cast<void *>(address));
     return SUCCESS;
 }
-// For devices without memory pools, which these have.
+// The backend calls these only for devices without memory pools, but these devices have them.
 API int cuMemAlloc_v2(Address *, size_t) { return standin_refuse(INVALID_VALUE, "an allocation that waits"); }
 API int cuMemFree_v2(Address) { return standin_refuse(INVALID_VALUE, "a free that waits"); }
 API int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, Stream *stream) {
@@ -214,7 +214,7 @@ API int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, Stream 
     if (stream->capturing)
         return standin_refuse(CAPTURE_UNSUPPORTED, "a copy of pageable memory during capture");
     const char *start = static_cast<const char *>(from);
-    const std::vector<char> values(start, start + bytes); // The caller's may be gone when it is done.
+    const std::vector<char> values(start, start + bytes); // A copy, because the caller may free its memory before this runs.
     return submit(stream, [=] { memcpy(reinterpret_cast<void *>(to), values.data(), bytes); });
 }
 API int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, Stream *stream) {
@@ -233,7 +233,7 @@ API int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Stream *s
     return submit(stream, [=] { memset(reinterpret_cast<void *>(to), value, bytes); });
 }
 
-// Bytes of each parameter of a kernel in PTX: `.param .u64 name,` and so on.
+// Returns the size in bytes of each parameter of a kernel in PTX, which are declared like `.param .u64 name,`.
 static std::vector<size_t> ptx_parameters(const std::string &ptx, size_t entry) {
     std::vector<size_t> sizes;
     const std::string list = ptx.substr(entry, ptx.find(')', entry) - entry);
@@ -304,7 +304,7 @@ API int cuStreamSynchronize(Stream *stream) {
         return standin_refuse(CAPTURE_UNSUPPORTED, "a synchronisation during capture");
     return wait(stream);
 }
-// Milliseconds on a clock that has the kernels' time on the host.
+// An event records the time of the host's clock in milliseconds, so it measures the time of the kernels on the host.
 struct Event { double recorded_ms; };
 API int cuEventCreate(Event **event, unsigned) { ENTRY; *event = new Event{NAN}; return SUCCESS; }
 API int cuEventDestroy_v2(Event *event) { ENTRY; delete event; return SUCCESS; }
@@ -336,7 +336,7 @@ API int cuStreamEndCapture(Stream *stream, Graph **graph) {
     stream->captured.clear();
     return SUCCESS;
 }
-static std::set<Graph *> graphs; // What can be launched.
+static std::set<Graph *> graphs; // The graphs that can be launched.
 API bool standin_has_graphs(const void *owner) {
     auto owned = [=](const Item &item) { return item.meeting && item.meeting->owner == owner; };
     return std::any_of(graphs.begin(), graphs.end(), [=](const Graph *graph) {

@@ -1,4 +1,4 @@
-// What the stand-in for the driver (standin.cpp) does for that for NCCL (standin_nccl.cpp).
+// The functions of the stand-in for the driver (standin.cpp) that the stand-in for NCCL (standin_nccl.cpp) uses.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -11,14 +11,14 @@ using Address = uintptr_t; // CUdeviceptr
 using Work = std::function<void()>;
 struct Stream;
 
-// Work that is done once, when each of its streams has come to it.
+// Work that involves several streams. It runs once, when all its streams have reached it.
 struct Meeting { std::vector<Stream *> streams; Work work; const void *owner; };
 
-API int standin_entered(const char *name);                          // Counts a call; what it is to return.
+API int standin_entered(const char *name);                          // Counts a call; returns its status.
 API int standin_devices();
-API int standin_device(const Stream *stream);                       // Its device's number; -1 for no stream.
+API int standin_device(const Stream *stream);                       // The device number; -1 if it is not a stream.
 API bool standin_capturing(const Stream *stream);
-API bool standin_holds(int device, Address from, size_t bytes);     // Whether it is memory of the device.
-API void standin_meet(std::shared_ptr<Meeting> meeting);            // In the order of its streams, or of their graphs.
-API bool standin_has_graphs(const void *owner);                     // Whether a graph with such a meeting is alive.
-API int standin_refuse(int code, const char *reason);               // Counts it, says it, and returns the code.
+API bool standin_holds(int device, Address from, size_t bytes);     // Whether the memory belongs to the device.
+API void standin_meet(std::shared_ptr<Meeting> meeting);            // Adds it to its streams, or to their graphs.
+API bool standin_has_graphs(const void *owner);                     // Whether a graph with such work exists.
+API int standin_refuse(int code, const char *reason);               // Counts and prints a refusal; returns the code.

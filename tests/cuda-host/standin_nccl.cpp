@@ -1,10 +1,12 @@
-// A stand-in for NCCL's libnccl.so.2, on the memory and streams of the stand-in for the driver: what the trainer uses, the
-// sum of floats over the devices of one process, in a group. It is done when all devices' streams have come to it.
+// A stand-in for NCCL's libnccl.so.2 that uses the memory and streams of the stand-in for the driver. It supports only what the
+// trainer uses: the sum of floats over the devices of one process, in a group. The sum is computed when the streams of all devices
+// have reached it.
 //
 //   g++ -std=c++17 -O2 -ffp-contract=off -fPIC -shared -Wl,-soname,libnccl.so.2 standin_nccl.cpp libcuda.so
 //
-// Refuses what NCCL refuses or hangs at, and says on stderr what it was: a device twice, a sum outside of a group or
-// without all devices, memory or streams of another device, communicators that end before the graphs that use them.
+// It refuses calls that NCCL would refuse, or in which it would hang, and prints the reason to stderr: the same device twice, a sum
+// outside of a group or without all devices, memory or streams of another device, and communicators that end before the graphs
+// that use them.
 #include "standin.hpp"
 #include <cstring>
 #include <utility>
@@ -19,7 +21,7 @@ struct Clique { int size; };
 struct Comm { std::shared_ptr<Clique> clique; int device; };
 struct Call { const float *from; float *to; size_t count; Comm *comm; Stream *stream; };
 
-static int depth, group_error; // The error of a call within the group, which its end returns again.
+static int depth, group_error; // The error of a call within the group, which ncclGroupEnd returns again.
 static std::vector<Call> group;
 
 API int ncclGetVersion(int *version) { ENTRY; *version = 22203; return SUCCESS; }

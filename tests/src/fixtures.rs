@@ -1,4 +1,4 @@
-//! PyTorch's numbers under `data/fixtures`, whose README says what each file holds, and the real images.
+//! Reads PyTorch's results from `data/fixtures`, whose README describes each file, and the images of Fashion-MNIST.
 
 use lenet_core::network::Params;
 use safetensors::{Dtype, SafeTensors};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use trainer::dataset::Dataset;
 
-/// The repository's `data` folder.
+/// Returns the repository's `data` folder.
 pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data")
 }
@@ -15,17 +15,17 @@ pub fn data() -> PathBuf {
 pub static FASHION_MNIST: LazyLock<Dataset> =
     LazyLock::new(|| Dataset::load(&data().join("fashion-mnist"), false).expect("is committed"));
 
-/// A file of fixtures, by its name without `.safetensors`.
+/// A file of PyTorch's results.
 pub struct Fixture(Vec<u8>);
 
 impl Fixture {
-    /// Reads the file.
+    /// Reads the file with this name, without `.safetensors`.
     pub fn open(name: &str) -> Self {
         let path = data().join("fixtures").join(format!("{name}.safetensors"));
         Self(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
     }
 
-    /// The elements of a tensor of f64, or of f32 widened.
+    /// Returns the elements of a tensor in f64; a tensor in f32 is converted.
     pub fn tensor(&self, name: &str) -> Vec<f64> {
         let file = SafeTensors::deserialize(&self.0).expect("PyTorch wrote it");
         let tensor = file.tensor(name).expect(name);
@@ -47,7 +47,7 @@ impl Fixture {
         }
     }
 
-    /// The ten tensors under PyTorch's names, each behind `prefix`, as one run in the order of `Params`.
+    /// Returns the ten tensors of parameters in the order of `Params`. Their names are PyTorch's, preceded by `prefix`.
     pub fn parameters(&self, prefix: &str) -> Vec<f64> {
         ["conv.0", "conv.3", "fc.0", "fc.2", "fc.4"]
             .iter()
@@ -56,7 +56,7 @@ impl Fixture {
             .collect()
     }
 
-    /// The weights of a file, as parameters.
+    /// Returns the weights in the file as parameters.
     pub fn params(&self) -> Box<Params> {
         trainer::safetensors::read_params(&self.0)
             .expect("PyTorch's names and shapes")

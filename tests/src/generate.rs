@@ -1,11 +1,12 @@
-//! Inputs by kind: each kind is there for a fault that the others miss; and what a weights file of a test says of itself.
+//! Generates inputs of several kinds, each of which reveals mistakes that the others miss, and the metadata of a test's weights
+//! file.
 
 use bytemuck::Pod;
 use lenet_core::weights::{ClassNames, Metadata, Provenance};
 use rand_chacha::rand_core::Rng;
 use trainer::dataset::generator;
 
-/// Of a training that never was. Every field has a value that a default would not have.
+/// The metadata of a fictitious training. No field has a default value.
 pub const METADATA: Metadata = Metadata {
     classes: ClassNames::new(&["a", "ankle boot"]),
     provenance: Provenance {
@@ -21,24 +22,24 @@ pub const METADATA: Metadata = Metadata {
     },
 };
 
-/// What an array is filled with.
+/// The content of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Zeros: only biases count.
+    /// Zeros, so that only the biases have an effect.
     Zeros,
-    /// A one among zeros: swapped axes and shifted indices show.
+    /// A single one among zeros, which reveals swapped axes and shifted indices.
     OneHot,
-    /// Halves and zeros: sums are exact, and most pooling windows are tied.
+    /// Halves and zeros, so that sums are exact and most pooling windows have several equal maxima.
     Ties,
-    /// Both zeros, the smallest floats, and magnitudes whose sums cancel or come near overflow.
+    /// Zeros of both signs, the smallest floats, and magnitudes whose sums cancel or almost overflow.
     Extremes,
-    /// Even steps over -1..=1.
+    /// Evenly spaced values from -1 to 1.
     Spaced,
     /// Uniform in -1..1.
     Random,
 }
 
-/// Every kind.
+/// All kinds.
 pub const KINDS: [Kind; 6] = [
     Kind::Zeros,
     Kind::OneHot,
@@ -48,7 +49,7 @@ pub const KINDS: [Kind; 6] = [
     Kind::Random,
 ];
 
-/// Products of two, and sums of some hundred such products, stay finite.
+/// The values of [`Kind::Extremes`]. Products of two of them, and sums of several hundred such products, are finite.
 const EXTREMES: [f32; 10] = [
     0.0,
     -0.0,
@@ -62,7 +63,7 @@ const EXTREMES: [f32; 10] = [
     -1e17,
 ];
 
-/// An array of f32, nested as its type says, filled according to `kind`; the same for the same `seed`.
+/// Returns a nested array of f32 with values of the given kind, which depend on `seed`.
 pub fn array<A: Pod>(kind: Kind, seed: u64) -> Box<A> {
     let mut array: Box<A> = bytemuck::zeroed_box();
     let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *array));
@@ -85,7 +86,7 @@ pub fn array<A: Pod>(kind: Kind, seed: u64) -> Box<A> {
     array
 }
 
-/// Uniform in -1..1, in steps of 2^-23.
+/// Returns a number that is uniformly distributed in -1..1, in steps of 2^-23.
 fn uniform(rng: &mut impl Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0
 }

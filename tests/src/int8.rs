@@ -1,23 +1,24 @@
-//! An int8 network in i64, as naive as can be: one sum per output, every rounding as the documentation states it. Pools come
-//! after the activation. Of `lenet_core` it takes the table of layers and the parameters.
+//! A simple implementation of an int8 network in i64, against which `lenet_core` is tested: one sum per output, with each rounding
+//! as documented, and with pooling after the activation. From `lenet_core` it uses only the description of the layers and the
+//! parameters.
 
 use lenet_core::int8::{Finishes, Int8, LayerParams, Rescale, zero};
 use lenet_core::layer::{Activation, Pool};
 use lenet_core::plan::{Kind, Layer};
 
-/// What a layer computes: bytes, or logits.
+/// The output of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// The outputs of a hidden layer.
+    /// The output of a hidden layer.
     Bytes(Vec<u8>),
-    /// The outputs of the last layer.
+    /// The output of the last layer.
     Logits(Vec<f32>),
 }
 
 /// Computes the outputs of all layers for the pixels of an image `(C, H, W)`.
 ///
 /// # Panics
-/// If a sum is not within i32.
+/// If a sum does not fit into an i32.
 pub fn forward<N: Int8>(params: &N::Params, pixels: &[u8]) -> Vec<Output> {
     let (mut input, mut input_zero) = (pixels.to_vec(), 0);
     let mut outputs = Vec::new();
@@ -55,7 +56,7 @@ pub fn forward<N: Int8>(params: &N::Params, pixels: &[u8]) -> Vec<Output> {
     outputs
 }
 
-/// The sums of each window of the output, `(M, PH, PW)`.
+/// Computes the sums in the window of each output, `(M, PH, PW)`.
 fn sums(layer: &Layer, params: &LayerParams<'_>, input: &[u8], input_zero: i64) -> Vec<Vec<i64>> {
     let ([channels, h, w], [maps, ph, pw], k) = (layer.input, layer.output, layer.kernel);
     let n = layer.pool.window();
@@ -91,10 +92,10 @@ fn sums(layer: &Layer, params: &LayerParams<'_>, input: &[u8], input_zero: i64) 
         .collect()
 }
 
-/// The byte of a sum, as `lenet_core::int8::Rescale` documents it.
+/// Converts a sum to an output byte as documented in `lenet_core::int8::Rescale`.
 ///
 /// # Panics
-/// If a number is not within 32 bits.
+/// If a number does not fit into 32 bits.
 pub fn byte(activation: Activation, Rescale { factor, limit }: Rescale, sum: i64) -> u8 {
     let (factor, limit) = (i64::from(factor), i64::from(limit));
     let symmetric = sum.clamp(-limit, limit) * factor + (1 << 31);

@@ -1,5 +1,5 @@
-//! What the tests in `tests/` share: inputs by kind, naive oracles in f64 and i64, PyTorch's fixtures, both ends of the link,
-//! and the tolerances.
+//! Code that the tests in `tests/` share: generated inputs, simple implementations in f64 and i64 to compare with, PyTorch's
+//! results, both ends of the link, and the tolerances.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Both ends of the link without a wire: a plain writer of frames as the oracle, and what must hold for any bytes.
+//! Both ends of the link without a wire: a simple encoder of frames, with which the real one is compared, and a check that holds
+//! for any bytes.
 
 use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, MAX_MESSAGE, Message, Meter, Receiver, Refused,
@@ -6,7 +7,7 @@ use lenet_core::link::{
 };
 use lenet_core::network::{Activations, LAYERS, Params};
 
-/// A frame as LINK.md describes it, whatever the message.
+/// Returns the frame with these bytes as its message, encoded as LINK.md describes.
 pub fn frame(kind: u8, sequence: u32, message: &[u8]) -> Vec<u8> {
     let mut packet = vec![kind];
     packet.extend((message.len() as u16).to_le_bytes());
@@ -20,7 +21,7 @@ pub fn frame(kind: u8, sequence: u32, message: &[u8]) -> Vec<u8> {
         let run = rest.iter().take(254).take_while(|&&byte| byte != 0).count();
         frame.push(run as u8 + 1);
         frame.extend(&rest[..run]);
-        // After a zero there is a run, if an empty one; after 254 bytes only if bytes remain.
+        // After a zero, another run follows, even if it is empty; after 254 bytes, only if there are more bytes.
         match rest.get(run) {
             None => break,
             Some(_) if run == 254 => rest = &rest[run..],
@@ -31,7 +32,7 @@ pub fn frame(kind: u8, sequence: u32, message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// CRC-32 by long division, bit by bit.
+/// Computes CRC-32 by long division, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
@@ -40,7 +41,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Who a board of the tests is.
+/// The identity of the board in the tests.
 pub const INFO: Info = Info {
     version: VERSION,
     weights_version: 1,
@@ -53,7 +54,7 @@ pub const INFO: Info = Info {
     network: "network",
 };
 
-/// A board's clock that stands still.
+/// The clock of a board that never advances.
 pub struct Stopped;
 
 impl Meter for Stopped {
@@ -70,11 +71,11 @@ impl Meter for Stopped {
     }
 }
 
-/// Body of the fuzz target `link`: any bytes, as a stream and as the message of a sound frame, are answered frame by
-/// frame or refused, and what is understood can be written again.
+/// Passes any bytes to the receivers of both ends, as a stream and as the message of a valid frame. This is the body of the fuzz
+/// target `link`.
 ///
 /// # Panics
-/// If not.
+/// If the board does not send exactly one reply to each frame, or a decoded message cannot be encoded again.
 pub fn any_bytes(bytes: &[u8]) {
     let params: Box<Params> = bytemuck::zeroed_box();
     let mut scratch = Scratch::new();
@@ -102,7 +103,7 @@ pub fn any_bytes(bytes: &[u8]) {
     }
 }
 
-/// Checks what a receiver returned, and returns its sequence number.
+/// Checks the result of a receiver, and returns its sequence number.
 fn check<'a, M: Message<'a>>(result: Result<Frame<M>, Refused>) -> u32 {
     match result {
         Ok(Frame { sequence, message }) => {

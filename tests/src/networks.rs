@@ -1,8 +1,9 @@
-//! Odd networks, and those that are shipped, each expanded as a module: what is true of the default network must be true of all.
+//! The networks of the tests, each in its own module: unusual ones, which together use everything that a description can express,
+//! and those of `lenet-core/networks`.
 
 use trainer::cpu;
 
-/// A network with its gradient by plain loops and its passes on the CPU backend.
+/// A network with the gradient of the reference backend and the passes of the CPU backend.
 pub trait Case: cpu::Network {
     /// Adds the gradient of one image's loss to `grads`, and returns the loss.
     fn gradient(
@@ -14,7 +15,7 @@ pub trait Case: cpu::Network {
     ) -> f32;
 }
 
-/// Expands a description as everything that is derived from it.
+/// Expands a description to everything that is derived from it.
 macro_rules! network {
     ($($description:tt)*) => {
         lenet_core::network! { $($description)* }
@@ -35,7 +36,7 @@ macro_rules! network {
     };
 }
 
-/// Writes the modules and a macro that calls a generic function for each of them.
+/// Defines a module for each network, and a macro that calls a generic function for each of them.
 macro_rules! networks {
     ($( #[doc = $doc:literal] $name:ident $body:tt )*) => {
         $(
@@ -46,7 +47,7 @@ macro_rules! networks {
             }
         )*
 
-        /// Calls a generic function with each network, odd or shipped: `for_each_network!(check)`.
+        /// Calls a generic function for each network of this module: `for_each_network!(check)`.
         #[macro_export]
         macro_rules! for_each_network {
             ($check:ident) => {
@@ -57,7 +58,7 @@ macro_rules! networks {
     };
 }
 
-/// Calls a generic function with each network of `lenet-core/networks`.
+/// Calls a generic function for each network of `lenet-core/networks`.
 #[macro_export]
 macro_rules! for_each_shipped_network {
     ($check:ident) => {

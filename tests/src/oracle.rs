@@ -1,12 +1,12 @@
-//! A network in f64, as naive as can be: one expression per operation, over `ndarray`'s views. It shares no loop and no order of
-//! operations with `lenet_core` (its pools come after the activation, as in the paper and in PyTorch). Of the description it
-//! takes the table of layers.
+//! The oracle: a simple implementation of a network in f64, with one expression per operation over `ndarray`'s views, with which
+//! all others are compared. It shares neither loops nor the order of operations with `lenet_core`; for example, pooling comes
+//! after the activation, as in the paper and in PyTorch. From `lenet_core` it uses only the description of the layers.
 
 use lenet_core::layer::{Activation, Pool};
 use lenet_core::plan::{Kind, Layer};
 use ndarray::{Array1, Array3, ArrayView1, ArrayView2, ArrayView3, ArrayView4, s};
 
-/// `out[o][y][x] = bias[o] + Σ input[c][y+i-P][x+j-P] · weight[o][c][i][j]`, the input bordered by `P` zeros.
+/// Computes `out[o][y][x] = bias[o] + Σ input[c][y+i-P][x+j-P] · weight[o][c][i][j]`, with an input that is padded with `P` zeros.
 pub fn conv2d(
     input: ArrayView3<f64>,
     padding: usize,
@@ -28,7 +28,7 @@ pub fn conv2d(
     out
 }
 
-/// Applies `pool` to each window of side `n`.
+/// Applies `pool` to each window of `n` by `n` values.
 pub fn pool2d(
     input: ArrayView3<f64>,
     n: usize,
@@ -40,8 +40,9 @@ pub fn pool2d(
     })
 }
 
-/// The least distance between the two largest distinct values of any window of side `n`: how far every pool is from passing
-/// on another element. Equal values do not count: on real images they come from equal patches and stay equal.
+/// Returns the smallest distance between the two largest distinct values of any window of `n` by `n` values. As long as the
+/// values change by less than half of this, each maximum stays at the same position. Equal values are ignored, because in real
+/// images they come from equal patches and stay equal.
 pub fn smallest_gap(input: ArrayView3<f64>, n: usize) -> f64 {
     let mut least = f64::INFINITY;
     for map in input.outer_iter() {
@@ -64,7 +65,7 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// `out = weight · input + bias`.
+/// Computes `weight · input + bias`.
 pub fn linear(
     input: ArrayView1<f64>,
     weight: ArrayView2<f64>,
@@ -73,12 +74,12 @@ pub fn linear(
     weight.dot(&input) + bias
 }
 
-/// `1 / (1 + exp(-x))`.
+/// Computes `1 / (1 + exp(-x))`.
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// `exp(logits[i]) / Σ exp(logits[k])`, shifted so that nothing overflows.
+/// Computes `exp(logits[i]) / Σ exp(logits[k])`, shifted so that nothing overflows.
 pub fn softmax(logits: ArrayView1<f64>) -> Array1<f64> {
     let largest = logits.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
     let exps = logits.mapv(|logit| (logit - largest).exp());
@@ -86,41 +87,41 @@ pub fn softmax(logits: ArrayView1<f64>) -> Array1<f64> {
     exps / sum
 }
 
-/// `log Σ exp(logits) - logits[label]`.
+/// Computes `log Σ exp(logits) - logits[label]`.
 pub fn cross_entropy(logits: ArrayView1<f64>, label: u8) -> f64 {
     let largest = logits.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
     let sum = logits.mapv(|logit| (logit - largest).exp()).sum();
     largest + sum.ln() - logits[usize::from(label)]
 }
 
-/// A network: its layers, and its parameters as one run in PyTorch's order.
+/// A network: its layers, and its parameters as one slice in PyTorch's order.
 #[derive(Clone, Copy, Debug)]
 pub struct Net<'a> {
     layers: &'a [Layer],
     params: &'a [f64],
 }
 
-/// What a layer computes.
+/// The results of a layer.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The sums, before activation and pooling, `(C, H, W)`; those of a linear layer are `(N, 1, 1)`.
+    /// The sums before activation and pooling, `(C, H, W)`; those of a linear layer are `(N, 1, 1)`.
     pub sums: Array3<f64>,
-    /// After activation and pooling.
+    /// The output after activation and pooling.
     pub out: Array3<f64>,
 }
 
 impl<'a> Net<'a> {
-    /// Borrows layers and parameters.
+    /// Creates a network from layers and parameters.
     ///
     /// # Panics
-    /// If there are more or fewer parameters than the layers have.
+    /// If the number of parameters does not match the layers.
     pub fn new(layers: &'a [Layer], params: &'a [f64]) -> Self {
         let count: usize = layers.iter().map(Layer::params).sum();
         assert_eq!(count, params.len(), "parameters");
         Self { layers, params }
     }
 
-    /// Returns the layers, each with its weight and its bias as runs.
+    /// Returns the layers, each with its weight and its bias.
     pub fn layers(&self) -> impl Iterator<Item = (&'a Layer, &'a [f64], &'a [f64])> + use<'a> {
         let mut rest = self.params;
         self.layers.iter().map(move |layer| {
@@ -165,7 +166,7 @@ impl<'a> Net<'a> {
     }
 }
 
-/// Computes a layer without its activation and pooling.
+/// Computes the sums of a layer, before activation and pooling.
 pub fn layer_sums(
     layer: &Layer,
     input: ArrayView3<f64>,
@@ -189,7 +190,7 @@ pub fn layer_sums(
     }
 }
 
-/// Any nested array of f32 as a run of f64.
+/// Converts a nested array of f32 to a flat vector of f64.
 pub fn widen<A: bytemuck::Pod>(array: &A) -> Vec<f64> {
     let values: &[f32] = bytemuck::cast_slice(std::slice::from_ref(array));
     values.iter().copied().map(f64::from).collect()

@@ -1,5 +1,5 @@
-//! The tolerances of the tests of this package, each with its reason. Whatever has no tolerance must be equal bit for bit. Unit tests
-//! of single kernels in other packages have tolerances of their own, next to the code.
+//! The tolerances of the tests of this package, each with its reason. Whatever has no tolerance must be equal bit for bit. Unit
+//! tests of single kernels in other packages have tolerances of their own, next to the code.
 //!
 //! There are two kinds. Bounds are derived from the rounding of each operation, and hold for any order of sums, with or without
 //! fused multiply-add (Higham: Accuracy and stability of numerical algorithms, 2002, chapter 3). Limits say how far whole training
@@ -9,66 +9,70 @@ use crate::oracle::{self, Net};
 use lenet_core::layer::{Activation, Pool};
 use ndarray::{Array1, Array3, ArrayView3};
 
-/// Half the distance from 1 to the next float: what rounding an f32 result changes it by, relatively, at most.
+/// The unit roundoff: the largest relative error of rounding a result to f32. It is half the distance from 1 to the next float.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// What rounding a product or quotient changes it by, absolutely, where the result is subnormal.
+/// The largest absolute error of rounding a product or quotient that is subnormal.
 pub const UNDERFLOW: f64 = 1e-45;
 
-/// Error of a sum of `terms` products, relative to the sum of their magnitudes: each passes `terms` roundings at most.
+/// Returns the error bound of a sum of `terms` products, relative to the sum of their magnitudes. Each product takes part in at
+/// most `terms` roundings.
 pub fn gamma(terms: usize) -> f64 {
     let n = terms as f64;
     n * U / (1.0 - n * U)
 }
 
-/// Error of a sum of `terms` terms whose magnitudes add up to `magnitude`.
+/// Returns the error bound of a sum of `terms` terms whose magnitudes add up to `magnitude`.
 pub fn sum(terms: usize, magnitude: f64) -> f64 {
     gamma(terms) * magnitude + terms as f64 * UNDERFLOW
 }
 
-/// Error of a sigmoid near `value`: exp is good to one unit in the last place (2U); sum and quotient add U each. Below
-/// 2^-126 a backend may return 0.
+/// Returns the error bound of a sigmoid near `value`. The exponential has an error of one unit in the last place (2U); the sum and
+/// the quotient add U each. Below 2^-126, a backend may return 0.
 pub fn sigmoid(value: f64) -> f64 {
     4.0 * U * value + f64::from(f32::MIN_POSITIVE)
 }
 
-/// Error of a tanh: 2.5 units in the last place of a value below 1.
+/// The error bound of a tanh: 2.5 units in the last place of a value below 1.
 pub const TANH: f64 = 5.0 * U;
 
-/// Error of a probability, relatively, for `classes` logits, its own `range` below the largest: the shift by the largest
-/// is rounded (range · U in its exponent, at most 0.4 · U for each term of the sum), exp twice 2U, the sum `classes`
-/// times U, the quotient U.
+/// Returns the relative error bound of a softmax probability for `classes` logits, if its own logit is `range` below the largest.
+/// Subtracting the largest logit is rounded, which adds range · U to the exponent, and at most 0.4 · U for each term of the sum.
+/// The two exponentials add 2U each, the sum adds `classes` · U, and the quotient adds U.
 pub fn softmax(classes: usize, range: f64) -> f64 {
     (range + 5.0 + 1.4 * classes as f64) * U
 }
 
-/// Central differences of the oracle in f64 against exact derivatives, relative to the tensor's largest: the step of
-/// 1e-5 squared, and 1e-16 over the step.
+/// The limit for the difference between central differences of the oracle and exact derivatives, relative to the largest element
+/// of the tensor. The error consists of the square of the step 1e-5, and of 1e-16 divided by the step.
 pub const DIFFERENCES: f64 = 1e-8;
 
-/// A gradient of one batch, relative to the tensor's largest element. PyTorch in f32 against f64 stays within 5e-6
-/// where no window is near a tie.
+/// The limit for the gradient of one batch, relative to the largest element of the tensor. PyTorch in f32 differs from f64 by at
+/// most 5e-6 if no pooling window is near a tie.
 pub const GRADIENT: f64 = 5e-6;
 
-/// The loss of a step, over a hundred steps: as PyTorch in f32 against f64.
+/// The limit for the loss of a step, over a hundred steps. PyTorch in f32 differs as much from f64.
 pub const LOSS: f64 = 1e-5;
 
-/// A parameter, over ten steps, absolutely: PyTorch in f32 against f64 is 3.2e-5 away. Adam moves each by up to 1e-3 a step,
-/// whatever the size of its gradient, so the smallest gradients decide, and near ties in a pool.
+/// The limit for the absolute error of a parameter after ten steps. PyTorch in f32 differs from f64 by 3.2e-5. Adam moves each
+/// parameter by up to 1e-3 per step, however small its gradient is, so the largest differences come from the smallest gradients
+/// and from near ties in pooling windows.
 pub const WEIGHTS: f64 = 5e-5;
 
-/// A parameter after the hundred steps from PyTorch's start, absolutely: PyTorch in f32 against f64 is 1.1e-4 away. There
-/// conv1's second channel is on an edge: from step 50 on a difference in its bias doubles every eight steps, from 3e-6 to
-/// 1.5e-4, whoever rounds it. Sums in other orders end between 4.5e-5 and 1.8e-4.
+/// The limit for the absolute error of a parameter after the hundred steps from PyTorch's initial parameters. PyTorch in f32
+/// differs from f64 by 1.1e-4. The second channel of conv1 is unstable in these steps: from step 50 on, a difference in its bias
+/// doubles every eight steps, from 3e-6 to 1.5e-4, in every implementation. Different orders of sums give differences from 4.5e-5
+/// to 1.8e-4.
 pub const WEIGHTS_AFTER_100: f64 = 3e-4;
 
-/// A logit, backends against each other and against PyTorch in f64, for trained parameters and logits below 10. The derived
-/// [`logits`] is a hundred times wider, because roundings do not all point one way.
+/// The limit for the difference of a logit between backends, and between a backend and PyTorch in f64, for trained parameters and
+/// logits below 10. The derived bound [`logits`] is a hundred times larger, because it assumes that all roundings go in the same
+/// direction.
 pub const LOGITS: f64 = 2e-5;
 
-/// The largest error of each logit in f32, any order of sums, for an image `(C, H, W)`: each layer passes on its input's error
-/// through its weights' magnitudes and adds its own rounding. An activation multiplies an error by its steepest slope, a
-/// pool never widens the largest.
+/// Returns the error bound of each logit in f32 for an image `(C, H, W)`, for any order of sums. Each layer multiplies the error
+/// of its input by the magnitudes of its weights and adds its own rounding error. An activation multiplies an error by its
+/// steepest slope; pooling does not increase the largest error.
 pub fn logits(net: &Net, image: ArrayView3<f64>) -> Array1<f64> {
     let outputs = net.forward(image);
     let (mut input, mut error) = (image.to_owned(), Array3::zeros(image.dim()));

@@ -1,21 +1,22 @@
-//! Sigmoid, tanh and ReLU over all 2³² floats: range, monotone, NaN, error against f64; and what follows for the pool.
+//! Checks sigmoid, tanh and ReLU for all 2³² floats: their range, monotonicity, treatment of NaN, and error. From this it follows
+//! that max-pooling may come before the activation, which is checked too.
 //!
-//! The references are `1 / (1 + exp(-x))` and `tanh(x)` in f64 with the standard library's functions, whose own error is some
-//! 2⁻⁵².
+//! The errors are measured against `1 / (1 + exp(-x))` and `tanh(x)` in f64 with the functions of the standard library, whose own
+//! error is about 2⁻⁵².
 
 use lenet_core::ops::{Activation, max_pool2d, sigmoid};
 use rayon::prelude::*;
 use std::array::from_fn;
 
-/// Bounds stated in the documentation of a function.
+/// The bounds that the documentation of a function states.
 struct Bounds {
     activation: Activation,
     exact: fn(f64) -> f64,
-    /// All values are in here.
+    /// The range of all values.
     range: [f32; 2],
-    /// Absolute error.
+    /// The largest absolute error.
     error: f64,
-    /// Error in units in the last place of the exact value, where that is a normal number.
+    /// The largest error in units in the last place of the exact value, if that is a normal number.
     ulp: f64,
 }
 
@@ -24,9 +25,9 @@ const BOUNDS: [Bounds; 3] = [
         activation: Activation::Sigmoid,
         exact: |x| 1.0 / (1.0 + (-x).exp()),
         range: [0.0, 1.0],
-        // The largest, 8.931e-8, is at 7.859211.
+        // The largest error, 8.931e-8, is at 7.859211.
         error: 9e-8,
-        // The largest, 2.481, is at -16.635704.
+        // The largest error, 2.481, is at -16.635704.
         ulp: 2.5,
     },
     Bounds {
@@ -45,13 +46,13 @@ const BOUNDS: [Bounds; 3] = [
     },
 ];
 
-/// Bits of -inf and of inf: from one to the other in order of value are all floats but NaN.
+/// The bits of -inf and of inf. All floats except NaN lie between them.
 const NEG_INFINITY: u32 = f32::NEG_INFINITY.to_bits();
 const INFINITY: u32 = f32::INFINITY.to_bits();
-/// How many floats there are of either sign, zero and infinity included.
+/// The number of floats of each sign, including zero and infinity.
 const PER_SIGN: u32 = INFINITY + 1;
 
-/// The `index`th float in order of value, from -inf; -0 comes before 0.
+/// Returns float number `index` in ascending order, starting with -inf; -0 comes before 0.
 fn ascending(index: u32) -> f32 {
     f32::from_bits(match index.checked_sub(PER_SIGN) {
         None => NEG_INFINITY - index,
@@ -59,7 +60,7 @@ fn ascending(index: u32) -> f32 {
     })
 }
 
-/// Spacing of the normal f32 numbers around `value`.
+/// Returns the spacing of the normal f32 numbers around `value`.
 fn ulp(value: f64) -> f64 {
     f64::from_bits(value.to_bits() & f64::INFINITY.to_bits()) * f64::from(f32::EPSILON)
 }
@@ -75,7 +76,7 @@ fn check(bounds: &Bounds) {
     let errors = (0..(2 * PER_SIGN).div_ceil(CHUNK))
         .into_par_iter()
         .map(|n| {
-            // Chunks overlap by one, so that each neighbouring pair falls into one of them.
+            // Chunks overlap by one, so that each pair of neighbours belongs to one of them.
             let indices = n * CHUNK..=(n * CHUNK + CHUNK).min(2 * PER_SIGN - 1);
             let (mut below, mut error, mut error_ulp) = (low, (0.0, 0.0), (0.0, 0.0));
             for x in indices.map(ascending) {
@@ -162,7 +163,7 @@ fn tanh_is_odd() {
 
 #[test]
 fn pool_before_activation_is_activation_before_pool() {
-    // Windows of values that are often equal, of zeros of both signs, and of any magnitude.
+    // Windows with many equal values, with zeros of both signs, and with values of any magnitude.
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

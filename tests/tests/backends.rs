@@ -1,7 +1,7 @@
-//! The backends against the reference, tensor by tensor for one batch and over ten steps; the cpu against itself with
-//! other numbers of threads; core against trainer on all test images.
+//! Compares the backends with the reference backend, tensor by tensor for one batch and over ten steps; the CPU backend with
+//! itself for different numbers of threads; and `lenet_core` with the trainer on all test images.
 //!
-//! One table of backends, made by [`others`]: a new backend is one line there.
+//! [`others`] lists the backends. A new backend needs only one line there.
 
 use lenet_core::image::grey;
 use lenet_core::network::{
@@ -22,7 +22,7 @@ use trainer::evaluate::core_logits;
 use trainer::init::initial_params;
 use trainer::reference::Reference;
 
-/// Every backend but the reference, at `state`.
+/// Returns every backend except the reference, each with the state `state`.
 fn others(state: &State) -> Vec<Box<dyn Backend>> {
     vec![Box::new(cpu(state, 2))]
 }
@@ -36,7 +36,7 @@ fn reference(state: &State) -> Reference<'static> {
     Reference::new(&FASHION_MNIST.train, state.clone(), Adam::default())
 }
 
-/// Trains on the first images of the file, `steps` batches of `batch_size`.
+/// Trains for `steps` batches of `batch_size` on the first images of the file.
 fn train(
     backend: &mut dyn Backend,
     batch_size: usize,
@@ -58,7 +58,7 @@ fn train(
     (stats, backend.state().unwrap())
 }
 
-/// Largest distance and largest magnitude of `expected`.
+/// Returns the largest distance between the values, and the largest magnitude of `expected`.
 fn distance(found: &[f32], expected: &[f32]) -> (f64, f64) {
     let pairs = found.iter().zip(expected);
     let worst = pairs.fold(0.0, |worst: f64, (a, b)| {
@@ -68,10 +68,10 @@ fn distance(found: &[f32], expected: &[f32]) -> (f64, f64) {
     (worst, largest.into())
 }
 
-/// From PyTorch's first weights, which were chosen so that no window of these images is near a tie: near ties may fall
-/// either way in f32, and then a gradient legitimately goes to another patch.
+/// Starts from PyTorch's initial weights, which were chosen so that no pooling window of these images is near a tie. Near a tie,
+/// rounding may decide which value is the maximum, and the gradient may correctly go to another position.
 #[test]
-fn one_batch_is_the_references_tensor_by_tensor() {
+fn one_batch_agrees_with_the_reference_tensor_by_tensor() {
     let start = State::new(Fixture::open("initial").params());
     for batch_size in [256, 96, 17, 1] {
         let images = FASHION_MNIST.train.len();
@@ -90,7 +90,7 @@ fn one_batch_is_the_references_tensor_by_tensor() {
             let mut worst_of_all = 0.0f64;
             for tensor in &TENSORS {
                 let range = tensor.offset..tensor.offset + tensor.len();
-                // After one step from zero the first moment is the gradient times 1 - beta1.
+                // After one step from zero, the first moment is the gradient times 1 - beta1.
                 let (worst, largest) = distance(
                     &state.moment1.as_flat()[range.clone()],
                     &expected.moment1.as_flat()[range],
@@ -107,9 +107,9 @@ fn one_batch_is_the_references_tensor_by_tensor() {
     }
 }
 
-/// Ten steps over 2,448 images: the last batch of the epoch is a short one, of 144.
+/// Runs ten steps over 2,448 images. The last batch of the epoch has only 144.
 #[test]
-fn ten_steps_end_where_the_references_do() {
+fn ten_steps_agree_with_the_reference() {
     let start = State::new(initial_params(0));
     let (expected_stats, expected) = train(&mut reference(&start), 256, 10, 2448);
     assert_eq!(expected_stats[9].images, 144);
@@ -130,9 +130,9 @@ fn ten_steps_end_where_the_references_do() {
     }
 }
 
-/// So that a training stopped by its user has a loss for each step which its state counts.
+/// A training that the user stops must have a loss for each step that its state includes.
 #[test]
-fn a_break_ends_after_steps_that_were_all_told() {
+fn after_a_break_every_step_in_the_state_was_reported() {
     let start = State::new(initial_params(0));
     let mut backends = others(&start);
     backends.push(Box::new(reference(&start)));
@@ -182,7 +182,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
     }
 }
 
-/// Parameters that tell the classes apart: sixty quick steps from PyTorch's hundredth.
+/// Returns parameters that distinguish the classes: those after sixty steps from PyTorch's hundredth, with a large learning rate.
 fn trained() -> Box<Params> {
     let adam = Adam {
         lr: 0.01,
@@ -195,7 +195,7 @@ fn trained() -> Box<Params> {
         .params
 }
 
-/// The reason this package exists: what the trainer measures is what a board computes.
+/// This is the main purpose of this package: the accuracy that the trainer measures must be that of the board.
 #[test]
 fn every_backend_classifies_all_test_images_as_core_does() {
     let images = FASHION_MNIST.test.images();
@@ -227,9 +227,9 @@ fn every_backend_classifies_all_test_images_as_core_does() {
     }
 }
 
-/// Core and every backend against the oracle, within the bound that follows from the rounding of each operation.
+/// Compares `lenet_core` and every backend with the oracle, within the bound derived from the rounding of each operation.
 #[test]
-fn logits_are_the_oracles_within_the_derived_bound() {
+fn logits_agree_with_the_oracle_within_the_derived_bound() {
     let images = &FASHION_MNIST.test.images()[..400];
     let params = trained();
     let state = State::new(params);

@@ -1,8 +1,8 @@
-//! The CPU backend against itself: every instruction set this machine has and several numbers of threads give the same
-//! parameter bytes; and against the reference, tensor by tensor and over ten steps, for odd batches.
+//! Checks that the CPU backend computes the same bytes with every instruction set of this machine and any number of threads, and
+//! compares it with the reference backend, tensor by tensor and over ten steps, for batches of odd sizes.
 //!
-//! The bytes are pinned by a hash, so that machines are compared too: portable, AVX2 and AVX-512 have run, and NEON under
-//! qemu-aarch64, where CI runs it. What a machine lacks is not compared there, and the output names what was.
+//! A hash pins the bytes, so that different machines are compared too. The portable version, AVX2 and AVX-512 have been run on
+//! hardware, and NEON under qemu-aarch64, where CI runs it. The output names the instruction sets that were compared.
 
 use lenet_core::network::{Logits, NAME, TENSORS};
 use lenet_tests::fixtures::FASHION_MNIST;
@@ -29,7 +29,7 @@ fn train(backend: &mut dyn Backend, images: usize, batch_size: usize, steps: usi
         .unwrap();
 }
 
-/// A hundred steps: batches of 96 and a last one of 40, of 17, and of 1.
+/// Trains for a hundred steps, with batches of 96 and a last one of 40, with batches of 17, and with batches of 1.
 fn hundred_steps(backend: &mut dyn Backend) -> State {
     train(backend, 40 * 96 + 40, 96, 41);
     train(backend, 1000, 17, 39);
@@ -39,7 +39,7 @@ fn hundred_steps(backend: &mut dyn Backend) -> State {
     state
 }
 
-/// 64-bit FNV-1a over parameters, moments and, if there is one, mean.
+/// Computes the 64-bit FNV-1a hash of the parameters, the moments and, if there is one, the mean.
 fn hash(state: &State) -> u64 {
     let parts = [&state.params, &state.moment1, &state.moment2];
     let parts = parts.into_iter().chain(&state.mean);
@@ -50,17 +50,17 @@ fn hash(state: &State) -> u64 {
     })
 }
 
-/// The default network's hashes, on all machines: without a mean, and with one over about the last 30 steps, which changes
-/// nothing else. A change here means that a seed no longer gives the weights it gave before.
+/// The hashes for the default network, which are the same on all machines: without a mean, and with a mean over about the last 30
+/// steps. If they change, a seed no longer gives the same weights as before.
 const LENET: [u64; 2] = [0xc2444262edc5b420, 0x9897f48f41d72f2e];
 
-/// Those of the network that this build is for. `networks.rs` pins the other networks.
+/// The hashes for the network of this build. `networks.rs` pins the other networks.
 static HASHES: LazyLock<[u64; 2]> = LazyLock::new(|| match NAME {
     "lenet" => LENET,
     _ => [None, Some(30)].map(|average| hash(&trained(Isa::fastest(), 1, average).1)),
 });
 
-/// The backend's description, and its state after a hundred steps.
+/// Returns the backend's description, and its state after a hundred steps.
 fn trained(isa: Isa, threads: usize, average: Option<u64>) -> (String, State) {
     let adam = Adam {
         average,
@@ -112,11 +112,11 @@ fn any_number_of_threads_gives_the_same_bytes() {
     }
 }
 
-/// Of about one image in a thousand a window's largest values are so close that rounding chooses the winner, and the gradient
-/// goes another way than the reference's. None of these images is one.
+/// In about one image in a thousand, the largest values of a pooling window are so close that rounding decides which one is the
+/// maximum, and the gradient differs from that of the reference. None of these images has such a window.
 #[test]
-fn gradients_are_the_references_tensor_by_tensor() {
-    // With beta1 at 0 the first moment after a step from zero is the gradient itself.
+fn gradients_agree_with_the_reference_tensor_by_tensor() {
+    // With a beta1 of 0, the first moment after a step from zero is the gradient.
     let adam = Adam {
         beta1: 0.0,
         ..Adam::default()
@@ -149,7 +149,7 @@ fn gradients_are_the_references_tensor_by_tensor() {
 }
 
 #[test]
-fn ten_steps_and_logits_are_the_references() {
+fn ten_steps_and_logits_agree_with_the_reference() {
     let data = &FASHION_MNIST.train;
     let mut reference = Reference::new(data, start(), Adam::default());
     train(&mut reference, 330, 33, 10);
@@ -182,10 +182,10 @@ fn ten_steps_and_logits_are_the_references() {
     }
 }
 
-/// With weight decay, a falling learning rate, changed images and a mean: the same bytes on every instruction set and for
-/// any number of threads, and the reference's weights and mean; the logits are those of the mean.
+/// Trains with weight decay, a falling learning rate, augmentation and a mean. The bytes must be the same for every instruction
+/// set and number of threads, the weights and the mean must match the reference, and the logits must be those of the mean.
 #[test]
-fn variants_are_the_references_and_the_same_bytes_everywhere() {
+fn all_options_agree_with_the_reference_and_give_the_same_bytes() {
     let data = &FASHION_MNIST.train;
     let adam = Adam {
         weight_decay: 0.1,
@@ -231,7 +231,7 @@ fn variants_are_the_references_and_the_same_bytes_everywhere() {
         }
     }
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:x?}");
-    // Each of the three makes a difference.
+    // Each of the three options changes the result.
     let plain = {
         let adam = Adam {
             average: adam.average,
@@ -245,7 +245,7 @@ fn variants_are_the_references_and_the_same_bytes_everywhere() {
 }
 
 #[test]
-fn an_instruction_set_can_be_asked_for_and_a_wrong_name_is_an_error() {
+fn an_instruction_set_can_be_selected_and_a_wrong_name_is_an_error() {
     assert!("portable".parse::<Isa>().is_ok());
     let problem = "sse9".parse::<Isa>().unwrap_err();
     assert!(

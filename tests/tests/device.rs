@@ -1,4 +1,4 @@
-//! `trainer device` against a board in this process, over sound and over bad wires, and against boards in QEMU.
+//! Tests `trainer device` with a board that runs in this process, over reliable and unreliable wires, and with boards in QEMU.
 
 use clap::Parser;
 use lenet_core::Numbers;
@@ -23,12 +23,12 @@ use trainer::evaluate::core_logits;
 use trainer::init::initial_params;
 use trainer::weights_file::WeightsFile;
 
-/// For every wait: longer than a busy machine needs.
+/// The time-out for every wait, longer than a busy machine needs.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A weights file with the starting parameters of a seed.
+/// Returns a weights file with the initial parameters of a seed.
 fn weights(seed: u64) -> WeightsFile {
-    // The data set's names: with others, its labels would not be those of the weights.
+    // The class names must be those of the data set, because the commands match classes by name.
     let metadata = Metadata {
         classes: ClassNames::new(&FASHION_MNIST_CLASSES),
         ..METADATA
@@ -42,7 +42,7 @@ fn saved(folder: &Path, seed: u64) -> PathBuf {
     path
 }
 
-/// A clock that goes on by the same time with each reading, and layers that cost the same.
+/// A clock that advances by the same time with each reading, and a benchmark in which all layers cost the same.
 struct Steady(u32);
 
 impl Meter for Steady {
@@ -67,7 +67,8 @@ impl Meter for Steady {
     }
 }
 
-/// Answers one connection from this process. The board says it has the file's parameters and computes with `params`.
+/// Starts a board in this process that accepts one TCP connection, and returns its address. The board claims to have the
+/// parameters of `file`, but computes with `params`.
 fn board_at_tcp(file: WeightsFile, params: Box<Params>) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -142,7 +143,7 @@ fn a_certificate_is_written_and_checked() {
     };
     check().unwrap();
 
-    // Nothing is overwritten.
+    // An existing certificate is not overwritten.
     let address = board_at_tcp(self::weights(1), initial_params(1));
     let again = ["certify", "--tcp", &address, "--images", "20", "--out", out];
     let error = trainer(&[&again[..], &weights].concat()).unwrap_err();
@@ -187,7 +188,7 @@ fn a_certificate_is_written_and_checked() {
 }
 
 #[test]
-fn a_certificate_of_another_machine_is_no_proof() {
+fn a_certificate_with_different_logits_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
     let mut params = initial_params(1);
@@ -216,7 +217,7 @@ fn a_certificate_of_another_machine_is_no_proof() {
 }
 
 #[test]
-fn other_weights_are_named_by_both_hashes() {
+fn different_weights_are_an_error_with_both_hashes() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
     for command in ["info", "evaluate", "compare"] {
@@ -269,7 +270,7 @@ fn one_wrong_bit_is_found_in_its_layer() {
     );
 }
 
-/// A wire to a board in this process. What is asked is answered at once, so nothing to receive means nothing will come.
+/// A wire to a board in this process. The board replies at once, so if there is nothing to receive, nothing will come.
 struct Direct {
     board: Responder<'static, Stopped>,
     receiver: Receiver,
@@ -302,16 +303,16 @@ impl Wire for Direct {
     }
 }
 
-/// A wire on which, of each ten frames in a row, in either direction, one is damaged, cut or doubled.
+/// A wire that damages, truncates or duplicates one of every ten frames, in either direction.
 struct Noisy<W> {
     wire: W,
     random: u64,
     frames: u64,
-    /// Which of the ten is next.
+    /// The position of the next victim among the ten frames.
     victim: u64,
-    /// Damaged, cut, doubled.
+    /// The number of damaged, truncated and duplicated frames.
     done: [u32; 3],
-    /// Bytes of a frame that is still coming.
+    /// The bytes of an incomplete frame.
     coming: Vec<u8>,
     to_host: VecDeque<u8>,
 }
@@ -329,7 +330,7 @@ impl<W: Wire> Noisy<W> {
         }
     }
 
-    /// Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014.
+    /// Returns a random number below `bound` (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
     fn below(&mut self, bound: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -338,7 +339,7 @@ impl<W: Wire> Noisy<W> {
         (z ^ z >> 31) % bound
     }
 
-    /// What becomes of a frame.
+    /// Returns what arrives of a frame.
     fn pass(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
         if self.frames.is_multiple_of(10) {
             self.victim = self.below(10);
@@ -386,12 +387,12 @@ impl<W: Wire> Wire for Noisy<W> {
     }
 }
 
-/// Has the first 500 test images classified over a bad wire, and compares every logit.
+/// Lets the board classify the first 500 test images over an unreliable wire, and compares every logit.
 fn five_hundred_images(wire: impl Wire, params: &Params) -> (Traffic, [u32; 3]) {
     let data = Dataset::load(&find(None).unwrap(), false).unwrap();
     let images = &data.test.images()[..500];
     let mut wire = Noisy::new(wire, 2026);
-    // The client takes the wire by value; the count of what was done to it is wanted afterwards.
+    // The client takes the wire by value, but its counters are needed afterwards.
     let mut client = Client::connect(Borrowed(&mut wire), "noisy", TIMEOUT).unwrap();
     let logits: Vec<_> = images
         .iter()
@@ -432,14 +433,14 @@ impl<W: Wire> Wire for Borrowed<'_, W> {
 }
 
 #[test]
-fn a_bad_wire_costs_no_answer() {
+fn every_image_gets_a_reply_over_an_unreliable_wire() {
     let params: &Params = Box::leak(initial_params(1));
     five_hundred_images(Direct::new(params), params);
 }
 
 #[test]
-fn a_link_that_ends_is_lost_at_its_image() {
-    /// Falls silent after some frames.
+fn a_failing_link_is_reported_with_its_image() {
+    /// A wire that carries nothing after a number of frames.
     struct Failing(Direct, u32);
 
     impl Wire for Failing {
@@ -467,7 +468,7 @@ fn a_link_that_ends_is_lost_at_its_image() {
 }
 
 #[test]
-fn every_layer_arrives() {
+fn every_layer_can_be_read_from_the_board() {
     let params: &Params = Box::leak(initial_params(3));
     let mut client = Client::connect(Direct::new(params), "direct", TIMEOUT).unwrap();
     let pixels = self_test::pixels();
@@ -515,7 +516,7 @@ fn a_hundred_images_over_the_link_on_netduinoplus2() {
     evaluate_in_qemu("netduinoplus2");
 }
 
-/// A certificate of an emulated board, as a rehearsal for a real one.
+/// Writes the certificate of an emulated board, which is a rehearsal for a real one.
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn a_certificate_is_rehearsed_in_qemu() {
@@ -541,7 +542,7 @@ fn a_certificate_is_rehearsed_in_qemu() {
 
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-fn a_bad_wire_to_qemu_costs_no_answer() {
+fn every_image_gets_a_reply_over_an_unreliable_wire_to_qemu() {
     let file = weights(1);
     let machine = Machine::named("mps2-an386").unwrap();
     let image = machine

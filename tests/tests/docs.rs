@@ -11,7 +11,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every Markdown file of the repository.
+/// Returns every Markdown file of the repository.
 fn pages() -> Vec<PathBuf> {
     fn visit(folder: &Path, pages: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -38,7 +38,7 @@ fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
     Markdown::new_ext(text, Options::ENABLE_TABLES)
 }
 
-/// The anchors of a page's headings, as GitHub and mdBook make them.
+/// Returns the anchors of a page's headings, as GitHub and mdBook generate them.
 fn anchors(text: &str) -> Vec<String> {
     let (mut anchors, mut heading) = (Vec::new(), None);
     for event in events(text) {
@@ -91,7 +91,8 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Names with a folder and an ending, such as `tests/src/tolerance.rs`, from the page's folder or one above it.
+/// Checks names with a folder and an extension, such as `tests/src/tolerance.rs`. They are relative to the folder of the page or
+/// to a folder above it.
 #[test]
 fn every_file_that_is_named_exists() {
     const ENDINGS: [&str; 9] = ["rs", "md", "toml", "sh", "py", "cu", "ptx", "x", "gz"];
@@ -129,7 +130,7 @@ fn every_page_of_the_book_is_in_its_table() {
     }
 }
 
-/// The pictures are those that `docs/pictures.py` draws, which `ci.sh` checks.
+/// `docs/pictures.py` draws the pictures, and `ci.sh` checks that they are up to date.
 #[test]
 fn every_picture_of_the_book_is_shown() {
     let book = root().join("docs/src");
@@ -144,7 +145,7 @@ fn every_picture_of_the_book_is_shown() {
     }
 }
 
-/// The names of the files in a folder that have an extension.
+/// Returns the names of the files in a folder with this extension.
 fn files(folder: &Path, extension: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries
@@ -154,7 +155,7 @@ fn files(folder: &Path, extension: &str) -> Vec<String> {
         .collect()
 }
 
-/// The arguments, if the line calls the trainer.
+/// Returns the arguments if the line calls the trainer.
 fn arguments(line: &str) -> Option<&str> {
     let end = [" # ", " | ", " > ", " && ", "; "]
         .iter()
@@ -162,7 +163,7 @@ fn arguments(line: &str) -> Option<&str> {
         .min();
     let line = line[..end.unwrap_or(line.len())].trim();
     match line.strip_prefix("cargo run ") {
-        Some(run) if run.contains("-p trainer") => Some(
+        Some(run) if run.contains("-p trainer") && !run.contains("--example") => Some(
             run.split_once(" -- ")
                 .map_or("", |(_, arguments)| arguments),
         ),
@@ -172,7 +173,7 @@ fn arguments(line: &str) -> Option<&str> {
     }
 }
 
-/// In shell blocks every line, in console blocks those after a `$`.
+/// Checks every line of shell blocks, and the lines after a `$` in console blocks.
 #[test]
 fn every_command_is_one_that_the_trainer_takes() {
     let (mut commands, mut refused) = (0, Vec::new());
@@ -215,7 +216,7 @@ fn every_command_is_one_that_the_trainer_takes() {
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// Pages that say which Rust is needed name the version of `Cargo.toml`, which `ci.sh` tries.
+/// Pages that state the required version of Rust must name the version in `Cargo.toml`, with which `ci.sh` builds.
 #[test]
 fn the_oldest_rust_is_the_one_that_is_tested() {
     let manifest = read(&root().join("Cargo.toml"));
@@ -241,7 +242,7 @@ fn the_oldest_rust_is_the_one_that_is_tested() {
     assert!(named >= 2, "the front page and the tutorial name it");
 }
 
-/// The certificates of real boards, by the names of their files without extension.
+/// Returns the certificates of real boards, by the names of their files without extension.
 fn certificates() -> Vec<String> {
     let entries = std::fs::read_dir(root().join("firmware/silicon")).unwrap();
     let mut names: Vec<String> = entries
@@ -265,7 +266,7 @@ fn every_certificate_of_silicon_is_sound() {
     }
 }
 
-/// The column `run on silicon` of the table of boards is made from the certificates: `LENET_REWRITE=1` rewrites it.
+/// The column `run on silicon` in the table of boards must agree with the certificates. `LENET_REWRITE=1` rewrites the column.
 #[test]
 fn the_boards_that_ran_on_silicon_have_a_certificate() {
     let page = root().join("firmware/boards/README.md");
@@ -283,7 +284,7 @@ fn the_boards_that_ran_on_silicon_have_a_certificate() {
             .filter(|(_, cell)| *cell == "not yet" || cell.contains("../silicon/"));
         match (board, row) {
             (Some(board), Some((others, _))) => {
-                // The newest of this very board: its name is followed by a date alone.
+                // Find the newest certificate of exactly this board: its name must be followed by a date only.
                 let newest = certificates.iter().rev().find_map(|name| {
                     let date = name.strip_prefix(board)?.strip_prefix('-')?;
                     let is_date = date.chars().all(|c| c.is_ascii_digit() || c == '-');
@@ -302,7 +303,7 @@ fn the_boards_that_ran_on_silicon_have_a_certificate() {
     }
     let rows = text.matches("| not yet |").count() + text.matches("](../silicon/").count();
     assert!(rows >= 6, "the table has the real boards");
-    // The front page says it in words.
+    // README.md states the same in words.
     let front = read(&root().join("README.md"));
     assert_eq!(
         front.contains("**Nothing here has run on silicon yet.**"),
@@ -311,7 +312,7 @@ fn the_boards_that_ran_on_silicon_have_a_certificate() {
     );
 }
 
-/// Instruction counts are measured by one test and stand in one table; the pages quote it.
+/// One test measures the instruction counts and compares them with a table; the pages quote this table.
 #[test]
 fn instruction_counts_are_those_of_the_table() {
     let table = read(&root().join("tests/tests/firmware-instructions.txt"));

@@ -1,4 +1,5 @@
-//! What goes out to other programs holds the same parameters. Runtimes of ONNX: `onnx_runtimes.py` beside this folder.
+//! Checks that exported files contain the same parameters. `onnx_runtimes.py` in the parent folder runs exported models in ONNX
+//! runtimes.
 
 use lenet_core::network::TENSORS;
 use lenet_tests::fixtures::data;
@@ -12,7 +13,7 @@ fn trained() -> WeightsFile {
     WeightsFile::load(&data().join("lenet.weights")).expect("is committed")
 }
 
-/// Compiles `main.c` of a folder as C and as C++, without warnings, and returns what each program writes.
+/// Compiles `main.c` in a folder as C and as C++, without warnings, and returns the output of each program.
 fn outputs(folder: &Path, options: &[&str]) -> [Vec<u8>; 2] {
     [["c", "c99"], ["c++", "c++11"]].map(|[language, standard]| {
         let compiler = Command::new("cc")
@@ -29,7 +30,7 @@ fn outputs(folder: &Path, options: &[&str]) -> [Vec<u8>; 2] {
     })
 }
 
-/// Compiles a program that writes every array of the header, in C and in C++, and compares its output with the bytes.
+/// Compiles a program that writes every array of the header, in C and in C++, and compares its output with the parameters.
 #[test]
 fn a_compiler_reads_the_same_bits_from_the_header() {
     let file = trained();
@@ -72,9 +73,9 @@ fn a_trained_file_survives_onnx_bit_for_bit() {
     assert!(params.as_flat().map(f32::to_bits) == weights.params.as_flat().map(f32::to_bits));
 }
 
-/// A program in C that does what the comment of an int8 header says: the logits of the self-test, bit for bit.
+/// Compiles a C program that follows the comment in an int8 header, and compares its logits of the self-test bit for bit.
 #[test]
-fn the_header_of_an_int8_network_says_how_to_compute_it() {
+fn the_comment_of_an_int8_header_describes_the_arithmetic() {
     let Ok(Model::Int8(file)) = Model::load(&data().join("lenet-int8.weights")) else {
         panic!("it is committed");
     };
@@ -88,7 +89,7 @@ fn the_header_of_an_int8_network_says_how_to_compute_it() {
     }
 }
 
-/// The forward pass of the default network, as short as C can say it.
+/// The forward pass of the default network in C, written as briefly as possible.
 const INT8_IN_C: &str = r#"
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
-//! The firmware's images under QEMU, compared with the host: logits bit for bit, faults, weights, cost and size.
+//! Runs the firmware's images in QEMU and compares them with the host: logits bit for bit, faults, weights, cost and size.
 //!
-//! Needs `qemu-system-arm` and the images that `firmware/build-all.sh` builds, so these tests are ignored unless asked for:
-//! `cargo test --release -p lenet-tests --test firmware -- --ignored`. QEMU is started directly: a hang, a signal and a
-//! missing last line are failures. `LENET_IMAGES=N` sets the number of test images that every board classifies.
+//! These tests need `qemu-system-arm` and the images that `firmware/build-all.sh` builds, so they are ignored by default. Run
+//! them with `cargo test --test firmware -- --ignored`. QEMU is a direct child process, so a hang, a death by a signal and a
+//! missing last line are detected as failures. `LENET_IMAGES=N` sets the number of test images that every board classifies.
 
 use flate2::read::GzDecoder;
 use lenet_core::network::{CLASSES, Image, Net, Params, Pixels};
@@ -25,7 +25,7 @@ use trainer::weights_file::WeightsFile;
 
 const MAX_LEN: usize = max_len::<Net>();
 
-/// Emulated boards, and how many test images each classifies in CI.
+/// The emulated boards, and the number of test images that each classifies in CI.
 const EMULATED: [(&str, usize); 5] = [
     ("mps2-an386", 10_000),
     ("mps2-an500", 1_000),
@@ -33,7 +33,8 @@ const EMULATED: [(&str, usize); 5] = [
     ("netduinoplus2", 1_000),
     ("microbit", 30),
 ];
-/// The same for images of the int8 network. The last board has no room for f32.
+/// The emulated boards for the int8 network, and the number of test images that each classifies. The last board is too small for
+/// f32.
 const INT8: [(&str, usize); 6] = [
     ("mps2-an386-int8", 10_000),
     ("mps2-an500-int8", 1_000),
@@ -42,7 +43,7 @@ const INT8: [(&str, usize); 6] = [
     ("microbit-int8", 10_000),
     ("stm32vldiscovery-int8", 1_000),
 ];
-/// A board that is for int8 alone: its settings name weights in int8.
+/// The board that supports int8 only. Its settings name weights in int8.
 const INT8_ONLY: &str = "stm32vldiscovery";
 const REAL: [&str; 6] = [
     "microbit-v2",
@@ -52,17 +53,17 @@ const REAL: [&str; 6] = [
     "pico",
     "pico2",
 ];
-/// What `firmware/riscv` builds.
+/// The folder of the images that `firmware/riscv` builds.
 const RISCV: &str = "riscv";
 const PROGRAMS: [&str; 6] = ["infer", "serve", "bench", "evaluate", "fault", "panic_free"];
-/// Far more than a run takes on a busy machine; an image may take a second more.
+/// The time-out of a run, which is far more than it takes on a busy machine. Each image adds a second.
 const TIME_OUT: Duration = Duration::from_secs(120);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What is said of the boards in several places, because cargo reads them there, is the same in all.
+/// Cargo needs the settings of the boards in several files; they must agree.
 #[test]
 fn the_boards_settings_agree() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
@@ -124,8 +125,8 @@ fn the_boards_settings_agree() {
     }
 }
 
-/// The image of a program for a board, where `build-all.sh` puts it; `board+network` is that for another network, which
-/// `firmware/build-networks.sh` builds.
+/// Returns the path to which `build-all.sh` builds a program for a board. A board of the form `board+network` stands for another
+/// network, whose programs `firmware/build-networks.sh` builds.
 fn elf(board: &str, program: &str) -> PathBuf {
     let board_folder = root().join("target/firmware").join(board);
     let found = fs::read_dir(&board_folder)
@@ -141,13 +142,13 @@ fn elf(board: &str, program: &str) -> PathBuf {
     })
 }
 
-/// The name that QEMU and `firmware/boards` have for a board whose images may be those of another network, or of int8.
+/// Returns the name of a board in QEMU and in `firmware/boards`, without the suffix for another network or for int8.
 fn machine(board: &str) -> &str {
     let machine = board.split_once('+').map_or(board, |(machine, _)| machine);
     machine.strip_suffix("-int8").unwrap_or(machine)
 }
 
-/// The address of a linker's symbol.
+/// Returns the address of a symbol.
 fn symbol(elf: &Path, name: &str) -> u64 {
     let bytes = fs::read(elf).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
@@ -157,7 +158,7 @@ fn symbol(elf: &Path, name: &str) -> u64 {
         .address()
 }
 
-/// How a run ended: what it printed, and its exit code.
+/// The result of a run: its output and its exit code.
 struct Run {
     output: String,
     code: i32,
@@ -175,7 +176,7 @@ impl Run {
     }
 }
 
-/// Runs a program on an emulated board: `args` is its command line, `qemu_args` are QEMU's.
+/// Runs a program on an emulated board. `args` is the program's command line; `qemu_args` are further arguments of QEMU.
 fn run(board: &str, args: &[&str], weights: Option<&Path>, qemu_args: &[&str]) -> Run {
     run_for(TIME_OUT, board, args, weights, qemu_args)
 }
@@ -218,7 +219,7 @@ fn run_for(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = qemu.spawn().expect("qemu-system-arm starts");
-    // The pipes are read while it runs, so that it never waits for them.
+    // Read the pipes while the program runs, so that it never blocks on them.
     let pipes: [Box<dyn Read + Send>; 2] = [
         Box::new(child.stdout.take().unwrap()),
         Box::new(child.stderr.take().unwrap()),
@@ -251,12 +252,12 @@ fn run_for(
     Run { output, code }
 }
 
-/// The weights that CI flashes: `LENET_WEIGHTS`, else the committed ones.
+/// Returns the weights file to use: the one that `LENET_WEIGHTS` names, or else the committed one.
 fn weights_file() -> PathBuf {
     std::env::var_os("LENET_WEIGHTS").map_or(root().join("data/lenet.weights"), PathBuf::from)
 }
 
-/// The weights for the images of a board.
+/// Returns the weights file for the images of a board.
 fn weights_of(board: &str) -> PathBuf {
     match board.ends_with("-int8") {
         true => root().join("data/lenet-int8.weights"),
@@ -264,7 +265,7 @@ fn weights_of(board: &str) -> PathBuf {
     }
 }
 
-/// A file's bytes at an address that is a multiple of four.
+/// The bytes of a file at an address that is a multiple of four.
 #[repr(align(4))]
 struct Aligned([u8; MAX_LEN]);
 
@@ -275,14 +276,14 @@ fn read_weights(path: &Path) -> (Box<Aligned>, usize) {
     (aligned, bytes.len())
 }
 
-/// A file for one test alone.
+/// Returns the path of a file that only one test uses.
 fn scratch(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("firmware");
     fs::create_dir_all(&folder).unwrap();
     folder.join(name)
 }
 
-/// The test images as one uncompressed IDX file.
+/// Returns the test images as one uncompressed IDX file.
 fn test_images() -> Vec<u8> {
     let path = root().join("data/fashion-mnist/t10k-images-idx3-ubyte.gz");
     let mut bytes = Vec::new();
@@ -292,7 +293,7 @@ fn test_images() -> Vec<u8> {
     bytes
 }
 
-/// `evaluate` on a board against `forward` here. Returns what it printed.
+/// Compares the logits of `evaluate` on a board with those of `forward` on the host. Returns the output of the run.
 fn logits_are_the_hosts(board: &str, images: usize) -> String {
     let images = std::env::var("LENET_IMAGES")
         .map_or(images, |n| n.parse().expect("LENET_IMAGES is a number"));
@@ -354,7 +355,7 @@ fn logits_are_the_hosts(board: &str, images: usize) -> String {
     run.output
 }
 
-/// `evaluate` on a board for the network `N`, with parameters from a seed, against `forward` here.
+/// Compares the logits of `evaluate` on a board with those of `forward` on the host, for the network `N` with random parameters.
 fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
     let board = format!("{board}+{}", N::NAME);
     let path = |kind: &str| scratch(&format!("{board}.{kind}"));
@@ -375,7 +376,7 @@ fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
     let file = encode::<N>(&params, &METADATA, &mut file).unwrap();
     fs::write(&weights, file).unwrap();
 
-    // The test images if they have the network's size, else noise with dark and bright halves.
+    // Use the test images if they have the network's size, otherwise noise with dark and bright halves.
     let shape = N::LAYERS[0].input;
     let len: usize = shape.iter().product();
     let pixels: Vec<u8> = if shape == [1, 28, 28] {
@@ -427,7 +428,7 @@ fn shipped_networks_agree_with_the_host() {
     other_network_agrees_with_the_host::<tiny::Net>("microbit", 30);
 }
 
-/// `infer` names for each sample the class that the host finds, and ends with `ok`.
+/// Checks that `infer` predicts the same class as the host for each sample, and ends with `ok`.
 fn infer_agrees_with_the_host(board: &str) {
     let weights = weights_of(board);
     let run = run(board, &["infer"], Some(&weights), &[]);
@@ -459,7 +460,7 @@ fn infer_agrees_with_the_host(board: &str) {
     );
 }
 
-/// Each fault ends in its message and exit code 101.
+/// Checks that each fault ends with its message and exit code 101.
 fn faults_end_in_a_message(board: &str) {
     let stack = {
         let elf = elf(board, "fault");
@@ -513,7 +514,7 @@ macro_rules! on_each_emulated_board {
 
 on_each_emulated_board!(an386: 0, an500: 1, an505: 2, netduinoplus2: 3, microbit: 4);
 
-/// The images of the int8 network: the same checks, and what it costs.
+/// The same checks for the images of the int8 network, and its cost.
 mod int8 {
     use super::*;
 
@@ -546,10 +547,10 @@ mod int8 {
         faults_end_in_a_message("stm32vldiscovery-int8");
     }
 
-    /// The build of a board says for which network it is too small, with both numbers.
+    /// Building f32 firmware for a board that is too small for it must fail with an error that states both sizes.
     #[test]
     #[ignore = "builds firmware: see ci.sh"]
-    fn a_board_too_small_for_f32_says_so() {
+    fn building_f32_for_a_board_that_is_too_small_fails() {
         let build = Command::new(root().join("firmware/build-all.sh"))
             .arg(INT8_ONLY)
             .env("LENET_WEIGHTS", root().join("data/lenet.weights"))
@@ -567,7 +568,8 @@ mod int8 {
         assert!(errors.contains(&expected), "{expected}\n{errors}");
     }
 
-    /// Instructions an image: each layer within 3 % of the table, and the whole within what the README promises.
+    /// Counts the instructions per image. Each layer may exceed the table by 3 %, and the sum may not exceed what the README
+    /// states.
     #[test]
     #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
     fn instructions_stay_within_the_tables() {
@@ -604,10 +606,11 @@ mod int8 {
         }
     }
 
-    /// The instructions of `lenet-asm` give what plain Rust gives. `firmware/src/bin/smlad.rs` says how to try all operands.
+    /// The instructions of `lenet-asm` must give the same results as their equivalents in plain Rust. `firmware/src/bin/smlad.rs`
+    /// describes how to check all operands.
     #[test]
     #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-    fn instructions_equal_their_plain_twins() {
+    fn instructions_equal_their_equivalents_in_rust() {
         for board in ["mps2-an386-int8", "mps2-an500-int8", "mps2-an505-int8"] {
             let run = run(board, &["smlad"], None, &[]);
             run.ends("ok", 0);
@@ -619,7 +622,7 @@ mod int8 {
         }
     }
 
-    /// Statics and painted stack of `infer`.
+    /// Checks the size of the statics and of the used stack of `infer`, which measures the latter by a fill pattern.
     #[test]
     #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
     fn the_ram_of_infer_is_small() {
@@ -633,7 +636,7 @@ mod int8 {
         }
     }
 
-    /// Flash of `infer` and the weights file, besides the eleven images in flash.
+    /// Checks the flash that `infer` and the weights file need, without the eleven images in flash.
     #[test]
     #[ignore = "needs the firmware images: see ci.sh"]
     fn infer_and_the_weights_are_small() {
@@ -646,7 +649,7 @@ mod int8 {
 
     #[test]
     #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-    fn the_other_kind_of_weights_is_refused() {
+    fn weights_of_the_other_number_format_are_rejected() {
         for (board, weights, message) in [
             (
                 "microbit-int8",
@@ -665,10 +668,11 @@ mod int8 {
     }
 }
 
-/// A 32-bit RISC-V without floating point: the same bits, by the kernels for microcontrollers, which need little stack.
+/// A 32-bit RISC-V without a floating-point unit must give the same bits with the kernels for microcontrollers, which need little
+/// stack.
 #[test]
 #[ignore = "needs qemu-system-riscv32 and the image of firmware/riscv: see ci.sh"]
-fn riscv_has_the_hosts_bits() {
+fn riscv_gives_the_same_bits_as_the_host() {
     let output = logits_are_the_hosts(RISCV, 100);
     println!("{output}");
     let stack = output
@@ -697,7 +701,7 @@ fn damaged_weights_are_refused_at_boot() {
         );
         run.output.lines().last().unwrap_or_default().to_owned()
     };
-    // One flipped bit, at places spread over the parameters; the host's tests flip every one.
+    // Flip one bit at a time, at positions spread over the parameters. The tests on the host flip every bit.
     let bits = 8 * size_of::<Params>();
     for i in 0..40 {
         let bit = i * (bits - 1) / 39;
@@ -736,7 +740,7 @@ fn damaged_weights_are_refused_at_boot() {
 
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-fn missing_weights_are_named() {
+fn missing_weights_are_reported() {
     run("mps2-an386", &["infer"], None, &[]).ends(
         "error: weights: not a LeNet weights file (starts with 00 00 00 00)",
         1,
@@ -745,7 +749,7 @@ fn missing_weights_are_named() {
 
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-fn evaluate_names_what_it_cannot_read() {
+fn evaluate_reports_what_it_cannot_read() {
     let weights = weights_file();
     let out = scratch("unread.logits");
     let out = out.to_str().unwrap();
@@ -767,11 +771,11 @@ fn evaluate_names_what_it_cannot_read() {
     );
 }
 
-/// `evaluate` measures longer than 2³² ticks last, 25.6 s at 168 MHz. Under `-icount` the emulated time of an image does not
-/// depend on the machine that runs this.
+/// `evaluate` must measure correctly when a run takes more than 2³² ticks, which are 25.6 s at 168 MHz. With `-icount`, the
+/// emulated time of an image does not depend on the machine that runs the test.
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
-fn a_long_run_is_timed_right() {
+fn a_long_run_is_timed_correctly() {
     let (idx, out) = (scratch("long.idx"), scratch("long.logits"));
     fs::write(&idx, test_images()).unwrap();
     let weights = weights_file();
@@ -814,7 +818,7 @@ fn bench(weights: &Path) -> String {
     counted("mps2-an386", weights)
 }
 
-/// Runs `bench` with its instructions counted.
+/// Runs `bench` with `-icount`, so that it counts instructions.
 fn counted(board: &str, weights: &Path) -> String {
     let run = run(
         board,
@@ -835,15 +839,15 @@ fn instruction_table() -> String {
     fs::read_to_string(root().join("tests/tests/firmware-instructions.txt")).unwrap()
 }
 
-/// Instructions an image on `mps2-an386`, as `bench` counts them layer by layer; a layer may cost 3 % more before this fails. The
-/// whole forward pass is counted exactly by the next test.
+/// Compares the instructions per layer on `mps2-an386`, as `bench` counts them, with the table. Each layer may exceed it by 3 %.
+/// The next test compares the whole forward pass exactly.
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn instructions_stay_within_the_table() {
     within(&bench(&weights_file()), &instruction_table());
 }
 
-/// The count of each layer is at most 3 % above that of the table.
+/// Asserts that the count of each layer is at most 3 % above that of the table.
 fn within(output: &str, table: &str) {
     let rows = table.lines().filter(|line| !line.starts_with('#'));
     for line in rows.filter(|line| !line.starts_with("forward ")) {
@@ -857,8 +861,9 @@ fn within(output: &str, table: &str) {
     }
 }
 
-/// The forward pass takes exactly as many instructions for any picture and any weights: here for ten pictures with each of
-/// four weights files. That bounds instructions, not cycles: a core may take longer for a division or a fetch than for another.
+/// The forward pass must take exactly the same number of instructions for all pictures and weights. This test uses ten pictures
+/// with each of four weights files. The number of cycles may still vary, because a core may need more cycles for one division or
+/// fetch than for another.
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn forward_takes_the_same_instructions_for_every_picture_and_all_weights() {
@@ -873,7 +878,7 @@ fn forward_takes_the_same_instructions_for_every_picture_and_all_weights() {
     let files = [
         ("trained", Box::new(*trained.params)),
         ("zero", constant(0.0)),
-        // The largest sums are finite still, and every sigmoid's input is far beyond what its exponential can take.
+        // The largest sums are still finite, and the input of every sigmoid is far outside the range of its exponential.
         ("huge", constant(1e30)),
         ("negative", constant(-0.5)),
     ];
@@ -904,7 +909,7 @@ fn forward_takes_the_same_instructions_for_every_picture_and_all_weights() {
     );
 }
 
-/// Every image fits, with the room that `build.rs` asks of a board.
+/// Every image must fit into its board and into the space that `build.rs` requires of a board.
 #[test]
 #[ignore = "needs the firmware images: see ci.sh"]
 fn every_image_fits_its_board() {
@@ -946,7 +951,8 @@ fn every_image_fits_its_board() {
     }
 }
 
-/// `infer` on the default board, besides the weights and the eleven images in flash. A sixth of it is the HAL.
+/// Checks the flash that `infer` needs on the default board, without the weights and the eleven images. The HAL takes a sixth of
+/// it.
 #[test]
 #[ignore = "needs the firmware images: see ci.sh"]
 fn the_code_of_infer_is_small() {
@@ -956,7 +962,7 @@ fn the_code_of_infer_is_small() {
     assert!(code <= 27 * 1024, "{code} bytes");
 }
 
-/// Statics and painted stack of `infer`, as it reports them; in QEMU it has no log buffer.
+/// Checks the size of the statics and of the used stack that `infer` reports. In QEMU, it has no log buffer.
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn the_ram_of_infer_is_small() {
@@ -965,7 +971,7 @@ fn the_ram_of_infer_is_small() {
     assert!(statics + stack <= 6 * 1024, "{statics} + {stack} bytes");
 }
 
-/// The bytes of statics and of stack that `infer` reports.
+/// Returns the bytes of statics and of stack that `infer` reports.
 fn ram_of_infer(board: &str) -> (u32, u32) {
     let run = run(board, &["infer"], Some(&weights_of(board)), &[]);
     let line = run
@@ -983,7 +989,7 @@ fn ram_of_infer(board: &str) -> (u32, u32) {
     (statics, stack)
 }
 
-/// The program that links only if no panic can be reached has none.
+/// `panic_free` links only if no panic can be reached; check that it really contains no panic.
 #[test]
 #[ignore = "needs the firmware images: see ci.sh"]
 fn the_path_to_the_logits_has_no_panic() {
@@ -1014,15 +1020,15 @@ fn the_path_to_the_logits_has_no_panic() {
     }
 }
 
-/// Flash that `infer` and an int8 weights file may take together: 3 % more than the 73,253 bytes that they take.
+/// The flash that `infer` and an int8 weights file may take together: 3 % more than the 73,253 bytes that they take now.
 const INFER_BYTES: u64 = 75_450;
 
-/// What `firmware/build.rs` asks of a board.
+/// The space that `firmware/build.rs` requires of a board.
 #[path = "../../firmware/room.rs"]
 mod room;
 use room::{REAL_BYTES, length, room};
 
-/// Bytes of an image besides the weights.
+/// The size of an image in bytes, without the weights.
 struct Size {
     flash: u64,
     ram: u64,

@@ -1,5 +1,5 @@
-//! The forward pass against the plain operations in turn, layer by layer and bit for bit, for every network; and the trainer's,
-//! which is the same code with the vectors of this CPU.
+//! Compares the forward pass of every network with simple loops, layer by layer and bit for bit, and with the trainer's forward
+//! pass, which is the same code compiled for the vectors of this CPU.
 
 use lenet_core::Network;
 use lenet_core::layer::Pool;
@@ -8,7 +8,7 @@ use lenet_core::plan::{Kind, Layer};
 use lenet_tests::for_each_network;
 use lenet_tests::generate::{self, array};
 
-/// The sum that a layer's definition asks for, from the bias, in the order of channels, rows and columns.
+/// Computes a sum of a layer by its definition: starts with the bias, and adds the products by channel, row and column.
 fn sum(layer: &Layer, input: &[f32], weight: &[f32], bias: f32, y: usize, x: usize) -> f32 {
     let ([channels, h, w], k) = (layer.input, layer.kernel);
     let mut sum = bias;
@@ -27,7 +27,7 @@ fn sum(layer: &Layer, input: &[f32], weight: &[f32], bias: f32, y: usize, x: usi
     sum
 }
 
-/// A layer by its definition.
+/// Computes a layer by its definition.
 fn plain(layer: &Layer, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
     let ([maps, ph, pw], n) = (layer.output, layer.pool.window());
     let outputs = (0..maps * ph * pw).map(|p| (p / (ph * pw), p / pw % ph, p % pw));
@@ -75,7 +75,7 @@ fn compare<N: Network>() {
             let (out, rest) = found.split_at(expected.len());
             let bits =
                 |values: &[f32]| -> Vec<u32> { values.iter().map(|v| v.to_bits()).collect() };
-            // The payload of a NaN depends on the machine; extreme inputs give some.
+            // Extreme inputs give NaNs, whose bits depend on the machine.
             if expected.iter().all(|value| !value.is_nan()) {
                 assert_eq!(
                     bits(out),

@@ -1,7 +1,7 @@
-//! The backends against PyTorch in f64: one batch's loss, logits and gradients, the losses of a hundred sequential
-//! steps, the weights after 1, 10 and 100 of them, and the logits of test images.
+//! Compares the backends with PyTorch in f64: the loss, logits and gradients of one batch, the losses of a hundred steps over
+//! images in the order of the file, the weights after 1, 10 and 100 steps, and the logits of test images.
 //!
-//! One function over `dyn Backend`, so that every backend meets the same numbers. The largest deviations are printed.
+//! One function over `dyn Backend` compares every backend with the same numbers. It prints the largest deviations.
 
 use lenet_core::network::{Logits, TENSORS};
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
@@ -15,12 +15,12 @@ use trainer::reference::Reference;
 
 const BATCH: usize = 256;
 
-/// The start of PyTorch's run.
+/// Returns the state with which PyTorch's run starts.
 fn initial() -> State {
     State::new(Fixture::open("initial").params())
 }
 
-/// The largest distance, which must be within `limit`.
+/// Prints the largest distance, and asserts that it is within `limit`.
 fn assert_near(what: &str, found: &[f32], expected: &[f64], limit: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let (index, worst) = found
@@ -39,7 +39,7 @@ fn assert_near(what: &str, found: &[f32], expected: &[f64], limit: f64) {
     );
 }
 
-/// Runs `backend`, which stands at [`initial`], through all fixtures.
+/// Compares `backend`, which must be in the state [`initial`], with all of PyTorch's results.
 fn assert_is_pytorch(backend: &mut dyn Backend) {
     let name = backend.describe();
     let data = &*FASHION_MNIST;
@@ -77,7 +77,7 @@ fn assert_is_pytorch(backend: &mut dyn Backend) {
         assert_eq!(state.step as usize, losses.len());
         if state.step == 1 {
             let expected = batch.parameters("grad.");
-            // From zero, the first moment is the gradient times 1 - beta1.
+            // Starting from zero, the first moment is the gradient times 1 - beta1.
             let keep = Adam::default().coefficients(1).keep1;
             for tensor in &TENSORS {
                 let range = tensor.offset..tensor.offset + tensor.len();
@@ -116,7 +116,7 @@ fn assert_is_pytorch(backend: &mut dyn Backend) {
     );
 }
 
-/// PyTorch's logits of the first test images with its weights after 100 steps. `backend` stands there.
+/// Compares the logits of the first test images with PyTorch's after 100 steps. `backend` must have done these steps.
 fn assert_logits_are_pytorchs(backend: &mut dyn Backend) {
     let mut out = vec![Logits::default(); BATCH];
     backend

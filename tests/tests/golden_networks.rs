@@ -1,9 +1,10 @@
-//! The other networks against PyTorch in f64: one batch's loss, logits and gradients by the reference and by the CPU backend, and
-//! on the CPU the losses of some steps of Adam and the weights after them. `golden.rs` does the same for the default network.
+//! Compares the other networks with PyTorch in f64: the loss, logits and gradients of one batch for the reference and the CPU
+//! backend, and for the CPU backend also the losses of some steps of Adam and the weights after them. `golden.rs` does the same
+//! for the default network.
 //!
-//! `relu` is compared over ten steps only. Its course is not determined for longer: in f64, moving the first weights by half a unit
-//! in the last place of f32 moves the loss by more than 1e-5 between steps 24 and 53, and by up to 8e-3 within a hundred, because
-//! a ReLU near its kink takes another side.
+//! `relu` is compared over ten steps only, because rounding errors grow after that. Even in f64, changing the initial weights by
+//! half a unit in the last place of f32 changes the loss by more than 1e-5 between steps 24 and 53, and by up to 8e-3 within a
+//! hundred steps, because the input of a ReLU near 0 changes its sign.
 
 use lenet_core::image::grey;
 use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
@@ -14,15 +15,16 @@ use trainer::cpu::{Engine, Images, Isa, Slots, Weights};
 
 const BATCH: usize = 256;
 
-/// What a network may differ by.
+/// The limits for the differences of a network from PyTorch.
 struct Limits {
-    /// Steps that are compared.
+    /// The number of steps to compare.
     steps: usize,
-    /// Largest error of a gradient, relative to the tensor's largest element. PyTorch in f32: 1.7e-5 for lenet-d2l, 4.2e-6 for relu.
+    /// The largest error of a gradient, relative to the largest element of the tensor. That of PyTorch in f32 is 1.7e-5 for
+    /// lenet-d2l and 4.2e-6 for relu.
     gradient: f64,
-    /// Largest error of a loss. PyTorch in f32: 4.6e-7 for lenet-d2l, 3.2e-7 for relu.
+    /// The largest error of a loss. That of PyTorch in f32 is 4.6e-7 for lenet-d2l and 3.2e-7 for relu.
     loss: f64,
-    /// Largest error of a weight after the last step. PyTorch in f32: 6.8e-6 for lenet-d2l, 5.9e-6 for relu.
+    /// The largest error of a weight after the last step. That of PyTorch in f32 is 6.8e-6 for lenet-d2l and 5.9e-6 for relu.
     weights: f64,
 }
 
@@ -34,7 +36,7 @@ fn flat_mut<T: bytemuck::Pod>(value: &mut T) -> &mut [f32] {
     bytemuck::cast_slice_mut(std::slice::from_mut(value))
 }
 
-/// The largest distance, which must be within `limit`.
+/// Prints the largest distance, and asserts that it is within `limit`.
 fn assert_near(what: &str, found: &[f32], expected: &[f64], limit: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let pairs = found.iter().zip(expected);
@@ -128,7 +130,7 @@ where
         });
         losses.push(stats.loss);
         if step == 0 {
-            // From zero, the first moment is the gradient times 1 - beta1.
+            // Starting from zero, the first moment is the gradient times 1 - beta1.
             let keep = adam.coefficients(1).keep1;
             let found: Vec<f32> = moment1.iter().map(|moment| moment / keep).collect();
             assert_gradient::<N>("cpu", &found, &expected, limits.gradient);

@@ -1,4 +1,5 @@
-//! The int8 networks against a naive oracle in i64, byte by byte, for every network; and what quantization promises.
+//! Compares every int8 network with a simple implementation in i64, byte by byte, and checks the properties that quantization
+//! guarantees.
 
 use lenet_core::int8::{Int8, Quantizable, headroom, input_zero, zero};
 use lenet_core::layer::Activation;
@@ -13,7 +14,7 @@ use trainer::quantize::{compare, quantize, ranges, run};
 type Form<N> = <N as Quantizable>::Int8;
 type Params<N> = <Form<N> as Network>::Params;
 
-/// Images: black, white, the self-test's pattern, noise, and noise of black and white.
+/// Returns images: black, white, the pattern of the self-test, noise, and noise of black and white.
 fn images<N: Network>(seed: u64) -> Vec<Box<N::Pixels>> {
     let mut rng = generator(seed, 0);
     (0..5)
@@ -35,7 +36,7 @@ fn images<N: Network>(seed: u64) -> Vec<Box<N::Pixels>> {
         .collect()
 }
 
-/// Parameters of a network in f32 whose activations neither vanish nor saturate.
+/// Returns f32 parameters with which the activations neither vanish nor saturate.
 fn trained<N: Quantizable>(seed: u64) -> Box<N::Params> {
     let mut params = array::<N::Params>(generate::Kind::Random, seed);
     let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
@@ -49,7 +50,7 @@ fn trained<N: Quantizable>(seed: u64) -> Box<N::Params> {
     params
 }
 
-/// Parameters in f32, the same quantized, and images.
+/// The f32 parameters, the quantized ones, and images.
 type Sample<N> = (
     Box<<N as Network>::Params>,
     Box<Params<N>>,
@@ -64,7 +65,7 @@ fn quantized<N: Quantizable>(seed: u64) -> Sample<N> {
     (params, int8, images)
 }
 
-/// The kernels give the oracle's bytes and the bits of its logits.
+/// Asserts that the kernels compute the same bytes, and the same bits of the logits, as the simple implementation.
 #[track_caller]
 fn equals_the_oracle<N: Int8>(params: &N::Params, pixels: &N::Pixels) {
     let mut act: Box<N::Activations> = bytemuck::zeroed_box();
@@ -96,7 +97,7 @@ fn equals_the_oracle<N: Int8>(params: &N::Params, pixels: &N::Pixels) {
 }
 
 #[test]
-fn quantized_networks_compute_the_oracles_integers() {
+fn quantized_networks_agree_with_the_oracle_in_every_integer() {
     fn check<N: Quantizable>() {
         for seed in 0..3 {
             let (_, int8, images) = quantized::<N>(seed);
@@ -109,7 +110,7 @@ fn quantized_networks_compute_the_oracles_integers() {
     for_each_network!(check);
 }
 
-/// Weights of ±127 and biases at the end of their range, so that sums come as near to the ends of i32 as any can.
+/// Uses weights of ±127 and biases at the end of their range, so that the sums are as close to the limits of i32 as possible.
 #[test]
 fn the_largest_sums_stay_within_i32() {
     fn check<N: Quantizable>() {
@@ -157,7 +158,7 @@ fn the_largest_sums_stay_within_i32() {
     for_each_network!(check);
 }
 
-/// What a byte stands for is within half a step of the activation, and a table's error.
+/// The value of a byte must differ from the activation by at most half a step, plus the error of the table.
 #[test]
 fn a_byte_is_the_activation_rounded() {
     use Activation::*;
@@ -203,9 +204,9 @@ fn zero_is_exact() {
     );
 }
 
-/// Channels of zeros, and biases far larger than the weights, are quantized too.
+/// Channels whose weights are all zero, or whose bias is far larger than the weights, must be quantized correctly too.
 #[test]
-fn odd_channels_are_mended() {
+fn channels_of_zeros_and_large_biases_are_quantized() {
     fn check<N: Quantizable>() {
         let mut params = trained::<N>(3);
         let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
@@ -248,7 +249,7 @@ fn int8_is_near_f32() {
     for_each_network!(check);
 }
 
-/// Both ways to compute a convolution, whichever this machine takes, give the same bytes.
+/// Compares the two algorithms for a convolution, of which this machine would use only one.
 macro_rules! both_ways {
     ($network:ident: $($layer:ident),*) => {$({
         use lenet_tests::networks::$network::int8::$layer::{Input, LAYER, Output, Params, This};
@@ -277,7 +278,7 @@ macro_rules! both_ways {
 }
 
 #[test]
-fn pairs_of_words_give_the_same_bytes() {
+fn both_convolution_algorithms_give_the_same_bytes() {
     both_ways!(lenet: conv1, conv2);
     both_ways!(lenet_d2l: conv1, conv2);
     both_ways!(relu: conv1, conv2);
@@ -293,10 +294,10 @@ fn pairs_of_words_give_the_same_bytes() {
     both_ways!(named: core);
 }
 
-/// The functions that stand outside safe Rust do what their twins do; on this machine they are their twins, in QEMU the programs
-/// compare whole networks.
+/// The functions of `lenet-asm` must give the same results as their equivalents in safe Rust. On this machine, they are the
+/// equivalents; in QEMU, whole networks are compared.
 #[test]
-fn words_are_multiplied_by_halves() {
+fn smlad_multiplies_the_halves_of_words() {
     use lenet_asm::{pair_at, plain, smlad};
     let mut rng = generator(12, 0);
     for _ in 0..100_000 {
@@ -310,8 +311,9 @@ fn words_are_multiplied_by_halves() {
     assert_eq!(pair_at::<2>(&[1, 2, 3]), [3, 0]);
 }
 
-/// Every change of a byte of the committed file is refused: all 255 of each byte, which the checksum finds. By linearity, as in
-/// `tests/tests/weights.rs`: the checksum of a change depends on its position and its bits alone.
+/// Every change of a byte of the committed file must be rejected: all 255 changes of each byte, which the checksum detects. As in
+/// `tests/tests/weights.rs`, this uses the linearity of the checksum: the effect of a change depends only on its position and
+/// bits.
 #[test]
 fn every_change_of_a_byte_of_the_file_is_refused() {
     use crc::{CRC_32_ISO_HDLC, Crc};
@@ -320,7 +322,8 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
     const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
     static FILE: &[u8] = lenet_core::include_weights!("../../data/lenet-int8.weights");
     assert!(view::<Net>(FILE).is_ok());
-    // The checksum's change for each change of the last covered byte; every byte before it shifts it by one byte of zeros.
+    // The change of the checksum for each change of the last covered byte. For an earlier byte, it is followed by one zero byte
+    // per byte in between.
     let covered = FILE.len() - 4;
     let of_last = |change: u8| CRC.checksum(&[change]) ^ CRC.checksum(&[0]);
     let further = |difference: u32| {
@@ -337,7 +340,7 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
             .iter_mut()
             .for_each(|difference| *difference = further(*difference));
     }
-    // The theory against `view`: one change of each byte, and of those before and after the parameters all.
+    // Verify this with `view`: one change of each byte, and all changes of the bytes before and after the parameters.
     let mut words = vec![0u32; FILE.len().div_ceil(4)];
     let file: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut words)[..FILE.len()];
     file.copy_from_slice(FILE);
@@ -372,7 +375,8 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
     }
 }
 
-/// The committed file is what `trainer quantize` makes of the committed weights, and has the accuracy that the README states.
+/// The committed int8 file must be the one that `trainer quantize` makes from the committed f32 weights, with the accuracy that
+/// the README states.
 #[test]
 fn the_committed_file_is_that_of_the_committed_weights() {
     use lenet_core::network::{Net, int8};

@@ -1,4 +1,4 @@
-//! The link: frames against a plain writer of frames, and against every kind of damage.
+//! Tests the link: compares frames with those of a simple encoder, and damages frames in every way.
 
 use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, Memory, Message, PAGE, Receiver, Refused, Reply,
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-/// A deterministic stream of random bytes.
+/// Returns a deterministic generator of random numbers.
 fn random(seed: u8) -> TestRng {
     TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32])
 }
@@ -19,7 +19,7 @@ fn below(rng: &mut TestRng, bound: usize) -> usize {
     rng.next_u32() as usize % bound
 }
 
-/// An image with long runs with and without zeros.
+/// Returns an image with long runs of zeros and long runs without zeros.
 fn pixels() -> Pixels {
     let mut pixels = [[[200; WIDTH]; HEIGHT]; CHANNELS];
     let rows = pixels.as_flattened_mut();
@@ -31,7 +31,7 @@ fn pixels() -> Pixels {
     pixels
 }
 
-/// A frame of each kind, from both sides.
+/// Returns a frame of each kind, from the host and from the board.
 fn one_of_each() -> Vec<Vec<u8>> {
     fn bytes<'m>(sequence: u32, message: &impl Message<'m>) -> Vec<u8> {
         encode(sequence, message, &mut [0; MAX_FRAME])
@@ -84,7 +84,7 @@ fn one_of_each() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What both receivers understand of a stream: sequence numbers and messages, in words.
+/// Returns the sequence numbers and messages that the receivers of both ends decode from a stream, as text.
 fn understood(stream: &[u8]) -> Vec<String> {
     let (mut board, mut host) = (Receiver::new(), Receiver::new());
     let mut all = Vec::new();
@@ -119,7 +119,7 @@ fn every_single_bit_flip_is_refused() {
 }
 
 #[test]
-fn every_truncation_is_refused_and_costs_no_other_frame() {
+fn every_truncation_is_rejected_and_affects_no_other_frame() {
     let follower = frame(b'>', 99, &[0]);
     let expected = understood(&follower);
     for sound in one_of_each() {
@@ -131,12 +131,12 @@ fn every_truncation_is_refused_and_costs_no_other_frame() {
 }
 
 #[test]
-fn random_frames_by_the_million_are_refused() {
+fn a_million_random_frames_are_rejected() {
     let mut rng = random(1);
     let (mut board, mut host) = (Receiver::new(), Receiver::new());
     let (mut frames, mut refused) = (0, 0);
     let mut chunk = [0; 4096];
-    // A byte in sixteen is a zero, so that frames are short and many get as far as the checksum.
+    // One byte in sixteen is a zero, so that frames are short and many of them are rejected only by the checksum.
     while frames < 1_000_000 {
         rng.fill_bytes(&mut chunk);
         for byte in chunk {
@@ -154,7 +154,7 @@ fn random_frames_by_the_million_are_refused() {
 }
 
 #[test]
-fn damaged_frames_by_the_million_never_say_something_else() {
+fn a_million_damaged_frames_are_never_decoded_to_another_message() {
     let sound: Vec<_> = one_of_each()
         .into_iter()
         .filter(|frame| frame.len() < 100)
@@ -185,7 +185,7 @@ fn damaged_frames_by_the_million_never_say_something_else() {
 }
 
 #[test]
-fn random_messages_in_sound_frames_are_answered() {
+fn random_messages_in_valid_frames_get_a_reply() {
     let mut rng = random(3);
     for _ in 0..20_000 {
         let mut bytes = vec![0; below(&mut rng, 900)];
@@ -199,7 +199,7 @@ fn random_messages_in_sound_frames_are_answered() {
 
 proptest! {
     #[test]
-    fn requests_are_framed_as_by_the_plain_writer(
+    fn requests_are_framed_as_by_the_simple_encoder(
         sequence: u32, image: u32, layer: u8, offset: u16, pixels: Vec<u8>, which in 0..6usize,
     ) {
         let mut padded = pixels;

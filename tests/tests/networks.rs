@@ -1,5 +1,5 @@
-//! The CPU backend against the reference for every network, tensor by tensor for one batch; and against itself: each instruction
-//! set of this machine and several numbers of threads give the same bytes.
+//! Compares the CPU backend with the reference backend for every network, tensor by tensor for one batch, and checks that each
+//! instruction set of this machine and any number of threads give the same bytes.
 
 use lenet_tests::for_each_network;
 use lenet_tests::generate::{Kind, array};
@@ -10,10 +10,10 @@ use trainer::adam::Adam;
 use trainer::cpu::{Engine, Images, Isa, Slots, Weights, phases};
 use trainer::dataset::generator;
 
-/// Two whole groups of sixteen images and a part of a third.
+/// The number of images: two full groups of sixteen, and a part of a third.
 const IMAGES: usize = 37;
 
-/// Parameters, both moments and the logits after a step.
+/// The parameters, both moments and the logits after a step.
 struct Outcome {
     loss: f32,
     params: Vec<f32>,
@@ -50,7 +50,7 @@ fn images<N: Case>() -> (Vec<N::Pixels>, Vec<u8>) {
     )
 }
 
-/// One step from the same start, then the logits of all images with the new parameters.
+/// Runs one step, always from the same state, and computes the logits of all images with the new parameters.
 fn step<N: Case>(isa: Isa, threads: usize) -> Outcome {
     let (pixels, labels) = images::<N>();
     let mut params = params::<N>();
@@ -58,7 +58,7 @@ fn step<N: Case>(isa: Isa, threads: usize) -> Outcome {
     let (mut moment1, mut moment2) = (vec![0.0; count], vec![0.0; count]);
     let mut engine = Engine::<N>::new(isa, threads).unwrap();
     let mut weights = Weights::<N>::new(isa, &params);
-    // With beta1 at 0 the first moment after a step from zero is the gradient itself.
+    // With a beta1 of 0, the first moment after a step from zero is the gradient.
     let adam = Adam {
         beta1: 0.0,
         ..Adam::default()
@@ -155,8 +155,8 @@ fn cpu_is_the_reference<N: Case>() {
     }
 }
 
-/// 64-bit FNV-1a of each network's gradient and logits, the same on all machines. A change here means that a seed no longer
-/// gives the weights that it gave before.
+/// The 64-bit FNV-1a hash of each network's gradient and logits, which is the same on all machines. If it changes, a seed no
+/// longer gives the same weights as before.
 const HASHES: &[(&str, u64)] = &[
     ("regression", 0x8039d08800f6812a),
     ("narrow", 0xac074127380de084),
@@ -209,7 +209,7 @@ fn cpu_gives_the_same_bytes<N: Case>() {
 }
 
 #[test]
-fn the_cpu_is_the_reference_for_every_network() {
+fn the_cpu_agrees_with_the_reference_for_every_network() {
     for_each_network!(cpu_is_the_reference);
 }
 
@@ -218,7 +218,8 @@ fn the_cpu_gives_the_same_bytes_everywhere_for_every_network() {
     for_each_network!(cpu_gives_the_same_bytes);
 }
 
-/// By the definition: forward all, backward what the winners of the pools pass on, nothing by the images.
+/// Counts multiply-adds by the definition: all of the forward pass; in the backward pass only those for the winners of
+/// max-pooling, and none for the gradient of the images.
 #[test]
 fn a_training_step_of_lenet_needs_463_320_multiply_adds_an_image() {
     let phases = phases(&networks::lenet::LAYERS);

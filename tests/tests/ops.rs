@@ -1,6 +1,6 @@
-//! Every operation of `lenet_core`, and the forward pass of every network, against the oracle, by kinds of input, on odd and
-//! unequal shapes, within bounds derived from the number of roundings. (The kernel of a convolution is compared with the
-//! plain operations bit for bit in `lenet-core/src/layer/conv2d.rs`.)
+//! Compares every operation of `lenet_core`, and the forward pass of every network, with the oracle, for several kinds of input
+//! and for odd and unequal shapes, within bounds derived from the number of roundings. (`lenet-core/src/layer/conv2d.rs` compares
+//! the kernel of a convolution with simple loops bit for bit.)
 
 use bytemuck::Pod;
 use lenet_core::{Network, ops};
@@ -10,12 +10,12 @@ use lenet_tests::oracle::{self, Net, widen};
 use lenet_tests::tolerance;
 use ndarray::{Array, Array3, ArrayD, IxDyn};
 
-/// A nested array as an f64 array of `dims`.
+/// Converts a nested array to an f64 array with dimensions `dims`.
 fn wide<A: Pod>(array: &A, dims: &[usize]) -> ArrayD<f64> {
     Array::from_shape_vec(IxDyn(dims), widen(array)).unwrap()
 }
 
-/// `found` is within `bound` of `expected`, element by element.
+/// Asserts that `found` is within `bound` of `expected`, element by element.
 fn assert_within<A: Pod>(found: &A, expected: &[f64], bound: &[f64], what: &str) {
     for (i, ((found, expected), bound)) in widen(found).iter().zip(expected).zip(bound).enumerate()
     {
@@ -27,7 +27,7 @@ fn assert_within<A: Pod>(found: &A, expected: &[f64], bound: &[f64], what: &str)
     }
 }
 
-/// Kinds of input with kinds of parameters, and a seed for each pair.
+/// Returns all pairs of a kind of input and a kind of parameters, with a seed for each pair.
 fn kinds() -> impl Iterator<Item = (Kind, Kind, u64)> {
     KINDS
         .into_iter()
@@ -80,7 +80,7 @@ fn conv2d_case<
 }
 
 #[test]
-fn conv2d_computes_the_oracle() {
+fn conv2d_agrees_with_the_oracle() {
     conv2d_case::<1, 1, 1, 1, 1, 1, 1>();
     conv2d_case::<2, 3, 6, 9, 3, 4, 7>();
     conv2d_case::<3, 2, 7, 4, 2, 6, 3>();
@@ -120,7 +120,7 @@ fn pool2d_case<const C: usize, const H: usize, const W: usize, const OH: usize, 
 }
 
 #[test]
-fn pools_compute_the_oracle() {
+fn pools_agree_with_the_oracle() {
     pool2d_case::<1, 2, 2, 1, 1>();
     pool2d_case::<3, 6, 10, 3, 5>();
     pool2d_case::<2, 8, 2, 4, 1>();
@@ -160,7 +160,7 @@ fn linear_case<const IN: usize, const OUT: usize>() {
 }
 
 #[test]
-fn linear_computes_the_oracle() {
+fn linear_agrees_with_the_oracle() {
     linear_case::<1, 1>();
     linear_case::<7, 3>();
     linear_case::<3, 7>();
@@ -169,7 +169,7 @@ fn linear_computes_the_oracle() {
 }
 
 #[test]
-fn tanh_computes_the_oracle() {
+fn tanh_agrees_with_the_oracle() {
     for step in -2000..=2000 {
         let x = step as f32 / 128.0;
         let expected = f64::from(x).tanh();
@@ -183,7 +183,7 @@ fn tanh_computes_the_oracle() {
 }
 
 #[test]
-fn sigmoid_computes_the_oracle() {
+fn sigmoid_agrees_with_the_oracle() {
     for step in -2000..=2000 {
         let x = step as f32 / 16.0;
         let expected = oracle::sigmoid(f64::from(x));
@@ -197,7 +197,7 @@ fn sigmoid_computes_the_oracle() {
 }
 
 #[test]
-fn softmax_computes_the_oracle() {
+fn softmax_agrees_with_the_oracle() {
     for (kind, seed) in KINDS.into_iter().zip(0..) {
         for scale in [1.0, 20.0] {
             let logits = array::<[f32; 7]>(kind, seed).map(|logit| logit * scale);
@@ -211,7 +211,7 @@ fn softmax_computes_the_oracle() {
                 .zip(&expected)
                 .map(|(&logit, p)| {
                     let range = f64::from(largest) - f64::from(logit);
-                    // Beyond a range of 100 the probability is below every float.
+                    // Beyond a range of 100, the probability is smaller than any float.
                     p * tolerance::softmax(7, range.min(100.0)) + f64::from(f32::MIN_POSITIVE)
                 })
                 .collect();
@@ -227,7 +227,7 @@ fn softmax_computes_the_oracle() {
 
 fn forward_case<N: Network>() {
     for seed in 0..4 {
-        // Parameters of a trained size; at ±1 every sigmoid would be saturated and hide what comes before it.
+        // Use parameters of realistic magnitude. With ±1, every sigmoid would saturate and hide errors before it.
         let mut params = array::<N::Params>(Kind::Random, seed);
         let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *params));
         values.iter_mut().for_each(|p| *p *= 0.3);
@@ -253,7 +253,7 @@ fn forward_case<N: Network>() {
 }
 
 #[test]
-fn forward_computes_the_oracle_for_every_network() {
+fn forward_agrees_with_the_oracle_for_every_network() {
     for_each_network!(forward_case);
     forward_case::<lenet_core::network::Net>();
 }

@@ -1,8 +1,8 @@
-//! The Raspberry Pi Pico's images, unmodified, in the emulator rp2040js, compared with the host.
+//! Runs the unmodified images for the Raspberry Pi Pico in the emulator rp2040js and compares them with the host.
 //!
-//! Needs Node, the npm package `rp2040js` in the folder that the environment variable `RP2040JS` names, and the images that
-//! `firmware/build-all.sh pico` builds for either kind of weights, so these tests are ignored unless asked for (see `ci.sh`). `firmware/pico.mjs` is the
-//! probe and the serial adapter around the emulated chip.
+//! These tests need Node, the npm package `rp2040js` in the folder that the environment variable `RP2040JS` names, and the images
+//! that `firmware/build-all.sh pico` builds for f32 and for int8, so they are ignored by default (see `ci.sh`).
+//! `firmware/pico.mjs` plays the debug probe and the serial adapter of the emulated chip.
 
 use clap::Parser;
 use defmt_decoder::{DecodeError, Table};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use trainer::commands::{Cli, run};
 use trainer::weights_file::WeightsFile;
 
-/// Far more than an emulated program takes on a busy machine.
+/// The time-out, which is far more than an emulated program takes on a busy machine.
 const TIME_OUT: Duration = Duration::from_secs(600);
 
 fn root() -> PathBuf {
@@ -32,7 +32,7 @@ fn elf(folder: &str, program: &str) -> PathBuf {
     images.join("thumbv6m-none-eabi/release").join(program)
 }
 
-/// An emulated Pico that runs a program; it is stopped when this is dropped.
+/// An emulated Pico that runs a program. It is stopped when this is dropped.
 struct Pico {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -41,12 +41,12 @@ struct Pico {
 }
 
 impl Pico {
-    /// Starts a program for one test: `options` are those of `pico.mjs`, `words` the program's command line.
+    /// Starts a program for one test. `options` are those of `pico.mjs`; `words` is the program's command line.
     fn start(test: &str, program: &str, options: &[&str], words: &[&str]) -> Self {
         Self::start_elf(elf("pico", program), test, options, words)
     }
 
-    /// As [`start`](Self::start), with the path of the program.
+    /// Does the same as [`start`](Self::start), given the path of the program.
     fn start_elf(elf: PathBuf, test: &str, options: &[&str], words: &[&str]) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pico");
         fs::create_dir_all(&folder).unwrap();
@@ -72,7 +72,7 @@ impl Pico {
         }
     }
 
-    /// Reads the address of a wire that `pico.mjs` offers.
+    /// Reads the address at which `pico.mjs` offers a wire.
     fn address(&mut self, wire: &str) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -82,7 +82,7 @@ impl Pico {
             .to_owned()
     }
 
-    /// Waits for the end of the program. Returns its exit code and what `pico.mjs` said of it.
+    /// Waits until the program ends. Returns its exit code and the output of `pico.mjs`.
     fn end(&mut self) -> (i32, String) {
         let start = Instant::now();
         let status = loop {
@@ -101,7 +101,7 @@ impl Pico {
     /// Decodes the log so far.
     ///
     /// # Panics
-    /// If a frame of it is torn.
+    /// If a frame of the log is incomplete.
     fn log(&self) -> Vec<String> {
         let elf = fs::read(&self.elf).unwrap();
         let table = Table::parse(&elf).unwrap().expect("it logs by defmt");
@@ -120,7 +120,7 @@ impl Pico {
         }
     }
 
-    /// Waits until a line of the log starts in this way.
+    /// Waits until a line of the log starts with `start`.
     fn wait_for(&self, start: &str) {
         let began = Instant::now();
         while !self.log().iter().any(|line| line.starts_with(start)) {
@@ -132,7 +132,7 @@ impl Pico {
 
 impl Drop for Pico {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -151,7 +151,7 @@ fn infer_agrees_with_the_host() {
         "{}",
         log[0]
     );
-    // The HAL set the clocks and the pins up, and an open input is not left to noise.
+    // The HAL must have set up the clocks and the pins, and an open input must have a pull resistor.
     assert!(
         said.contains("UART0: 115207 baud; GP0: UART; GP1: UART, pulled up"),
         "{said}"
@@ -176,10 +176,10 @@ fn infer_agrees_with_the_host() {
 
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
-fn three_images_over_the_uart_have_the_hosts_bits() {
+fn three_images_over_the_uart_give_the_same_bits_as_the_host() {
     let mut pico = Pico::start("uart", "serve", &["--uart"], &["serve"]);
     let address = pico.address("uart");
-    // What arrives before that overruns the UART's FIFO, as on the chip.
+    // Bytes that arrive earlier overflow the FIFO of the UART, as on the chip.
     pico.wait_for("info serve ");
     let words = ["trainer", "device", "evaluate", "--tcp", &address];
     let words = words
@@ -190,7 +190,7 @@ fn three_images_over_the_uart_have_the_hosts_bits() {
 
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
-fn a_hundred_int8_images_over_the_uart_have_the_hosts_bits() {
+fn a_hundred_int8_images_over_the_uart_give_the_same_bits_as_the_host() {
     let elf = elf("pico-int8", "serve");
     let mut pico = Pico::start_elf(elf, "uart-int8", &["--uart"], &["serve"]);
     let address = pico.address("uart");
@@ -202,7 +202,7 @@ fn a_hundred_int8_images_over_the_uart_have_the_hosts_bits() {
     run(Cli::try_parse_from(words.into_iter().chain(options)).unwrap()).unwrap();
 }
 
-/// Cycles an image, as `bench` counts them by SysTick; a layer may cost 3 % more before this fails.
+/// Compares the cycles per image, which `bench` counts with SysTick, with the table. Each layer may exceed it by 3 %.
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
 fn cycles_stay_within_the_table() {
@@ -245,7 +245,7 @@ fn faults_end_in_a_message() {
     }
 }
 
-/// The program logs twice what the buffer holds within a few milliseconds, and the probe looks every twenty.
+/// The program logs twice the size of the buffer within a few milliseconds, and the probe reads only every twenty milliseconds.
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
 fn a_slow_probe_gets_the_whole_log() {
@@ -262,17 +262,18 @@ fn a_slow_probe_gets_the_whole_log() {
     assert_eq!(log, expected);
 }
 
-/// A Cortex-M0+ cannot ask whether there is a debugger; its breakpoint must not end in a reported fault.
+/// A program on a Cortex-M0+ cannot find out whether a debugger is attached. Its final breakpoint must not cause a fault without
+/// one.
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
-fn without_a_probe_it_sleeps() {
+fn without_a_probe_the_program_sleeps_at_its_end() {
     let mut pico = Pico::start("alone", "fault", &["--no-probe"], &[]);
     let (code, said) = pico.end();
     assert_eq!(code, 0);
     assert!(said.contains("asleep after "), "{said}");
 }
 
-/// Half a frame arrives over the UART, then noise, and in between a whole frame over RTT.
+/// Half a frame and then noise arrive over the UART, and between them a complete frame arrives over RTT.
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
 fn frames_on_two_wires_do_not_mix() {
@@ -287,7 +288,7 @@ fn frames_on_two_wires_do_not_mix() {
     let (half, rest) = frame.split_at(frame.len() / 2);
 
     uart.send(half);
-    // The emulated core answers this frame only after it has taken what came over the UART.
+    // The emulated core replies to this frame only after it has read what came over the UART.
     rtt.send(&frame);
     assert_eq!(rtt.answer(), Ok(7));
     uart.send(rest);
@@ -296,7 +297,7 @@ fn frames_on_two_wires_do_not_mix() {
     uart.send(&[0x55]);
     rtt.send(&frame);
     assert_eq!(rtt.answer(), Ok(7));
-    // The noise belongs to the frame that follows on its own wire, and to no other.
+    // The noise must affect only the next frame on the same wire.
     uart.send(&[0]);
     assert_eq!(uart.answer(), Err(LinkError::Truncated));
     uart.send(&frame);
@@ -323,7 +324,7 @@ impl Wire {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Returns the sequence number of the next answer, or the error that the board reports.
+    /// Returns the sequence number of the next reply, or the error that the board reports.
     fn answer(&mut self) -> Result<u32, LinkError> {
         let mut byte = [0];
         loop {

@@ -1,10 +1,10 @@
-//! Weights files that were cut, changed or made for something else: each is refused, by name.
+//! Checks that weights files that are truncated, damaged or made for another network are rejected with the right error.
 //!
-//! That every change of a single byte is refused is shown in two ways. By `view` itself: all 255 changes of each byte
-//! before and after the parameters, and one change of each parameter. And for all 45 million changes of a byte
-//! by linearity: a CRC is linear over GF(2), so changing byte `p` by `d` changes the checksum by a value that depends
-//! on `p` and `d` alone, and is the exclusive or of the values of the bits of `d`. If the values of the eight bits are
-//! linearly independent at each position, no change of a byte leaves the checksum as it was.
+//! That every change of a single byte is rejected is shown in two ways. First, `view` itself is called for all 255 changes of
+//! each byte before and after the parameters, and for one change of each parameter. Second, an argument covers all 45 million
+//! changes of a byte. A CRC is linear over GF(2), so changing byte `p` by `d` changes the checksum by a value that depends only
+//! on `p` and `d`, and that is the exclusive or of the values for the bits of `d`. If the values for the eight bits are linearly
+//! independent at each position, every change of a byte changes the checksum.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::network::{FINGERPRINT, NAME, NUM_PARAMS, Net, Params, TENSORS};
@@ -22,7 +22,7 @@ const PARAMS_END: usize = PARAMS_OFFSET + size_of::<Params>();
 #[repr(align(4))]
 struct Aligned([u8; MAX_LEN]);
 
-/// A file in an aligned buffer, and its length.
+/// Returns a file in an aligned buffer, and its length.
 fn file() -> (Box<Aligned>, usize) {
     let mut buffer = Box::new(Aligned([0; MAX_LEN]));
     let params = array::<Params>(Kind::Random, 0);
@@ -32,7 +32,7 @@ fn file() -> (Box<Aligned>, usize) {
     (buffer, len)
 }
 
-/// The sentence for the file after `change`, with a checksum that fits where `seal`.
+/// Returns the error for the file after `change`. If `seal` is set, the checksum is corrected first.
 fn refusal(seal: bool, change: impl FnOnce(&mut [u8])) -> String {
     let (mut buffer, len) = file();
     change(&mut buffer.0[..len]);
@@ -59,7 +59,7 @@ fn the_first_bytes_are_literal() {
 }
 
 #[test]
-fn each_fault_has_its_sentence() {
+fn each_fault_has_its_own_message() {
     let (buffer, len) = file();
     let refused = |bytes: &[u8]| view::<Net>(bytes).unwrap_err().to_string();
 
@@ -106,7 +106,7 @@ fn each_fault_has_its_sentence() {
             4 * NUM_PARAMS
         )
     );
-    // The first byte of the description in words is no longer UTF-8.
+    // The first byte of the description is no longer valid UTF-8.
     assert_eq!(
         refusal(true, |file| file[PARAMS_END + 2] = 0xff),
         "class names or provenance cannot be decoded"
@@ -148,7 +148,8 @@ fn every_truncation_is_refused() {
     });
 }
 
-/// Runs `check` with each position's own seeded generator and a copy of the file that it may change, but must restore.
+/// Calls `check` for each position, with a generator seeded by the position and a copy of the file, which it may change but must
+/// restore.
 fn for_positions(
     positions: impl IndexedParallelIterator<Item = usize>,
     check: impl Fn(usize, &mut [u8]) + Sync,
@@ -191,7 +192,7 @@ fn a_change_of_each_parameter_is_refused() {
     });
 }
 
-/// What changing a byte by a single bit changes the checksum by, for each bit, when `zeros` bytes follow.
+/// For each bit of a byte, the change of the checksum if this bit is flipped and a number of bytes follow.
 struct Syndromes {
     table: [u32; 256],
     bits: [u32; 8],
@@ -199,27 +200,27 @@ struct Syndromes {
 
 impl Syndromes {
     fn at_the_end() -> Self {
-        // The CRC's own table, read off the checksums of single bytes.
+        // The table of the CRC, derived from the checksums of single bytes.
         let table = std::array::from_fn(|byte| CRC.checksum(&[byte as u8]) ^ CRC.checksum(&[0]));
         let bits = std::array::from_fn(|bit| table[1 << bit]);
         Self { table, bits }
     }
 
-    /// One byte further from the end.
+    /// Moves one byte further away from the end of the file.
     fn step(&mut self) {
         for bits in &mut self.bits {
             *bits = self.table[(*bits & 0xff) as usize] ^ (*bits >> 8);
         }
     }
 
-    /// For any change of the byte.
+    /// Returns the change of the checksum for any change of the byte.
     fn of(&self, change: u8) -> u32 {
         (0..8)
             .filter(|bit| change >> bit & 1 == 1)
             .fold(0, |sum, bit| sum ^ self.bits[bit])
     }
 
-    /// Whether no sum of some of the eight is zero: elimination over GF(2).
+    /// Returns whether the eight values are linearly independent, by elimination over GF(2).
     fn are_independent(&self) -> bool {
         let mut rows = self.bits;
         for i in 0..rows.len() {
@@ -237,9 +238,9 @@ impl Syndromes {
     }
 }
 
-/// All 255 changes of each of the file's bytes, and among them all single-bit flips.
+/// Covers all 255 changes of each byte of the file, which include all single-bit flips.
 #[test]
-fn no_change_of_a_byte_leaves_the_checksum_as_it_was() {
+fn every_change_of_a_byte_changes_the_checksum() {
     let (mut buffer, len) = file();
     let covered = len - 4;
     let mut syndromes = Syndromes::at_the_end();
@@ -251,7 +252,7 @@ fn no_change_of_a_byte_leaves_the_checksum_as_it_was() {
             assert!(syndromes.bits.iter().all(|&bits| bits != 0));
             flips += syndromes.bits.len();
         }
-        // The argument against `view`'s real checksum, here and there.
+        // Verify the argument with the real checksum at some positions.
         if position % 499 == 0 && (PARAMS_OFFSET..PARAMS_END).contains(&position) {
             let change = (generator(2, position as u64).next_u32() % 255 + 1) as u8;
             buffer.0[position] ^= change;

@@ -1,7 +1,8 @@
-//! Times of `lenet_core`'s forward pass on this machine, and of the CPU backend's step and evaluation with each instruction
-//! set, for the network that the build is for: `cargo bench -p trainer`. The step is compared with the reference first.
+//! Measures the forward pass of `lenet_core` on this machine, and the training step and evaluation of the CPU backend with each
+//! instruction set, for the network of this build. Run it with `cargo bench -p trainer`. Before measuring, it compares the step
+//! with that of the reference backend.
 //!
-//! `trainer bench` tells where the time of a step goes; ratios to PyTorch come from `pytorch/compare.py`.
+//! `trainer bench` shows how the time of a step is spent; `pytorch/compare.py` compares the trainer with PyTorch.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -22,7 +23,7 @@ fn main() {
     divan::main();
 }
 
-/// Images of noise, of two batches.
+/// Returns two batches of noise images.
 fn data() -> Split {
     let pixels = (0..2 * BATCH * size_of::<Pixels>())
         .map(|i| (i as u32).wrapping_mul(2_654_435_761) as u8 / 2);
@@ -40,7 +41,8 @@ fn step(backend: &mut dyn Backend) {
         .expect("the backend has threads");
 }
 
-/// With beta1 at 0 the first moment after a step is the gradient.
+/// Compares the gradients of a step with those of the reference backend. With a beta1 of 0, the first moment after a step is the
+/// gradient.
 fn check_step() {
     let data = data();
     let adam = Adam {

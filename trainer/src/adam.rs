@@ -21,8 +21,8 @@ pub struct Adam {
     pub weight_decay: f64,
     /// How the learning rate changes from `lr` on.
     pub schedule: Schedule,
-    /// How many of the last steps the running mean covers, approximately; `None` for no mean. Up to this step it is the plain
-    /// mean; then each further step has a weight of one in this number.
+    /// The approximate number of recent steps that the running mean covers; `None` for no mean. Up to this number of steps, it is
+    /// the plain mean; after that, each further step has a weight of one divided by this number.
     pub average: Option<u64>,
 }
 
@@ -146,7 +146,7 @@ mod tests {
 
     /// The mean before the first step has no influence.
     #[test]
-    fn the_mean_is_the_plain_one_then_a_moving_one() {
+    fn the_mean_is_first_a_plain_then_a_moving_average() {
         let adam = Adam {
             average: Some(4),
             ..Adam::default()
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_is_lr_against_the_sign_of_the_gradient() {
+    fn the_first_step_has_length_lr_against_the_gradient() {
         let (mut p, mut m, mut v) = ([1.0, 1.0, 1.0], [0.0; 3], [0.0; 3]);
         update(
             &Adam::default().coefficients(1),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cosine_falls_from_lr_to_nothing() {
+    fn the_cosine_falls_from_lr_to_zero() {
         let adam = Adam {
             lr: 0.5,
             schedule: Schedule::Cosine { steps: 4 },
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn three_steps_by_hand() {
+    fn three_steps_match_the_formulas_of_the_paper() {
         // Gradients 1, 1, -1 on p = 0: computed in f64 from the paper's formulas.
         let (mut p, mut m, mut v) = ([0.0], [0.0], [0.0]);
         let (mut m64, mut v64, mut p64) = (0.0, 0.0, 0.0);

@@ -56,7 +56,7 @@ pub struct Report {
     pub peak_gflops: f64,
     /// `gflops / peak_gflops`; can exceed 1, see the module.
     pub share_of_peak: f64,
-    /// Where a thread's time goes, in the order of a step.
+    /// The time that a thread spends in each phase, in the order of a step.
     pub phases: Vec<PhaseReport>,
     /// Time in which a thread is idle, in microseconds per image.
     pub waiting_us: f64,
@@ -97,7 +97,7 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     let mut some = batches(0);
     some.range.end = some.range.end.min(60);
 
-    // The peak is taken on both sides of the work, as machines change their speed.
+    // The peak is measured before and after the work, because the speed of a machine changes.
     let peaks = || -> Result<[f64; 2], Error> {
         let peaks = [
             peak_multiply_adds(isa, 1)?,
@@ -183,13 +183,13 @@ pub fn measure(data: &Dataset, plan: &Plan) -> Result<Report, Error> {
     })
 }
 
-/// Multiply-adds of a training step for one image.
+/// Returns the number of multiply-adds in a training step for one image.
 pub fn multiply_adds() -> usize {
     let phases = phases(&LAYERS);
     phases.iter().map(|phase| phase.multiply_adds).sum()
 }
 
-/// The median time of some runs after one that is not timed, in seconds.
+/// Returns the median time of `runs` runs in seconds, after one that is not timed.
 pub(crate) fn median_of(
     runs: usize,
     mut work: impl FnMut() -> Result<(), Error>,
@@ -204,7 +204,7 @@ pub(crate) fn median_of(
     Ok(median(&mut times))
 }
 
-/// The middle value, or the upper of the two.
+/// Returns the median; of an even number of values the upper one of the two in the middle.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

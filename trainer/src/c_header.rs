@@ -1,9 +1,10 @@
-//! The parameters as a C header, for programs in C that bring a forward pass of their own.
+//! Exports the parameters as a C header, for C programs with their own implementation of the forward pass.
 //!
-//! Valid C99 and C++. Every number has as many digits as give back its bits, so a compiler that rounds correctly holds
-//! the same parameters; the logits of the self-test tell whether the program computes the same as well.
+//! The header is valid C99 and C++. Every number is written with enough digits to restore its bits, so a compiler that rounds
+//! correctly gets the same parameters. The header also contains the logits of the self-test, with which a program can check that
+//! it computes the same results.
 //!
-//! The header of an int8 network has integers, and a comment that explains how to compute with them.
+//! The header of an int8 network contains integers and a comment that explains the arithmetic.
 
 use crate::dataset::hex;
 use crate::quantize::scaled;
@@ -15,7 +16,7 @@ use lenet_core::plan::ShapeText;
 use lenet_core::weights::{self, Metadata};
 use std::fmt::{Debug, Write};
 
-/// Values a line.
+/// The number of values per line.
 const COLUMNS: usize = 8;
 
 /// Returns the text of the header.
@@ -34,12 +35,13 @@ pub fn write(weights: &Weights<'_>) -> String {
     text
 }
 
-/// Explains the arithmetic in the header of an int8 network. A line for each activation of the network follows, then [`LOGITS`].
+/// The explanation of the arithmetic in the header of an int8 network. It is followed by a line for each activation that the
+/// network uses, and by [`LOGITS`].
 const ARITHMETIC: &str = " *
- * Activations are bytes. A byte q of an image, as it is stored, is the value q / 255; a byte of a layer is (q - zero) * step.
- * Sums are int32_t: bias plus the products of weight and byte. Padding is the byte zero of the layer before, 0 in the first.
- * A maximum may be taken of sums; an average is (2 * sum of n bytes + n) / (2 * n). Of a sum the byte is, with
- *     x = (uint32_t)(max(-limit, min(sum, limit)) * factor):
+ * Activations are bytes. A byte q of the image stands for q / 255, a byte q of a layer's output for (q - zero) * step.
+ * A sum is an int32_t: the bias plus the products of weights and bytes. Padding has the previous layer's byte zero, and 0 in
+ * the first layer. Max-pooling may be applied to the sums; the average of n bytes is (2 * their sum + n) / (2 * n).
+ * The output byte of a sum is, with x = (uint32_t)(max(-limit, min(sum, limit)) * factor):
 ";
 const RELU: &str = " *     Relu: (uint32_t)(max(0, min(sum, limit)) * factor) + (1u << 23) >> 24
 ";
@@ -167,10 +169,11 @@ fn end(text: &mut String, self_test: [f32; CLASSES], metadata: &Metadata<'_>) {
     *text += "};\n\n#endif\n";
 }
 
-/// A number that C has a type and a literal for.
+/// A number type that exists in C.
 trait Number: Copy + Debug {
+    /// The name of the type in C.
     const TYPE: &str;
-    /// What follows the digits of a literal.
+    /// The suffix of a literal in C.
     const SUFFIX: &str = "";
 }
 
@@ -191,6 +194,7 @@ impl Number for u8 {
     const TYPE: &str = "uint8_t";
 }
 
+/// Adds the definition of an array.
 fn array<T: Number>(text: &mut String, name: &str, dims: &[usize], values: &[T]) {
     _ = write!(text, "static const {} lenet_{name}", T::TYPE);
     for dim in dims {
@@ -201,14 +205,14 @@ fn array<T: Number>(text: &mut String, name: &str, dims: &[usize], values: &[T])
     *text += ";\n\n";
 }
 
-/// Adds the values in braces, a pair for each dimension.
+/// Adds the values in nested braces, one level per dimension.
 fn nested<T: Number>(text: &mut String, dims: &[usize], values: &[T]) {
     *text += "{";
     match dims {
         [_] => {
             for line in values.chunks(COLUMNS) {
                 *text += "\n    ";
-                // Debug's digits give back the bits, and always have a point or an exponent.
+                // `Debug` writes enough digits to restore the bits, and always a decimal point or an exponent, as C requires.
                 line.iter()
                     .for_each(|value| _ = write!(text, "{value:?}{}, ", T::SUFFIX));
                 text.truncate(text.len() - 1);
@@ -226,7 +230,8 @@ fn nested<T: Number>(text: &mut String, dims: &[usize], values: &[T]) {
     *text += "}";
 }
 
-/// A string literal, also safe in a comment: bytes that could mean something to C are octal.
+/// Returns a C string literal. It is also safe in a comment, because every byte that could have a meaning in C is written as an
+/// octal escape.
 fn literal(text: &str) -> String {
     let mut literal = "\"".to_owned();
     for byte in text.bytes() {
@@ -246,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrays_are_braced_by_dimension() {
+    fn arrays_have_nested_braces_for_each_dimension() {
         let mut text = String::new();
         array(&mut text, "x", &[2, 1, 2], &[1.0f32, -0.5, 1e-30, 0.1]);
         assert_eq!(
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_ends_a_comment_or_a_string() {
+    fn literals_escape_text_that_would_end_a_comment_or_a_string() {
         assert_eq!(literal("*/ \"\\ ?"), "\"\\052\\057 \\042\\134 \\077\"");
         assert_eq!(literal("Kleid (ä)"), "\"Kleid (\\303\\244)\"");
     }

@@ -1,7 +1,7 @@
-//! A folder that one process at a time writes into.
+//! Ensures that only one process at a time writes into a folder.
 //!
-//! The claim is the system's lock of a file in the folder, so it ends with the process that holds it, however that ends;
-//! a lock file that a killed process left behind claims nothing.
+//! A claim is the operating system's lock on a file in the folder. The system releases the lock when the process ends, however
+//! it ends, so a lock file that a killed process left behind has no effect.
 
 use crate::error::Error;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The lock file's name.
 pub const NAME: &str = ".lock";
 
-/// A claim to a folder, given up when it is dropped.
+/// A claim to a folder, which is released when it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,
@@ -19,11 +19,11 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims a folder that is there.
+    /// Claims an existing folder.
     ///
     /// # Errors
-    /// * `InUse`: another process has claimed it
-    /// * `Io`: the folder takes no file
+    /// * `InUse`: another process has claimed the folder
+    /// * `Io`: the lock file cannot be created
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(NAME);
         loop {
@@ -37,19 +37,19 @@ impl Claim {
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => {
                     let mut process = String::new();
-                    // Only for the message; where locks keep others from reading, too, it goes without.
+                    // The process id is only for the message, which omits it on systems where a lock prevents reading.
                     let _ = file.read_to_string(&mut process);
                     return Err(Error::InUse {
                         path: folder.to_owned(),
                         process: process.trim().parse().ok(),
                     });
                 }
-                // A file system without locks. A new folder is still made by one process only.
+                // The file system does not support locks. Even so, only one process can create a new folder.
                 Err(TryLockError::Error(_)) => return Ok(Self { path, file }),
-                // The holder before may have removed the file after it was opened here.
+                // The previous holder may have removed the file after it was opened here; try again.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => {
-                    // As above.
+                    // Errors are ignored, because the process id is only for messages.
                     let _ = file.set_len(0);
                     let _ = writeln!(file, "{}", std::process::id());
                     return Ok(Self { path, file });
@@ -61,13 +61,14 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Removed while the lock is held, so that it is nobody else's file. One that stays does no harm.
+        // Remove the file while the lock is held, so that it cannot be another process's file. If that fails, the file does no
+        // harm.
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }
 }
 
-/// Whether the open file is still the one of that name.
+/// Returns whether the path still refers to the open file.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -76,7 +77,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     named.is_some() && named == file.metadata().map(identity).ok()
 }
 
-/// Elsewhere an open file is not removed.
+/// On other systems, a file cannot be removed while it is open.
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> bool {
     true
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn a_folder_is_claimed_once_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        // As a killed process leaves it.
+        // A lock file that a killed process left behind.
         std::fs::write(folder.path().join(NAME), "1\n").unwrap();
         let first = Claim::take(folder.path()).unwrap();
         let own = std::process::id();
@@ -104,9 +105,9 @@ mod tests {
         Claim::take(folder.path()).unwrap();
     }
 
-    /// Claims that come and go at the same time: at no moment do two have the folder.
+    /// Eight threads claim and release the folder at the same time.
     #[test]
-    fn many_at_once_have_it_one_after_another() {
+    fn concurrent_claims_never_overlap() {
         use std::sync::atomic::{AtomicU32, Ordering};
         let folder = tempfile::tempdir().unwrap();
         let (holders, taken) = (AtomicU32::new(0), AtomicU32::new(0));

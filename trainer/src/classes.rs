@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_one_side_lacks_are_told() {
+    fn names_that_one_side_lacks_are_listed() {
         let differ = |missing: &[&str], first: &[usize]| Differ {
             missing: missing.iter().map(|&name| name.to_owned()).collect(),
             order: order(first),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_no_names_say_nothing() {
+    fn missing_names_never_count_as_different() {
         assert_eq!(Matching::new(&["0", "1"], &["cat", "dog"]), Numbers);
         assert_eq!(Matching::new(&["cat", "dog"], &["0", "1"]), Numbers);
         assert_eq!(Matching::new(&["cat"], &[]), Same);

@@ -34,7 +34,7 @@ pub enum LrSchedule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Times that each image is to be seen.
+    /// The number of times that each image is used.
     pub epochs: u32,
     /// Images per step.
     pub batch_size: u32,
@@ -370,7 +370,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_changes_the_result_is_a_difference() {
+    fn settings_that_change_the_result_are_differences() {
         let run = config();
         let mut here = config();
         here.device = "cpu (avx2, 1 threads)".to_owned();
@@ -430,7 +430,7 @@ pub(crate) mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_path_that_is_no_text_comes_back() {
+    fn a_path_that_is_not_valid_text_survives_a_round_trip() {
         use std::os::unix::ffi::OsStrExt;
         let mut config = config();
         for bytes in [&b"o\xff"[..], b"plain", "M\u{fc}tze".as_bytes()] {

@@ -1,16 +1,17 @@
-//! `lenet_core::network::forward` with the vectors of this CPU: the same code, compiled once more, and the same bits.
+//! Compiles `lenet_core::network::forward` once more, for CPUs with AVX2. The code is the same, and gives the same bits.
 //!
-//! `lenet_core` is compiled for any CPU of the architecture and, without `unsafe`, cannot call what is not. On hosts its
-//! kernels are inlined, so here they become part of a function that has AVX2: registers of eight lanes for four. Without
-//! FMA among its features there is nothing to fuse a product and a sum with.
+//! `lenet_core` is compiled for any CPU of the architecture and contains no `unsafe` code, so it cannot choose faster
+//! instructions at run time. On hosts, its kernels are inlined. Here they are inlined into a function with the target feature
+//! AVX2, so they use registers of eight lanes instead of four. The feature FMA is left out, so that the compiler cannot fuse a
+//! multiplication and an addition, which would change the bits.
 
 use lenet_core::network::{self, Activations, Image, Logits, Params, Pixels, int8};
 
-/// [`network::forward`], with AVX2 if the CPU has it.
+/// Calls [`network::forward`], compiled for AVX2 if the CPU supports it.
 pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the CPU has the feature, as the line above has seen.
+        // SAFETY: the line above has checked that the CPU supports AVX2.
         return unsafe { forward_avx2(params, image, act) };
     }
     network::forward(params, image, act)
@@ -22,7 +23,7 @@ fn forward_avx2<'a>(params: &Params, image: &Image, act: &'a mut Activations) ->
     network::forward(params, image, act)
 }
 
-/// [`int8::forward`], with AVX2 if the CPU has it.
+/// Calls [`int8::forward`], compiled for AVX2 if the CPU supports it.
 pub fn forward_int8<'a>(
     params: &int8::Params,
     pixels: &Pixels,
@@ -30,7 +31,7 @@ pub fn forward_int8<'a>(
 ) -> &'a Logits {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the CPU has the feature, as the line above has seen.
+        // SAFETY: the line above has checked that the CPU supports AVX2.
         return unsafe { forward_int8_avx2(params, pixels, act) };
     }
     int8::forward(params, pixels, act)

@@ -2,32 +2,32 @@
 //!
 //! The network itself, and the forward pass that a board runs, are in `lenet_core`.
 //!
-//! | module | holds |
+//! | module | contents |
 //! |---|---|
-//! | [`dataset`] | where the data is found, the IDX reader, the order of an epoch |
-//! | [`init`], [`loss`], [`adam`] | starting parameters, cross-entropy, the optimiser |
-//! | [`backend`] | the seam: a [`backend::Backend`] does whole training steps |
-//! | [`mod@reference`] | the obvious backend, the oracle for the others |
-//! | [`cpu`] | the backend for all cores |
-//! | `cuda` | the backend for an NVIDIA GPU (feature `cuda`) |
-//! | [`threads`] | thread pools, and what to say where there can be none |
+//! | [`dataset`] | finds and reads the data set, and orders the images of an epoch |
+//! | [`init`], [`loss`], [`adam`] | the initial parameters, the cross-entropy loss, the optimiser |
+//! | [`backend`] | the trait [`backend::Backend`], which runs whole training steps |
+//! | [`mod@reference`] | a simple backend, against which the others are tested |
+//! | [`cpu`] | the backend for all cores of the CPU |
+//! | `cuda` | the backend for NVIDIA GPUs (feature `cuda`) |
+//! | [`threads`] | thread pools, and the error if the system refuses threads |
 //! | [`train`] | the epoch loop over a backend |
-//! | [`mod@bench`] | how fast it is here, and what the machine could do |
+//! | [`mod@bench`] | measures the speed, and compares it with the machine's peak |
 //! | [`config`] | the settings of a run |
-//! | [`checkpoint`] | what a training needs to go on |
-//! | [`mod@forward`] | the forward pass of `lenet_core` with the vectors of this CPU |
-//! | [`evaluate`] | accuracy and confusion |
-//! | [`classes`] | which classes of two sides have the same name |
-//! | [`run`], [`output`] | the folder that a training run leaves; files that appear whole |
-//! | [`signals`] | requests to end, and which of them are to be ignored |
+//! | [`checkpoint`] | saves and loads what a training needs to continue |
+//! | [`mod@forward`] | the forward pass of `lenet_core`, compiled for the vectors of this CPU |
+//! | [`evaluate`] | the accuracy and the confusion matrix |
+//! | [`classes`] | matches the classes of weights and data by name |
+//! | [`run`], [`output`] | the folder of a training run; atomic writing of files |
+//! | [`signals`] | catches the signals that ask the program to end |
 //! | [`report`] | pictures of a run, and a page with all of them |
-//! | [`model`] | a weights file of either kind of numbers |
-//! | [`weights_file`] | parameters on disk: the project's file, and what can be read in its place |
-//! | [`safetensors`], [`npz`], [`onnx`], [`c_header`] | parameters for and from other programs |
-//! | [`normalize`] | weights that were trained on normalized images |
-//! | [`quantize`] | from f32 to 8-bit integers |
-//! | [`device`] | a board, real or emulated: asked over the link, or started in QEMU |
-//! | [`commands`] | the command line, one file a subcommand; only these print |
+//! | [`model`] | a weights file in f32 or int8 |
+//! | [`weights_file`] | weights files on the host, also read from other formats |
+//! | [`safetensors`], [`npz`], [`onnx`], [`c_header`] | the formats of other programs |
+//! | [`normalize`] | adapts weights that were trained on normalized images |
+//! | [`quantize`] | converts parameters from f32 to 8-bit integers |
+//! | [`device`] | communicates with a real board, or with one emulated by QEMU |
+//! | [`commands`] | the command line, one file per subcommand; only these print results |
 
 #![warn(missing_docs)]
 

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_logits_lose_ln_10() {
+    fn equal_logits_have_a_loss_of_ln_10() {
         let result = cross_entropy(&[3.0; 10], 9);
         assert!((result.loss - std::f32::consts::LN_10).abs() < 1e-6);
         assert!(!result.correct);

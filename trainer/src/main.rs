@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_closed_pipe() {
-                // Where nobody reads the error stream, the code is all that is left.
+                // If nobody reads the error stream, the exit code still reports the failure.
                 let _ = writeln!(std::io::stderr(), "error: {error}");
             }
             error.exit_code()

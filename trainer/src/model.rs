@@ -1,4 +1,4 @@
-//! A weights file of either kind of numbers, for the commands that take both.
+//! A weights file in f32 or int8, for the commands that accept both.
 
 use crate::error::Error;
 use crate::evaluate::{core_logits, int8_logits};
@@ -20,7 +20,7 @@ pub enum Model {
     Int8(WeightsFile<int8::Net>),
 }
 
-/// Evaluates an expression for the file of either kind.
+/// Evaluates an expression for the file, whether it is in f32 or int8.
 macro_rules! either {
     ($model:expr, $file:ident => $value:expr) => {
         match $model {
@@ -31,8 +31,8 @@ macro_rules! either {
 }
 
 impl Model {
-    /// Reads a file and runs its self-test: a weights file of either kind, or what
-    /// [`WeightsFile::load`] reads in its place.
+    /// Reads a weights file in f32 or int8, or a file of another program that [`WeightsFile::load`] accepts, and runs its
+    /// self-test.
     ///
     /// # Errors
     /// Those of [`WeightsFile::load`].
@@ -51,7 +51,7 @@ impl Model {
         }
     }
 
-    /// The kind of its numbers.
+    /// Returns the number format.
     pub fn numbers(&self) -> Numbers {
         match self {
             Self::F32(_) => Net::NUMBERS,
@@ -59,42 +59,42 @@ impl Model {
         }
     }
 
-    /// The file byte for byte.
+    /// Returns the bytes of the file.
     pub fn bytes(&self) -> &[u8] {
         either!(self, file => file.bytes())
     }
 
-    /// Returns what a user may want to know of how another program's file was read, in sentences.
+    /// Returns notes for the user on how another program's file was read, in sentences.
     pub fn notes(&self) -> &[String] {
         either!(self, file => file.notes())
     }
 
-    /// Class names and provenance.
+    /// Returns the class names and the provenance.
     pub fn metadata(&self) -> Metadata<'_> {
         either!(self, file => file.weights().metadata)
     }
 
-    /// The file's checksum.
+    /// Returns the checksum of the file.
     pub fn crc(&self) -> u32 {
         either!(self, file => file.weights().crc)
     }
 
-    /// The network's name as the writer knew it.
+    /// Returns the network's name that is stored in the file.
     pub fn name(&self) -> &str {
         either!(self, file => file.weights().name())
     }
 
-    /// The network in words.
+    /// Returns the description of the layers that is stored in the file.
     pub fn description(&self) -> &str {
         either!(self, file => file.weights().description())
     }
 
-    /// The logits of the built-in test pattern.
+    /// Returns the logits of the self-test's built-in pattern.
     pub fn self_test(&self) -> Logits {
         either!(self, file => file.weights().self_test)
     }
 
-    /// Computes the logits of images by the code that a board runs.
+    /// Computes the logits of images with the code that a board runs.
     pub fn logits(&self, images: &[Pixels]) -> Vec<Logits> {
         match self {
             Self::F32(file) => core_logits(file.weights().params, images),
@@ -102,8 +102,8 @@ impl Model {
         }
     }
 
-    /// Computes the outputs of all layers as a board has them: f32, or for the hidden layers of an int8 network the integers
-    /// that the bytes are.
+    /// Computes the outputs of all layers as a board reports them. For the hidden layers of an int8 network, these are the output
+    /// bytes as integers.
     pub fn layers(&self, pixels: &Pixels) -> Vec<Vec<f32>> {
         let indices = 0..LAYERS.len();
         match self {
@@ -124,8 +124,8 @@ impl Model {
         }
     }
 
-    /// Computes the outputs of all layers as numbers that both kinds can be compared by: the activations that the bytes of
-    /// an int8 network stand for.
+    /// Computes the outputs of all layers as real numbers, so that f32 and int8 networks can be compared. For an int8 network,
+    /// these are the values that the output bytes stand for.
     pub fn real_layers(&self, pixels: &Pixels) -> Vec<Vec<f32>> {
         match self {
             Self::F32(_) => self.layers(pixels),

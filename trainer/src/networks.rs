@@ -54,7 +54,7 @@ pub fn params<N: Network>() -> Box<N::Params> {
     params
 }
 
-/// Returns the parameters as one run.
+/// Returns all parameters as one slice.
 pub fn flat<P: bytemuck::Pod>(params: &P) -> &[f32] {
     bytemuck::cast_slice(std::slice::from_ref(params))
 }
@@ -89,7 +89,7 @@ pub fn assert_close(found: &[f32], expected: &[f32], what: &str) {
             "{what}: {found} {expected}"
         );
     }
-    // Were all the same, a mistake could not show.
+    // If all logits were the same, a mistake could go unnoticed.
     assert!(
         expected
             .iter()

@@ -17,8 +17,8 @@ impl Normalization {
     /// Folds the normalization into the first layer, so that the network takes plain images. The sums are computed in f64, and
     /// each parameter is rounded once.
     ///
+    /// # Errors
     /// A sentence, if the numbers do not fit this network's images, or its first layer pads them.
-    /// A sentence: the numbers are not those of this network's images, or its first layer pads them.
     pub fn fold_into(&self, params: &mut Params) -> Result<(), String> {
         let [weight, bias] = [&TENSORS[0], &TENSORS[1]];
         let flat = params.as_flat_mut();
@@ -136,7 +136,7 @@ mod tests {
             .map(|()| params)
     }
 
-    /// For a plain image, the folded network computes what the original one computes for the normalized image.
+    /// The folded network must give the same logits for a plain image as the original one for the normalized image.
     #[test]
     fn folding_changes_no_logit_but_by_rounding() {
         fn check<N: Network>(mean: &[f64], std: &[f64]) {

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_no_array_and_never_a_panic() {
+    fn a_damaged_array_is_rejected_without_a_panic() {
         let good = array("<f2", "False", &[1], &[0, 0x3c]);
         let one = read_array(&good).unwrap();
         assert_eq!((one.kind.as_str(), one.values), ("F16", Some(vec![1.0])));

@@ -1,10 +1,12 @@
-//! Post-training quantization: from the parameters of a network in f32 to those in int8.
+//! Post-training quantization: converts the parameters of a network from f32 to int8.
 //!
-//! [`lenet_core::int8`] states the arithmetic. What is chosen here are the scales. A weight's scale is that of its output
-//! channel: its largest magnitude becomes 127. The step of an activation is fixed after a sigmoid or tanh; after ReLU or no
-//! activation it comes from [`ranges`], which runs the f32 network on training images.
+//! [`lenet_core::int8`] defines the arithmetic of an int8 network; this module chooses its scales. Each output channel has its own
+//! weight scale, which maps the largest magnitude of its weights to 127. The step of the activations, the difference between two
+//! neighbouring bytes, is fixed after a sigmoid or tanh. After ReLU or no activation it follows from the range of the activations,
+//! which [`ranges`] measures by running the f32 network on training images.
 //!
-//! Everything is computed in f64, by operations that every machine rounds alike, so that the same file gives the same file.
+//! All computations use f64 and operations that round equally on every machine, so the same f32 file always gives the same int8
+//! file.
 
 use lenet_core::int8::finish::{FinishesMut, Rescale, Scale};
 use lenet_core::int8::{
@@ -15,11 +17,11 @@ use lenet_core::plan::Layer;
 use lenet_core::{Network, Outputs};
 use rayon::prelude::*;
 
-/// The int8 form of `N`.
+/// The int8 version of the network `N`.
 pub type Form<N> = <N as Quantizable>::Int8;
 
-/// Returns, for each layer whose activations have no fixed range, the magnitude that is at least that of the share `share` of
-/// the activations that the images cause; 0 for the other layers. A share of 1 gives the largest.
+/// Measures the range of the activations of each layer on images: returns the magnitude that a share `share` of the activations
+/// does not exceed. A share of 1 gives the largest magnitude. Layers whose activations have a fixed range get 0.
 pub fn ranges<N: Quantizable>(params: &N::Params, images: &[N::Pixels], share: f64) -> Vec<f64> {
     let layers = N::LAYERS.iter().enumerate();
     let calibrated = |(index, layer): (usize, &Layer)| {
@@ -38,7 +40,8 @@ pub fn ranges<N: Quantizable>(params: &N::Params, images: &[N::Pixels], share: f
             let magnitudes = |&index: &usize| {
                 let layer = &N::LAYERS[index];
                 let values: Vec<f32> = match layer.pool {
-                    // Bytes are made before the mean is taken, so the outputs do not show the range.
+                    // The activations are quantized before their average is taken, so the range is that of the values before
+                    // pooling, which the f32 network does not keep.
                     Pool::Average(_) => {
                         let input: Vec<f32> = match index.checked_sub(1) {
                             None => bytemuck::cast_slice::<_, u8>(std::slice::from_ref(pixels))
@@ -73,7 +76,7 @@ pub fn ranges<N: Quantizable>(params: &N::Params, images: &[N::Pixels], share: f
     ranges
 }
 
-/// Returns the activations of a convolution before they are pooled.
+/// Computes the activations of a convolution before pooling.
 fn unpooled(layer: &Layer, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
     let ([channels, h, w], [maps, oh, ow], k) = (layer.input, layer.convolved(), layer.kernel);
     let mut out = Vec::with_capacity(maps * oh * ow);
@@ -94,19 +97,19 @@ fn unpooled(layer: &Layer, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f
     out
 }
 
-/// Returns a weight or a bias.
+/// Returns the parameter tensor number `index`: a weight if it is even, a bias if it is odd.
 fn tensor<N: Network>(params: &N::Params, index: usize) -> &[f32] {
     let params: &[f32] = bytemuck::cast_slice(std::slice::from_ref(params));
     &params[N::TENSORS[index].offset..][..N::TENSORS[index].len()]
 }
 
-/// Returns the parameters in int8. `ranges` has the range of each layer's activations, as [`ranges`] returns it.
+/// Converts the parameters to int8. `ranges` contains the range of each layer's activations, as returned by [`ranges`].
 ///
 /// # Errors
-/// The layer and output whose numbers cannot be those of an int8 network, in words.
+/// A sentence that names the layer and the output whose weights or bias cannot be represented in int8.
 ///
 /// # Panics
-/// If there is not a range per layer.
+/// If `ranges` does not have one range per layer.
 pub fn quantize<N: Quantizable>(
     params: &N::Params,
     ranges: &[f64],
@@ -146,10 +149,10 @@ pub fn quantize<N: Quantizable>(
     Ok(out)
 }
 
-/// Returns what one step of a layer's output bytes is worth.
+/// Returns the step of a layer's output: the difference between the values that two neighbouring bytes stand for.
 fn output_step(layer: &Layer, range: f64) -> f32 {
     let of_range = |largest: f64| {
-        // Where every activation was 0, any step is as good.
+        // If every activation was 0, any step would do.
         if range > 0.0 {
             range / largest
         } else {
@@ -165,7 +168,7 @@ fn output_step(layer: &Layer, range: f64) -> f32 {
     step as f32
 }
 
-/// An output channel that is to be quantized.
+/// An output channel to be quantized.
 struct Channel<'a> {
     layer: &'a Layer,
     weight: &'a [f32],
@@ -191,10 +194,14 @@ impl<'a> Channel<'a> {
         }
     }
 
-    /// Writes the weights and returns the bias, with the smallest scale with which all numbers fit: where the weights are
-    /// tiny beside the bias, or all 0, the scale that gives the largest of them 127 would take the bias out of its range.
+    /// Quantizes the weights into `out` and returns the quantized bias, or `None` if no scale works.
     ///
-    /// `reach` takes what one unit of the sum is worth, and the bias; it returns what the sum may reach beside its products.
+    /// It starts with the scale that maps the largest weight to 127, and doubles the scale until the sums fit into an i32. This is
+    /// necessary if the weights are tiny compared with the bias, or all 0.
+    ///
+    /// `reach` is given the real value of one unit of the sum, and the bias. It stores the parameters that convert the sum to the
+    /// output. It returns the range that the sum needs in addition to its products, to be compared with [`headroom`], or `None` if
+    /// the conversion is impossible.
     fn fit(&self, out: &mut [u8], mut reach: impl FnMut(f64, i32) -> Option<i64>) -> Option<i32> {
         let magnitudes = self.weight.iter().map(|w| w.abs());
         let largest = f64::from(magnitudes.fold(0.0, f32::max));
@@ -202,7 +209,7 @@ impl<'a> Channel<'a> {
         if scale == 0.0 {
             scale = f64::from(f32::MIN_POSITIVE);
         }
-        // From the smallest f32 to the largest there are fewer than 300 doublings.
+        // Fewer than 300 doublings lead from the smallest f32 to the largest.
         for _ in 0..300 {
             let unit = scale * self.input_step;
             let mut sum = 0;
@@ -224,7 +231,7 @@ impl<'a> Channel<'a> {
     }
 }
 
-/// Returns the activations of a layer that its bytes stand for.
+/// Returns the real values that the output bytes of a layer stand for.
 pub fn real_outputs<N: Quantizable>(
     params: &<Form<N> as Network>::Params,
     act: &<Form<N> as Network>::Activations,
@@ -239,27 +246,27 @@ pub fn real_outputs<N: Quantizable>(
     outputs.iter().map(move |value| (value - zero) * step)
 }
 
-/// A layer of an int8 network, by the numbers that its integers stand for: `weight[o][i] · unit[o] / input_step`, and
-/// `bias[o] · unit[o]`. An input or output byte `q` stands for `(q - zero) · step`.
+/// The parameters of an int8 layer, together with the scales that define the real values of its integers. A weight stands for
+/// `weight[o][i] · unit[o] / input_step`, a bias for `bias[o] · unit[o]`, and an input or output byte `q` for `(q - zero) · step`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaled {
-    /// The step of the input.
+    /// The step of the input bytes.
     pub input_step: f32,
-    /// The zero of the input.
+    /// The input byte that stands for 0.
     pub input_zero: u8,
     /// The weights, from -128 to 127.
     pub weight: Vec<i8>,
-    /// The bias without the share that makes up for the input's zero.
+    /// The bias, without the correction for the input's zero that the weights file includes.
     pub bias: Vec<i32>,
-    /// By output channel, what one unit of its sums is worth.
+    /// For each output channel, the real value of one unit of its sums.
     pub unit: Vec<f64>,
-    /// The step of the output; 1 in the last layer.
+    /// The step of the output bytes; 1 in the last layer.
     pub step: f32,
-    /// The zero of the output; 0 in the last layer.
+    /// The output byte that stands for 0; 0 in the last layer.
     pub zero: u8,
 }
 
-/// Returns the layers of an int8 network by the numbers that they stand for.
+/// Returns the layers of an int8 network together with their scales.
 ///
 /// # Panics
 /// If the parameters are [`unusable`](lenet_core::int8::unusable).
@@ -299,25 +306,26 @@ pub fn scaled<N: Int8>(params: &N::Params) -> Vec<Scaled> {
     N::LAYERS.iter().enumerate().map(layer).collect()
 }
 
-/// How far the int8 network is from the f32 one.
+/// The difference between the results of an int8 network and those of the f32 network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// By layer: the power of its outputs over that of their errors, in decibels.
+    /// For each layer, the signal-to-noise ratio of its outputs in decibels: the power of the f32 outputs divided by the power of
+    /// the errors.
     pub signal_to_noise: Vec<f64>,
-    /// Images that both networks take for the same class.
+    /// The number of images to which both networks assign the same class.
     pub same_class: usize,
     /// The largest change of a logit.
     pub largest_change: f32,
 }
 
-/// Compares both networks on images.
+/// Compares the results of an f32 network and its int8 version on images.
 pub fn compare<N: Quantizable>(
     f32: &N::Params,
     int8: &<Form<N> as Network>::Params,
     images: &[N::Pixels],
 ) -> Difference {
     let count = N::LAYERS.len();
-    // Summed in the order of the images, so that the threads do not show.
+    // The results are collected first and added up in the order of the images below, so that they do not depend on the threads.
     let of_images: Vec<(Vec<[f64; 2]>, bool, f32)> = images
         .par_iter()
         .map_init(
@@ -366,7 +374,7 @@ pub fn compare<N: Quantizable>(
     }
 }
 
-/// The index of the largest logit, the first of equal ones.
+/// Returns the index of the largest logit, or the first index if several are equal.
 fn best(logits: &[f32]) -> usize {
     let mut best = 0;
     for (class, logit) in logits.iter().enumerate() {
@@ -377,7 +385,7 @@ fn best(logits: &[f32]) -> usize {
     best
 }
 
-/// Runs a network on an image as it is stored.
+/// Runs a network on an image given as bytes.
 pub fn run<N: Network>(params: &N::Params, pixels: &N::Pixels, act: &mut N::Activations) {
     let mut image = bytemuck::zeroed();
     N::write_image(pixels, &mut image);

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_several_ways_is_refused() {
+    fn ambiguous_tensors_are_rejected() {
         // The layers in the middle have the same shape, and their names have no order.
         let named =
             |layer: usize, part: &str| format!("{}.{part}", ["top", "one", "two", "out"][layer]);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// For how long to train, and in which order.
+/// The length of a training and the order of its images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// Times that each image is seen.
@@ -133,7 +133,7 @@ impl Progress {
     }
 }
 
-/// What the loop reports to `on_event`.
+/// An event that the loop reports to `on_event`.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step is done. `Break` stops the training here.
@@ -216,7 +216,7 @@ pub fn train(
         backend.train(&batches, &mut |step| {
             progress.partial.add(&step);
             progress.losses.push(step.loss);
-            // A backend may tell of steps after the one that ended the training.
+            // A backend may report more steps after the one that ended the training.
             if let Ok(ControlFlow::Continue(())) = end {
                 end = match step.loss.is_finite() {
                     true => on_event(Event::Step {
@@ -249,7 +249,7 @@ pub fn train(
         backend.logits(held_out.images(), &mut logits)?;
         let held_out_acc = Confusion::new(&logits, held_out.labels()).accuracy();
         progress.partial.seconds += start.elapsed().as_secs_f64();
-        // An epoch that is not whole is closed for the report, but goes on if the training does.
+        // An incomplete epoch is closed for the report, but continues if the training is resumed.
         let cut = (progress.partial.steps < per_epoch).then(|| Progress {
             cut: true,
             ..progress.clone()

@@ -1,4 +1,4 @@
-//! Weights files on the host: read with every check, written whole. The format is `lenet_core::weights`.
+//! Weights files on the host: reads them with every check, and writes them atomically. [`lenet_core::weights`] defines the format.
 
 use crate::error::Error;
 use crate::normalize::Normalization;
@@ -19,7 +19,7 @@ pub fn class_names<'a>(classes: &ClassNames<'a>) -> [&'a str; CLASSES] {
     std::array::from_fn(|class| classes.get(class))
 }
 
-/// A weights file of `N` in memory that has passed every check. [`Model`](crate::model::Model) has either kind.
+/// A weights file of the network `N` in memory that has passed every check. [`Model`](crate::model::Model) accepts f32 and int8.
 #[derive(Clone)]
 pub struct WeightsFile<N: Network = Net> {
     /// The bytes, as words so that the parameters are aligned.
@@ -30,7 +30,7 @@ pub struct WeightsFile<N: Network = Net> {
 }
 
 impl WeightsFile {
-    /// Makes a file of parameters. `metadata.provenance.params_sha256` is filled in here.
+    /// Creates a weights file in memory. It computes `metadata.provenance.params_sha256` itself.
     ///
     /// # Errors
     /// See [`EncodeError`].
@@ -38,13 +38,13 @@ impl WeightsFile {
         Self::encoded(params, metadata)
     }
 
-    /// Reads a file and runs its self-test. A safetensors file or a NumPy archive of this network's tensors, and an ONNX model
-    /// of this network, are read too: they become a weights file whose metadata says where it came from and nothing more.
+    /// Reads a file and runs its self-test. Also reads a safetensors file or a NumPy archive with this network's tensors, and an
+    /// ONNX model of this network. The metadata of such a file states only that it was imported.
     ///
     /// # Errors
     /// * `Io`: the file cannot be read
-    /// * `Weights`: it is no weights file, or a damaged or foreign one
-    /// * `Foreign`: a file of another program that is not read, or is not this network's
+    /// * `Weights`: it is not a weights file, is damaged, or belongs to another network
+    /// * `Foreign`: it is a file of another program whose format is not supported or that does not fit this network
     /// * `SelfTest`: this build computes other logits than the one that wrote the file
     pub fn load(path: &Path) -> Result<Self, Error> {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
@@ -57,7 +57,7 @@ impl WeightsFile {
         Self::checked(&bytes, path)
     }
 
-    /// Returns the file of the same parameters for plain images, where they were trained on normalized ones.
+    /// Converts parameters that were trained on normalized images to a file for plain images.
     ///
     /// # Errors
     /// A sentence: the normalization cannot be folded into the first layer.
@@ -81,7 +81,7 @@ impl WeightsFile {
 }
 
 impl<N: Network> WeightsFile<N> {
-    /// As [`encode`](WeightsFile::encode), for any network.
+    /// Does the same as [`encode`](WeightsFile::encode), for any network.
     ///
     /// # Errors
     /// See [`EncodeError`].
@@ -105,10 +105,11 @@ impl<N: Network> WeightsFile<N> {
         })
     }
 
-    /// Checks the bytes of a weights file, which are those of `path`, and runs its self-test.
+    /// Checks the bytes of a weights file and runs its self-test. `path` is for messages.
     ///
     /// # Errors
-    /// * `Weights`: it is no weights file, or a damaged or foreign one
+    /// * `Weights`: it is not a weights file, is damaged, or belongs to another network
+    /// * `Foreign`: it is a file of another program whose format is recognised
     /// * `SelfTest`: this build computes other logits than the one that wrote the file
     pub fn checked(bytes: &[u8], path: &Path) -> Result<Self, Error> {
         let mut words = vec![0u32; bytes.len().div_ceil(4)];
@@ -146,37 +147,37 @@ impl<N: Network> WeightsFile<N> {
         Ok(file)
     }
 
-    /// Writes the file under a name that is not taken.
+    /// Writes the file to a path that must not exist yet.
     ///
     /// # Errors
-    /// As [`output::write_new`].
+    /// Those of [`output::write_new`].
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         output::write_new(path, self.bytes())
     }
 
-    /// What the file holds.
+    /// Returns the content of the file.
     pub fn weights(&self) -> weights::Weights<'_, N> {
         weights::view::<N>(self.bytes()).expect("checked when it was made")
     }
 
-    /// Returns what a user may want to know of how another program's file was read, in sentences.
+    /// Returns notes for the user on how another program's file was read, in sentences.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Returns whether the parameters come from another program's file: the metadata then names neither data nor classes.
+    /// Returns whether the parameters come from another program's file. If so, the metadata names neither a data set nor classes.
     pub fn is_imported(&self) -> bool {
         let recipe = self.weights().metadata.provenance.recipe;
         recipe.starts_with(IMPORTED.provenance.recipe)
     }
 
-    /// The file byte for byte.
+    /// Returns the bytes of the file.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.len]
     }
 }
 
-/// Returns a weights file of the parameters in another program's file; `None` if it does not look like one that is read.
+/// Converts another program's file to a weights file. Returns `None` if the bytes do not look like a supported format.
 pub(crate) fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
     let (read, recipe) = if safetensors::looks_like(bytes) {
         (safetensors::read_params(bytes), "imported from safetensors")
@@ -195,7 +196,7 @@ pub(crate) fn import(bytes: &[u8]) -> Option<Result<WeightsFile, String>> {
     }))
 }
 
-/// Names of classes of which only the labels are known.
+/// The names of classes for which only the labels are known.
 const DIGITS: &[&str] = &[
     "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
     "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32",
@@ -203,7 +204,7 @@ const DIGITS: &[&str] = &[
     "49", "50", "51", "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "62", "63",
 ];
 
-/// What is known of parameters that another program trained.
+/// The metadata of parameters that another program trained.
 pub(crate) const IMPORTED: Metadata = Metadata {
     classes: ClassNames::new(DIGITS.split_at(CLASSES).0),
     provenance: Provenance {
@@ -219,7 +220,7 @@ pub(crate) const IMPORTED: Metadata = Metadata {
     },
 };
 
-/// SHA-256 of the parameters as little-endian f32: names a model.
+/// Returns the SHA-256 of the parameters as little-endian f32, which identifies a model.
 pub fn params_sha256(params: &Params) -> [u8; 32] {
     Sha256::digest(bytemuck::bytes_of(params)).into()
 }

@@ -1,6 +1,6 @@
-//! The command line: every command on small data sets, and every input it refuses, with the exact sentence and code.
+//! Tests the command line: every command on small data sets, and every invalid input, with the exact message and exit code.
 //!
-//! It stands here and not in `tests/`, because Cargo hands a binary only to the tests of its own package.
+//! These tests are not in the package `tests`, because Cargo tells only the tests of the same package where a binary is.
 
 #![cfg(feature = "program")]
 
@@ -31,7 +31,7 @@ use place::{AT_CHANCE, FILES, LEARNT, Place, TRAIN, idx, images, labels};
 use trainer::weights_file::WeightsFile;
 
 #[test]
-fn a_run_prints_the_courses_lines_and_leaves_its_files() {
+fn a_run_prints_lines_like_the_course_and_writes_its_files() {
     let place = Place::new();
     let out = place.good(&format!("{TRAIN} --out run --seed 5 --threads 2"));
     assert!(
@@ -146,7 +146,7 @@ fn the_same_seed_gives_the_same_weights_for_any_threads() {
 }
 
 #[test]
-fn max_steps_counts_over_epochs_whatever_computes_in_whatever_order() {
+fn max_steps_counts_across_epochs_for_every_device_and_order() {
     let place = Place::new();
     for (run, options) in [
         ("a", "--device reference --order sequential"),
@@ -164,10 +164,10 @@ fn max_steps_counts_over_epochs_whatever_computes_in_whatever_order() {
 }
 
 #[test]
-fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
+fn a_validation_split_selects_the_epoch_and_the_test_images_are_used_once() {
     let place = Place::new();
     place.good(&format!("{LEARNT} --out learnt"));
-    // Nothing more is learnt in such small steps, so that the first epoch stays the best.
+    // The learning rate is so small that nothing more is learnt, so the first epoch remains the best.
     let options =
         "--data letters --batch-size 32 --val-split 0.25 --lr 1e-12 --init learnt/lenet.weights";
     let out = place.good(&format!("{options} --epochs 50 --patience 3 --out run"));
@@ -183,7 +183,7 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
     assert!(metrics.starts_with("epoch,train_loss,train_acc,val_acc,seconds\n1,"));
     assert_eq!(metrics.lines().count(), 1 + 4);
     assert_eq!(place.text("run/steps.csv").lines().count(), 1 + 4 * 3);
-    // The best are those after the first epoch.
+    // The best parameters are those after the first epoch.
     place.good(&format!("{options} --epochs 1 --out first"));
     assert!(place.read("run/best.weights") == place.read("first/best.weights"));
     let about = place.good("summary run/best.weights");
@@ -199,7 +199,7 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
         2,
         "ended after 4 epochs by --patience; continue with a larger one",
     );
-    // With more patience it goes on as if it had had that from the start.
+    // With more patience, the run continues as if it had had this patience from the start.
     let out = place.good("--resume run --epochs 60 --patience 5");
     assert!(
         out.contains("\nepoch 5, ") && out.contains("\nepoch 6, ") && !out.contains("\nepoch 7, ")
@@ -208,7 +208,7 @@ fn a_validation_split_chooses_and_the_test_images_are_looked_at_once() {
 }
 
 #[test]
-fn patience_does_not_count_what_comes_before_learning() {
+fn patience_does_not_count_epochs_before_anything_is_learnt() {
     let place = Place::new();
     let flat = "--data letters --batch-size 32 --val-split 0.25 --lr 1e-12 --epochs 9 --patience 2";
     let output = place.command(&format!("{flat} --out flat")).output();
@@ -219,10 +219,10 @@ fn patience_does_not_count_what_comes_before_learning() {
 }
 
 #[test]
-fn quiet_prints_nothing_and_json_an_object_a_line() {
+fn quiet_prints_nothing_and_json_prints_one_object_per_line() {
     let place = Place::new();
     assert_eq!(place.good(&format!("{TRAIN} --quiet --out quiet")), "");
-    // Neither bar nor curves where there is no terminal.
+    // Without a terminal, there is neither a progress bar nor curves.
     let text = place.good(&format!("{TRAIN} --out text"));
     assert!(
         !text.contains(['\u{1b}', '\r']) && !text.contains("by epoch"),
@@ -253,7 +253,7 @@ fn quiet_prints_nothing_and_json_an_object_a_line() {
 }
 
 #[test]
-fn a_network_that_has_learnt_nothing_is_told_of() {
+fn a_network_that_has_learnt_nothing_gives_a_warning() {
     let place = Place::new();
     let helps = "; try more --epochs or a smaller --batch-size\n";
     for (options, at_chance) in [(TRAIN, true), (LEARNT, false)] {
@@ -273,7 +273,7 @@ fn a_network_that_has_learnt_nothing_is_told_of() {
 }
 
 #[test]
-fn variants_change_the_weights_and_are_told_in_the_file() {
+fn options_change_the_weights_and_are_recorded_in_the_file() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --out plain"));
     for (option, told) in [
@@ -297,7 +297,7 @@ fn variants_change_the_weights_and_are_told_in_the_file() {
 }
 
 #[test]
-fn weights_go_out_and_come_back_and_train_on() {
+fn exported_weights_can_be_imported_and_trained_further() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --out run"));
     place.good("export run/lenet.weights --format safetensors --out net.safetensors");
@@ -325,7 +325,7 @@ fn weights_go_out_and_come_back_and_train_on() {
 }
 
 #[test]
-fn evaluate_says_the_same_by_every_device_and_of_both_forms() {
+fn evaluate_agrees_for_every_device_and_file_format() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 2 --out run"));
     place.good("export run/lenet.weights --format safetensors --out net.safetensors");
@@ -359,7 +359,7 @@ fn evaluate_says_the_same_by_every_device_and_of_both_forms() {
 }
 
 #[test]
-fn summary_shows_the_network_and_what_the_file_says() {
+fn summary_shows_the_network_and_the_metadata_of_the_file() {
     let place = Place::new();
     let table = place.good("summary");
     for part in ["conv1", "6x12x12", "44,426", "281,640", "5,336"] {
@@ -377,10 +377,10 @@ fn summary_shows_the_network_and_what_the_file_says() {
     }
 }
 
-/// As other programs do in a pipe, of which `head` has read enough; but an output that is full is told of.
+/// When `head` has closed the pipe, the program ends quietly, as others do. But a full disk is an error.
 #[cfg(unix)]
 #[test]
-fn an_output_that_is_closed_ends_the_program_quietly() {
+fn a_closed_output_ends_the_program_quietly() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
     for arguments in [
@@ -413,7 +413,7 @@ fn an_output_that_is_closed_ends_the_program_quietly() {
 }
 
 #[test]
-fn shells_and_man_know_every_command() {
+fn completions_and_manual_pages_contain_every_command() {
     let place = Place::new();
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = place.good(&format!("completions {shell}"));
@@ -436,7 +436,7 @@ fn shells_and_man_know_every_command() {
     );
 }
 
-/// The object, in which some fields have these values and others are measured.
+/// Parses a JSON object, and checks that some fields have these values and that others are positive numbers.
 fn figures(json: &str, exact: &[(&str, u32)], measured: &[&str]) -> serde_json::Value {
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
     for (field, value) in exact {
@@ -449,7 +449,7 @@ fn figures(json: &str, exact: &[(&str, u32)], measured: &[&str]) -> serde_json::
 }
 
 #[test]
-fn bench_tells_every_figure_to_people_and_to_scripts() {
+fn bench_prints_every_figure_as_text_and_as_json() {
     let place = Place::new();
     let bench = "bench --data letters --batch-size 32 --epochs 1 --threads 2";
     let table = place.good(bench);
@@ -513,7 +513,7 @@ fn nothing_is_overwritten() {
     let before = place.read(file);
     let listed = place.list("run");
     let taken = "already exists and is not overwritten; choose another name or remove it";
-    // Nothing is said of a training that is none.
+    // There is no message about a training if the training does not begin.
     assert_eq!(
         place.run(&format!("{TRAIN} --out run")),
         (1, String::new(), format!("error: run: {taken}\n"))
@@ -530,7 +530,7 @@ fn nothing_is_overwritten() {
 }
 
 #[test]
-fn a_place_that_takes_no_file_is_named() {
+fn an_output_that_cannot_be_written_is_named() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
     let err = place.failed("import run/lenet.weights --out no/such.weights", 1);
@@ -645,7 +645,7 @@ fn settings_out_of_range_are_refused_with_the_range() {
 #[test]
 fn a_diverging_run_stops_at_once_and_writes_nothing() {
     let place = Place::new();
-    // Parameters near overflow: the first loss is not finite.
+    // With parameters near overflow, the first loss is not finite.
     let mut params = trainer::init::initial_params(0);
     params.fc3.weight = [[3e38; 84]; 10];
     params.fc3.weight[0] = [-3e38; 84];
@@ -734,7 +734,7 @@ fn bad_data_is_refused_by_name() {
 }
 
 #[test]
-fn a_data_set_that_is_not_there_or_not_whole_is_described() {
+fn a_missing_or_incomplete_data_set_is_described() {
     let place = Place::new();
     place.refused(
         "--data nowhere",
@@ -752,7 +752,7 @@ fn a_data_set_that_is_not_there_or_not_whole_is_described() {
 }
 
 #[test]
-fn a_changed_fashion_mnist_needs_a_word() {
+fn a_modified_fashion_mnist_needs_an_option() {
     let place = Place::new();
     std::fs::rename(place.path("letters"), place.path("fashion-mnist")).unwrap();
     let train = "--data fashion-mnist --batch-size 32 --max-steps 1 --out run";
@@ -768,7 +768,7 @@ fn a_changed_fashion_mnist_needs_a_word() {
 }
 
 #[test]
-fn lenet_data_is_looked_at_before_the_repository() {
+fn lenet_data_takes_precedence_over_the_repository() {
     let place = Place::new();
     let output = place
         .command("--batch-size 32 --max-steps 1 --out run")
@@ -791,7 +791,7 @@ fn bad_weights_are_refused_by_name() {
     };
     let mut longer = good.clone();
     longer.push(0);
-    // With a checksum that is right.
+    // A file with this parameter and a correct checksum.
     let with = |value: f32| {
         let mut bytes = good.clone();
         bytes[PARAMS_OFFSET + 3 * 4..][..4].copy_from_slice(&value.to_le_bytes());
@@ -912,7 +912,7 @@ fn an_onnx_model_of_another_network_is_refused() {
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
     place.good("export run/lenet.weights --format onnx --out net.onnx");
     let good = place.read("net.onnx");
-    // The first sigmoid becomes another function, with a name of the same length.
+    // Replace the first sigmoid by another function whose name has the same length.
     let at = good.windows(7).position(|bytes| bytes == b"Sigmoid");
     let mut other = good.clone();
     other[at.unwrap()..][..7].copy_from_slice(b"Hardmax");
@@ -935,13 +935,13 @@ fn an_onnx_model_of_another_network_is_refused() {
 }
 
 #[test]
-fn foreign_tensors_are_compared_with_those_wanted() {
+fn unknown_tensors_are_listed_with_the_expected_ones() {
     use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
     let place = Place::new();
     let mut params = trainer::init::initial_params(0);
     let good = trainer::safetensors::write_params(&params);
     let file = SafeTensors::deserialize(&good).unwrap();
-    // fc.0 transposed, fc.4.bias under another name.
+    // Transpose fc.0, and give fc.4.bias another name.
     let tensors = file
         .tensors()
         .into_iter()
@@ -994,7 +994,7 @@ fn foreign_tensors_are_compared_with_those_wanted() {
             "nan.safetensors: fc1_weight[3] is NaN or infinite",
         );
     }
-    // A subnormal number is finite, and as good as any: it goes in and out bit for bit, and passes the self-test.
+    // A subnormal number is valid: it is exported and imported bit for bit, and passes the self-test.
     params.fc1.weight[0][3] = -f32::from_bits(3);
     let subnormal = trainer::safetensors::write_params(&params);
     place.write("tiny.safetensors", &subnormal);
@@ -1010,16 +1010,16 @@ fn foreign_tensors_are_compared_with_those_wanted() {
     );
 }
 
-/// A table with everything found, by programs of the test's own, then with nothing: training needs only the data.
+/// Checks the table if everything is found, with programs that the test provides, and if nothing is. Training needs only the data.
 #[cfg(unix)]
 #[test]
-fn doctor_says_what_is_there_and_how_to_mend_what_is_not() {
+fn doctor_lists_what_was_found_and_how_to_install_what_is_missing() {
     let place = Place::new();
     std::fs::create_dir(place.path("bin")).unwrap();
     for (program, says) in [
         ("qemu-system-arm", "QEMU emulator version 7.2"),
         ("probe-rs", "probe-rs 0.24"),
-        ("rustc", "."), // Its folder of a target's libraries is the present one.
+        ("rustc", "."), // Its folder of a target's libraries is the current one.
     ] {
         place.program(&format!("bin/{program}"), &format!("echo {says}"));
     }

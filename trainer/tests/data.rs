@@ -1,4 +1,4 @@
-//! One's own data: class folders of PNG and JPEG files, `trainer data` and `trainer predict`, and what they refuse.
+//! Tests with a user's own data: class folders of PNG and JPEG files, `trainer data`, `trainer predict`, and invalid inputs.
 
 #![cfg(feature = "program")]
 
@@ -12,7 +12,8 @@ use std::io::Write;
 
 const CHECK: &str = "data check --data my";
 
-/// An image with a bar at the class's height, as bright as `bar`, on `ground`.
+/// Returns an image with a horizontal bar, whose height depends on the class. `bar` and `ground` are the brightness of the bar
+/// and of the background.
 fn bar(side: u32, class: u32, bar: u8, ground: u8) -> GrayImage {
     GrayImage::from_fn(side, side, |_, y| {
         Luma([if y * 28 / side / 4 == class + 1 {
@@ -23,7 +24,7 @@ fn bar(side: u32, class: u32, bar: u8, ground: u8) -> GrayImage {
     })
 }
 
-/// Class folders `my/train` and `my/test`, of three classes: 8 training images and 2 test images each.
+/// Writes class folders in `my/train` and `my/test`: three classes with 8 training images and 2 test images each.
 fn my(place: &Place) {
     for (split, images, brightest) in [("train", 8, 250), ("test", 2, 200)] {
         for (class, name) in (0..).zip(["ring", "star", "wave"]) {
@@ -44,7 +45,7 @@ fn save(place: &Place, name: &str, image: DynamicImage) {
     image.save(path).unwrap();
 }
 
-/// With `my` in it.
+/// Returns a place that contains `my`.
 fn place() -> Place {
     let place = Place::new();
     my(&place);
@@ -69,7 +70,7 @@ fn class_folders_are_trained_on_tested_and_shown() {
         out.contains("data my: 24 training images, 6 test images\n"),
         "{out}"
     );
-    // Of the ten classes, the three that there are; one that is never named has no precision.
+    // The table contains only the three classes that exist. A class that is never predicted has no precision.
     let table = place.good("evaluate run/lenet.weights --data my --confusion");
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], " true \\ predicted  0  1  2  recall  precision");
@@ -84,7 +85,7 @@ fn class_folders_are_trained_on_tested_and_shown() {
             .contains("classes        ring, star, wave\n")
     );
     assert_eq!(place.good("report run"), "report run/report.html\n");
-    // The matrix has a column for each of the three classes that there are.
+    // The matrix has a column for each of the three classes that exist.
     assert_eq!(
         place
             .text("run/confusion.svg")
@@ -96,7 +97,7 @@ fn class_folders_are_trained_on_tested_and_shown() {
     let shown = "data show --data my --split test --per-class 2 --out sheet.png";
     assert_eq!(place.good(shown), "wrote sheet.png (6 images)\n");
     let sheet = image::open(place.path("sheet.png")).unwrap().into_luma8();
-    // The first image's bar, at row 4 of 28: pixels are four units of two pixels.
+    // The bar of the first image is at row 4 of 28. A pixel of the image takes four units, and a unit two pixels.
     let (x, y) = (2 * 14 + 8 * 14, 2 * 34 + 8 * 5);
     assert_eq!((sheet[(x, y)].0, sheet[(x, y - 16)].0), ([200], [0]));
     place.refused(
@@ -186,9 +187,9 @@ fn one_folder_is_split_the_same_way_each_time() {
 }
 
 #[test]
-fn what_looks_odd_is_said_and_stops_nothing() {
+fn suspicious_data_gives_warnings_and_no_error() {
     let place = Place::new();
-    // Dark on white; the test image is a training image; one class has no test image.
+    // The images are dark on white, the test image is also a training image, and one class has no test image.
     for (name, image) in [
         ("train/a/1", 0),
         ("train/a/2", 9),
@@ -268,7 +269,7 @@ fn image_files_that_do_not_fit_are_refused_by_name() {
     );
 }
 
-/// The image as a PNG in the seven passes of Adam7, which the `image` crate does not write.
+/// Returns the image as a PNG with Adam7 interlacing, which the `image` crate cannot write.
 fn interlaced(image: &GrayImage) -> Vec<u8> {
     let mut rows = Vec::new();
     for (x, y, dx, dy) in [
@@ -310,7 +311,7 @@ fn interlaced(image: &GrayImage) -> Vec<u8> {
 }
 
 #[test]
-fn interlaced_files_are_read_as_others() {
+fn interlaced_files_are_read_like_others() {
     let place = place();
     let plain = place.good(CHECK);
     let file = "my/test/wave/1.png";
@@ -395,7 +396,7 @@ fn folders_that_are_no_classes_are_refused_by_name() {
 }
 
 #[test]
-fn predict_names_the_three_likeliest_classes() {
+fn predict_names_the_three_most_likely_classes() {
     let place = place();
     place.good("--data my --batch-size 8 --epochs 20 --lr 0.01 --out run");
     let file = "my/test/star/0.png";
@@ -407,7 +408,7 @@ fn predict_names_the_three_likeliest_classes() {
         (lines.len(), lines[0], lines[18]),
         (2 * 18, file, "test image 5, wave")
     );
-    // Rows 8 to 11 of the image are bright: lines 4 and 5 of the characters.
+    // Rows 8 to 11 of the image are bright, which are lines 4 and 5 of the characters.
     assert_eq!(
         (lines[4], lines[5], lines[6], lines[7]),
         (

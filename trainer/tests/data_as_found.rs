@@ -1,4 +1,5 @@
-//! Data sets and pictures as people have them: what is read all the same, what is said about it, and what is refused.
+//! Tests with data sets and pictures in the forms in which users have them: which are accepted, with which notes and warnings,
+//! and which are rejected.
 
 #![cfg(feature = "program")]
 
@@ -16,14 +17,14 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Writes a file, and the folders that it needs.
+/// Writes a file and creates the folders above it.
 fn write(place: &Place, name: &str, bytes: &[u8]) {
     let path = place.path(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-/// Moves the files of `letters` to where `name` says for each of [`FILES`], through `change`.
+/// Moves each of the [`FILES`] in `letters` to the path that `name` returns for it, and applies `change` to its content.
 fn moved(name: impl Fn(&str) -> String, change: impl Fn(&[u8]) -> Vec<u8>) -> Place {
     let place = Place::new();
     for file in FILES {
@@ -52,7 +53,7 @@ fn save(place: &Place, name: &str, image: &DynamicImage) {
     image.save(path).unwrap();
 }
 
-/// Class folders below `train` and `test`: three classes with four and two pictures.
+/// Writes class folders below `train` and `test`: three classes with four training and two test pictures each.
 fn class_folders(place: &Place, train: &str, test: &str) {
     for (class, name) in ["ring", "star", "wave"].into_iter().enumerate() {
         for (folder, count, bright) in [(train, 4, 250), (test, 2, 150)] {
@@ -68,21 +69,21 @@ fn class_folders(place: &Place, train: &str, test: &str) {
     }
 }
 
-/// Cells of a row of the table that `data check` prints.
+/// Returns the cells in a row of the table that `data check` prints.
 fn row<'a>(out: &'a str, class: &str) -> Vec<&'a str> {
     let rows = out.lines().map(|line| line.split_whitespace().collect());
     let mut rows = rows.filter(|row: &Vec<&str>| row.contains(&class));
     rows.next().unwrap_or_else(|| panic!("no {class} in {out}"))
 }
 
-/// What stands behind the sum of the table.
+/// Returns the lines after the table that `data check` prints.
 fn remarks(out: &str) -> Vec<&str> {
     let lines = out.lines().skip_while(|line| !line.starts_with("sha256 "));
     lines.skip(1).collect()
 }
 
 #[test]
-fn idx_files_are_found_as_people_have_them() {
+fn idx_files_are_found_under_all_common_names() {
     let plain = Place::new().good("data check --data letters");
     let same = |bytes: &[u8]| bytes.to_vec();
     let padded = |bytes: &[u8]| [gzip(bytes), vec![0; 512]].concat();
@@ -104,7 +105,7 @@ fn idx_files_are_found_as_people_have_them() {
         moved(all_upper, gzip),
         moved(test, same),
         moved(upper, padded),
-        // As some browsers leave it: called so, but uncompressed.
+        // Some browsers decompress a file but keep its name.
         moved(unpacked, same),
     ] {
         let out = place.good("data check --data my");
@@ -114,7 +115,7 @@ fn idx_files_are_found_as_people_have_them() {
 }
 
 #[test]
-fn a_data_set_below_the_folder_is_found_and_said() {
+fn a_data_set_in_a_subfolder_is_found_with_a_note() {
     let same = |bytes: &[u8]| bytes.to_vec();
     for (folder, name) in [
         ("my/dataset", "dataset"),
@@ -132,7 +133,7 @@ fn a_data_set_below_the_folder_is_found_and_said() {
             remarks(&out),
             [&format!("note: reading {folder}"), "no problems found"]
         );
-        // The run knows where, and goes on there.
+        // The run has recorded the folder, and continues with it.
         let train = "--data my --batch-size 32 --epochs 1 --out run";
         let (code, _, err) = place.run(train);
         assert_eq!((code, err), (0, format!("note: reading {folder}\n")));
@@ -158,7 +159,7 @@ fn a_data_set_below_the_folder_is_found_and_said() {
 }
 
 #[test]
-fn several_data_sets_are_named_instead_of_one_taken() {
+fn several_data_sets_are_listed_instead_of_choosing_one() {
     let place = Place::new();
     for folder in ["my/MNIST/raw", "my/FashionMNIST/raw"] {
         for file in FILES {
@@ -174,7 +175,7 @@ fn several_data_sets_are_named_instead_of_one_taken() {
     );
     place.good("data check --data my/MNIST/raw");
 
-    // EMNIST's archive has all of them in one folder: the beginning of the names chooses.
+    // EMNIST's archive has several data sets in one folder. The prefix of the names selects one.
     let place = Place::new();
     for family in ["emnist-digits", "emnist-mnist"] {
         for file in FILES {
@@ -201,13 +202,13 @@ fn several_data_sets_are_named_instead_of_one_taken() {
     );
 }
 
-/// The same images, once as they are, and once transposed, with labels from 1, under EMNIST's names.
+/// Compares the original images with transposed ones that have labels from 1 and EMNIST's file names.
 #[test]
-fn emnist_is_set_upright_and_its_labels_are_counted_from_0() {
+fn emnist_is_transposed_and_its_labels_counted_from_0() {
     let place = Place::new();
     let mut upright = images(96);
     for (i, byte) in upright[16..].iter_mut().enumerate() {
-        *byte = byte.wrapping_add((i % 28) as u8); // Unlike its transpose.
+        *byte = byte.wrapping_add((i % 28) as u8); // Makes each image differ from its transpose.
     }
     let mut transposed = upright.clone();
     for (image, source) in transposed[16..]
@@ -259,7 +260,7 @@ fn emnist_is_set_upright_and_its_labels_are_counted_from_0() {
     assert_eq!(row(&out, "A"), ["0", "A", "10", "3"]);
     assert_eq!(hash(&out), hash(&place.good("data check --data plain")));
 
-    // The mapping that lies beside the files names the classes.
+    // The mapping in the same folder names the classes.
     let mapping: String = (0..26)
         .map(|i| format!("{} {} {}\n", i + 1, 97 + i, 65 + i))
         .collect();
@@ -283,9 +284,10 @@ fn emnist_is_set_upright_and_its_labels_are_counted_from_0() {
     );
 }
 
-/// Labels from 1 to 10 leave one way only; 1 to 9 may be what they say.
+/// Labels from 1 to 10 must be shifted, because a network with ten classes has labels from 0 to 9. Labels from 1 to 9 may be
+/// correct.
 #[test]
-fn labels_from_1_are_shifted_where_they_must_be() {
+fn labels_from_1_are_shifted_if_necessary() {
     let place = Place::new();
     for (split, count) in [("train", 96), ("t10k", 30)] {
         let mut file = labels(count);
@@ -346,7 +348,7 @@ fn files_for_the_same_purpose_must_have_the_same_content() {
     }
 }
 
-/// A table of the images of `letters`, with `label` where it says.
+/// Returns a table of the images in `letters`, optionally with a header and with labels.
 fn table(place: &Place, split: &str, header: bool, label: bool) -> Vec<u8> {
     let images = place.read(&format!("letters/{split}-images-idx3-ubyte"));
     let labels = place.read(&format!("letters/{split}-labels-idx1-ubyte"));
@@ -416,7 +418,7 @@ fn kaggles_tables_are_read() {
     );
     assert_eq!(place.good("report run"), "report run/report.html\n");
 
-    // Kaggle keeps the labels of its competitions to itself; a single table has both.
+    // The test tables of Kaggle's competitions have no labels. A single table can be split.
     write(&place, "digits/train.csv", &train);
     write(
         &place,
@@ -431,7 +433,7 @@ fn kaggles_tables_are_read() {
     );
     let out = place.good("data check --data digits --test-split 0.25");
     assert_eq!(row(&out, "all"), ["all", "70", "26"]);
-    // The images of a class are alike, which is said too.
+    // The images of a class are identical, which gives a warning too.
     assert_eq!(
         remarks(&out)[0],
         "warning: digits/test.csv: ignored, because it has no column of labels"
@@ -483,7 +485,7 @@ fn idx_files_without_test_images_can_be_split() {
     );
     let out = place.good("data check --data letters --test-split 0.25");
     assert_eq!(row(&out, "all"), ["all", "70", "26"]);
-    // A run goes on, and its report is made, with the same images.
+    // A continued run and its report use the same images.
     let (code, _, err) =
         place.run("--data letters --test-split 0.25 --batch-size 32 --epochs 1 --out run");
     assert_eq!(code, 0, "{err}");
@@ -513,7 +515,7 @@ fn folders_of_training_and_test_images_have_many_names() {
     hashes.dedup();
     assert_eq!(hashes.len(), 1);
 
-    // One level too many, with what archivers of other systems leave.
+    // The given folder is one level above the data set, next to files that archivers of other systems add.
     let place = Place::new();
     class_folders(&place, "my/shapes/train", "my/shapes/test");
     write(
@@ -526,7 +528,7 @@ fn folders_of_training_and_test_images_have_many_names() {
         remarks(&out),
         ["note: reading my/shapes", "no problems found"]
     );
-    // One level too few.
+    // The given folder is one level below that of the data set.
     place.refused(
         "data check --data my/shapes/train",
         2,
@@ -536,7 +538,7 @@ fn folders_of_training_and_test_images_have_many_names() {
 }
 
 #[test]
-fn validation_folders_are_tested_on_or_said_to_be_left_out() {
+fn validation_folders_are_used_for_tests_or_left_out_with_a_warning() {
     let place = Place::new();
     class_folders(&place, "my/train", "my/val");
     let out = place.good("data check --data my");
@@ -583,7 +585,7 @@ fn validation_folders_are_tested_on_or_said_to_be_left_out() {
 }
 
 #[test]
-fn a_folder_may_be_called_train_because_its_class_is() {
+fn a_class_may_be_called_train() {
     let place = Place::new();
     class_folders(&place, "my", "other");
     save(&place, "my/train/0.png", &picture(99));
@@ -592,7 +594,7 @@ fn a_folder_may_be_called_train_because_its_class_is() {
     assert_eq!(row(&out, "train"), ["2", "train", "1", "1"]);
 }
 
-/// A run has pictures too, and often lies beside the data.
+/// The folder of a run contains pictures too, and is often next to the data.
 #[test]
 fn the_folder_of_a_run_is_no_data() {
     let place = Place::new();
@@ -650,7 +652,7 @@ fn pictures_without_class_folders_are_named() {
         ["warning: my/Test: ignored, because its pictures are not in class folders"]
     );
 
-    // As in the archive of the German traffic signs.
+    // The layout of the archive of the German traffic signs.
     fs::rename(place.path("my/Train"), place.path("my/Training")).unwrap();
     fs::create_dir(place.path("my/Final_Test")).unwrap();
     fs::rename(place.path("my/Test"), place.path("my/Final_Test/Images")).unwrap();
@@ -690,7 +692,7 @@ fn pictures_without_class_folders_are_named() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_picture_is_left_out_and_counted_once() {
+fn files_that_are_not_pictures_are_left_out_and_counted_once() {
     let place = Place::new();
     class_folders(&place, "my/train", "my/test");
     let clean = place.good("data check --data my");
@@ -726,7 +728,7 @@ fn what_is_no_picture_is_left_out_and_counted_once() {
     let (code, _, err) = place.run("--data my --max-steps 1 --out run");
     assert_eq!((code, err), (0, format!("{left_out}\n")));
 
-    // A picture whose name does not say so is one.
+    // A picture is recognised by its content even if its name has no extension.
     fs::rename(
         place.path("my/train/ring/0.png"),
         place.path("my/train/ring/0"),
@@ -734,7 +736,7 @@ fn what_is_no_picture_is_left_out_and_counted_once() {
     .unwrap();
     assert_eq!(place.good("data check --data my"), out);
 
-    // A named pipe in the place of an IDX file.
+    // A named pipe instead of an IDX file.
     fs::remove_file(place.path("letters/t10k-labels-idx1-ubyte")).unwrap();
     fifo("letters/t10k-labels-idx1-ubyte");
     let err = place.failed("data check --data letters", 1);
@@ -794,7 +796,7 @@ fn a_name_in_two_unicode_forms_is_one_class() {
     let out = place.good("data check --data my");
     assert_eq!(row(&out, composed), ["0", composed, "2", "1"]);
     assert_eq!(remarks(&out), ["no problems found"]);
-    // So that the names in a weights file are those of the same classes elsewhere.
+    // The names in a weights file must be the same on every system.
     place.write(
         "letters/classes.txt",
         format!("{decomposed}\n1\n2\n3\n4\n5\n6\n7\n8\n9\n").as_bytes(),
@@ -804,7 +806,7 @@ fn a_name_in_two_unicode_forms_is_one_class() {
 }
 
 #[test]
-fn lists_of_names_are_taken_as_editors_write_them_or_refused() {
+fn lists_of_names_are_read_as_editors_write_them_or_rejected() {
     let place = Place::new();
     let names = "shirt\r\nshoe\r\n2\r\n3\r\n4\r\n5\r\n6\r\n7\r\n8\r\n9\r\n";
     let utf16: Vec<u8> = format!("\u{feff}{names}")
@@ -842,7 +844,7 @@ fn lists_of_names_are_taken_as_editors_write_them_or_refused() {
 }
 
 #[test]
-fn what_lies_there_instead_of_a_data_set_is_named() {
+fn files_in_place_of_a_data_set_are_named() {
     let place = Place::new();
     write(&place, "my/mnist.npz", b"PK\x03\x04");
     write(&place, "my/archive.zip", b"PK\x03\x04");
@@ -888,7 +890,7 @@ fn what_lies_there_instead_of_a_data_set_is_named() {
 }
 
 #[test]
-fn an_empty_variable_is_none() {
+fn an_empty_environment_variable_counts_as_unset() {
     let place = Place::new();
     let check = |value: &str, arguments: &str| {
         let output = place
@@ -903,7 +905,7 @@ fn an_empty_variable_is_none() {
     assert!(out.starts_with("data fashion-mnist in "), "{out}");
     let (_, out, _) = check("letters", "data check");
     assert!(out.starts_with("data letters in letters\n"), "{out}");
-    // A run goes on with its own data, whatever the variable names.
+    // A run continues with its own data, whatever the environment variable names.
     let (code, _, err) = check("", &format!("{TRAIN} --out run"));
     assert_eq!((code, err.as_str()), (0, ""));
     let (code, _, err) = check("nowhere", "--resume run --epochs 3");
@@ -913,14 +915,14 @@ fn an_empty_variable_is_none() {
         .env("LENET_ISA", "")
         .output();
     assert_eq!(place::outcome(output.unwrap()).0, 0);
-    // Typed, it is a mistake.
+    // An empty path on the command line is an error.
     let output = place.command("data check --data").arg("").output().unwrap();
     let (code, _, err) = place::outcome(output);
     assert_eq!(code, 2, "{err}");
 }
 
 #[test]
-fn a_batch_is_at_most_all_images() {
+fn a_batch_has_at_most_all_images() {
     let place = Place::new();
     let out = place.good("--data letters --epochs 1 --out a");
     let note =
@@ -930,7 +932,7 @@ fn a_batch_is_at_most_all_images() {
         "{out}"
     );
     assert!(place.text("a/config.toml").contains("batch_size = 96"));
-    // A larger one that was typed is one batch with all, as in PyTorch: the same steps.
+    // A larger batch size on the command line gives one batch with all images, as in PyTorch.
     let out = place.good("--data letters --epochs 1 --batch-size 1000 --out b");
     let note = "--batch-size 1000 is more than the 96 training images: each epoch is one step with all of them\n";
     assert!(out.contains(note), "{out}");
@@ -959,7 +961,7 @@ fn a_batch_is_at_most_all_images() {
 }
 
 #[test]
-fn predict_says_what_is_odd_about_a_picture() {
+fn predict_warns_about_suspicious_pictures() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
     let mut dark_on_white = picture(255).into_luma8();
@@ -1003,7 +1005,7 @@ fn predict_says_what_is_odd_about_a_picture() {
             assert_ne!(inverted, out);
         }
     }
-    // What `data check` says of a data set, predict says too when it takes an image from it.
+    // `predict` prints the warnings of `data check` too, if it takes an image from the data set.
     let mut bright = images(30);
     bright[16..]
         .iter_mut()
@@ -1029,7 +1031,7 @@ fn predict_says_what_is_odd_about_a_picture() {
 }
 
 #[test]
-fn pictures_that_were_cut_are_refused_in_every_command() {
+fn truncated_pictures_are_rejected_by_every_command() {
     let place = Place::new();
     class_folders(&place, "my/train", "my/test");
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
@@ -1049,7 +1051,7 @@ fn pictures_that_were_cut_are_refused_in_every_command() {
         }
         fs::remove_file(place.path(&file)).unwrap();
     }
-    // How many are concerned is said once.
+    // One warning states the number of images concerned.
     for image in 0..3 {
         let file = format!("my/train/ring/{image}.png");
         let whole = place.read(&file);
@@ -1067,7 +1069,7 @@ fn pictures_that_were_cut_are_refused_in_every_command() {
 }
 
 #[test]
-fn colour_in_class_folders_is_said() {
+fn colour_in_class_folders_gives_a_note() {
     let place = Place::new();
     class_folders(&place, "my/train", "my/test");
     let colour = ImageBuffer::from_fn(28, 28, |x, y| Rgb([x as u8, y as u8, 90]));
@@ -1083,9 +1085,9 @@ fn colour_in_class_folders_is_said() {
     );
 }
 
-/// Four dimensions: images, channels, rows, columns.
+/// The four dimensions are images, channels, rows and columns.
 #[test]
-fn idx_files_with_a_dimension_for_channels_are_read_where_they_fit() {
+fn idx_files_with_a_dimension_for_channels_are_read_if_they_fit() {
     let place = Place::new();
     let plain = place.good("data check --data letters");
     let pixels = images(96)[16..].to_vec();

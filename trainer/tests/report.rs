@@ -1,4 +1,4 @@
-//! `trainer report`: what a run's folder shows, and that the page needs nothing but itself.
+//! Tests `trainer report` and `trainer page`: that they show the results of a run, and that the page needs no other files.
 
 #![cfg(feature = "program")]
 
@@ -7,7 +7,7 @@ mod place;
 use place::{Place, TRAIN};
 use sha2::{Digest, Sha256};
 
-/// What the report adds to a run's folder.
+/// The files that the report adds to the folder of a run.
 const OUTPUTS: [&str; 8] = [
     "confusion.png",
     "confusion.svg",
@@ -27,7 +27,7 @@ fn the_page_holds_the_figures_and_no_reference_to_anything_outside() {
     assert!(out.ends_with("report run/report.html\n"), "{out}");
 
     let page = place.text("run/report.html");
-    // Scripts are looked at apart: text of base 85 may have any characters.
+    // Scripts are checked separately, because base 85 may contain any sequence of characters.
     let mut scripts = page.split("<script");
     let mut markup = scripts.next().unwrap().to_owned();
     let mut code = String::new();
@@ -62,7 +62,7 @@ fn the_page_holds_the_figures_and_no_reference_to_anything_outside() {
     }
     assert_eq!(page.matches("<svg").count(), 3);
 
-    // The figures are those that `evaluate` and the files give.
+    // The numbers must be those of `evaluate` and of the files.
     let evaluated = place.good("evaluate run/lenet.weights --data letters");
     let accuracy: f64 = evaluated["test acc ".len()..][..6].parse().unwrap();
     let correct = evaluated.split(['(', ' ']).nth(4).unwrap();
@@ -99,7 +99,7 @@ fn the_page_holds_the_figures_and_no_reference_to_anything_outside() {
     );
 }
 
-/// As folders may be called, and as long as they may be.
+/// Uses unusual and very long names, as folders may have them.
 #[cfg(unix)]
 #[test]
 fn odd_names_of_classes_are_shown_as_they_are() {
@@ -140,7 +140,7 @@ fn odd_names_of_classes_are_shown_as_they_are() {
 }
 
 #[test]
-fn the_report_is_made_again_to_the_byte() {
+fn writing_the_report_again_gives_the_same_bytes() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --out run"));
     let files = || OUTPUTS.map(|name| place.read(&format!("run/{name}")));
@@ -160,9 +160,9 @@ fn the_report_is_made_again_to_the_byte() {
     }
 }
 
-/// Where a picture or the page cannot be written, the weights are there, and the report can be made later.
+/// If a picture or the page cannot be written, the weights must exist, so that the report can be written later.
 #[test]
-fn a_report_that_fails_loses_no_weights() {
+fn a_failing_report_loses_no_weights() {
     let place = Place::new();
     let options = "--data letters --batch-size 32";
     place.good(&format!("{options} --epochs 2 --out whole"));
@@ -171,7 +171,7 @@ fn a_report_that_fails_loses_no_weights() {
     for name in OUTPUTS {
         let path = place.path("run").join(name);
         std::fs::remove_file(&path).unwrap();
-        // No file can take the place of a folder with something in it.
+        // A file cannot replace a folder that is not empty.
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("something"), []).unwrap();
         std::fs::copy(place.path("run/last.checkpoint"), place.path("checkpoint")).unwrap();
@@ -184,7 +184,7 @@ fn a_report_that_fails_loses_no_weights() {
         assert!(place.read("run/lenet.weights") == place.read("whole/lenet.weights"));
         std::fs::remove_dir_all(&path).unwrap();
         assert_eq!(place.good("report run"), "report run/report.html\n");
-        // Once more from the first epoch on.
+        // Start again after the first epoch.
         std::fs::rename(place.path("checkpoint"), place.path("run/last.checkpoint")).unwrap();
         place.write("run/lenet.weights", &before);
     }
@@ -199,7 +199,7 @@ fn a_page_is_made_of_weights_with_or_without_a_data_set() {
     assert_eq!(out, format!("wrote page.html ({} bytes)\n", page.len()));
     let images = |page: &str| page.matches("{\"index\":").count();
     assert!(images(&page) > 0 && page.contains("id=\"live-weights-f32\""));
-    // Classes of other names: the images have no labels that the network knows.
+    // With other class names, the labels of the images mean nothing to the network.
     for name in place::FILES {
         std::fs::create_dir_all(place.path("named")).unwrap();
         std::fs::copy(
@@ -231,7 +231,7 @@ fn a_folder_that_is_no_run_and_data_of_another_are_refused() {
         1,
         "nowhere/lenet.weights: cannot be read: No such file or directory (os error 2)",
     );
-    // As after a stop in the first epoch.
+    // A run that was stopped in the first epoch.
     std::fs::create_dir(place.path("early")).unwrap();
     place.write("early/last.checkpoint", b"");
     place.refused(

@@ -1,4 +1,5 @@
-//! Stopped, killed and out of space: a run that goes on ends with the bytes of one that never stopped.
+//! Tests that a run that was stopped, killed or ran out of disk space, and was then continued, gives the same bytes as a run that
+//! never stopped.
 
 #![cfg(feature = "program")]
 
@@ -21,13 +22,13 @@ use trainer::reference::Reference;
 use trainer::train::{Event, Plan, Progress, train};
 use trainer::weights_file::WeightsFile;
 
-/// An epoch without its time.
+/// Returns the numbers of an epoch without its time.
 fn row(epoch: &trainer::train::Epoch) -> (u32, [u64; 3]) {
     let values = [epoch.train_loss, epoch.train_acc, epoch.held_out_acc];
     (epoch.epoch, values.map(f64::to_bits))
 }
 
-/// The same run but for the times in `metrics.csv`, and settings and checkpoint, which hold times and folders too.
+/// Asserts that two runs have the same files. Times are ignored, and so are paths in the settings and the checkpoint.
 fn assert_same(place: &Place, run: &str, expected: &str) {
     let file = |run: &str, name: &str| place.text(&format!("{run}/{name}"));
     let metrics = |run| {
@@ -49,7 +50,7 @@ fn assert_same(place: &Place, run: &str, expected: &str) {
     assert_same_progress(&found.progress, &expected.progress, run);
 }
 
-/// The same but for times.
+/// Asserts that two checkpoints have the same progress, except for times.
 fn assert_same_progress(found: &Progress, expected: &Progress, run: &str) {
     let rows = |progress: &Progress| progress.epochs.iter().map(row).collect::<Vec<_>>();
     assert_eq!(rows(found), rows(expected), "{run}");
@@ -57,7 +58,7 @@ fn assert_same_progress(found: &Progress, expected: &Progress, run: &str) {
     assert!(found.best == expected.best, "{run}: the best differ");
 }
 
-/// Every variant whose learning rate does not depend on the number of epochs.
+/// All options with which the learning rate does not depend on the number of epochs.
 const VARIANTS: &str =
     "--weight-decay 0.1 --augment --average 4 --val-split 0.25 --patience 100000";
 
@@ -66,7 +67,7 @@ fn checkpoint(place: &Place, run: &str) -> Checkpoint {
 }
 
 #[test]
-fn five_epochs_are_two_and_three() {
+fn two_epochs_and_then_three_equal_five() {
     let place = Place::new();
     for (run, device) in [
         ("cpu", "cpu"),
@@ -90,9 +91,9 @@ fn five_epochs_are_two_and_three() {
     }
 }
 
-/// Ended by --max-steps anywhere, also within an epoch, and gone on with a larger one.
+/// `--max-steps` ends a run anywhere, also within an epoch, and the run is continued with a larger number.
 #[test]
-fn more_steps_are_as_good_as_all_at_once() {
+fn steps_in_several_runs_equal_steps_in_one_run() {
     let place = Place::new();
     for (variant, options) in [("plain", "--device reference"), ("variants", VARIANTS)] {
         let train = format!("--data letters --batch-size 32 --seed 3 --epochs 4 {options}");
@@ -110,12 +111,12 @@ fn more_steps_are_as_good_as_all_at_once() {
                     first / 3
                 ),
             );
-            // Stopped a second time on the way.
+            // Stop the run a second time.
             place.good(&format!("--resume {run} --max-steps 10"));
             place.good(&format!("--resume {run} --max-steps 11"));
             assert_same(&place, &run, &whole);
         }
-        // The limit away, in effect.
+        // A limit equal to the total number of steps must have no effect.
         place.good(&format!("--resume {whole} --max-steps 12"));
         place.good(&format!("{train} --out {variant}-unlimited"));
         assert_eq!(
@@ -125,12 +126,12 @@ fn more_steps_are_as_good_as_all_at_once() {
     }
 }
 
-/// Stopped after every step in turn, on both backends, and gone on from the file: with every variant that there is, and
-/// where patience ends the run.
+/// Stops after every step in turn, on both backends, and continues from the checkpoint, with all options, and also if patience
+/// ends the run.
 #[test]
-fn any_step_is_a_place_to_stop() {
+fn a_run_can_be_stopped_after_any_step() {
     let place = Place::new();
-    // The config of a real run, so that the file can be written.
+    // Take the settings of a real run, so that a checkpoint can be written.
     place.good("--data letters --batch-size 32 --epochs 3 --val-split 0.25 --out run");
     let config = checkpoint(&place, "run").config;
     let mut data = dataset::open(Some(&place.path("letters")), ReadOptions::default()).unwrap();
@@ -150,7 +151,7 @@ fn any_step_is_a_place_to_stop() {
         average: Some(4),
         ..Adam::default()
     };
-    // Nothing more is learnt in such small steps: the first epoch stays the best, the third is the last.
+    // The learning rate is so small that nothing more is learnt: the first epoch remains the best, and the third is the last.
     place.good(&format!("{LEARNT} --out learnt"));
     let learnt = WeightsFile::load(&place.path("learnt/lenet.weights")).unwrap();
     let patient = Plan {
@@ -208,7 +209,7 @@ fn any_step_is_a_place_to_stop() {
     }
 }
 
-/// A run that does not end by itself.
+/// Starts a run that does not end by itself.
 #[cfg(unix)]
 fn endless(place: &Place, arguments: &str) -> Child {
     place
@@ -226,14 +227,14 @@ fn wait_for(path: &Path) {
     }
 }
 
-/// Sends a signal by its name without `SIG`.
+/// Sends a signal, named without `SIG`.
 fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     let kill = Command::new("kill").args(["-s", name, &id]).status();
     assert!(kill.unwrap().success());
 }
 
-/// Compares `run`, which stands somewhere, with a run that never stopped, both up to the end of the next epoch.
+/// Continues the stopped `run` to the end of the next epoch, and compares it with a run that never stopped.
 fn finish_and_compare(place: &Place, run: &str, options: &str) -> usize {
     let epochs = checkpoint(place, run).progress.epochs.len() + 1;
     place.good(&format!("--resume {run} --epochs {epochs}"));
@@ -247,7 +248,7 @@ fn finish_and_compare(place: &Place, run: &str, options: &str) -> usize {
 fn ctrl_c_saves_and_the_run_goes_on() {
     let place = Place::new();
     let options = &format!("--data letters --batch-size 1 --seed 2 {VARIANTS}");
-    // Three times: in the first epoch or later, then wherever it comes.
+    // Stop three times: once in the first epoch or later, then at arbitrary moments.
     let mut stopped_within = 0;
     for (round, arguments) in [
         &format!("{options} --out run"),
@@ -284,7 +285,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
     finish_and_compare(&place, "run", options);
 }
 
-/// As under `nohup`, or in the background of a shell's script. Each of the others still stops the training.
+/// A signal is ignored under `nohup`, or in the background of a shell script. The other signals must still stop the training.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_inherited_as_ignored_stays_ignored() {
@@ -305,7 +306,7 @@ fn a_signal_inherited_as_ignored_stays_ignored() {
             .unwrap();
         wait_for(&place.path(&format!("{ignored}/last.checkpoint")));
         signal(&child, ignored);
-        // A training that is told to stop does so after the step under way.
+        // A training that receives a signal stops after the current step.
         let epochs = || checkpoint(&place, ignored).progress.epochs.len();
         let before = epochs();
         while epochs() < before + 5 {
@@ -320,7 +321,8 @@ fn a_signal_inherited_as_ignored_stays_ignored() {
     }
 }
 
-/// As Ctrl-C does, after the first step; where nobody reads the errors either, only the code tells.
+/// A closed output stops the training like Ctrl-C, after the first step. If the error stream is closed too, only the exit code
+/// reports it.
 #[cfg(unix)]
 #[test]
 fn a_training_whose_output_is_closed_saves_and_goes_on() {
@@ -339,15 +341,15 @@ fn a_training_whose_output_is_closed_saves_and_goes_on() {
     finish_and_compare(&place, "run", options);
 }
 
-/// A folder belongs to the training that came first, for as long as that lives.
+/// A folder belongs to the first training until that training ends.
 #[cfg(unix)]
 #[test]
-fn a_training_under_way_has_its_folder_for_itself() {
+fn two_trainings_cannot_use_the_same_folder() {
     let place = Place::new();
     let options = "--data letters --batch-size 32";
     let train = format!("{options} --out run");
     let mut first = endless(&place, &train);
-    // Read until its end: a training that cannot print stops.
+    // The output must be read until the end, because a training that cannot print stops.
     let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().starts_with("epoch 1,")));
     let id = first.id();
@@ -368,9 +370,9 @@ fn a_training_under_way_has_its_folder_for_itself() {
     assert!(!place.list("run").contains(&".lock".to_owned()));
 }
 
-/// Most of these begin in the same second.
+/// Most of these runs begin in the same second.
 #[test]
-fn runs_started_together_write_into_folders_of_their_own() {
+fn runs_started_together_write_to_different_folders() {
     let place = Place::new();
     let runs = [1, 2, 3].map(|epochs| {
         let train = format!("--data letters --batch-size 32 --epochs {epochs}");
@@ -394,7 +396,7 @@ fn runs_started_together_write_into_folders_of_their_own() {
     assert_eq!(folders.len(), 3);
 }
 
-/// Killed again and again at random moments, also while files are written; after each the last good checkpoint is read.
+/// Kills a run at random moments, also while it writes files. Each time, the last complete checkpoint must be readable.
 #[cfg(unix)]
 #[test]
 fn a_killed_run_leaves_its_last_checkpoint() {
@@ -408,9 +410,9 @@ fn a_killed_run_leaves_its_last_checkpoint() {
             0 => endless(&place, &format!("{options} --out run")),
             _ => endless(&place, "--resume run"),
         };
-        // Open until the end: a training that cannot print stops.
+        // The pipe must stay open until the end, because a training that cannot print stops.
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Mostly while it trains and writes, an epoch of which takes some milliseconds; else while it starts.
+        // Usually wait until it trains and writes, where an epoch takes some milliseconds; otherwise kill it while it starts.
         if kill == 0 || rng.next_u32() >> 29 > 0 {
             assert!(lines.any(|line| line.unwrap().starts_with("epoch ")));
         }
@@ -454,7 +456,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     let place = Place::new();
     let disk = place.path("disk");
     std::fs::create_dir(&disk).unwrap();
-    // One checkpoint and its weights take 720 KiB; a second checkpoint beside the first does not fit.
+    // A checkpoint and the weights take 720 KiB. A second checkpoint next to the first one does not fit.
     mount("size=1100k", &disk);
     let mounted = Mounted(&disk);
     let options = "--data letters --batch-size 32 --seed 6";
@@ -466,7 +468,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     );
     assert_eq!(checkpoint(&place, "disk/run").progress.epochs.len(), 1);
 
-    // With room for hardly more than two checkpoints a later epoch fails, whichever file it is.
+    // With space for little more than two checkpoints, a later epoch fails, at any of its files.
     mount("remount,size=1260k", &disk);
     let (code, _, err) = place.run("--resume disk/run --epochs 100000");
     assert_eq!(code, 1, "{err}");
@@ -484,7 +486,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
 }
 
 #[test]
-fn a_run_goes_on_only_with_its_own_settings() {
+fn a_run_continues_only_with_its_own_settings() {
     let place = Place::new();
     place.good("--data letters --batch-size 32 --epochs 2 --out run");
     let before = place.read("run/last.checkpoint");
@@ -523,7 +525,7 @@ fn a_run_goes_on_only_with_its_own_settings() {
         "--resume run --out other",
         "the argument '--resume <RUN>' cannot be used with '--out <DIR>'",
     );
-    // The epochs of a cosine belong to it.
+    // With a cosine schedule, the number of epochs must not change.
     place.good("--data letters --batch-size 32 --epochs 2 --out falling --lr-schedule cosine");
     place.refused(
         "--resume falling --epochs 4",
@@ -531,7 +533,7 @@ fn a_run_goes_on_only_with_its_own_settings() {
         "falling: a run can only continue with the settings that it was started with:\
          \n  epochs: 2 in the run, 4 here\nLeave them out, or start a new run",
     );
-    // The same settings once more, other threads, another place of the same data.
+    // The same settings with another number of threads, and with the same data in another place.
     std::fs::rename(place.path("letters"), place.path("moved")).unwrap();
     let err = place.failed("--resume run --epochs 3", 1);
     assert!(
@@ -543,7 +545,7 @@ fn a_run_goes_on_only_with_its_own_settings() {
 }
 
 #[test]
-fn other_data_is_a_difference() {
+fn a_run_does_not_continue_with_other_data() {
     let place = Place::new();
     place.good("--data letters --batch-size 32 --epochs 1 --out run");
     let mut labels = place.read("letters/train-labels-idx1-ubyte");
@@ -580,7 +582,7 @@ fn other_data_is_a_difference() {
     );
 }
 
-/// What says where and how the data is read is remembered, also from another working directory.
+/// A run records where its data is and how to read it, and finds it from another working directory too.
 #[test]
 fn a_run_finds_its_data_again() {
     let place = Place::new();
@@ -593,7 +595,7 @@ fn a_run_finds_its_data_again() {
         let (code, _, err) = place::outcome(output);
         assert_eq!((code, err.as_str()), (0, ""), "{arguments}");
     };
-    // A folder of the environment is not the run's.
+    // The folder that the environment variable names is not that of the run.
     let mut command = place.process("--resume run --epochs 2");
     command
         .current_dir(place.path("below"))
@@ -601,7 +603,7 @@ fn a_run_finds_its_data_again() {
     let (code, _, err) = place::outcome(command.output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
     from("below", "report run");
-    // All of it moved: what was beside the working directory still is.
+    // If everything is moved together, the data is still at the same relative path.
     std::fs::create_dir(place.path("moved")).unwrap();
     for name in ["fashion-mnist", "below"] {
         std::fs::rename(place.path(name), place.path("moved").join(name)).unwrap();
@@ -652,7 +654,7 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
     );
 }
 
-/// Divergence in a later epoch leaves the checkpoint from before, and says so.
+/// If the training diverges in a later epoch, the previous checkpoint must remain, and the message must name it.
 #[test]
 fn a_run_that_diverges_later_keeps_its_checkpoint() {
     let place = Place::new();

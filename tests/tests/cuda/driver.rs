@@ -1,4 +1,4 @@
-//! The backend over cudarc, on stand-ins for the driver and for NCCL (tests/cuda-host).
+//! Runs the backend with stand-ins for the CUDA driver and for NCCL (tests/cuda-host), which execute the kernels on the host.
 
 use super::{Random, boxed, compile, logits, params, repository, scratch, seen};
 use lenet_core::Network;
@@ -20,14 +20,15 @@ use trainer::dataset::{Augment, Dataset, Order, Split};
 use trainer::error::Error;
 use trainer::init::initial_params;
 
-/// The stand-ins, in this process for good, for one test at a time.
+/// The stand-ins. They stay loaded until the process ends, and only one test at a time uses them.
 struct Standin {
     library: &'static Library,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Standin {
-    /// Loads them. The names within are libcuda.so and libnccl.so.2, so the loader takes them for those asked for later.
+    /// Loads the stand-ins, with one device. Their sonames are libcuda.so and libnccl.so.2, so the loader uses them when the
+    /// backend opens these libraries.
     fn load() -> Self {
         Self::with_devices(1)
     }
@@ -58,9 +59,9 @@ impl Standin {
                 path.to_str().unwrap(),
             ];
             compile("standin_nccl.cpp", Path::new(""), &options, &nccl);
-            // SAFETY: its initialisers only read the environment.
+            // SAFETY: the initialisers of the library only read the environment.
             let driver = unsafe { Library::new(path) }.unwrap();
-            // SAFETY: it has no initialisers.
+            // SAFETY: the library has no initialisers.
             std::mem::forget(unsafe { Library::new(nccl) }.unwrap());
             driver
         });
@@ -72,13 +73,13 @@ impl Standin {
         // SAFETY: the signature is that in standin.cpp.
         let set: Symbol<unsafe extern "C" fn(c_int)> =
             unsafe { library.get(b"standin_set_devices") }.unwrap();
-        // SAFETY: it sets a number.
+        // SAFETY: the function only sets a number.
         unsafe { set(devices as c_int) };
         standin
     }
 
-    /// The nth call of an entry point from now on fails: an allocation with "out of memory", another of the driver with
-    /// "launch failed", one of NCCL with "internal error".
+    /// Makes the nth call of an entry point from now on fail: an allocation with "out of memory", another call of the driver with
+    /// "launch failed", and a call of NCCL with "internal error".
     fn fail(&self, entry: &str, nth: c_int) {
         let code = match entry {
             _ if entry.starts_with("cuMemAlloc") => 2,
@@ -114,12 +115,12 @@ impl Standin {
         // SAFETY: the signature is that in standin.cpp.
         let count: Symbol<unsafe extern "C" fn() -> c_long> =
             unsafe { self.library.get(what) }.unwrap();
-        // SAFETY: it only counts.
+        // SAFETY: the function only returns a count.
         unsafe { count() }
     }
 }
 
-/// The source of a network's kernels, in a namespace of its own.
+/// Returns the source of a network's kernels in its own namespace.
 fn namespace<N: Network>() -> String {
     let layout = Layout::of::<N>();
     let source = layout.source();
@@ -129,9 +130,9 @@ fn namespace<N: Network>() -> String {
     )
 }
 
-/// Ten steps of a network, the last with fewer images, with weight decay and a mean, against the reference: losses, hits,
-/// parameters, the mean, logits.
-fn ten_steps_are_the_reference<N: Case>() {
+/// Trains a network for ten steps, the last with fewer images, with weight decay and a mean, and compares the losses, hits,
+/// parameters, mean and logits with the reference backend.
+fn assert_ten_steps_agree_with_the_reference<N: Case>() {
     const IMAGES: usize = 9 * 8 + 3;
     let standin = Standin::load();
     let refusals = standin.refusals();
@@ -213,14 +214,14 @@ fn ten_steps_are_the_reference<N: Case>() {
     assert_eq!((standin.allocations(), standin.refusals()), (0, refusals));
 }
 
-/// The kernels of `color` ask the device for more than 48 KiB of shared memory; the others do not.
+/// The kernels of `color` need more than 48 KiB of shared memory, for which they must opt in; the others do not.
 #[test]
 #[ignore = "needs g++"]
-fn ten_steps_of_each_network_are_those_of_the_reference() {
-    for_each_shipped_network!(ten_steps_are_the_reference);
+fn ten_steps_of_each_network_agree_with_the_reference() {
+    for_each_shipped_network!(assert_ten_steps_agree_with_the_reference);
 }
 
-/// Refuses images, labels and parameters of another network, which the kernels would read or write out of bounds.
+/// Images, labels and parameters of another network must be rejected, because the kernels would access memory out of bounds.
 #[test]
 #[ignore = "needs g++"]
 fn data_of_another_network_is_refused() {
@@ -280,7 +281,7 @@ fn train(backend: &mut dyn Backend, batches: &Batches) -> Result<Vec<StepStats>,
     Ok(steps)
 }
 
-/// Returns the largest difference between two numbers of the same index.
+/// Returns the largest difference between two numbers with the same index.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     let pairs = a.iter().zip(b);
     pairs
@@ -288,7 +289,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// The steps, and the parameters they lead to, are the CPU's within the table's tolerances.
+/// Asserts that the steps and the resulting parameters are those of the CPU backend, within the tolerances.
 fn assert_is_the_cpus(what: &str, found: (&[StepStats], &State), cpu: (&[StepStats], &State)) {
     assert_eq!(found.0.len(), cpu.0.len());
     for (i, (step, expected)) in found.0.iter().zip(cpu.0).enumerate() {
@@ -321,11 +322,12 @@ fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
     hits.count() as f64 / split.len() as f64
 }
 
-/// Ten steps, the last with fewer images, against the CPU: losses, hits, parameters, logits. One graph, one
-/// synchronisation, two launches a step; the same bits again; nothing left allocated.
+/// Trains for ten steps, the last with fewer images, and compares the losses, hits, parameters and logits with the CPU backend.
+/// There must be one graph, one synchronisation, and two launches per step. A second run must give the same bits, and all memory
+/// must be freed.
 #[test]
 #[ignore = "needs g++"]
-fn ten_steps_are_those_of_the_cpu() {
+fn ten_steps_agree_with_the_cpu() {
     let standin = Standin::load();
     let split = dataset().train.truncated(9 * 64 + 5);
     let state = State::new(initial_params(0));
@@ -372,7 +374,7 @@ fn ten_steps_are_those_of_the_cpu() {
         assert_eq!(train(&mut again, &batches).unwrap(), steps);
         assert_eq!(again.state().unwrap(), cuda_state);
 
-        // In parts, the second from a copied state: the same bits, too.
+        // Training in two parts, the second from a copy of the state, must give the same bits.
         let mut first = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
         train(
             &mut first,
@@ -396,12 +398,13 @@ fn ten_steps_are_those_of_the_cpu() {
     assert_eq!(standin.allocations(), 0);
 }
 
-/// Ten steps in graphs of four, of augmented images with weight decay and a mean, on one device and on two: the bits of one
-/// graph, the CPU's parameters; three launches of two graphs, which serve another epoch. A break in the second part ends the
-/// training there, with all steps told, and what goes on ends with the same bits.
+/// Trains for ten steps in graphs of at most four, with augmentation, weight decay and a mean, on one device and on two. The bits
+/// must be the same as with one graph, and the parameters must be those of the CPU backend. Two graphs are launched three times,
+/// and again for another epoch. If `on_step` returns `Break` in the second part, the training ends after that part, all its steps
+/// are reported, and a continued training gives the same bits.
 #[test]
 #[ignore = "needs g++"]
-fn a_long_epoch_is_several_graphs() {
+fn a_long_epoch_is_split_into_several_graphs() {
     for devices in [1, 2] {
         let standin = Standin::with_devices(devices);
         let split = dataset().train.truncated(9 * 16 + 5);
@@ -472,7 +475,8 @@ fn a_long_epoch_is_several_graphs() {
     }
 }
 
-/// An order of other images than the device holds would be an access out of bounds, or a loop without end.
+/// An order for another number of images than the device holds must be rejected, because it would cause an access out of bounds
+/// or an endless loop.
 #[test]
 #[ignore = "needs g++"]
 fn batches_of_other_images_are_refused() {
@@ -498,11 +502,12 @@ fn batches_of_other_images_are_refused() {
     assert_eq!(launches(), before, "nothing is launched");
 }
 
-/// Ten steps with a mean over about three, on one device and on two: a launch more a step and device, the CPU's mean, the
-/// same bits in two parts, and logits of the mean.
+/// Trains for ten steps with a mean over about three, on one device and on two. There must be one more launch per step and
+/// device, the mean must be that of the CPU backend, training in two parts must give the same bits, and the logits must be those
+/// of the mean.
 #[test]
 #[ignore = "needs g++"]
-fn the_mean_is_that_of_the_cpu() {
+fn the_mean_agrees_with_the_cpu() {
     for devices in [1, 2] {
         let standin = Standin::with_devices(devices);
         let split = dataset().train.truncated(10 * 64);
@@ -552,10 +557,11 @@ fn the_mean_is_that_of_the_cpu() {
     }
 }
 
-/// An epoch, in which accuracy rises, against the CPU; the graph of the first serves the second.
+/// Trains for three epochs, in which the accuracy rises, and compares the accuracy with the CPU backend. The graph of the first
+/// epoch is used for the others too.
 #[test]
 #[ignore = "needs g++, and a minute"]
-fn an_epoch_learns_what_the_cpu_does() {
+fn training_reaches_the_accuracy_of_the_cpu() {
     let standin = Standin::load();
     let Dataset {
         train: split, test, ..
@@ -583,7 +589,7 @@ fn an_epoch_learns_what_the_cpu_does() {
     );
 }
 
-/// Entry points that can fail, and a part of what is said then.
+/// The entry points that can fail, and a part of the error message for each.
 const ENTRIES: [(&str, &str); 19] = [
     ("cuMemAllocAsync", "bytes"),
     ("cuMemcpyHtoDAsync_v2", "bytes"),
@@ -606,7 +612,7 @@ const ENTRIES: [(&str, &str); 19] = [
     ("cuInit", ""),
 ];
 
-/// An epoch with a mean, an evaluation, a copy.
+/// Trains for an epoch with a mean, evaluates, and copies the state.
 fn attempt(split: &Split, devices: usize) -> Result<(), Error> {
     let state = State::new(initial_params(0));
     let adam = Adam {
@@ -621,11 +627,11 @@ fn attempt(split: &Split, devices: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Each nth call of each entry point that can fail does: always an error that says what was tried, never a panic, and
-/// nothing stays allocated.
+/// Lets each call of each entry point fail in turn. There must always be an error that names the failed operation, never a panic,
+/// and all memory must be freed.
 #[test]
 #[ignore = "needs g++"]
-fn failures_are_errors_that_say_what_was_tried() {
+fn each_failing_call_is_an_error_that_names_the_operation() {
     let standin = Standin::load();
     let split = dataset().train.truncated(9);
     let attempt = || attempt(&split, 1);
@@ -637,7 +643,7 @@ fn failures_are_errors_that_say_what_was_tried() {
     assert!(probe().is_ok());
 }
 
-/// A graph whose capture failed lacks steps: it is not replayed when the same device trains again.
+/// A graph whose capture failed is incomplete. It must not be launched when the same device trains again.
 #[test]
 #[ignore = "needs g++"]
 fn a_failed_capture_leaves_no_graph() {
@@ -649,7 +655,7 @@ fn a_failed_capture_leaves_no_graph() {
     let mut undisturbed = new();
     let expected = train(&mut undisturbed, &batches).unwrap();
     let mut cuda = new();
-    // Three steps of two launches each.
+    // There are three steps with two launches each.
     for nth in 1..=6 {
         standin.fail("cuLaunchKernel", nth);
         train(&mut cuda, &batches).unwrap_err();
@@ -660,7 +666,7 @@ fn a_failed_capture_leaves_no_graph() {
     assert_eq!(cuda.state().unwrap(), undisturbed.state().unwrap());
 }
 
-/// Each call of `entry` that a training on so many devices makes, failing in turn.
+/// Lets each call of `entry` during a training on `devices` devices fail in turn, and checks the error.
 fn fails(standin: &Standin, split: &Split, devices: usize, entry: &str, says: &str) {
     let before = standin.calls(entry);
     attempt(split, devices).unwrap();
@@ -685,11 +691,12 @@ fn fails(standin: &Standin, split: &Split, devices: usize, entry: &str, says: &s
     }
 }
 
-/// Devices that share each batch, against the CPU: an odd number of images a batch, which two or three do not divide, and
-/// a last batch with one. The same bits again, and in two parts; nothing left allocated.
+/// Trains on two and on three devices, and compares the results with the CPU backend. The number of images per batch is not
+/// divisible by two or three, and the last batch has only one image. A second run, and a run in two parts, must give the same
+/// bits, and all memory must be freed.
 #[test]
 #[ignore = "needs g++"]
-fn several_devices_compute_what_the_cpu_does() {
+fn several_devices_agree_with_the_cpu() {
     for devices in [2, 3] {
         let standin = Standin::with_devices(devices);
         let refusals = standin.refusals();
@@ -717,7 +724,7 @@ fn several_devices_compute_what_the_cpu_does() {
             let before = entries.map(|entry| standin.calls(entry));
             let steps = train(&mut cuda, &batches).unwrap();
             let after = entries.map(|entry| standin.calls(entry));
-            // Three kernels a device and step, but one less where there is no image.
+            // Three launches per device and step, and one less for a device without an image.
             let launches = 3 * 6 * devices - (devices - 1);
             assert_eq!(
                 [0, 1, 2, 3].map(|i| (after[i] - before[i]) as usize),
@@ -736,7 +743,7 @@ fn several_devices_compute_what_the_cpu_does() {
             train(&mut second, &part(2..6)).unwrap();
             assert_eq!(second.state().unwrap(), cuda_state);
 
-            // The graphs serve another epoch; and none is left of the shape before.
+            // The graphs can be used for another epoch, and for one of another length.
             train(&mut cuda, &batches).unwrap();
             train(&mut cuda, &part(1..3)).unwrap();
         }
@@ -745,10 +752,10 @@ fn several_devices_compute_what_the_cpu_does() {
     }
 }
 
-/// As on one device; and where NCCL fails to end, nothing is said.
+/// Lets each call fail in turn as on one device. A failure of `ncclCommAbort` at the end must be ignored.
 #[test]
 #[ignore = "needs g++"]
-fn failures_among_devices_name_the_call() {
+fn each_failing_call_on_two_devices_is_an_error_that_names_the_operation() {
     let standin = Standin::with_devices(2);
     let split = dataset().train.truncated(9);
     for (entry, says) in [

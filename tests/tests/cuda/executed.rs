@@ -1,4 +1,4 @@
-//! The PTX in the tree, executed: what it computes, and how much it executes for that.
+//! Executes the PTX files in the repository with the interpreter in `machine`, checks the results, and counts what is executed.
 
 use super::machine::{Counts, Kernel, Memory};
 use super::{Random, assert_gradient, boxed, logits, params, repository, seen};
@@ -11,7 +11,7 @@ use trainer::cuda::{Layout, THREADS, coefficient_words, epoch_words, shipped};
 use trainer::dataset::{Augment, Dataset, Order};
 use trainer::init::initial_params;
 
-/// What a step on the first `count` images leaves, and what its two kernels execute.
+/// The results of a step, and the counts of what its two kernels executed.
 struct Step {
     loss: Vec<f32>,
     correct: Vec<u8>,
@@ -87,8 +87,8 @@ fn step<N: Network>(
     }
 }
 
-/// Against the reference: three images, as they are or augmented, and logits of five.
-fn computes_what_the_reference_does<N: Case>(augment: Option<&Augment>) {
+/// Compares a step on three images, augmented or not, and the logits of five images with the reference backend.
+fn assert_agrees_with_the_reference<N: Case>(augment: Option<&Augment>) {
     let (images, params) = (Random::<N>::new(3), params::<N>(3));
     let order = Order::shuffled(1, 0, 3);
     let c = Adam {
@@ -110,7 +110,7 @@ fn computes_what_the_reference_does<N: Case>(augment: Option<&Augment>) {
     assert!((loss - expected.loss).abs() <= tolerance::LOSS, "{loss}");
     let correct: u32 = step.correct.iter().copied().map(u32::from).sum();
     assert_eq!(correct, expected.correct);
-    // The first step's first moment is a tenth of the gradient.
+    // The first moment after the first step is the gradient times 1 - beta1.
     let gradient: Vec<f32> = step.moment1.iter().map(|m| m / c.keep1).collect();
     assert_gradient::<N>(&gradient, &expected.grads);
     let (mut updated, zeros) = (params.clone(), vec![0.0; params.len()]);
@@ -149,18 +149,18 @@ fn computes_what_the_reference_does<N: Case>(augment: Option<&Augment>) {
 }
 
 #[test]
-fn ptx_computes_what_the_reference_does() {
+fn ptx_agrees_with_the_reference() {
     for augment in [None, Some(Augment::new(5, 0))] {
-        computes_what_the_reference_does::<lenet::Net>(augment.as_ref());
+        assert_agrees_with_the_reference::<lenet::Net>(augment.as_ref());
     }
-    computes_what_the_reference_does::<lenet_d2l::Net>(Some(&Augment::new(6, 0)));
-    computes_what_the_reference_does::<relu::Net>(None);
-    computes_what_the_reference_does::<color::Net>(None);
+    assert_agrees_with_the_reference::<lenet_d2l::Net>(Some(&Augment::new(6, 0)));
+    assert_agrees_with_the_reference::<relu::Net>(None);
+    assert_agrees_with_the_reference::<color::Net>(None);
 }
 
-/// A mean, far from the parameters.
+/// Updates a mean that differs much from the parameters.
 #[test]
-fn ptx_averages_as_the_cpu_does() {
+fn ptx_averages_like_the_cpu() {
     let (params, mut mean) = (params::<lenet::Net>(3), params::<lenet::Net>(4));
     let mut memory = Memory::default();
     let adam = Adam {
@@ -183,10 +183,10 @@ fn ptx_averages_as_the_cpu_does() {
     }
 }
 
-/// Counts what a step of the default network on 256 images executes. RESULTS-cuda.md in trainer/benches states the same numbers;
-/// whoever changes the kernels updates both.
+/// Counts what a step of the default network on 256 images executes. trainer/benches/RESULTS-cuda.md states the same numbers; if
+/// you change the kernels, update both.
 #[test]
-fn a_step_executes_so_much() {
+fn a_step_executes_the_documented_counts() {
     let data = Dataset::load(&repository("data/fashion-mnist"), false).unwrap();
     let split = data.train.truncated(256);
     let order = Order::shuffled(0, 0, 256);

@@ -1,4 +1,4 @@
-//! On a GPU. Not yet run: no machine with one was at hand.
+//! Tests the backend on a GPU. This test has not been run yet.
 
 use lenet_core::network::CLASSES;
 use std::ops::ControlFlow;
@@ -14,11 +14,11 @@ use trainer::init::initial_params;
 use super::repository;
 use lenet_tests::tolerance;
 
-/// An epoch of the whole data set: the first ten losses are the CPU's, two runs give the same bits, and the device
-/// tests as the board does.
+/// Trains one epoch on the whole data set. The first ten losses must be those of the CPU backend, two runs must give the same
+/// bits, and the logits of the test images must be those of the board.
 #[test]
 #[ignore = "needs a CUDA device"]
-fn an_epoch_is_that_of_the_cpu_and_repeats() {
+fn an_epoch_agrees_with_the_cpu_and_is_reproducible() {
     let Dataset {
         train: split, test, ..
     } = Dataset::load(&repository("data/fashion-mnist"), false).unwrap();
@@ -43,7 +43,7 @@ fn an_epoch_is_that_of_the_cpu_and_repeats() {
         },
     );
     let mut cuda = Cuda::new(&split, &state, Adam::default(), 1).unwrap();
-    // Run with the other modules' tests, it would be.
+    // If the other modules' tests run in the same process, the driver is a stand-in.
     assert!(!cuda.describe().contains("stand-in"), "run this alone");
     let first = losses(&mut cuda, &batches);
     for (step, (loss, expected)) in first.iter().zip(&expected).enumerate() {

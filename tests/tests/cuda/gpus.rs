@@ -1,4 +1,4 @@
-//! On two GPUs with NCCL. Not yet run: no machine with two was at hand.
+//! Tests the backend on two GPUs with NCCL. This test has not been run yet.
 
 use std::ops::ControlFlow;
 use trainer::adam::Adam;
@@ -10,10 +10,11 @@ use trainer::init::initial_params;
 use super::repository;
 use lenet_tests::tolerance;
 
-/// Two epochs of the whole data set: the first ten losses are those of one device, and two runs give the same bits.
+/// Trains two epochs on the whole data set. The first ten losses must be those of one device, and two runs must give the same
+/// bits.
 #[test]
 #[ignore = "needs two CUDA devices and NCCL"]
-fn an_epoch_is_that_of_one_device_and_repeats() {
+fn an_epoch_agrees_with_one_device_and_is_reproducible() {
     let split = Dataset::load(&repository("data/fashion-mnist"), false)
         .unwrap()
         .train;

@@ -1,4 +1,4 @@
-//! The kernels compiled for the host.
+//! Compiles the kernels for the host, compares them with the reference backend and the oracle, and runs them under sanitizers.
 
 use super::{Random, assert_gradient, boxed, compile, logits, params, scratch, seen, write_source};
 use lenet_core::Network;
@@ -15,7 +15,7 @@ use trainer::adam::{self, Adam, Coefficients};
 use trainer::cuda::{Layout, coefficient_words, epoch_words};
 use trainer::dataset::{Augment, Order};
 
-/// With these, a step leaves the gradient in the first moment.
+/// Coefficients with which a step stores the gradient in the first moment and leaves the parameters unchanged.
 const GRADIENT_ONLY: Coefficients = Coefficients {
     keep1: 1.0,
     beta2: 0.0,
@@ -27,7 +27,7 @@ const GRADIENT_ONLY: Coefficients = Coefficients {
     keep_mean: 1.0,
 };
 
-/// A step on a batch.
+/// The input of a step: a batch and a state.
 struct Batch<N: Network> {
     images: Random<N>,
     order: Order,
@@ -38,24 +38,24 @@ struct Batch<N: Network> {
     state: State,
 }
 
-/// Parameters, both moments, the mean.
+/// The parameters, both moments, and the mean.
 type State = [Vec<f32>; 4];
 
-/// What `run` leaves.
+/// The results of the program `run`.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     logits: Vec<f32>,
     loss: Vec<f32>,
     correct: Vec<u8>,
     state: State,
-    /// By the kernels for a batch that devices share.
+    /// The gradient, computed by the kernels for several devices.
     grads: Vec<f32>,
-    /// As `state`, by those kernels.
+    /// The state, computed by the kernels for several devices.
     shared: State,
 }
 
 impl<N: Case> Batch<N> {
-    /// `count` images from position `start`, of `images` random ones in a random order.
+    /// Creates a batch of `count` images, from position `start` on, of `images` random images in a random order.
     fn new(images: usize, start: usize, count: usize) -> Self {
         let zeros = || vec![0.0; Layout::of::<N>().params()];
         Self {
@@ -69,12 +69,12 @@ impl<N: Case> Batch<N> {
         }
     }
 
-    /// The part of the epoch begins at a position of its own, before the batch.
+    /// Returns the position of the batch in its part of the epoch. The part begins before the batch.
     fn start_in_part(&self) -> usize {
         self.start.div_ceil(2)
     }
 
-    /// The indices of the batch's images.
+    /// Returns the indices of the images in the batch.
     fn indices(&self) -> Vec<usize> {
         let positions = self.start..self.start + self.count;
         positions
@@ -82,7 +82,7 @@ impl<N: Case> Batch<N> {
             .collect()
     }
 
-    /// An image as the batch has it. Only images of the trainer's own network can be changed.
+    /// Returns an image of the batch, after augmentation. Only images of the network of this build can be augmented.
     fn changed(&self, index: usize, pixels: &N::Pixels) -> N::Pixels {
         let Some(augment) = &self.augment else {
             return *pixels;
@@ -133,7 +133,7 @@ impl<N: Case> Batch<N> {
         }
     }
 
-    /// Runs the program on this batch, with files of the run's own.
+    /// Runs the program on this batch, with separate files for each run.
     fn run(&self, program: &Path, thread_order: &str, skip: &str) -> Output {
         let file = |end: &str| program.with_extension(skip.replace(' ', "-") + end);
         std::fs::write(file("in"), self.input()).unwrap();
@@ -146,7 +146,7 @@ impl<N: Case> Batch<N> {
             .unwrap()
     }
 
-    /// Runs it and reads what it left.
+    /// Runs the program, which must succeed, and reads its results.
     fn succeed(&self, program: &Path, thread_order: &str) -> Outcome {
         let output = self.run(program, thread_order, "");
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -155,15 +155,15 @@ impl<N: Case> Batch<N> {
     }
 }
 
-/// `run.cpp` with the kernels of a network.
+/// Compiles `run.cpp` with the kernels of a network, and returns the path of the program.
 fn program<N: Network>(name: &str, options: &[&str]) -> PathBuf {
     let program = scratch(&format!("{name}-{}", N::NAME));
     compile("run.cpp", &write_source::<N>(name), options, &program);
     program
 }
 
-/// The kernels against the reference and the oracle: one image, an odd number, a last batch, a full block; as they are and
-/// augmented.
+/// Compares the kernels with the reference backend and the oracle, for a batch of `count` images from position `start` on. Some
+/// batches are augmented.
 fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usize, usize)) {
     let batch = Batch::<N> {
         augment: match N::LAYERS[0].input {
@@ -175,7 +175,7 @@ fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usi
     let outcome = batch.succeed(program, "fwd");
     for thread_order in ["rev", "5", "6"] {
         let other = batch.succeed(program, thread_order);
-        // NaN where nothing was written.
+        // Compare as text, because values that were not written are NaN.
         assert_eq!(
             format!("{other:?}"),
             format!("{outcome:?}"),
@@ -240,7 +240,7 @@ fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usi
     let gradient = &outcome.state[1];
     assert_eq!(outcome.grads, *gradient, "the same sums");
     assert_gradient::<N>(gradient, &expected.grads);
-    // Against f64: central differences of the oracle, at three elements of each tensor.
+    // Compare with central differences of the oracle in f64, at three elements of each tensor.
     for tensor in N::TENSORS {
         let values = tensor.offset..tensor.offset + tensor.len();
         let tensors = expected.grads[values.clone()].iter();
@@ -267,7 +267,7 @@ fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usi
         }
     }
 
-    // The same gradient through Adam: the same operations as on the CPU, so the same bits.
+    // Adam uses the same operations as on the CPU, so with the same gradient it must give the same bits.
     let moment2 = params::<N>(9).iter().map(|v| v.abs()).collect();
     let [parameters, _, _, mean] = batch.state.clone();
     let mut state = [parameters, params::<N>(8), moment2, mean];
@@ -299,26 +299,26 @@ fn is_the_reference_in_all_batches<N: Case>() {
 
 #[test]
 #[ignore = "needs g++"]
-fn kernels_compute_what_the_reference_does() {
+fn kernels_agree_with_the_reference() {
     is_the_reference_in_all_batches::<lenet::Net>();
     is_the_reference_in_all_batches::<lenet_d2l::Net>();
     is_the_reference_in_all_batches::<relu::Net>();
 }
 
-/// Tests every network of the tests, so that everything that a description can express is covered.
+/// Covers everything that a description can express, with all networks of the tests.
 #[test]
 #[ignore = "needs g++, and minutes"]
-fn kernels_of_every_network_compute_what_the_reference_does() {
+fn kernels_of_every_network_agree_with_the_reference() {
     fn check<N: Case>() {
         is_the_reference::<N>(&program::<N>("every", &["-O1"]), (5, 1, 3));
     }
     for_each_network!(check);
 }
 
-/// Tests a device that gets no image of a batch.
+/// A device may get no image of a batch; its gradient must then be zero.
 #[test]
 #[ignore = "needs g++"]
-fn no_images_have_no_gradient() {
+fn without_images_the_gradient_is_zero() {
     let program = program::<lenet::Net>("none", &["-O2"]);
     let outcome = Batch::<lenet::Net>::new(3, 1, 0).succeed(&program, "5");
     assert!(outcome.grads.iter().all(|&grad| grad == 0.0));
@@ -331,7 +331,7 @@ const ASAN: [&str; 3] = [
 ];
 const TSAN: [&str; 2] = ["-O1", "-fsanitize=thread"];
 
-/// Three images in blocks of two or one, with two more around them.
+/// Returns a batch of three images, from the middle of five, which fill blocks of two or one.
 fn small<N: Case>() -> Batch<N> {
     Batch {
         augment: Some(Augment::new(0, 0)),
@@ -355,7 +355,7 @@ fn sanitizers_find_nothing() {
     check::<relu::Net>();
 }
 
-/// What a sanitizer says, or the host build of a crash.
+/// Returns the line in which a sanitizer, or the host build after a crash, reports an error. Panics if there is none.
 fn report(what: &str, output: &Output) -> String {
     assert!(!output.status.success(), "{what}: not noticed");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -366,10 +366,10 @@ fn report(what: &str, output: &Output) -> String {
     format!("{what}: {report}")
 }
 
-/// Leaves out each barrier that a block reaches, in each kernel that has any, and expects ThreadSanitizer or a crash to reveal it.
+/// Leaves out each barrier of each kernel in turn, and checks that ThreadSanitizer or a crash reveals this.
 #[test]
 #[ignore = "needs g++, and minutes"]
-fn thread_sanitizer_finds_each_barrier_left_out() {
+fn thread_sanitizer_detects_each_missing_barrier() {
     fn check<N: Case>() {
         let program = program::<N>("barriers", &TSAN);
         let last = Layout::of::<N>().update_blocks() as i64 - 1;
@@ -406,10 +406,10 @@ fn thread_sanitizer_finds_each_barrier_left_out() {
     check::<relu::Net>();
 }
 
-/// Moves reads and writes out of bounds, and expects the sanitizers to reveal each.
+/// Moves reads and writes out of bounds, and checks that the sanitizers reveal each of these faults.
 #[test]
 #[ignore = "needs g++, and minutes"]
-fn sanitizers_find_planted_faults() {
+fn sanitizers_detect_planted_faults() {
     let source = Layout::of::<lenet::Net>().source();
     let mutants = [
         (

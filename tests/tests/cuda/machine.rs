@@ -1,39 +1,39 @@
-//! Executes PTX, the code that ships, and counts what it executes.
+//! An interpreter for PTX, which executes the PTX files in the repository and counts what they execute.
 //!
-//! It implements only what the PTX files use: one-dimensional grids, whole warps, `shfl.sync.bfly` over all lanes, one barrier,
-//! and shared memory that is declared or comes with the launch. The lanes of a warp run together. After a branch that divides
-//! them, those that are behind run first, so that they meet again where the branches do. Addresses are checked against buffers and shared memory.
+//! It implements only what these files use: one-dimensional grids, full warps, `shfl.sync.bfly` over all lanes, one barrier, and
+//! static and dynamic shared memory. The lanes of a warp run together. After a divergent branch, the lanes that are behind run
+//! first, so that the lanes meet again where the branches join. Every address must be within a buffer or shared memory.
 //!
-//! `ex2.approx` and `rcp.approx` are exact here, and registers, caches, latencies and the driver's own compiler are left out: the counts are
-//! of PTX instructions, not of a GPU's.
+//! `ex2.approx` and `rcp.approx` are computed exactly. Registers, caches, latencies and the driver's compiler are not modelled:
+//! the counts are those of PTX instructions, not of a GPU's instructions.
 
 use std::collections::HashMap;
 use std::ops::AddAssign;
 
-/// Lanes of a warp.
+/// The number of lanes in a warp.
 const LANES: usize = 32;
 
-/// The values of a register, a lane each.
+/// The values of a register, one per lane.
 type Lanes = [u64; LANES];
 
-/// What was executed, by warps: an instruction counts once for all lanes that take part.
+/// Counts of what was executed. An instruction of a warp counts once for all its lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Instructions.
+    /// All instructions.
     pub instructions: u64,
-    /// Of them `fma.rn.f32`.
+    /// Fused multiply-add instructions (`fma.rn.f32`).
     pub fma: u64,
-    /// Lanes that took part in those: multiply-adds.
+    /// Multiply-adds: the lanes that took part in these instructions.
     pub fma_lanes: u64,
     /// Instructions that read or write shared memory.
     pub shared: u64,
-    /// Passes over the 32 banks that they need: more than instructions where vectors or conflicts take several.
+    /// The passes over the 32 banks that these instructions need. Vectors and bank conflicts need several passes.
     pub shared_passes: u64,
     /// Instructions that read or write global memory.
     pub global: u64,
-    /// Bytes of the 32-byte sectors that the reads among them touch, each instruction by itself.
+    /// The bytes of all 32-byte sectors that reads from global memory touch, counted for each instruction separately.
     pub read_bytes: u64,
-    /// The same for writes.
+    /// The bytes of all 32-byte sectors that writes to global memory touch.
     pub written_bytes: u64,
     /// Barriers.
     pub barriers: u64,
@@ -57,12 +57,12 @@ impl AddAssign for Counts {
 #[derive(Default)]
 pub struct Memory {
     bytes: Vec<u8>,
-    /// Whether a byte belongs to a buffer.
+    /// For each byte, whether it belongs to a buffer.
     used: Vec<bool>,
 }
 
 impl Memory {
-    /// A buffer with these bytes, with a gap before and after; its address.
+    /// Adds a buffer with these bytes, with a gap before and after it, and returns its address.
     pub fn buffer(&mut self, bytes: &[u8]) -> u64 {
         let address = self.bytes.len().next_multiple_of(256) + 256;
         self.bytes.resize(address, 0);
@@ -85,7 +85,7 @@ impl Memory {
     }
 }
 
-/// What an instruction works on.
+/// The memory that an instruction accesses.
 #[derive(Clone, Copy, PartialEq)]
 enum Space {
     Global,
@@ -96,9 +96,10 @@ type Function = fn(u64, u64, u64) -> u64;
 
 #[derive(Clone, Copy)]
 enum Action {
-    /// Of up to three registers, lane by lane.
+    /// Computes a function of up to three registers, lane by lane.
     Compute(Function),
-    /// `count` values of `bytes` each from the address in a register, and an offset.
+    /// Loads values from the address in a register plus an offset: the memory, the number of values, the bytes of each, and the
+    /// offset.
     Load(Space, usize, usize, u64),
     Store(Space, usize, usize, u64),
     Shuffle,
@@ -108,19 +109,20 @@ enum Action {
 }
 
 struct Instruction {
-    /// A predicate, and the value it must have.
+    /// A predicate register, and the value that it must have for a lane to take part.
     guard: Option<(usize, bool)>,
     action: Action,
-    /// Registers: the values stored, or those read; then the address.
+    /// The registers that are written.
     to: Vec<usize>,
+    /// The registers that are read; for a store, the values and then the address.
     from: Vec<usize>,
     is_fma: bool,
 }
 
-/// A kernel, ready for a launch with certain arguments.
+/// A kernel with its arguments, ready to be launched.
 pub struct Kernel {
     code: Vec<Instruction>,
-    /// What each register holds at first: constants, arguments, or nothing.
+    /// The initial values of the registers: constants, arguments, or a pattern.
     registers: Vec<Lanes>,
     thread: usize,
     block: usize,
@@ -128,7 +130,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel `name` of `ptx`, its arguments as bits.
+    /// Parses the kernel `name` in `ptx`. The arguments are given as bits.
     pub fn new(ptx: &str, name: &str, arguments: &[u64]) -> Self {
         let (_, entry) = ptx
             .split_once(&format!(".entry {name}("))
@@ -142,7 +144,7 @@ impl Kernel {
         let [thread, block] = ["%tid.x", "%ctaid.x"].map(|special| parser.register(special));
         let lines: Vec<&str> = body.lines().map(str::trim).collect();
         let mut shared_bytes: usize = 0;
-        // What the launch gives comes after what the kernel declares.
+        // Dynamic shared memory comes after the static shared memory of the kernel.
         let at_launch = ptx
             .lines()
             .find_map(|line| line.strip_prefix(".extern .shared .align 16 .b8 "));
@@ -184,8 +186,7 @@ impl Kernel {
         }
     }
 
-    /// Executes `blocks` blocks of `threads` threads, one after another, each with so many more bytes of shared memory than
-    /// the kernel declares.
+    /// Executes `blocks` blocks of `threads` threads, one after another, each with `shared_bytes` bytes of dynamic shared memory.
     pub fn launch(
         &self,
         blocks: usize,
@@ -219,7 +220,7 @@ impl Kernel {
     }
 }
 
-/// What the text has named so far.
+/// A parser of the instructions, with everything that has been named so far.
 #[derive(Default)]
 struct Parser {
     names: HashMap<String, usize>,
@@ -233,7 +234,7 @@ impl Parser {
         if let Some(&register) = self.names.get(name) {
             return register;
         }
-        // A register's value is a pattern until it is written; a constant is itself in all lanes.
+        // A register contains a pattern until it is written. A constant is stored as a register with this value in all lanes.
         let value = match name {
             _ if name.starts_with('%') => 0xdead_dead_dead_dead,
             _ => self.constant(name),
@@ -253,7 +254,7 @@ impl Parser {
         }
     }
 
-    /// `[%rd1+8]`: the register (or constant) and the offset.
+    /// Parses an address such as `[%rd1+8]`, and returns the register (or constant) and the offset.
     fn address(&mut self, operand: &str) -> (usize, u64) {
         let inner = operand.trim_matches(['[', ']']);
         let (base, offset) = inner.split_once('+').unwrap_or((inner, "0"));
@@ -355,12 +356,12 @@ fn b(value: f32) -> u64 {
     value.to_bits().into()
 }
 
-/// Values of 32 bits have zeros above.
+/// Extends a value of 32 bits with zeros.
 fn w(value: u32) -> u64 {
     value.into()
 }
 
-/// What an instruction computes; sources that it lacks are the first again.
+/// Returns the function that an instruction computes. If the instruction has fewer than three sources, the first one is repeated.
 fn function(name: &str) -> Function {
     match name {
         "mov.f32" | "mov.b32" | "mov.u32" | "cvt.u32.u64" => |a, _, _| w(a as u32),
@@ -396,7 +397,7 @@ fn function(name: &str) -> Function {
         "add.s32" => |x, y, _| w((x as u32).wrapping_add(y as u32)),
         "sub.s32" => |x, y, _| w((x as u32).wrapping_sub(y as u32)),
         "mul.lo.s32" => |x, y, _| w((x as u32).wrapping_mul(y as u32)),
-        // The low bits of the second, and above them the first: `instruction` sees to it that it reaches the top.
+        // The low bits of `y`, and above them `x`. `instruction` checks that the bit field reaches the highest bit.
         "bfi.b32" => |x, y, at| w((x as u32) << at | (y as u32) & ((1 << at) - 1)),
         "mad.lo.s32" => |x, y, z| w((x as u32).wrapping_mul(y as u32).wrapping_add(z as u32)),
         "mul.wide.u16" => |x, y, _| (x & 0xffff) * (y & 0xffff),
@@ -418,7 +419,7 @@ fn function(name: &str) -> Function {
         "setp.eq.f32" => |x, y, _| u64::from(f(x) == f(y)),
         "setp.gt.f32" => |x, y, _| u64::from(f(x) > f(y)),
         "setp.ge.f32" => |x, y, _| u64::from(f(x) >= f(y)),
-        // Less, or unordered.
+        // The result is true if x is less than y, or if one of them is NaN.
         "setp.ltu.f32" => |x, y, _| 1 - u64::from(f(x) >= f(y)),
         "setp.lt.f32" => |x, y, _| u64::from(f(x) < f(y)),
         "setp.eq.s32" | "setp.eq.b32" => |x, y, _| u64::from(x as u32 == y as u32),
@@ -434,15 +435,15 @@ fn function(name: &str) -> Function {
     }
 }
 
-/// Threads that go together where they can.
+/// The threads of a warp, which run together if possible.
 struct Warp {
     registers: Vec<Lanes>,
-    /// Where lanes are, those at the same place together: none when all have ended.
+    /// The positions in the code, each with the mask of the lanes that are there. It is empty when all lanes have ended.
     groups: Vec<(usize, u32)>,
 }
 
 impl Warp {
-    /// Goes on to the next barrier, or the end.
+    /// Runs until the next barrier or the end.
     fn run(
         &mut self,
         code: &[Instruction],
@@ -451,7 +452,7 @@ impl Warp {
         counts: &mut Counts,
     ) {
         loop {
-            // Those behind go first, with those that are at the same place.
+            // The lanes that are furthest behind run first. Groups at the same position are joined.
             let Some(&(at, _)) = self.groups.iter().min() else {
                 return;
             };
@@ -576,7 +577,7 @@ impl Space {
 }
 
 impl Counts {
-    /// An instruction in which each lane accesses `bytes` at its address.
+    /// Counts an instruction in which each lane accesses `bytes` bytes at its address.
     fn access(
         &mut self,
         space: Space,
@@ -596,7 +597,7 @@ impl Counts {
             *touched += 32 * sectors.len() as u64;
             return;
         }
-        // So many lanes at a time fill the banks' 128 bytes; lanes at the same word share it.
+        // Each pass serves as many lanes as access 128 bytes, the width of all banks. Lanes that access the same word share it.
         let addresses: Vec<usize> = addresses.collect();
         self.shared += 1;
         for lanes in addresses.chunks(LANES * 4 / bytes.max(4)) {

@@ -1,15 +1,15 @@
-//! CUDA training, proven as far as a machine without a GPU can.
+//! Tests training with CUDA as far as possible on a machine without a GPU.
 //!
-//! | module | compares | needs |
+//! | module | test | needs |
 //! |---|---|---|
-//! | `ptx` | the PTX in the tree with its source, compiled again; its use of registers with a budget | NVIDIA's compilers |
-//! | `executed` | the PTX in the tree, executed by `machine`, with the reference; how much it executes | |
-//! | `host` | the kernels, compiled for the host, with the reference and the oracle; under sanitizers, and whether those would notice | g++ |
-//! | `driver` | the whole backend over cudarc, on stand-ins for the driver and NCCL, with one device and several, with the CPU backend; each network that is shipped with the reference; what happens when a call fails | g++ |
-//! | `gpu`, `gpus` | the same on a GPU; on two | GPUs |
+//! | `ptx` | compiles the kernels and compares the result with the PTX files in the repository; limits the use of registers | NVIDIA's compilers |
+//! | `executed` | executes the PTX files by an interpreter (`machine`), compares the results with the reference backend, and counts instructions | |
+//! | `host` | compiles the kernels for the host, compares them with the reference and the oracle, and runs them under sanitizers | g++ |
+//! | `driver` | runs the whole backend with stand-ins for the CUDA driver and NCCL, on one device and several, compares it with the CPU and the reference backend, and lets each call fail | g++ |
+//! | `gpu`, `gpus` | run the backend on one GPU and on two | GPUs |
 //!
-//! What the machine may lack is ignored, with the reason; `cargo test -p lenet-tests --test cuda host:: -- --ignored`
-//! runs a module's tests.
+//! Tests that need more than the machine may have are ignored by default, with a reason.
+//! `cargo test --test cuda host:: -- --ignored` runs those of a module.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use lenet_core::Network;
@@ -29,24 +29,24 @@ mod host;
 mod machine;
 mod ptx;
 
-/// A file of the repository.
+/// Returns the path of a file in the repository.
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A file of a test's own.
+/// Returns the path of a temporary file.
 fn scratch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// Writes the source of a network's kernels into a file of a test's own.
+/// Writes the source of a network's kernels to a temporary file for one test.
 fn write_source<N: Network>(test: &str) -> PathBuf {
     let path = scratch(&format!("{test}-{}.cu", N::NAME));
     std::fs::write(&path, Layout::of::<N>().source()).unwrap();
     path
 }
 
-/// Compiles a file of cuda-host with the kernels of `step_cu` into `output`.
+/// Compiles a source file in cuda-host, together with the kernels in `step_cu`, to `output`.
 fn compile(source: &str, step_cu: &Path, options: &[&str], output: &Path) {
     let host = |name| {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -78,15 +78,15 @@ fn compile(source: &str, step_cu: &Path, options: &[&str], output: &Path) {
     );
 }
 
-/// Images of random pixels with random labels.
+/// Images with random pixels and random labels.
 struct Random<N: Network> {
     pixels: Vec<N::Pixels>,
     labels: Vec<u8>,
 }
 
-/// What the reference makes of a batch.
+/// The results of the reference backend for a batch.
 struct Expected {
-    /// The mean over the images.
+    /// The mean loss over the images.
     loss: f64,
     correct: u32,
     grads: Vec<f32>,
@@ -109,7 +109,7 @@ impl<N: Case> Random<N> {
         }
     }
 
-    /// The gradient of the mean loss of some of the images, which are changed before they are seen.
+    /// Computes the gradient of the mean loss over some of the images, after applying `change` to each.
     fn expected(
         &self,
         params: &[f32],
@@ -136,7 +136,7 @@ impl<N: Case> Random<N> {
     }
 }
 
-/// Parameters of the size that PyTorch's initialisation gives them.
+/// Returns random parameters of the magnitude of PyTorch's initialisation.
 fn params<N: Network>(seed: u64) -> Vec<f32> {
     let mut rng = generator(seed, 0);
     let mut params = Vec::new();
@@ -156,7 +156,7 @@ fn boxed<N: Network>(params: &[f32]) -> Box<N::Params> {
     boxed
 }
 
-/// An image as the network sees it.
+/// Converts an image to the input of the network.
 fn seen<N: Network>(pixels: &N::Pixels) -> Box<N::Image> {
     let mut image: Box<N::Image> = bytemuck::zeroed_box();
     N::write_image(pixels, &mut image);
@@ -168,7 +168,7 @@ fn logits<N: Network>(params: &N::Params, image: &N::Image) -> Vec<f32> {
     N::forward(params, image, &mut act).as_ref().to_vec()
 }
 
-/// Compares a gradient with the reference's, tensor by tensor.
+/// Compares a gradient with that of the reference, tensor by tensor.
 fn assert_gradient<N: Network>(found: &[f32], expected: &[f32]) {
     use lenet_tests::tolerance::GRADIENT;
     assert_eq!(found.len(), expected.len());

@@ -1,7 +1,7 @@
-//! The PTX in the tree.
+//! Checks the PTX files in the repository.
 //!
-//! NVRTC 12.0 (PyPI: nvidia-cuda-nvrtc-cu12==12.0.140) writes PTX 8.0, which every driver since 525 reads. Its folder
-//! belongs in LD_LIBRARY_PATH; ptxas (nvidia-cuda-nvcc-cu12) in PATH.
+//! They are written by NVRTC 12.0 (PyPI: nvidia-cuda-nvrtc-cu12==12.0.140), whose PTX 8.0 every driver since 525 can read. To run
+//! these tests, put the folder of NVRTC into LD_LIBRARY_PATH, and that of ptxas (nvidia-cuda-nvcc-cu12) into PATH.
 
 use super::{repository, scratch};
 use lenet_core::Network;
@@ -10,7 +10,7 @@ use lenet_tests::networks::{color, deep, lenet, lenet_d2l, relu, tiny};
 use std::process::Command;
 use trainer::cuda::{Kernels, Layout, SHARED_BYTES, SHIPPED, shipped};
 
-/// To write the PTX of all networks again: `LENET_WRITE_PTX=1 cargo test --test cuda ptx::source -- --ignored`.
+/// To write the PTX files of all networks again, run `LENET_WRITE_PTX=1 cargo test --test cuda ptx::source -- --ignored`.
 #[test]
 #[ignore = "needs NVRTC 12.0"]
 fn source_compiles_to_the_ptx_in_the_tree() {
@@ -45,8 +45,8 @@ fn compiled<N: Network>() -> (&'static str, String) {
     (N::NAME, kernels.ptx().to_owned())
 }
 
-/// The file of each network is found by its fingerprint, so that a description that was changed does not run with the kernels
-/// of the one before; no file is found for another network, whose kernels are compiled where there is NVRTC.
+/// The PTX file of a network is found by its fingerprint, so kernels that were compiled before a description changed are not
+/// used. The kernels of a network without a file are compiled, if there is NVRTC.
 #[test]
 fn each_network_finds_its_own_kernels() {
     fn find<N: Network>() {
@@ -77,16 +77,16 @@ fn each_network_finds_its_own_kernels() {
 }
 
 #[test]
-fn ptx_is_of_an_old_version_and_architecture_and_small() {
+fn ptx_has_an_old_version_and_architecture_and_is_small() {
     for (name, ptx) in SHIPPED {
-        // 8.0 is CUDA 12.0's; a driver refuses what is newer than itself.
+        // PTX 8.0 belongs to CUDA 12.0. A driver rejects PTX that is newer than itself.
         assert!(ptx.contains("\n.version 8.0\n.target sm_70\n"), "{name}");
     }
     let bytes: usize = SHIPPED.iter().map(|(_, ptx)| ptx.len()).sum();
     assert!(bytes < 2_000_000, "{bytes}");
 }
 
-/// Registers for 512 threads, and shared memory, within what GPUs have; nothing spilled.
+/// Blocks of 512 threads must not need more registers and shared memory than GPUs have, and no register may be spilled to memory.
 #[test]
 #[ignore = "needs ptxas"]
 fn kernels_fit_without_spills() {
@@ -114,7 +114,7 @@ fn fit<N: Network>() {
         assert_eq!(kernels.len(), 6, "{report}");
         for kernel in kernels {
             let (name, _) = kernel.split_once('\'').unwrap();
-            // What ptxas does not mention is none.
+            // A quantity that ptxas does not mention is 0.
             let before = |unit: &str| -> usize {
                 let number = kernel.split_once(unit).map_or("0", |(number, _)| number);
                 number.rsplit([' ', ',']).next().unwrap().parse().unwrap()
@@ -136,9 +136,9 @@ fn fit<N: Network>() {
                 "{network} {kernel}"
             );
             let (most_registers, most_declared) = match name {
-                // One block of 512 threads per multiprocessor: 128 registers are free.
+                // With one block of 512 threads per multiprocessor, each thread can have 128 registers.
                 "gradients" | "logits" => (128, 0),
-                // Two blocks per multiprocessor, so that one's loads overlap the other's update.
+                // Two blocks must fit on a multiprocessor, so that the loads of one overlap with the update of the other.
                 _ => (64, 16 << 10),
             };
             assert!(

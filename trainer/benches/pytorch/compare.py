@@ -1,8 +1,9 @@
 """Time the trainer, PyTorch and ONNX Runtime in turn, and print medians and ratios. Run it on a quiet machine; see README.md.
 
-A round is one run of `trainer bench`, the same work by both of lenet.py's configurations, with `--burn` by burn-flex too, and
-for `lenet` ONNX Runtime's forward pass of one image, so that a change of the machine's speed meets all. A ratio is the median of the rounds'
-ratios. The load is printed, because a busy neighbour ruins figures of several threads first.
+A round consists of one run of `trainer bench` and the same work in both configurations of lenet.py. With `--burn`, burn-flex does the
+same work too, and for `lenet`, ONNX Runtime runs the forward pass of one image. Because all of them run in each round, a change of the
+machine's speed affects all of them. A ratio is the median of the ratios of the rounds. The load is printed, because other programs on
+the machine distort the times with several threads first.
 """
 
 import argparse
@@ -41,20 +42,20 @@ def ours(threads, batch_size):
 
 
 def burn_version():
-    """burn-flex's, once it is built."""
+    """Build burn-flex's side, and return burn-flex's version."""
     subprocess.run(["cargo", "build", "--quiet", "--release", "--locked"], cwd=BURN, check=True)
     packages = tomllib.loads((BURN / "Cargo.lock").read_text())["package"]
     return next(package["version"] for package in packages if package["name"] == "burn-flex")
 
 
 def burn(threads, steps):
-    """burn-flex's times, its loss at the start and after 200 steps; an error if it has not learnt."""
+    """Return burn-flex's times, and its loss at the start and after 200 steps. Fails if the loss has not fallen."""
     command = ["target/release/burn-lenet", "--threads", str(threads), "--steps", str(steps)]
     return json.loads(subprocess.run(command, cwd=BURN, check=True, stdout=subprocess.PIPE).stdout)
 
 
 class OnnxRuntime:
-    """The exported network on one thread, one image at a time, input and output bound once."""
+    """Run the exported network in ONNX Runtime on one thread, one image at a time. Input and output are bound only once."""
 
     def __init__(self):
         options = onnxruntime.SessionOptions()
@@ -70,13 +71,13 @@ class OnnxRuntime:
         self.forward_us()
 
     def forward_us(self):
-        """The median time of a forward pass, in us."""
+        """Return the median time of a forward pass, in us."""
         run = self.session.run_with_iobinding
         return 1e6 * statistics.median(lenet.seconds(run, self.binding) for _ in range(2000))
 
 
 class Theirs:
-    """A configuration of lenet.py, warm."""
+    """A configuration of lenet.py, after a warm-up."""
 
     def __init__(self, network, config, batch_size, data):
         self.trainer = lenet.Trainer(network, config, batch_size, *data)
@@ -86,7 +87,7 @@ class Theirs:
         self.evaluation_ms()
 
     def steps(self, count):
-        """The median time of a step, in ms."""
+        """Return the median time of a step, in ms."""
         times = []
         for _ in range(count):
             self.next = (self.next + 1) % len(self.batches)

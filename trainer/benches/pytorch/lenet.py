@@ -1,16 +1,16 @@
-"""Time the trainer's job in PyTorch on the CPU, or see what accuracy it reaches. Run manually; see README.md.
+"""Train the same network with PyTorch on the CPU, and measure the time or the accuracy. Run manually; see README.md.
 
-`--network` names a description in `lenet-core/networks` that is written here once more: see `NETWORKS`.
+`--network` names a description in `lenet-core/networks`. `NETWORKS` contains the same networks for PyTorch.
 
-Both configurations train the same function on the same numbers, with all data converted to f32 beforehand and a new
-shuffle each epoch:
+Both configurations train the same function on the same data, which is converted to f32 beforehand and shuffled for each epoch:
 
-* `plain` is the course's loop: contiguous tensors, `torch.optim.Adam` as it comes.
-* `fastest` is what measured fastest: channels_last tensors, fused Adam, and max-pooling before the activation, which is
-  monotone, so that it meets a quarter of the values. The README says what was tried and gained nothing.
+* `plain` is the course's loop, with contiguous tensors and the default `torch.optim.Adam`.
+* `fastest` is the fastest configuration that was found: channels_last tensors, fused Adam, and max-pooling before the activation.
+  The activation is monotone, so the result is the same, and it is computed for a quarter of the values only. README.md lists what
+  else was tried.
 
-A step is everything from picking the images of the batch to Adam's update. An epoch is 235 steps, the last of 96
-images. Evaluating counts the right answers among the 10,000 test images.
+A step consists of everything from selecting the images of the batch to Adam's update. An epoch has 235 steps, the last of 96
+images. The evaluation counts the correct predictions among the 10,000 test images.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class LeNet(nn.Module):
     def __init__(self, network, pool_first):
         super().__init__()
         activation, pool, padding = NETWORKS[network]
-        # An average is another if it is taken before the activation.
+        # Average pooling gives another result before the activation than after it.
         pool_first = pool_first and pool is nn.MaxPool2d
 
         def activated():
@@ -60,7 +60,7 @@ class LeNet(nn.Module):
 
 
 class Trainer:
-    """Model, optimiser and data as `config` wants them."""
+    """The model, the optimiser and the data in a configuration."""
 
     def __init__(self, network, config, batch_size, train, test, seed=0):
         fastest = config == "fastest"
@@ -73,7 +73,7 @@ class Trainer:
         self.test_batch_size = 1000 if fastest else batch_size
 
     def shuffled(self):
-        """The images of each batch of an epoch, by index."""
+        """Return the indices of the images in each batch of an epoch."""
         return torch.randperm(len(self.train[1])).split(self.batch_size)
 
     def step(self, index):
@@ -85,7 +85,7 @@ class Trainer:
         return loss.item()
 
     def epoch(self):
-        """One pass over the training images: the mean of the loss before each step, by image."""
+        """Train on all images once, and return the mean loss per image, computed before each step."""
         return sum(self.step(index) * len(index) for index in self.shuffled()) / len(self.train[1])
 
     @torch.inference_mode()
@@ -95,7 +95,7 @@ class Trainer:
 
 
 def read_idx(path):
-    """The array in a gzipped IDX file of bytes: two zeros, type, rank, big-endian dimensions, data."""
+    """Read a gzipped IDX file of bytes: two zeros, the type, the rank, the big-endian dimensions, and the data."""
     data = gzip.decompress(path.read_bytes())
     assert data[:3] == b"\0\0\x08", f"{path} is not an IDX file of bytes"
     dims = np.frombuffer(data, ">u4", count=data[3], offset=4)
@@ -103,7 +103,7 @@ def read_idx(path):
 
 
 def load(folder, name):
-    """Images, (N, 1, 28, 28) f32 in 0..=1, and labels."""
+    """Return the images, (N, 1, 28, 28) in f32 from 0 to 1, and the labels."""
     images = torch.tensor(read_idx(folder / f"{name}-images-idx3-ubyte.gz"))
     labels = torch.tensor(read_idx(folder / f"{name}-labels-idx1-ubyte.gz"))
     return images[:, None].float() / 255, labels.long()
@@ -123,7 +123,7 @@ def check_same_function(network, train, test):
 
 
 def measure_time(args, train, test):
-    """Medians. Every kind of work runs untimed first, as memory and kernels are set up on first use."""
+    """Return median times. Each kind of work runs once untimed, because memory and kernels are set up on first use."""
     check_same_function(args.network, train, test)
     trainer = Trainer(args.network, args.config, args.batch_size, train, test)
     for index in (*trainer.shuffled()[:WARM_UP_STEPS], trainer.shuffled()[-1]):
@@ -141,7 +141,7 @@ def measure_time(args, train, test):
 
 
 def measure_accuracy(args, train, test):
-    """For each seed, the mean loss and the test accuracy of each epoch, printed as they come."""
+    """Return the mean loss and the test accuracy of each epoch for each seed, and print them during the training."""
     stream = sys.stderr if args.json else sys.stdout
     seeds = []
     for seed in range(args.seeds):

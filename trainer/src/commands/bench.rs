@@ -1,4 +1,4 @@
-//! `trainer bench`: how fast training and testing are on this machine.
+//! `trainer bench`: measures how fast this machine trains and evaluates.
 
 use super::out::{Out, table};
 use super::{DataArgs, Device, batch_size};
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     note.iter().for_each(super::out::note);
     let plan = Plan {
         threads: args.threads.into(),
-        // The report says what a step has.
+        // The report states the number of images that a step really has.
         batch_size: (batch_size as usize).min(data.train.len()),
         epochs: args.epochs,
     };
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     print(args, &data, &report, &report.device, tables)
 }
 
-/// The figures for scripts, or as tables for people.
+/// Prints the report: as a JSON object with `--json`, otherwise as tables.
 fn print(
     args: &Args,
     data: &Dataset,
@@ -109,6 +109,7 @@ fn cuda(args: &Args, data: &Dataset, plan: &Plan) -> Result<(), Error> {
     })
 }
 
+/// Returns a table with the time and the rate of each kind of work on the CPU.
 fn figures(report: &Report) -> String {
     let epoch_ms = 1e3 * report.epoch_s;
     rates([
@@ -139,7 +140,8 @@ fn figures(report: &Report) -> String {
     ])
 }
 
-/// A row for each: the work, its images, its time in milliseconds, and how to write it.
+/// Returns a table of times and rates. Each row consists of the work, its number of images, its time in milliseconds, and the time
+/// as text.
 fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> String {
     let mut table = table(["work", "images", "time", "rate"], 1..);
     for (work, images, ms, time) in rows {
@@ -150,7 +152,7 @@ fn rates<const N: usize>(rows: [(&str, usize, f64, String); N]) -> String {
     table.trim_fmt()
 }
 
-/// Where a thread's time goes.
+/// Returns a table that shows how a thread's time in a step is divided among the phases.
 fn phases(report: &Report) -> String {
     let waiting = report.waiting_us;
     let all = waiting + report.phases.iter().map(|phase| phase.us).sum::<f64>();

@@ -1,4 +1,4 @@
-//! `trainer device certify`: has a board show what it can do, and writes a certificate that others can check.
+//! `trainer device certify`: runs all checks on a board and writes a certificate of the results, which others can check.
 
 use super::DataArgs;
 use super::device::{BoardArgs, cost_by_layer, print_json};
@@ -46,6 +46,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
 }
 
+/// Runs all checks on a board and writes the certificate as JSON and as a Markdown page.
 fn certify(args: &Args) -> Result<(), Error> {
     let weights = load_model(&args.board.weights_path())?;
     let data = args.data.load()?;
@@ -69,7 +70,7 @@ fn certify(args: &Args) -> Result<(), Error> {
             times.push(classified.time.as_secs_f64() * 1e6);
         }
         let cost = cost_by_layer(client)?;
-        // Last, so that the stack is that of everything before.
+        // The memory is read last, so that the stack depth covers everything before.
         let memory = client.memory()?;
         let who = client.identity().clone();
         Ok(Certificate {
@@ -127,7 +128,7 @@ fn certify(args: &Args) -> Result<(), Error> {
 
     let [json, page] = ["json", "md"]
         .map(|extension| args.out.join(format!("{}.{extension}", certificate.name())));
-    // The page's name is tried first, so that neither file appears alone.
+    // Check the page's path before either file is written, so that a certificate is never written without its page.
     if page.exists() {
         return Err(Error::Exists { path: page });
     }
@@ -151,7 +152,8 @@ fn certify(args: &Args) -> Result<(), Error> {
     }
 }
 
-/// Times rounded to tenths of a microsecond, so that they are read back as they were written.
+/// Returns the least, mean and greatest of the times in microseconds, rounded to tenths, so that reading the certificate back
+/// gives the same numbers.
 fn spread(times: &[f64]) -> Time {
     let tenths = |us: f64| (us * 10.0).round() / 10.0;
     Time {
@@ -161,6 +163,7 @@ fn spread(times: &[f64]) -> Time {
     }
 }
 
+/// Checks that a certificate is consistent, that its page and its name agree with it, and, if possible, that its logits are right.
 fn check(args: &Args, path: &Path) -> Result<(), Error> {
     let certificate = Certificate::load(path)?;
     let mut problems = certificate.problems();
@@ -210,7 +213,8 @@ fn check(args: &Args, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Computes the certificate's logits here and returns what differs; `None` if the weights or the images are not here.
+/// Computes the certificate's logits on this machine and returns the differences as sentences. Returns `None` if this machine does
+/// not have the same weights and test images.
 fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String>>, Error> {
     let weights = load_model(&args.board.weights_path())?;
     let data: Dataset = args.data.load()?;

@@ -1,4 +1,4 @@
-//! What is said, and done, where the classes of weights and of data have other numbers or other names.
+//! Matches the classes of a weights file with those of a data set, or of another weights file, and warns if they differ.
 
 use super::out::{note, warn};
 use crate::classes::{Matching, of_weights, reordered};
@@ -9,7 +9,7 @@ use lenet_core::network::Params;
 use lenet_core::weights::Metadata;
 use std::path::Path;
 
-/// What to do about class names.
+/// Whether classes are matched by name.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct ClassArgs {
     /// Match classes by number instead of by name, even if the names in the data and in the weights differ
@@ -18,11 +18,11 @@ pub struct ClassArgs {
 }
 
 impl ClassArgs {
-    /// Numbers the data's classes as the weights do, which come from the file at `path`: a label is then the index of its
-    /// logit.
+    /// Renumbers the data's classes in the order of the weights' outputs, so that a label is the index of its logit. `path` is the
+    /// weights file, for messages.
     ///
     /// # Errors
-    /// `Classes`: the data has classes that the weights do not know
+    /// `Classes`: the data has classes that the weights do not have.
     pub fn apply(
         self,
         data: &mut Dataset,
@@ -61,7 +61,8 @@ impl ClassArgs {
     }
 }
 
-/// Returns the parameters with their outputs in the order of the data's classes, to train on.
+/// Returns the parameters with their outputs in the order of the data's classes, to continue training. Prints a note or a warning
+/// if the classes differ.
 pub fn for_training(data: &Dataset, weights: &Weights<'_>, path: &Path) -> Box<Params> {
     let order = match matching(data, &weights.metadata) {
         Matching::Same => return Box::new(*weights.params),
@@ -91,8 +92,8 @@ pub fn for_training(data: &Dataset, weights: &Weights<'_>, path: &Path) -> Box<P
     reordered(weights.params, &order)
 }
 
-/// Returns the order of the outputs of `b` that is that of `a`, to compare them, where it is another one: output `i` of `a` is
-/// output `order[i]` of `b`.
+/// Returns how to reorder the outputs of `b` to compare them with those of `a`: output `i` of `a` belongs to output `order[i]` of
+/// `b`. Returns `None` if output `i` belongs to output `i`.
 pub fn for_comparison(a: (&Metadata<'_>, &Path), b: (&Metadata<'_>, &Path)) -> Option<Vec<usize>> {
     let names = [a, b].map(|(weights, _)| of_weights(weights));
     let [a_path, b_path] = [a, b].map(|(_, path)| path.display());
@@ -114,6 +115,7 @@ pub fn for_comparison(a: (&Metadata<'_>, &Path), b: (&Metadata<'_>, &Path)) -> O
     }
 }
 
+/// Compares the names of the data's classes with those of the weights.
 fn matching(data: &Dataset, weights: &Metadata<'_>) -> Matching {
     let names = data.classes.each_ref().map(String::as_str);
     Matching::new(&names, &of_weights(weights))

@@ -1,4 +1,4 @@
-//! `trainer compare`: two sets of parameters, or parameters and a reference's outputs, element by element.
+//! `trainer compare`: compares two sets of parameters, or parameters with another program's outputs, element by element.
 
 use super::DataArgs;
 use super::classes::for_comparison;
@@ -43,9 +43,9 @@ fn tolerance(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What stands on one side of the comparison.
+/// One side of the comparison.
 enum Side {
-    /// With the order of its outputs, where it is not that of the file.
+    /// A network, and the order in which to compare its outputs if it differs from that of the file.
     Weights(Model, Option<Vec<usize>>),
     Outputs(safetensors::Outputs),
 }
@@ -63,7 +63,7 @@ impl Side {
         }
     }
 
-    /// The images that it has outputs for.
+    /// Returns the number of images for which there are outputs.
     fn images(&self, data: &Option<Dataset>) -> usize {
         match (self, data) {
             (Self::Outputs(outputs), _) => outputs.images,
@@ -71,7 +71,7 @@ impl Side {
         }
     }
 
-    /// The outputs of each kept layer for the images, as long as the reference has them.
+    /// Returns the outputs of each layer for the first `count` images. `None` stands for a layer that an outputs file lacks.
     fn layers(&self, images: &[Pixels], count: usize) -> [Option<Vec<f32>>; LAYERS.len()] {
         match self {
             Self::Outputs(outputs) => outputs.layers.clone().map(|values| {
@@ -99,17 +99,17 @@ impl Side {
     }
 }
 
-/// How far values are apart.
+/// The differences between two slices of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Spread {
     values: usize,
     /// Values whose bits differ.
     differing: usize,
-    /// The largest difference; infinite where one is NaN and the other is not the same NaN.
+    /// The largest absolute difference. It is infinite if one value is NaN and the other does not have the same bits.
     largest: f64,
-    /// The largest difference in floats; of NaN, all there are.
+    /// The largest difference in ulps, that is, in steps between neighbouring floats; `u32::MAX` if a value is NaN.
     ulps: u32,
-    /// Index and values of the first that differ.
+    /// The index and the two values of the first difference.
     first: Option<(usize, f32, f32)>,
 }
 
@@ -140,16 +140,16 @@ impl Spread {
     }
 }
 
-/// A line of the comparison.
+/// A line of the comparison: a tensor, or the outputs of a layer.
 struct Line {
     name: &'static str,
     spread: Spread,
-    /// Values an image, where the values are of images.
+    /// The number of values per image, for the outputs of a layer.
     per_image: Option<usize>,
 }
 
 impl Line {
-    /// Where the first difference is.
+    /// Describes the position of the first difference.
     fn place(&self) -> String {
         match (self.spread.first, self.per_image) {
             (None, _) => String::new(),
@@ -166,7 +166,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let mut lines = Vec::new();
     if let (Side::Weights(a, _), Side::Weights(b, order)) = (&a, &mut b) {
         *order = for_comparison((&a.metadata(), &args.a), (&b.metadata(), &args.b));
-        // Weights in f32 and in int8 are compared by what they compute.
+        // An f32 network and an int8 network have different parameters, so only their outputs can be compared.
         if let (Model::F32(a), Model::F32(b)) = (a, b) {
             let mut b = Box::new(*b.weights().params);
             if let Some(order) = order {
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_counts_bits_and_keeps_the_largest_and_the_first() {
+    fn differing_bits_are_counted_and_the_largest_and_the_first_difference_kept() {
         let next = f32::from_bits(1f32.to_bits() + 3);
         let spread = Spread::of(&[1.0, 1.0, 0.0, 5.0], &[1.0, next, -0.0, 4.5]);
         let expected = Spread {
@@ -308,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn zeros_of_other_signs_are_not_the_same_bits() {
+    fn zeros_of_different_sign_differ_in_their_bits() {
         let spread = Spread::of(&[0.0], &[-0.0]);
         assert!(!spread.passes(0.0) && spread.passes(f64::MIN_POSITIVE));
     }
 
     #[test]
-    fn nan_passes_only_as_itself() {
+    fn nan_equals_only_a_nan_of_the_same_bits() {
         assert!(Spread::of(&[f32::NAN], &[f32::NAN]).passes(0.0));
         assert!(!Spread::of(&[f32::NAN], &[0.0]).passes(1e300));
     }

@@ -1,4 +1,4 @@
-//! `trainer completions` and `trainer man`: the command line for shells and for `man`, made from its description.
+//! `trainer completions` and `trainer man`: generates shell completions and manual pages from the definition of the command line.
 
 use super::Cli;
 use super::out::{Out, no_output};
@@ -45,7 +45,7 @@ pub fn man(args: &ManArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// The pages of a command and of all below it, with their file names.
+/// Renders the manual pages of a command and of all its subcommands, with their file names.
 fn render(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) {
     let (man, mut page) = (Man::new(command.clone()), Vec::new());
     man.render(&mut page).expect("memory takes every byte");

@@ -1,5 +1,5 @@
-//! What training prints: lines for people, objects for programs, or nothing. On a terminal also a progress bar, and at
-//! the end the curves.
+//! The output of a training run: lines of text, JSON objects for programs, or nothing. On a terminal, also a progress bar and, at
+//! the end, the curves of loss and accuracy.
 
 use super::out::{Out, warn};
 use crate::config::Settings;
@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use textplots::{Chart, LabelBuilder, LabelFormat, Plot, Shape};
 
-/// The form of what is printed.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Lines of text
@@ -21,9 +21,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Prints.
+/// Prints the progress of a training run.
 pub struct Console {
-    /// Nothing if quiet.
+    /// `None` prints nothing.
     format: Option<LogFormat>,
     bar: ProgressBar,
     closed: AtomicBool,
@@ -46,7 +46,7 @@ impl Console {
         }
     }
 
-    /// Whether the output takes nothing any more.
+    /// Returns whether writing to the standard output has failed, for example because a pipe was closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -65,11 +65,11 @@ impl Console {
         }
     }
 
-    /// Shows how many of the steps are done, where the error stream is a terminal.
+    /// Shows a progress bar with `done` of `steps` steps if the error stream is a terminal.
     pub fn start_bar(&mut self, steps: u64, done: u64, images_per_step: f64) {
         if self.format == Some(LogFormat::Text) {
             let rate = move |state: &ProgressState, out: &mut dyn Write| {
-                // Nothing can be done about a terminal that takes no text.
+                // An error on the terminal is ignored, because it only affects the progress bar.
                 let _ = write!(out, "{:.0} images/s", state.per_sec() * images_per_step);
             };
             let style = ProgressStyle::with_template("{msg} {wide_bar} {rate}, {eta} left")
@@ -82,7 +82,7 @@ impl Console {
         }
     }
 
-    /// Moves the bar by a step.
+    /// Advances the progress bar by one step.
     pub fn step(&self, epoch: u32, loss: f32, partial: &Partial) {
         let accuracy = f64::from(partial.correct) / f64::from(partial.images);
         self.bar
@@ -90,7 +90,7 @@ impl Console {
         self.bar.inc(1);
     }
 
-    /// Tells of an epoch: to people as the course does.
+    /// Prints the results of an epoch. The text has the same form as in the course.
     pub fn epoch(&self, epoch: &Epoch, settings: &Settings) {
         let Epoch {
             epoch,
@@ -113,12 +113,12 @@ impl Console {
         }));
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub fn end_bar(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// Draws the curves, if there are two epochs or more, where the output is a terminal that is wide enough.
+    /// Draws the curves if there are at least two epochs and the output is a terminal that is wide enough.
     pub fn curves(&self, epochs: &[Epoch], settings: &Settings) {
         let columns = Term::stdout().size_checked().map(|(_, columns)| columns);
         if epochs.len() > 1 && columns >= Some(COLUMNS) {
@@ -127,14 +127,14 @@ impl Console {
     }
 }
 
-/// Dots of a curve in Braille, two by four in a character.
+/// The size of a curve in Braille dots; a character has two by four of them.
 const WIDTH: u32 = 58;
 const HEIGHT: u32 = 27;
 
-/// Of the terminal, for both curves.
+/// The width of a terminal that both curves need.
 const COLUMNS: u16 = 80;
 
-/// Loss and accuracy by epoch, side by side: 9 lines of up to 75 characters.
+/// Draws loss and accuracy by epoch side by side, in 9 lines of up to 75 characters.
 fn curves(epochs: &[Epoch], held_out: &str) -> String {
     let loss = curve("loss", epochs, |epoch| epoch.train_loss);
     let accuracy = format!("{held_out} acc");
@@ -146,7 +146,7 @@ fn curves(epochs: &[Epoch], held_out: &str) -> String {
     beside.join("\n")
 }
 
-/// A value by epoch: its name, the curve with the range of the values beside it, first and last epoch.
+/// Draws a value by epoch: its name, the curve with the range of the values beside it, and the first and last epoch.
 fn curve(name: &str, epochs: &[Epoch], value: fn(&Epoch) -> f64) -> String {
     let points: Vec<(f32, f32)> = epochs
         .iter()
@@ -178,9 +178,9 @@ mod tests {
         (1..).zip(values).map(epoch).collect()
     }
 
-    /// The loss falls, the accuracy rises; blanks are Braille's.
+    /// The loss falls and the accuracy rises. Braille blanks are shown as dots.
     #[test]
-    fn curves_stand_side_by_side() {
+    fn the_curves_of_loss_and_accuracy_are_drawn_side_by_side() {
         let found = curves(&epochs(&[(2.0, 0.25), (1.0, 0.5), (0.0, 0.75)]), "test");
         let expected = [
             "loss by epoch                         test acc by epoch",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_and_level_ones_fit_a_terminal_too() {
+    fn curves_of_long_and_of_constant_runs_fit_a_terminal() {
         let level = vec![(2.302, 0.1); 2];
         let long = (1..=1000).map(|i| (1.0 / f64::from(i), f64::from(i) / 1000.0));
         for values in [level, long.collect()] {

@@ -1,4 +1,4 @@
-//! `trainer data`: what a data set holds, before training on it.
+//! `trainer data`: checks a data set before training on it, or draws some of its images.
 
 use super::out::{Out, table, write_new};
 use super::{DataArgs, SplitArg};
@@ -44,6 +44,7 @@ pub fn run(command: &DataCommand) -> Result<(), Error> {
     }
 }
 
+/// Prints the number of images in each class, the notes and the warnings.
 fn check(data: &Dataset) -> Result<(), Error> {
     let mut table = table(["class", "training images", "test images"], 1..);
     for (class, [train, test]) in check::counts(data).into_iter().enumerate() {
@@ -73,7 +74,7 @@ fn check(data: &Dataset) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first images of each class, class after class; where all have enough of them, a row is a class.
+/// Draws the first images of each class, sorted by class. If every class has enough images, each row shows one class.
 fn show(args: &ShowArgs, data: &Dataset) -> Result<(), Error> {
     let name = match args.split {
         SplitArg::Train => "training",

@@ -22,13 +22,14 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a board may take to answer, unless --timeout says otherwise.
+/// The default of --timeout for a board: how long to wait for a reply.
 const ANSWER: Duration = Duration::from_secs(15);
-/// An emulated program that does nothing for so long hangs, unless --timeout says otherwise.
+/// The default of --timeout for QEMU: a program that makes no progress for this long is considered to hang.
 const PROGRESS: Duration = Duration::from_secs(60);
-/// `-icount shift=7`: an instruction takes 2⁷ ns of the emulated clock, which makes its ticks fine enough to count them.
+/// The `shift` of QEMU's option `-icount`: an instruction takes 2⁷ ns of emulated time. With this value, the ticks of the emulated
+/// clock are fine enough to count instructions.
 const ICOUNT_SHIFT: &str = "7";
-/// Differing images that are listed.
+/// The maximum number of differing images to list.
 const LISTED: usize = 20;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -136,7 +137,7 @@ impl BoardArgs {
         self.timeout.map_or(default, Duration::from_secs)
     }
 
-    /// Returns how the board is reached.
+    /// Returns how the board is connected.
     pub(super) fn medium(&self) -> Medium {
         match &self.place {
             Place { qemu: Some(_), .. } => Medium::Qemu,
@@ -146,7 +147,7 @@ impl BoardArgs {
         }
     }
 
-    /// Counts the instructions of each layer where the board is in QEMU, which counts no cycles.
+    /// Counts the instructions of each layer if the board is emulated by QEMU, which cannot count cycles.
     pub(super) fn instructions(&self) -> Result<Option<Cost>, Error> {
         let Some(machine) = self.place.qemu else {
             return Ok(None);
@@ -175,7 +176,7 @@ impl BoardArgs {
         })
     }
 
-    /// Returns the image of a program for the kind of numbers that the weights are.
+    /// Returns the firmware image of a program, built for the number format of the weights (f32 or int8).
     fn image(
         &self,
         machine: Machine,
@@ -186,7 +187,7 @@ impl BoardArgs {
         machine.image(program, self.elf.as_deref(), weights.numbers(), &file)
     }
 
-    /// Connects, and does something with the board.
+    /// Connects to the board and calls `act` with it. If `weights` is given, checks first that the board has the same parameters.
     pub(super) fn with_board<T>(
         &self,
         weights: Option<&Model>,
@@ -249,6 +250,7 @@ impl BoardArgs {
     }
 }
 
+/// Prints a report as one JSON object.
 pub(super) fn print_json(report: &impl Serialize) -> Result<(), Error> {
     let json = serde_json::to_string(report).expect("numbers and strings have a JSON form");
     writeln!(Out, "{json}")
@@ -266,7 +268,7 @@ struct InfoReport<'a> {
 }
 
 fn info(args: &BoardArgs) -> Result<(), Error> {
-    // Without --weights the board may have any.
+    // Without --weights, the board may have any weights.
     let expected = args.weights.as_deref().map(load_model).transpose()?;
     let who = args.with_board(expected.as_ref(), |client| Ok(client.identity().clone()))?;
     let report = InfoReport {
@@ -301,12 +303,13 @@ fn describe(who: &Identity) -> String {
     )
 }
 
-/// What a board made of many images.
+/// The logits that a board computed for many images, and the time it took.
 struct Run {
     board: String,
     logits: Vec<Logits>,
     wall: Duration,
-    /// Time of all forward passes by the board's clock, and what happened on the wire; over the link only.
+    /// The time of all forward passes by the board's clock, and the link's statistics. Present only if the images were sent over
+    /// the link.
     link: Option<(Duration, Traffic)>,
 }
 
@@ -318,9 +321,9 @@ struct EvaluateReport {
     images: usize,
     board_accuracy: f64,
     host_accuracy: f64,
-    /// Indices of the images with a logit that differs by a bit.
+    /// The indices of the images whose logits on the board and on the host are not equal bit for bit.
     differing: Vec<usize>,
-    /// Rows are labels, columns the board's classes.
+    /// A row per label, a column per class that the board predicted.
     confusion: Vec<Vec<u32>>,
     wall_seconds_per_image: f64,
     board_seconds_per_image: Option<f64>,
@@ -426,7 +429,7 @@ fn print_evaluation(report: &EvaluateReport) -> Result<(), Error> {
     Ok(())
 }
 
-/// The program `evaluate` reads all images from a file and writes all logits to another, by semihosting.
+/// Runs the program `evaluate` in QEMU. By semihosting, it reads all images from one file and writes all logits to another.
 fn in_bulk(
     args: &BoardArgs,
     machine: Machine,
@@ -476,6 +479,7 @@ fn in_bulk(
     })
 }
 
+/// Sends the images to the board one by one and collects the logits.
 fn over_the_link(args: &BoardArgs, weights: &Model, images: &[Pixels]) -> Result<Run, Error> {
     args.with_board(Some(weights), |client| {
         let (start, mut time) = (Instant::now(), Duration::ZERO);
@@ -499,7 +503,7 @@ fn over_the_link(args: &BoardArgs, weights: &Model, images: &[Pixels]) -> Result
 }
 
 impl ImageArgs {
-    /// How many images are asked for.
+    /// Returns the number of images to use.
     fn count(&self, data: &Dataset, default: Option<usize>) -> Result<usize, Error> {
         let all = data.test.len();
         match self.images.map(|images| images as usize) {
@@ -516,7 +520,7 @@ impl ImageArgs {
 struct BenchReport {
     board: String,
     unit: &'static str,
-    /// By name of the layer.
+    /// The name and the count of each layer.
     layers: Vec<(String, u32)>,
     forward: u32,
 }
@@ -549,7 +553,7 @@ fn bench(args: &BoardArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks a board what each layer costs.
+/// Measures the cost of each layer on a board, in cycles or in ticks of its clock.
 pub(super) fn cost_by_layer<W: Wire>(client: &mut Client<W>) -> Result<Cost, DeviceError> {
     let bench = client.bench()?;
     let layers = LAYERS.iter().zip(bench.layers);
@@ -568,7 +572,8 @@ pub(super) fn cost_by_layer<W: Wire>(client: &mut Client<W>) -> Result<Cost, Dev
     })
 }
 
-/// The program `bench` under `-icount` says `NAME COUNT instructions` a line.
+/// Counts the instructions of each layer: runs the program `bench` in QEMU with `-icount`, which prints lines of the form
+/// `NAME COUNT instructions`.
 fn counted_instructions(args: &BoardArgs, machine: Machine) -> Result<BenchReport, Error> {
     let weights = load_model(&args.weights_path())?;
     let elf = args.image(machine, "bench", &weights)?;

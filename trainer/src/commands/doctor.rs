@@ -1,6 +1,6 @@
-//! `trainer doctor`: what this machine has for training, and for firmware, and how to mend what is missing.
+//! `trainer doctor`: lists what this machine has for training and for firmware, and how to install what is missing.
 //!
-//! Programs are asked for their version, as a user would; nothing is said to a board.
+//! It runs each program with `--version`, and does not communicate with a board.
 
 use super::DataArgs;
 use super::out::{Out, table};
@@ -15,7 +15,7 @@ pub struct Args {
     data: DataArgs,
 }
 
-/// What was found, or what is missing and the remedy.
+/// A description of what was found, or of what is missing, with a remedy.
 type Finding = Result<String, (String, String)>;
 
 /// The targets of the boards in firmware/boards.
@@ -26,7 +26,7 @@ const TARGETS: [&str; 4] = [
     "thumbv8m.main-none-eabihf",
 ];
 
-/// Prints the table. Fails where training is not possible: without data.
+/// Prints the table. Returns an error if there is no data set, because training is impossible then.
 pub fn run(args: &Args) -> Result<(), Error> {
     let data = args.data.load();
     let data_found = match &data {
@@ -139,7 +139,7 @@ fn debug_probe() -> Finding {
     ))
 }
 
-/// The first line of what a program says of its version.
+/// Returns the first line that a program prints with `--version`.
 fn version(program: &str, remedy: &str) -> Finding {
     let missing = |what: String| (what, remedy.to_owned());
     let output = Command::new(program)
@@ -153,7 +153,7 @@ fn version(program: &str, remedy: &str) -> Finding {
     }
 }
 
-/// A target is there if the compiler's folder for its libraries is.
+/// Looks for the Rust targets of the firmware. A target is installed if the folder of its libraries exists.
 fn rust_targets() -> Finding {
     version("rustc", "to build firmware: https://rustup.rs")?;
     let missing: Vec<&str> = TARGETS

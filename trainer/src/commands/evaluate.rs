@@ -1,4 +1,4 @@
-//! `trainer evaluate`: accuracy of weights on a data set.
+//! `trainer evaluate`: computes the accuracy of weights on a data set.
 
 use super::classes::ClassArgs;
 use super::exchange::warn_near_chance;
@@ -90,7 +90,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rows are labels, columns predictions, of the classes that there are; then each class's recall and precision.
+/// Returns the confusion matrix as a table, with a row per label, a column per predicted class, and each class's recall and
+/// precision. Classes that do not occur are left out.
 pub(super) fn confusion_table(confusion: &Confusion, classes: &[String; CLASSES]) -> String {
     let shown = shown_classes(confusion, classes);
     let share = |share: f64| match share.is_nan() {

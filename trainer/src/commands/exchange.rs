@@ -1,4 +1,4 @@
-//! `trainer export` and `trainer import`: parameters for and from other programs.
+//! `trainer export` and `trainer import`: converts weights to and from the formats of other programs.
 
 use super::DataArgs;
 use super::classes::ClassArgs;
@@ -47,7 +47,7 @@ pub struct ImportArgs {
     data: Option<PathBuf>,
 }
 
-/// Statistics of bytes are the usual mistake.
+/// Parses a mean. Its range is checked because users often give the statistics of bytes (0 to 255).
 fn mean(text: &str) -> Result<f64, String> {
     number(text, "from 0 to 1", |mean| (0.0..=1.0).contains(&mean))
 }
@@ -137,7 +137,7 @@ pub fn import(args: &ImportArgs) -> Result<(), Error> {
             confusion.total()
         );
         match args.out == Path::new("-") {
-            // The weights are on the standard output.
+            // The standard output already contains the weights.
             true => note(text),
             false => writeln!(Out, "{text}")?,
         }
@@ -146,7 +146,7 @@ pub fn import(args: &ImportArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says what to check where another program's weights are hardly better than naming always the same class.
+/// Warns if weights from another program are hardly better than always predicting the same class, and says what to check.
 pub(super) fn warn_near_chance(file: &WeightsFile, path: &Path, split: &Split, accuracy: f64) {
     let chance = split.chance();
     if !file.is_imported() || accuracy >= chance + NEAR * (1.0 - chance) {
@@ -165,6 +165,6 @@ pub(super) fn warn_near_chance(file: &WeightsFile, path: &Path, split: &Split, a
     ));
 }
 
-/// The share of the way from chance to 1 below which an accuracy is near chance. LeNet trained behind `Normalize` gets 0.20 on plain
-/// images.
+/// An accuracy is near chance if it covers less than this share of the distance from chance to 1. LeNet trained with `Normalize` has
+/// an accuracy of 0.20 on images that are not normalized.
 const NEAR: f64 = 0.25;

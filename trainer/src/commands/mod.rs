@@ -1,4 +1,4 @@
-//! The subcommands, one a file. Only these print.
+//! The subcommands, one per file. Only these modules print results.
 
 mod bench;
 mod certify;
@@ -83,7 +83,7 @@ enum Command {
 /// The location of the data set, and how to read it.
 #[derive(Clone, Debug, clap::Args)]
 struct DataArgs {
-    // The variable is read by `folder`: set but empty, it is as good as not set, which clap does not know.
+    // The environment variable is read by `folder` and not by clap, because clap does not treat an empty variable as unset.
     /// Folder of the data set: IDX files (compressed or not), class folders of pictures (train/NAME/*, test/NAME/*), or CSV
     /// tables [env: LENET_DATA] [default: data/fashion-mnist, or the folder of the Debian package]
     #[arg(long, value_name = "DIR")]
@@ -99,7 +99,7 @@ struct DataArgs {
 }
 
 impl DataArgs {
-    /// The data in a folder, read as it is.
+    /// Returns the arguments for a folder, with the default options.
     fn of_folder(folder: &Path) -> Self {
         Self {
             data: Some(folder.to_owned()),
@@ -109,10 +109,10 @@ impl DataArgs {
         }
     }
 
-    /// The data of a run, read as it was then, unless told otherwise.
+    /// Returns the arguments with which a run read its data, except for those that are given here.
     fn of_run(&self, run: &DataConfig) -> Self {
         let mut args = self.clone();
-        // It comes before the environment's, which nobody named for this run.
+        // The run's folder takes precedence over the environment variable, which was not set for this run.
         args.data.get_or_insert_with(|| run.place());
         args.allow_modified |= run.allow_modified;
         args.images.resize |= run.resize;
@@ -121,18 +121,18 @@ impl DataArgs {
         args
     }
 
-    /// The folder, if one is named.
+    /// Returns the folder that the option or the environment variable names, if any.
     fn folder(&self) -> Option<PathBuf> {
         let variable = || std::env::var_os("LENET_DATA").filter(|folder| !folder.is_empty());
         self.data.clone().or_else(|| variable().map(PathBuf::from))
     }
 
-    /// Reads the data, and says what is odd about it and what was done to it.
+    /// Reads the data, and prints the notes and warnings about it.
     fn load(&self) -> Result<Dataset, Error> {
         self.load_unless(false)
     }
 
-    /// As [`load`](Self::load), but says only what is odd if it is to be `quiet`.
+    /// Reads the data like [`load`](Self::load), but prints only the warnings if `quiet` is set.
     fn load_unless(&self, quiet: bool) -> Result<Dataset, Error> {
         let data = self.read()?;
         if !quiet {
@@ -146,7 +146,7 @@ impl DataArgs {
         Ok(data)
     }
 
-    /// Reads the data.
+    /// Reads the data without printing anything.
     fn read(&self) -> Result<Dataset, Error> {
         let options = ReadOptions {
             allow_modified: self.allow_modified,
@@ -165,7 +165,7 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// More threads than any machine of today has cores, and few enough to start in a moment.
+/// Accepts up to 1024 threads: more than a machine has cores, but few enough to start quickly.
 fn threads() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(0..=1024)
 }
@@ -245,7 +245,7 @@ fn backend(
     Ok((backend, not_on_gpu))
 }
 
-/// The backend on so many GPUs.
+/// Creates the CUDA backend on the first `devices` GPUs.
 #[cfg(feature = "cuda")]
 fn cuda(
     train: &Split,
@@ -270,14 +270,14 @@ fn no_cuda() -> Error {
     }
 }
 
-/// Returns the batch size for so many images where one was `given` or else there is a `default`, and what to say about it.
-/// An epoch of fewer images than that is one step with all of them.
+/// Returns the batch size for `images` training images, and a note to print if there are fewer images than that. The batch size is
+/// the one `given`, or else the `default`; if there are fewer images than the default, it is the number of images.
 fn batch_size(given: Option<u32>, default: u32, images: usize) -> (u32, Option<String>) {
     let wanted = given.unwrap_or(default);
     let all = u32::try_from(images).unwrap_or(u32::MAX);
     match given {
         _ if wanted <= all => (wanted, None),
-        // The same steps, but this is what the run and its file tell of.
+        // The steps would be the same with the default, but the run's files should state the real batch size.
         None => {
             let note = format!(
                 "batch size {all}: there are {images} training images, fewer than the default batch size of {default}"
@@ -293,10 +293,10 @@ fn batch_size(given: Option<u32>, default: u32, images: usize) -> (u32, Option<S
     }
 }
 
-/// Does what the command line asks.
+/// Runs the subcommand that the command line names.
 ///
 /// # Errors
-/// What the subcommand gives.
+/// Those of the subcommand.
 pub fn run(cli: Cli) -> Result<(), Error> {
     let command = cli.command.unwrap_or(Command::Train(cli.train));
     match &command {

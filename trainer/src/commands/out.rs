@@ -1,4 +1,5 @@
-//! The output and the error stream, whose reader may go away at any time: `println!` would panic then.
+//! Prints to the standard output and the error stream. `println!` is not used, because it panics when the reader of a pipe has
+//! closed it.
 
 use crate::error::Error;
 use crate::model::Model;
@@ -33,11 +34,12 @@ pub fn table(header: impl Into<Row>, numbers: impl RangeBounds<usize>) -> Table 
     table
 }
 
-/// Writes a new file and says so, with what it holds; `-` is the standard output, on which nothing else appears then.
+/// Writes a new file and prints its name and what it `holds`. If the path is `-`, writes the bytes to the standard output and prints
+/// nothing else.
 ///
 /// # Errors
-/// * `Exists`, `Io`: as [`output::write_new`]
-/// * `Settings`: bytes that are no text would go to a terminal
+/// * `Exists`, `Io`: those of [`output::write_new`]
+/// * `Settings`: binary data would be written to a terminal
 pub fn write_new(path: &Path, bytes: &[u8], holds: impl Display) -> Result<(), Error> {
     if path != Path::new("-") {
         output::write_new(path, bytes)?;
@@ -54,7 +56,7 @@ pub fn write_new(path: &Path, bytes: &[u8], holds: impl Display) -> Result<(), E
     written.map_err(Error::io("cannot be written", Path::new("standard output")))
 }
 
-/// For clap: a path that may not be `-`, which is the standard output elsewhere.
+/// Parses a path for clap and rejects `-`, because these options cannot write to the standard output.
 pub fn no_output(text: PathBuf) -> Result<PathBuf, &'static str> {
     match text == Path::new("-") {
         true => Err("this cannot go to the standard output; for something of that name write ./-"),
@@ -62,10 +64,10 @@ pub fn no_output(text: PathBuf) -> Result<PathBuf, &'static str> {
     }
 }
 
-/// Reads a weights file of f32, or another program's, and says how that was read.
+/// Reads an f32 weights file or another program's weights, and prints notes on how they were read.
 ///
 /// # Errors
-/// As [`Model::load`]; `Foreign` for a file of int8.
+/// Those of [`Model::load`]; `Foreign` for an int8 file.
 pub fn load_weights(path: &Path) -> Result<WeightsFile, Error> {
     match load_model(path)? {
         Model::F32(file) => Ok(file),
@@ -76,10 +78,10 @@ pub fn load_weights(path: &Path) -> Result<WeightsFile, Error> {
     }
 }
 
-/// Reads a weights file of either kind of numbers, or another program's, and says how that was read.
+/// Reads a weights file (f32 or int8) or another program's weights, and prints notes on how they were read.
 ///
 /// # Errors
-/// As [`Model::load`].
+/// Those of [`Model::load`].
 pub fn load_model(path: &Path) -> Result<Model, Error> {
     let model = Model::load(path)?;
     for text in model.notes() {
@@ -88,12 +90,12 @@ pub fn load_model(path: &Path) -> Result<Model, Error> {
     Ok(model)
 }
 
-/// Says what is odd, on the error stream; where nobody reads that, there is nobody to tell.
+/// Prints a warning on the error stream. Errors are ignored, because there is no other place to report them.
 pub fn warn(text: impl Display) {
     let _ = writeln!(stderr(), "warning: {text}");
 }
 
-/// Says what was done that the user may want to know, on the error stream, as the output may be for programs.
+/// Prints a note on the error stream, because the standard output may be read by a program. Errors are ignored.
 pub fn note(text: impl Display) {
     let _ = writeln!(stderr(), "note: {text}");
 }

@@ -1,4 +1,4 @@
-//! `trainer page`: a page in which the network of a weights file runs.
+//! `trainer page`: writes a web page that runs the network of a weights file.
 
 use super::DataArgs;
 use super::out::{load_model, note, write_new};
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             });
         }
     };
-    // The page needs no data set: its test images are only a choice of pictures.
+    // The page works without a data set; test images are only offered as pictures to choose from.
     let data = match (args.data.folder(), dataset::find(None)) {
         (None, Err(_)) => {
             note(

@@ -1,4 +1,4 @@
-//! `trainer predict`: what a network takes single images for.
+//! `trainer predict`: classifies single images.
 
 use super::DataArgs;
 use super::out::{Out, load_model, note, warn};
@@ -29,29 +29,29 @@ pub struct Args {
     data: DataArgs,
 }
 
-/// Classes named for an image.
+/// The number of classes to print for an image.
 const TOP: usize = 3;
 
-/// What is printed of an image.
+/// The result for an image.
 #[derive(Debug, Serialize)]
 struct Prediction<'a> {
     /// The file, if it came from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<std::borrow::Cow<'a, str>>,
-    /// In the test set, if it is from there.
+    /// The index in the test set, if it came from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
-    /// Its true class, where known.
+    /// The true class, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
-    /// Most likely first.
+    /// The most likely classes, in decreasing order.
     top: Vec<Guess<'a>>,
 }
 
 #[derive(Debug, Serialize)]
 struct Guess<'a> {
     class: &'a str,
-    /// By softmax, in 0..=1.
+    /// The softmax of the logits, from 0 to 1.
     confidence: f32,
 }
 
@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// The likeliest classes of those that have a name; of equal ones the first.
+/// Returns the most likely classes among those that have a name. Of classes with equal logits, the first comes first.
 fn top<'a>(model: &Model, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Vec<Guess<'a>> {
     let [logits] = model.logits(&[*pixels])[..] else {
         unreachable!("one image gives one row of logits")
@@ -160,8 +160,8 @@ fn top<'a>(model: &Model, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Vec<
         .collect()
 }
 
-/// The image in characters, brighter ones denser: two rows of pixels are one of characters, which are twice as high
-/// as wide.
+/// Draws the image in characters, with denser characters for brighter pixels. A row of characters stands for two rows of pixels,
+/// because a character is about twice as high as wide.
 fn characters(pixels: &Pixels) -> String {
     const RAMP: &[u8; 10] = b" .:-=+*#%@";
     let mut text = String::new();
@@ -188,7 +188,7 @@ mod tests {
     use bytemuck::Zeroable;
 
     #[test]
-    fn brighter_pixels_are_denser_characters() {
+    fn brighter_pixels_get_denser_characters() {
         let mut pixels = Pixels::zeroed();
         pixels[0][0][0] = 255;
         pixels[0][1][0] = 255;

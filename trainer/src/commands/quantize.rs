@@ -1,4 +1,4 @@
-//! `trainer quantize`: weights in 8-bit integers from those in f32.
+//! `trainer quantize`: converts f32 weights to 8-bit integers.
 
 use super::DataArgs;
 use super::classes::ClassArgs;
@@ -126,7 +126,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     )
 }
 
-/// How each layer fares.
+/// Returns a table with the output step and the signal-to-noise ratio of each layer.
 fn layer_table(params: &int8::Params, signal_to_noise: &[f64]) -> Table {
     let mut table = table(["layer", "output step", "signal to noise (dB)"], 1..);
     for (index, (layer, db)) in LAYERS.iter().zip(signal_to_noise).enumerate() {

@@ -1,4 +1,4 @@
-//! `trainer report`: the pictures and the page of a run, made again.
+//! `trainer report`: writes the pictures and the report page of a run again.
 
 use super::DataArgs;
 use super::out::{Out, load_model, load_weights, warn};
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let weights = file.weights();
     let int8 = args.int8.as_deref().map(|path| quantized_from(&file, path));
     let int8 = int8.transpose()?;
-    // Unless told otherwise, the data is where the run says, if it is still there, and read as it says.
+    // By default, read the data as the run did: from the same folder, if it still exists, and with the same options.
     let settings = report::settings(&args.run)?;
     let run = settings.get("data").cloned();
     let mut data = match run.and_then(|run| run.try_into::<DataConfig>().ok()) {
@@ -72,7 +72,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
             path: data.folder,
         });
     }
-    // The images and labels are those of the run, and so are the names of its classes, whatever they are called by now.
+    // The images and labels are those of the run, so the report keeps the run's class names even if the data set has other names
+    // now.
     let names = class_names(&weights.metadata.classes).map(str::to_owned);
     if data.classes != names {
         warn(format_args!(
@@ -92,7 +93,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads int8 weights that were quantized from f32 weights.
+/// Reads int8 weights and checks that they were quantized from the given f32 weights.
 pub(super) fn quantized_from(
     f32: &WeightsFile,
     path: &Path,

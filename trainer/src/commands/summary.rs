@@ -1,4 +1,4 @@
-//! `trainer summary`: the network, and what a weights file says of itself.
+//! `trainer summary`: prints the layers of the network and the metadata of a weights file.
 
 use super::out::{Out, load_model, table};
 use crate::dataset::hex;
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// The layers, one a row.
+/// Returns a table with one row per layer.
 pub fn network_table() -> String {
     let mut table = table(layers::HEADER, 2..);
     table.add_rows(layers::rows());

@@ -1027,19 +1027,12 @@ mod tests {
         )* };
     }
 
+    // Other kernels, windows and paddings are in the networks of tests/tests/networks.rs.
     shapes! {
-        kernel_1: 3 x 5 x 9 => 4 maps, kernel 1, padding 0, Pool::Whole, Tanh;
-        kernel_2: 2 x 4 x 11 => 7 maps, kernel 2, padding 1, Pool::Whole, Identity;
         kernel_2_pooled: 3 x 11 x 17 => 5 maps, kernel 2, padding 1, Pool::Max(3), Identity;
-        kernel_3: 3 x 32 x 32 => 16 maps, kernel 3, padding 1, Pool::Max(2), Relu;
         kernel_3_narrow: 5 x 3 x 3 => 3 maps, kernel 3, padding 0, Pool::Whole, Sigmoid;
         kernel_3_average: 6 x 10 x 16 => 13 maps, kernel 3, padding 1, Pool::Average(2), Tanh;
-        kernel_4: 2 x 9 x 7 => 11 maps, kernel 4, padding 2, Pool::Average(2), Relu;
         kernel_4_unpadded: 4 x 9 x 6 => 2 maps, kernel 4, padding 0, Pool::Average(3), Identity;
-        kernel_5: 1 x 28 x 28 => 6 maps, kernel 5, padding 2, Pool::Average(2), Sigmoid;
-        kernel_5_second: 6 x 14 x 14 => 16 maps, kernel 5, padding 0, Pool::Average(2), Sigmoid;
-        kernel_6: 3 x 8 x 11 => 8 maps, kernel 6, padding 3, Pool::Max(3), Tanh;
-        kernel_7: 3 x 13 x 7 => 9 maps, kernel 7, padding 3, Pool::Whole, Relu;
         kernel_7_unpadded: 2 x 15 x 9 => 17 maps, kernel 7, padding 0, Pool::Max(3), Sigmoid;
         kernel_as_large_as_the_input: 7 x 7 x 7 => 10 maps, kernel 7, padding 0, Pool::Whole, Sigmoid;
         kernel_larger_than_the_input: 1 x 2 x 3 => 2 maps, kernel 3, padding 1, Pool::Whole, Relu;

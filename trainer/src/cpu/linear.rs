@@ -198,7 +198,7 @@ impl<const IN: usize, const OUT: usize> Kernel for TurnWeight<'_, IN, OUT> {
     }
 }
 
-/// What a layer keeps of one group of images until its weights are updated.
+/// The data that a layer keeps of one group of images until its weights are updated.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Kept<const PANELS: usize, const OUT: usize> {
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_every_size_are_their_definition() {
+    fn layers_of_every_size_match_their_definition() {
         check::<1, 12, 1>();
         check::<3, 1, 1>();
         check::<17, 26, 2>();

@@ -17,7 +17,7 @@ pub(super) const fn is_known(pool: Pool) -> bool {
     matches!(pool, Pool::Whole | Pool::Max(POOL) | Pool::Average(POOL))
 }
 
-/// What the backward pass needs to know of the pooling. Memory that a kind of pooling does not use is never touched.
+/// The data that the backward pass of pooling needs. Memory that a kind of pooling does not use is never touched.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Trace<const M: usize, const CH: usize, const CW: usize, const PH: usize, const PW: usize>

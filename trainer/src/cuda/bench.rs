@@ -1,7 +1,7 @@
-//! How fast training and testing are on a GPU: by the device's clock, and by the host's, which has the copies and waits
-//! too.
+//! Measures how fast a GPU trains and evaluates. The device's clock measures the work on the device; the host's clock also
+//! includes the copies and the waiting.
 //!
-//! Every figure is a median, taken after an epoch that is not timed, in which the graph is made.
+//! Every figure is a median. The first epoch, in which the graph is captured, is not timed.
 
 use super::Cuda;
 use crate::adam::Adam;
@@ -15,39 +15,40 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What computed: `cuda (NVIDIA H100 PCIe, sm_90)`.
+    /// A description of the devices, such as `cuda (NVIDIA H100 PCIe, sm_90)`.
     pub device: String,
-    /// Devices that share a batch.
+    /// The number of devices that share a batch.
     pub devices: usize,
-    /// Images a step.
+    /// Images per step.
     pub batch_size: usize,
-    /// Steps of an epoch, the last with what images remain.
+    /// Steps per epoch; the last one may have fewer images.
     pub steps: usize,
-    /// Time of a step, the mean over an epoch, by the device's clock, in milliseconds.
+    /// The mean time of a step in an epoch, by the device's clock, in milliseconds.
     pub step_ms: f64,
-    /// Images of the training split.
+    /// Images in the training split.
     pub images: usize,
-    /// Time of an epoch without the test, by the device's clock, in milliseconds.
+    /// The time of an epoch without the evaluation, by the device's clock, in milliseconds.
     pub epoch_ms: f64,
-    /// The same by the host's clock, with the copies and the wait, in milliseconds.
+    /// The time of an epoch by the host's clock, including the copies and the waiting, in milliseconds.
     pub epoch_host_ms: f64,
-    /// Images a second of an epoch, by the device's clock.
+    /// Images trained per second, by the device's clock.
     pub images_per_s: f64,
-    /// 10⁹ operations a second that the network needs, each multiply-add two.
+    /// The arithmetic that the network needs, in 10⁹ operations per second. A multiply-add counts as two operations.
     pub gflops: f64,
-    /// Images of the test split.
+    /// Images in the test split.
     pub evaluation_images: usize,
-    /// Time to evaluate them, with the copies, by the host's clock, in milliseconds.
+    /// The time to evaluate the test split, including the copies, by the host's clock, in milliseconds.
     pub evaluation_ms: f64,
 }
 
-/// Trains from seed 0 on the first `devices` devices and measures; the plan's threads are the CPU's and not used.
+/// Trains from seed 0 on the first `devices` devices and measures the speed. The plan's number of threads concerns only the CPU and
+/// is ignored.
 ///
 /// # Errors
-/// What the backend gives.
+/// Those of the backend.
 pub fn measure(data: &Dataset, plan: &Plan, devices: usize) -> Result<Report, Error> {
     let images = data.train.len();
     let state = State::new(initial_params(0));

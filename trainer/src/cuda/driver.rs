@@ -1,5 +1,5 @@
-//! Finds out whether the CUDA driver can be used, before cudarc does, which panics where a library or symbol is
-//! missing.
+//! Checks that there is a usable CUDA driver and a device before cudarc is called, because cudarc panics if a library or a symbol
+//! is missing.
 
 use super::remedy::remedy;
 use crate::error::Error;
@@ -8,7 +8,7 @@ use libloading::Library;
 use std::error::Error as _;
 use std::fmt;
 
-/// Oldest usable driver: `1000 * major + 10 * minor` of its CUDA version. The binding and the PTX are of this version.
+/// The CUDA version of the oldest usable driver, as `1000 * major + 10 * minor`. The bindings and the PTX are of this version.
 const OLDEST: i32 = 12_000;
 
 /// Every entry point that the backend calls.
@@ -56,9 +56,9 @@ const SYMBOLS: [&str; 38] = [
 /// A usable driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// The newest CUDA it supports: `1000 * major + 10 * minor`.
+    /// The newest CUDA version that it supports, as `1000 * major + 10 * minor`.
     pub version: i32,
-    /// Name and architecture of each device, at least one: `NVIDIA H100 PCIe, sm_90`.
+    /// The name and architecture of each device, such as `NVIDIA H100 PCIe, sm_90`. There is at least one.
     pub devices: Vec<String>,
 }
 
@@ -69,14 +69,14 @@ impl fmt::Display for Driver {
     }
 }
 
-/// What to do where there is no driver to be used.
+/// The remedy if there is no usable driver.
 const INSTALL: &str = "Install NVIDIA's driver, 525 or later, or train with --device cpu";
 
 /// Looks for the driver and its devices.
 ///
 /// # Errors
-/// `Cuda`: what is missing, and what to do about it: no library, one that is not the driver's, a driver that is too
-/// old, or no device.
+/// `Cuda`: there is no driver library, the library is not that of a driver, the driver is too old, or there is no device. The
+/// error says what to do about it.
 pub fn probe() -> Result<Driver, Error> {
     let missing = |cause, remedy| Error::Cuda { cause, remedy };
     let names = ["cuda", "nvcuda"].map(cudarc::get_lib_name_candidates);
@@ -96,7 +96,7 @@ pub fn probe() -> Result<Driver, Error> {
     }
 
     let mut version = 0;
-    // SAFETY: the symbol exists, and writes the version to the integer it is handed. It may be called before cuInit.
+    // SAFETY: the symbol exists. The function writes the version to the given integer, and may be called before cuInit.
     unsafe { sys::cuDriverGetVersion(&mut version) }
         .result()
         .map_err(failed("ask the driver for its version"))?;
@@ -124,10 +124,10 @@ pub fn probe() -> Result<Driver, Error> {
     Ok(Driver { version, devices })
 }
 
-/// Opens the first of a library's names that can be; else tells why the first cannot.
+/// Opens a library under the first of its names that works. If none does, returns why the first one failed.
 pub fn open(names: &[String]) -> Result<Library, String> {
-    // SAFETY: the library's initialisers run, as wherever it is used: it is the one that the system's administrator, or
-    // LD_LIBRARY_PATH, provides.
+    // SAFETY: opening a library runs its initialisers. The library is the one that the system's administrator or
+    // LD_LIBRARY_PATH provides, as for every program that uses it.
     let mut libraries = names.iter().map(|name| unsafe { Library::new(name) });
     let first = libraries.next().expect("there are names");
     first
@@ -138,6 +138,7 @@ pub fn open(names: &[String]) -> Result<Library, String> {
         })
 }
 
+/// Returns the name and architecture of a device.
 fn describe(ordinal: i32) -> Result<String, DriverError> {
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
@@ -151,11 +152,12 @@ fn describe(ordinal: i32) -> Result<String, DriverError> {
     Ok(format!("{name}, sm_{}{}", major?, minor?))
 }
 
+/// Formats a CUDA version, such as `12.4`.
 fn version_name(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-/// For `map_err`: what was tried, the driver's reason, and what to do.
+/// Returns a function for `map_err` that turns the driver's error into one that names the failed `action` and a remedy.
 pub fn failed(action: impl Into<String>) -> impl FnOnce(DriverError) -> Error {
     let action = action.into();
     move |DriverError(reason)| Error::Cuda {

@@ -1,4 +1,5 @@
-//! Training any network, with images, parameters and logits as runs of numbers: one graph an epoch, or several.
+//! Trains any network on one or more devices. Images, parameters and logits are flat slices, so nothing here depends on the
+//! network's types. The steps of an epoch are captured as one CUDA graph, or several.
 
 use super::driver::{failed, probe};
 use super::kernels::coefficient_words;
@@ -15,22 +16,22 @@ use rayon::ThreadPool;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
 
-/// The most steps in one graph; an epoch with the default settings has 235. Training can stop only between graphs.
+/// The maximum number of steps in a graph. An epoch with the default settings has 235. Training can stop only between graphs.
 pub const STEPS: usize = 1024;
 
-/// The number of images that are evaluated at a time. Those of the default network take 13 MB on the device.
+/// The number of images to evaluate at a time. Those of the default network take 13 MB on the device.
 const EVALUATED: usize = 16_384;
 
 /// Images with their labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Images<'a> {
-    /// The values of their pixels, image after image.
+    /// The pixels of all images, one image after the other.
     pub pixels: &'a [u8],
-    /// A class for each image.
+    /// The class of each image.
     pub labels: &'a [u8],
 }
 
-/// As [`State`](crate::backend::State), each part in the order of `TENSORS`.
+/// The same data as [`State`](crate::backend::State), as flat vectors in the order of `TENSORS`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flat {
     /// The parameters.
@@ -39,7 +40,7 @@ pub struct Flat {
     pub moment1: Vec<f32>,
     /// Adam's second moment of each parameter.
     pub moment2: Vec<f32>,
-    /// The running mean of the parameters, where there is one.
+    /// The running mean of the parameters, if there is one.
     pub mean: Option<Vec<f32>>,
     /// Steps done.
     pub step: u64,
@@ -50,23 +51,24 @@ pub struct Engine {
     description: String,
     adam: Adam,
     step: u64,
-    /// Most steps of a graph.
+    /// The maximum number of steps in a graph.
     graph_steps: usize,
-    /// One a device. Before `all_reduce`, so that the graphs that use it go first.
+    /// One per device. Declared before `all_reduce`, so that the graphs that use it are dropped first.
     replicas: Vec<Replica>,
-    /// Where there is more than one.
+    /// Present if there is more than one device.
     all_reduce: Option<AllReduce>,
-    /// A thread per device, where there is more than one.
+    /// One thread per device, if there is more than one.
     threads: Option<ThreadPool>,
 }
 
 impl Engine {
-    /// Goes on from `state` with the images of `train`, on the first `devices` devices, at least one; `kernels` says for
-    /// which network once the driver is there.
+    /// Creates an engine that continues from `state` with the images of `train`, on the first `devices` devices (at least one).
+    /// `kernels` returns the kernels of the network; it is called only once a driver has been found.
     ///
     /// # Errors
-    /// * `Cuda`: as [`probe`] and `kernels`, there are fewer devices, one has not the memory, or there is no NCCL for several
-    /// * `Backend`: images, labels or parameters are not those of the network, or the system refuses a thread per device
+    /// * `Cuda`: [`probe`] or `kernels` failed, there are fewer devices, a device has too little memory, or there is more than
+    ///   one device and no NCCL
+    /// * `Backend`: the images, labels or parameters do not fit the network, or the system refuses a thread per device
     pub fn new(
         kernels: impl FnOnce() -> Result<Kernels, Error>,
         train: Images,
@@ -109,28 +111,29 @@ impl Engine {
         })
     }
 
-    /// Returns what computes, for people.
+    /// Describes the devices to people, such as `cuda (NVIDIA H100 PCIe, sm_90)`.
     pub fn describe(&self) -> &str {
         &self.description
     }
 
-    /// Lets a graph have at most so many steps, at least one, in place of [`STEPS`].
+    /// Limits the number of steps in a graph to `steps` (at least one) instead of [`STEPS`].
     pub fn limit_graphs(&mut self, steps: usize) {
         self.graph_steps = steps.max(1);
     }
 
-    /// Time that the first device needed for the last [`train`](Self::train), in milliseconds, by its own clock: from
-    /// the first kernel to the last, without the copies before and after.
+    /// Returns the time that the first device needed for the last call of [`train`](Self::train), in milliseconds, measured by
+    /// events on the device. It includes the copies of the order and the coefficients to the device, but not the last copy of
+    /// losses back to the host.
     ///
     /// # Errors
-    /// `Cuda`: nothing was trained yet, or the device failed.
+    /// `Cuda`: there has been no training yet, or the device failed.
     pub fn last_epoch_ms(&self) -> Result<f32, Error> {
         let [start, end] = &self.replicas[0].device.epoch_events;
         start.elapsed_ms(end).map_err(failed("time an epoch"))
     }
 
-    /// Trains on the `images` images from position `first` of the epoch on, whose batches are whole but for the epoch's
-    /// last.
+    /// Trains on the `images` images from position `first` of the epoch on. All their batches are full, except possibly the last
+    /// of the epoch.
     fn train_part(
         &mut self,
         batches: &Batches,
@@ -150,7 +153,8 @@ impl Engine {
             .flat_map(|step| coefficient_words(&self.adam.coefficients(self.step + step)))
             .collect();
         let (order, augment) = (&batches.order, batches.augment.as_ref());
-        // A thread a device: a launch may wait for the device, which waits for the others to add up gradients.
+        // One thread per device, because a launch may block until its device is ready, and the devices wait for each other to add
+        // up their gradients.
         let replicas: Vec<_> = self.replicas.iter_mut().map(Mutex::new).collect();
         let start = |rank: usize| {
             let replica = replicas[rank].lock();
@@ -189,16 +193,16 @@ impl Engine {
         Ok(parts(0..images, batch_size).map(stats).collect())
     }
 
-    /// Makes a graph of the steps on so many images, a device.
+    /// Captures the steps on `images` images as a graph, one per device.
     fn capture(&mut self, images: usize, batch_size: usize) -> Result<(), Error> {
         let mut replicas = self.replicas.iter_mut();
         let begun = replicas.try_for_each(|replica| replica.begin_capture(images));
         let launched = begun.and_then(|()| self.launch_steps(images, batch_size));
-        // Ended in any case, so that the streams are usable after an error.
+        // End the captures after an error too, because a stream is unusable until then.
         let ended: Vec<_> = self.replicas.iter_mut().map(Replica::end_capture).collect();
         let captured = launched.and(ended.into_iter().collect());
         if captured.is_err() {
-            // A graph that lacks launches must not be kept.
+            // An incomplete graph must not be kept.
             for replica in &mut self.replicas {
                 replica.forget_graph(images);
             }
@@ -206,7 +210,7 @@ impl Engine {
         captured
     }
 
-    /// Launches the kernels of a part.
+    /// Launches the kernels of all steps on `images` images.
     fn launch_steps(&mut self, images: usize, batch_size: usize) -> Result<(), Error> {
         for (step, batch) in parts(0..images, batch_size).enumerate() {
             let devices = self.replicas.len();
@@ -235,11 +239,12 @@ impl Engine {
         Ok(())
     }
 
-    /// As [`Backend::train`](crate::backend::Backend::train): a step is told when the graph that it is in is done.
+    /// Implements [`Backend::train`](crate::backend::Backend::train). `on_step` is called for the steps of a graph when the whole
+    /// graph has run.
     ///
     /// # Errors
     /// * `Cuda`: the device failed
-    /// * `Backend`: the batches are not those of the images that the devices hold
+    /// * `Backend`: the batches do not belong to the images that the devices hold
     pub fn train(
         &mut self,
         batches: &Batches,
@@ -271,7 +276,7 @@ impl Engine {
             let first = part.start * batch_size;
             let images = (part.end * batch_size).min(*images) - first;
             let mut stop = false;
-            // The whole part is done: all of it is told, whatever is asked for.
+            // All steps of the graph have run, so `on_step` must see them all, even after it asked to stop.
             for stats in self.train_part(batches, first, images)? {
                 stop |= on_step(stats).is_break();
             }
@@ -282,11 +287,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes the logits of images by the present result into `out`.
+    /// Computes the logits of images with the mean of the parameters if there is one, otherwise with the parameters, and writes
+    /// them to `out`.
     ///
     /// # Errors
     /// * `Cuda`: the device failed
-    /// * `Backend`: `out` has not the length of the images' logits
+    /// * `Backend`: `pixels` is not a whole number of images, or `out` does not have the length of their logits
     pub fn logits(&mut self, pixels: &[u8], out: &mut [f32]) -> Result<(), Error> {
         let replica = &self.replicas[0];
         let (device, params) = (&replica.device, replica.result());
@@ -314,7 +320,7 @@ impl Engine {
     /// Returns a copy of the state.
     ///
     /// # Errors
-    /// `Cuda`: the device failed
+    /// `Cuda`: the device failed.
     pub fn state(&self) -> Result<Flat, Error> {
         let replica = &self.replicas[0];
         let read = |from: &CudaSlice<f32>| -> Result<Vec<f32>, Error> {
@@ -333,7 +339,7 @@ impl Engine {
     }
 }
 
-/// Compares with the network what the kernels will read.
+/// Checks that the images, labels and parameters fit the network, because the kernels do not check what they read.
 fn check(layout: &Layout, Images { pixels, labels }: Images, state: &Flat) -> Result<(), Error> {
     let (classes, params) = (layout.classes(), layout.params());
     let problem = if labels.is_empty() || pixels.len() != labels.len() * layout.image_len() {
@@ -362,14 +368,15 @@ fn check(layout: &Layout, Images { pixels, labels }: Images, state: &Flat) -> Re
     )))
 }
 
-/// The range in parts of `len`, the last with what remains.
+/// Splits a range into parts of length `len`; the last part may be shorter.
 fn parts(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     let Range { start, end } = range;
     let starts = (start..end).step_by(len);
     starts.map(move |start| start..(start + len).min(end))
 }
 
-/// The positions of a batch of which the device `rank` of `devices` takes care; none where there are too few.
+/// Returns the positions of a batch that the device number `rank` of `devices` processes. The range may be empty if the batch has
+/// fewer images than there are devices.
 fn share(batch: &Range<usize>, rank: usize, devices: usize) -> Range<usize> {
     let boundary = |rank| batch.start + batch.len() * rank / devices;
     boundary(rank)..boundary(rank + 1)
@@ -380,7 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_a_batch_in_order() {
+    fn devices_share_a_batch_evenly_in_order() {
         let shares = |batch, devices| [0, 1, 2].map(|rank| share(&batch, rank, devices));
         assert_eq!(shares(6..16, 3), [6..9, 9..12, 12..16]);
         assert_eq!(shares(6..8, 3), [6..6, 6..7, 7..8]);

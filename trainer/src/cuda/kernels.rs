@@ -1,6 +1,7 @@
-//! What the device does for the backend: buffers, copies, and one safe function a kernel of step.cu.
+//! A safe interface to one device: buffers, copies, and one function per kernel of step.cu.
 //!
-//! Lengths are asserted before each launch. A failure says what was tried, with the kernel or the bytes.
+//! Each function asserts the lengths of its buffers before it launches the kernel. Every error names the failed operation, with
+//! the kernel or the number of bytes.
 
 use super::driver::failed;
 use super::layout::{COEFFICIENTS, EPOCH_WORDS, Layout, SHARED_BYTES, THREADS};
@@ -17,22 +18,23 @@ use cudarc::nvrtc::Ptx;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Where the parts of an epoch that have one length take their images from, on the device; see [`Device::set_part`].
+/// A buffer on the device that tells a graph which part of an epoch to process: the order of the images, the position at which the
+/// part begins, and the augmentation. All parts of the same length share one; see [`Device::set_part`].
 pub struct Part {
-    /// `Epoch` of step.cu.
+    /// The struct `Epoch` of step.cu.
     words: CudaSlice<u32>,
-    /// Images of an epoch.
+    /// The number of images in an epoch.
     images: usize,
-    /// Images of a part.
+    /// The number of images in a part.
     len: usize,
 }
 
-/// A stream with two events, and the kernels.
+/// A device: its stream, the kernels loaded into it, and two events for timing.
 pub struct Device {
     pub stream: Arc<CudaStream>,
-    /// The sizes that the kernels are compiled for.
+    /// The sizes that the kernels were compiled for.
     pub layout: Layout,
-    /// Recorded before and after an epoch.
+    /// Recorded before and after training, to measure its time.
     pub epoch_events: [CudaEvent; 2],
     logits: CudaFunction,
     gradients: CudaFunction,
@@ -43,7 +45,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Loads the kernels into the device of `context`, whose name is `device`.
+    /// Loads the kernels into the device of `context`. `device` is its name, for the error if the network is too large for it.
     pub fn new(context: &Arc<CudaContext>, device: &str, kernels: &Kernels) -> Result<Self, Error> {
         let layout = kernels.layout().clone();
         let most = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
@@ -97,7 +99,7 @@ impl Device {
         })
     }
 
-    /// Room for `len` values, zeros.
+    /// Allocates a buffer of `len` zeros.
     pub fn alloc<T: DeviceRepr + ValidAsZeroBits>(
         &self,
         what: &str,
@@ -109,7 +111,7 @@ impl Device {
             .map_err(failed(format!("allocate {bytes} bytes for the {what}")))
     }
 
-    /// A copy on the device.
+    /// Copies `values` into a new buffer on the device.
     pub fn upload<T: DeviceRepr>(&self, what: &str, values: &[T]) -> Result<CudaSlice<T>, Error> {
         let bytes = size_of_val(values);
         self.stream.clone_htod(values).map_err(failed(format!(
@@ -117,7 +119,7 @@ impl Device {
         )))
     }
 
-    /// Overwrites what is on the device.
+    /// Copies `from` into an existing buffer on the device.
     pub fn write<T: DeviceRepr>(
         &self,
         what: &str,
@@ -130,7 +132,7 @@ impl Device {
         )))
     }
 
-    /// A copy on the host, complete after [`finish`](Self::finish).
+    /// Copies a buffer to the host. The copy is complete after [`finish`](Self::finish).
     pub fn read<T: DeviceRepr>(&self, what: &str, from: &CudaSlice<T>) -> Result<Vec<T>, Error> {
         let bytes = from.num_bytes();
         self.stream.clone_dtoh(from).map_err(failed(format!(
@@ -138,14 +140,14 @@ impl Device {
         )))
     }
 
-    /// Waits for everything under way.
+    /// Waits until the device has done all work in the stream. `what` names that work in an error.
     pub fn finish(&self, what: &str) -> Result<(), Error> {
         self.stream
             .synchronize()
             .map_err(failed(format!("finish {what}")))
     }
 
-    /// The logits of `count` images, `(count, C, H, W)`, into `out`, `(count, CLASSES)`; `logits` of step.cu.
+    /// Launches the kernel `logits`: the logits of `count` images, `(count, C, H, W)`, into `out`, `(count, CLASSES)`.
     pub fn logits(
         &self,
         images: &CudaSlice<u8>,
@@ -159,8 +161,8 @@ impl Device {
         let images_arg = count as u32;
         let mut launch = self.stream.launch_builder(&self.logits);
         launch.arg(images).arg(&images_arg).arg(params).arg(out);
-        // SAFETY: the arguments are those of step.cu's `logits`, which reads `count` images and all parameters and
-        // writes `count` rows of CLASSES.
+        // SAFETY: the arguments match the kernel's parameters. It reads `count` images and all parameters, and writes `count` rows
+        // of CLASSES logits. The assertions above check that the buffers have these lengths.
         unsafe {
             launch.launch(blocks(
                 count.div_ceil(layout.group()),
@@ -171,7 +173,7 @@ impl Device {
         Ok(())
     }
 
-    /// Allocates a [`Part`] for parts of `len` images, of an epoch over `images` images. It begins at position 0.
+    /// Allocates a [`Part`] for parts of `len` images of an epoch of `images` images. It begins at position 0.
     pub fn part(&self, images: usize, len: usize) -> Result<Part, Error> {
         assert!(len <= images && u32::try_from(images).is_ok());
         Ok(Part {
@@ -181,7 +183,7 @@ impl Device {
         })
     }
 
-    /// Goes to the part of an epoch that begins at position `first`.
+    /// Sets the order of the epoch, the position `first` at which the part begins, and the augmentation.
     pub fn set_part(
         &self,
         part: &mut Part,
@@ -197,8 +199,8 @@ impl Device {
         )
     }
 
-    /// Forward and backward of the images at some positions of the part, the gradients those of `scale` times the sum of
-    /// their losses; `gradients` of step.cu. No images, no launch.
+    /// Launches the kernel `gradients`: the forward and backward pass of the images at `positions` of the part. The gradients are
+    /// those of `scale` times the sum of the losses. Launches nothing if there are no positions.
     pub fn gradients(
         &self,
         (images, labels): (&CudaSlice<u8>, &CudaSlice<u8>),
@@ -223,15 +225,16 @@ impl Device {
         launch.arg(images).arg(labels).arg(&part.words);
         launch.arg(&start).arg(&count).arg(&scale).arg(params);
         launch.arg(loss).arg(correct).arg(traces).arg(conv_grads);
-        // SAFETY: the arguments are those of step.cu's `gradients`. Whatever `part` is set to, its positions are those of
-        // images, also when the launch is captured and done later. The kernel writes by position below `start + count`,
-        // `count` traces and `groups` sums.
+        // SAFETY: the arguments match the kernel's parameters. `part` and `set_part` allow only positions of images that exist. This
+        // holds for a captured launch too, which runs later, with what the part contains then. The kernel writes losses and hits
+        // at positions below `start + count`, `count` traces, and `groups` partial sums of gradients. The assertions above check
+        // the lengths.
         unsafe { launch.launch(blocks(groups, layout.gradients_bytes())) }
             .map_err(failed("launch the kernel gradients"))?;
         Ok(())
     }
 
-    /// The gradients over the batch, and Adam with the coefficients of `step`; `update` of step.cu.
+    /// Launches the kernel `update`: adds up the gradients over the batch and applies Adam with the coefficients of `step`.
     pub fn update(
         &self,
         (traces, conv_grads, count): (&CudaSlice<f32>, &CudaSlice<f32>, usize),
@@ -249,14 +252,14 @@ impl Device {
         launch.arg(traces).arg(&count).arg(conv_grads).arg(&groups);
         launch.arg(coefficients).arg(&step);
         launch.arg(params).arg(moment1).arg(moment2);
-        // SAFETY: the arguments are those of step.cu's `update`. It reads `count` traces, `groups` sums and the
-        // coefficients of `step`, and changes all parameters and moments.
+        // SAFETY: the arguments match the kernel's parameters. It reads `count` traces, `groups` partial sums and the coefficients
+        // of `step`, and writes all parameters and moments. The assertions above check the lengths.
         unsafe { launch.launch(blocks(layout.update_blocks(), 0)) }
             .map_err(failed("launch the kernel update"))?;
         Ok(())
     }
 
-    /// The gradients over `count` images into `grads`, one for each parameter; `sum_gradients` of step.cu.
+    /// Launches the kernel `sum_gradients`: adds up the gradients over `count` images into `grads`, one per parameter.
     pub fn sum_gradients(
         &self,
         (traces, conv_grads, count): (&CudaSlice<f32>, &CudaSlice<f32>, usize),
@@ -270,14 +273,14 @@ impl Device {
         let mut launch = self.stream.launch_builder(&self.sum_gradients);
         launch.arg(traces).arg(&count).arg(conv_grads).arg(&groups);
         launch.arg(grads);
-        // SAFETY: the arguments are those of step.cu's `sum_gradients`. It reads `count` traces and `groups` sums, and
-        // writes a gradient for each parameter.
+        // SAFETY: the arguments match the kernel's parameters. It reads `count` traces and `groups` partial sums, and writes one
+        // gradient per parameter. The assertions above check the lengths.
         unsafe { launch.launch(blocks(layout.update_blocks(), 0)) }
             .map_err(failed("launch the kernel sum_gradients"))?;
         Ok(())
     }
 
-    /// Adam with the coefficients of `step`; `adam` of step.cu.
+    /// Launches the kernel `adam`: applies Adam with the coefficients of `step`.
     pub fn adam(
         &self,
         grads: &CudaSlice<f32>,
@@ -291,14 +294,14 @@ impl Device {
         let mut launch = self.stream.launch_builder(&self.adam);
         launch.arg(grads).arg(coefficients).arg(&step);
         launch.arg(params).arg(moment1).arg(moment2);
-        // SAFETY: the arguments are those of step.cu's `adam`. It reads the coefficients of `step` and a gradient
-        // for each parameter, and changes all parameters and moments.
+        // SAFETY: the arguments match the kernel's parameters. It reads the coefficients of `step` and one gradient per parameter,
+        // and writes all parameters and moments. The assertions above check the lengths.
         unsafe { launch.launch(blocks(count.div_ceil(THREADS), 0)) }
             .map_err(failed("launch the kernel adam"))?;
         Ok(())
     }
 
-    /// The parameters into their mean with the coefficients of `step`; `average` of step.cu.
+    /// Launches the kernel `average`: updates the running mean with the parameters, with the coefficients of `step`.
     pub fn average(
         &self,
         params: &CudaSlice<f32>,
@@ -311,8 +314,8 @@ impl Device {
         let step = step as u32;
         let mut launch = self.stream.launch_builder(&self.average);
         launch.arg(params).arg(coefficients).arg(&step).arg(mean);
-        // SAFETY: the arguments are those of step.cu's `average`. It reads the coefficients of `step` and all
-        // parameters, and changes the mean of each.
+        // SAFETY: the arguments match the kernel's parameters. It reads the coefficients of `step` and all parameters, and writes
+        // the mean of each. The assertions above check the lengths.
         unsafe { launch.launch(blocks(count.div_ceil(THREADS), 0)) }
             .map_err(failed("launch the kernel average"))?;
         Ok(())
@@ -328,7 +331,7 @@ fn blocks(count: usize, shared_bytes: usize) -> LaunchConfig {
     }
 }
 
-/// Coefficients as step.cu's `Coefficients`.
+/// Returns the coefficients in the order of step.cu's struct `Coefficients`.
 pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
     [
         c.keep1,
@@ -342,7 +345,7 @@ pub fn coefficient_words(c: &Coefficients) -> [f32; COEFFICIENTS] {
     ]
 }
 
-/// The part of an epoch that begins at position `first`, as step.cu's `Epoch`.
+/// Returns the part of an epoch that begins at position `first`, as the words of step.cu's struct `Epoch`.
 pub fn epoch_words(order: &Order, first: usize, augment: Option<&Augment>) -> [u32; EPOCH_WORDS] {
     let mut words = [0; EPOCH_WORDS];
     let (order_words, rest) = words.split_at_mut(2 + ROUNDS);

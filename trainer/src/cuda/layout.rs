@@ -1,6 +1,6 @@
-//! The one place where the kernels get a network from: the constants that stand before step.cu, written from the network's
-//! description, and with them the shapes of blocks and tiles, the places in a block's memory and the lengths of buffers,
-//! which the launches need too.
+//! Describes a network to the kernels. From the description of a network, [`Layout`] computes how many images a block processes,
+//! where each value lies in a block's shared memory, and how long the buffers are. The launches use these numbers, and
+//! [`Layout::source`] writes them as constants in front of step.cu.
 
 use crate::dataset::{MAX_SHIFT, ROUNDS};
 use lenet_core::Network;
@@ -12,23 +12,23 @@ use std::fmt::Write;
 pub const ARCH: &str = "compute_70";
 /// Threads per block, in all kernels.
 pub const THREADS: usize = 512;
-/// Bytes of shared memory that a block has on every GPU without asking for more.
+/// Bytes of shared memory that a block can use on every GPU without an explicit opt-in.
 pub const SHARED_BYTES: usize = 48 << 10;
 
-/// Outputs and inputs of a linear layer in one tile of the update.
+/// The numbers of outputs and of inputs of a linear layer in one tile of the update.
 const TILE: [usize; 2] = [8, 32];
 /// Parameters of the convolutions in one tile of the update.
 const CONV_TILE: usize = 32;
 
-/// Values of `adam::Coefficients` that the kernels take.
+/// The number of values in step.cu's struct `Coefficients`; see `coefficient_words`.
 pub const COEFFICIENTS: usize = 8;
-/// Words of a part of an epoch, see `epoch_words`.
+/// The number of words in step.cu's struct `Epoch`; see `epoch_words`.
 pub const EPOCH_WORDS: usize = 2 + ROUNDS + 4;
 
-/// The kernels of step.cu, without the network.
+/// The source of the kernels, without the constants that describe the network.
 const STEP_CU: &str = include_str!("step.cu");
 
-/// A network as the kernels see it.
+/// The sizes and memory addresses with which the kernels are compiled for a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     name: &'static str,
@@ -38,30 +38,37 @@ pub struct Layout {
     tensors: &'static [Tensor],
     /// Images per block.
     group: usize,
-    /// In a block's memory, in floats: where the image begins, and what each layer has.
+    /// The offset of the images in a block's shared memory, in floats.
     image: usize,
+    /// The offsets of each layer's data.
     places: Vec<Place>,
-    /// Bytes of a block's memory in the kernel `logits`.
+    /// Bytes of shared memory per block in the kernel `logits`.
     logits_bytes: usize,
-    /// The same in the kernel `gradients`.
+    /// Bytes of shared memory per block in the kernel `gradients`.
     gradients_bytes: usize,
-    /// Floats of a trace.
+    /// The length of a trace in floats. A trace holds what the update needs of one image: the input and the gradient of each
+    /// linear layer.
     trace: usize,
 }
 
-/// Where something of a layer begins, in floats: in a block's memory its output, which of each window is the largest, its
-/// weight, its gradient; in a trace its input and its gradient. Zero where it has no such thing.
+/// The offsets of a layer's data, in floats. An offset is zero if the layer has no such data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Place {
+    /// The output, in a block's shared memory.
     values: usize,
+    /// For max-pooling, the number of the largest value in each window, in a block's shared memory.
     winners: usize,
+    /// The weight of a convolution, in a block's shared memory.
     weights: usize,
+    /// The gradient with respect to the output before pooling and activation, in a block's shared memory.
     grads: usize,
+    /// The input of a linear layer, in a trace.
     trace_input: usize,
+    /// The gradient of a linear layer, in a trace.
     trace_grad: usize,
 }
 
-/// Hands out places one behind the other, each at a multiple of four floats, so that float4 can be read there.
+/// Assigns offsets one after the other, each a multiple of four floats, so that the kernels can read a float4 there.
 #[derive(Default)]
 struct Places(usize);
 
@@ -74,8 +81,8 @@ impl Places {
 }
 
 impl Layout {
-    /// Returns the layout of a network: two images per block where they fit into the memory that every GPU has, as a weight
-    /// that is read then serves both, and else one.
+    /// Computes the layout of a network. A block processes two images if they fit into [`SHARED_BYTES`], so that each weight
+    /// is read once for both, and otherwise one.
     pub fn of<N: Network>() -> Self {
         let two = Self::with_group::<N>(2);
         match two.gradients_bytes <= SHARED_BYTES {
@@ -84,12 +91,13 @@ impl Layout {
         }
     }
 
+    /// Computes the layout of a network with `group` images per block.
     fn with_group<N: Network>(group: usize) -> Self {
         let layers = N::LAYERS;
         let padding = |index: usize| layers.get(index).map_or(0, |layer| layer.padding);
         let padded = |[c, h, w]: [usize; 3], p: usize| group * c * (h + 2 * p) * (w + 2 * p);
         let mut places = vec![Place::default(); layers.len()];
-        // Four words for each image: its index, and how it is moved.
+        // Four words per image: its index and its augmentation (step.cu's struct `Source`).
         let mut memory = Places(4 * group);
         let image = memory.take(padded(layers[0].input, padding(0)));
         for (i, (layer, place)) in layers.iter().zip(&mut places).enumerate() {
@@ -110,7 +118,8 @@ impl Layout {
             }
             let [c, h, w] = layer.convolved();
             place.grads = memory.take(match layer.kind {
-                // By window in the first layer; else four floats after each map.
+                // Each map is followed by four floats of padding, except in a first layer with max-pooling, which stores one
+                // gradient per window.
                 Kind::Conv2d if i > 0 || !is_max => group * c * (h * w + 4),
                 _ => outputs,
             });
@@ -153,7 +162,7 @@ impl Layout {
         self.group
     }
 
-    /// Returns the bytes of an image.
+    /// Returns the number of bytes in an image.
     pub fn image_len(&self) -> usize {
         self.layers[0].input_len()
     }
@@ -178,7 +187,7 @@ impl Layout {
             .sum()
     }
 
-    /// Returns the floats of what the update needs of an image.
+    /// Returns the length of a trace in floats. A trace holds what the update needs of one image.
     pub fn trace_len(&self) -> usize {
         self.trace
     }
@@ -188,19 +197,20 @@ impl Layout {
         self.logits_bytes
     }
 
-    /// Returns the bytes of shared memory that a block of the kernel `gradients` needs: the most of all kernels.
+    /// Returns the bytes of shared memory that a block of the kernel `gradients` needs, which is the most of all kernels.
     pub fn gradients_bytes(&self) -> usize {
         self.gradients_bytes
     }
 
-    /// Returns the number of blocks of the update: one for each tile of a linear layer and of the convolutions.
+    /// Returns the number of blocks of the update: one for each tile of a linear layer's weight and of the convolutions'
+    /// parameters.
     pub fn update_blocks(&self) -> usize {
         let linear = self.layers.iter().filter(|l| l.kind == Kind::Linear);
         let tiles = |l: &Layer| l.output_len().div_ceil(TILE[0]) * l.input_len().div_ceil(TILE[1]);
         linear.map(tiles).sum::<usize>() + self.conv_params().div_ceil(CONV_TILE)
     }
 
-    /// Returns the CUDA source of the network's kernels.
+    /// Returns the CUDA source of the network's kernels: the constants, followed by step.cu.
     pub fn source(&self) -> String {
         let [rows, row] = TILE;
         let mut source = format!(
@@ -265,7 +275,7 @@ mod tests {
     use crate::networks::{color, lenet, rgb};
 
     #[test]
-    fn the_default_has_two_images_per_block_and_large_networks_one() {
+    fn a_block_takes_two_images_of_lenet_and_one_of_a_large_network() {
         let lenet = Layout::of::<lenet::Net>();
         assert_eq!((lenet.group, lenet.conv_params()), (2, 2572));
         assert_eq!((lenet.trace_len(), lenet.update_blocks()), (676, 251));
@@ -276,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_a_line_of_the_source() {
+    fn the_source_describes_each_layer_in_one_line() {
         let source = Layout::of::<rgb::Net>().source();
         for line in [
             "\n    {CONV2D, {3, 10, 8}, 3, 0, AVERAGE, 2, TANH, {4, 4, 3}, 0, 108, ",

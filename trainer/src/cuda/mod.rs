@@ -1,31 +1,35 @@
-//! Training on an NVIDIA GPU, or several. The kernels are compiled ahead for the networks of lenet-core, so that running needs a
-//! driver and no toolkit; for another network NVRTC compiles them when they are needed.
+//! Trains on one or more NVIDIA GPUs.
 //!
-//! | file | what |
+//! The repository contains compiled kernels for each network of lenet-core, so training one of these needs NVIDIA's driver but
+//! not the CUDA toolkit. The kernels of any other network are compiled at run time by NVRTC, NVIDIA's CUDA compiler in the form
+//! of a library.
+//!
+//! | file | contents |
 //! |---|---|
-//! | step.cu | the kernels, in CUDA C, for any network |
-//! | `layout.rs` | a network as the kernels see it: the constants before step.cu, from the description |
-//! | ptx/ | what NVRTC makes of both for each network of lenet-core (tests/tests/cuda/ptx.rs) |
-//! | `ptx.rs` | which of them a program has |
-//! | `nvrtc.rs` | the compiler, for a network that has none |
-//! | `kernels.rs` | buffers, and one safe function a kernel |
-//! | `replica.rs` | what one device holds, and its part of a step |
-//! | `nccl.rs` | the sum of several devices' gradients |
-//! | `driver.rs` | whether there is a driver and a device, and what to do if not |
-//! | `remedy.rs` | what to do about an error of the driver |
-//! | `bench.rs` | how fast it is |
-//! | `engine.rs` | training: one graph an epoch, or several |
+//! | step.cu | the kernels, in CUDA C++, for any network |
+//! | `layout.rs` | derives the constants that step.cu needs from the description of a network |
+//! | ptx/ | the kernels of each network of lenet-core, compiled by NVRTC (tests/tests/cuda/ptx.rs) |
+//! | `ptx.rs` | selects the kernels in ptx/ or compiles them |
+//! | `nvrtc.rs` | compiles the kernels of a network that has none in ptx/ |
+//! | `kernels.rs` | buffers, copies, and one safe function per kernel |
+//! | `replica.rs` | the data of one device, and its part of a step |
+//! | `nccl.rs` | adds up the gradients of several devices |
+//! | `driver.rs` | looks for a driver and a device, and says what to do if one is missing |
+//! | `remedy.rs` | says what to do about an error of the driver |
+//! | `bench.rs` | measures the speed |
+//! | `engine.rs` | the training loop: one CUDA graph per epoch, or several |
 //! | `mod.rs` | the backend |
 //!
-//! Data and parameters stay on the device. The order of an epoch is computed there, from its keys, and so is how its images
-//! are changed; an epoch is two kernels a step, and one more for a mean of the parameters, captured once as a graph that is
-//! launched again for each epoch, and one synchronisation at its end, when the losses come back. An epoch of more than
-//! [`STEPS`] steps is several such parts, and may end after each. Everything adds in a fixed order: two runs give the same
-//! bits.
+//! The data and the parameters stay on the device, which also computes the order of an epoch and the augmentation of its images
+//! from a few random keys. A step launches two kernels, and a third if the trainer keeps a mean of the parameters. The launches
+//! of all steps are captured once as a CUDA graph, which is launched again for each epoch. The host waits for the device once
+//! per graph, to read the losses. An epoch of more than [`STEPS`] steps is split into several graphs, and training can stop
+//! after each of them. All sums are computed in a fixed order, so two runs give the same bits.
 //!
-//! Several devices hold the same parameters and share each batch in equal runs of images. A step's second kernel then
-//! leaves the gradients, NCCL adds them up, within the graph, and a third kernel updates the parameters, with the same
-//! result on all; so each keeps a mean of its own. This has not run on hardware.
+//! With several devices, each holds a copy of the parameters and processes an equal share of the batch. The second kernel of a
+//! step then writes the gradients, NCCL adds them up across the devices, and a third kernel updates the parameters. All devices
+//! get the same result, so each can keep its own mean of the parameters. Training on several devices has not been tested on
+//! hardware.
 
 mod bench;
 mod driver;
@@ -54,14 +58,14 @@ use bytemuck::zeroed_box;
 use lenet_core::network::{Logits, Net, Params, Pixels};
 use std::ops::ControlFlow;
 
-/// The backend.
+/// The backend that trains lenet-core's network on NVIDIA GPUs.
 pub struct Cuda(Engine);
 
 impl Cuda {
-    /// Goes on from `state` with the images of `train`, on the first `devices` devices, at least one.
+    /// Creates a backend that continues from `state` with the images of `train`, on the first `devices` devices (at least one).
     ///
     /// # Errors
-    /// As [`Engine::new`].
+    /// Those of [`Engine::new`].
     pub fn new(train: &Split, state: &State, adam: Adam, devices: usize) -> Result<Self, Error> {
         let images = Images {
             pixels: bytemuck::cast_slice(train.images()),
@@ -78,15 +82,15 @@ impl Cuda {
         Engine::new(Kernels::of::<Net>, images, state, adam, devices).map(Self)
     }
 
-    /// As [`Engine::limit_graphs`].
+    /// Calls [`Engine::limit_graphs`].
     pub fn limit_graphs(&mut self, steps: usize) {
         self.0.limit_graphs(steps);
     }
 
-    /// As [`Engine::last_epoch_ms`].
+    /// Calls [`Engine::last_epoch_ms`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Engine::last_epoch_ms`].
     pub fn last_epoch_ms(&self) -> Result<f32, Error> {
         self.0.last_epoch_ms()
     }

@@ -1,7 +1,7 @@
-//! The sum of the gradients of several devices, by NVIDIA's library NCCL.
+//! Adds up the gradients of several devices with NCCL, NVIDIA's library for communication between GPUs.
 //!
-//! The types are cudarc's, but the library is opened here: cudarc 0.19 looks for `libnccl.so` alone, where NVIDIA's,
-//! Debian's and PyPI's packages install `libnccl.so.2`, and it panics where it finds none.
+//! The types come from cudarc, but the library is opened here, for two reasons: cudarc 0.19 looks only for `libnccl.so`, although
+//! the packages of NVIDIA, Debian and PyPI install `libnccl.so.2`, and it panics if it finds none.
 
 use super::driver::open;
 use super::kernels::Device;
@@ -18,10 +18,10 @@ const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 const INSTALL: &str = "Install NCCL 2 (Debian, Ubuntu: libnccl2; PyPI: nvidia-nccl-cu12, its folder lib in LD_LIBRARY_PATH), or train \
                        with --devices 1";
 
-/// What a call returns, 0 for success. An integer: a newer NCCL may return what an enum of today does not have.
+/// The status that a call returns; 0 is success. It is not an enum, because a newer NCCL may return other values.
 type Status = c_int;
 
-/// The names of NCCL's errors, from 1 on.
+/// The names of NCCL's errors, starting with status 1.
 const ERRORS: [&str; 7] = [
     "ncclUnhandledCudaError",
     "ncclSystemError",
@@ -42,7 +42,7 @@ type AllReduceFn = unsafe extern "C" fn(
     cudaStream_t,
 ) -> Status;
 
-/// NCCL, and what of it is used.
+/// The opened library and the functions that are used.
 pub struct Nccl {
     version: c_int,
     comm_init_all: unsafe extern "C" fn(*mut ncclComm_t, c_int, *const c_int) -> Status,
@@ -50,7 +50,7 @@ pub struct Nccl {
     group_start: unsafe extern "C" fn() -> Status,
     group_end: unsafe extern "C" fn() -> Status,
     all_reduce: AllReduceFn,
-    /// Keeps the functions where they are.
+    /// Keeps the library loaded as long as the function pointers exist.
     _library: Library,
 }
 
@@ -58,7 +58,7 @@ impl Nccl {
     /// Opens the library.
     ///
     /// # Errors
-    /// `Cuda`: it is missing, or is another one of that name.
+    /// `Cuda`: there is no such library, or it lacks a function of NCCL.
     pub fn open() -> Result<Self, Error> {
         let missing = |cause| Error::Cuda {
             cause,
@@ -74,13 +74,13 @@ impl Nccl {
         let lacking = |name: &str| missing(format!("the library found as NCCL lacks {name}"));
         macro_rules! function {
             ($name:literal) => {
-                // SAFETY: the type is that of NCCL's documentation, the same in every version of NCCL 2.
+                // SAFETY: the type is the one in NCCL's documentation, which is the same in every version of NCCL 2.
                 *unsafe { library.get($name) }.map_err(|_| lacking($name))?
             };
         }
         let get_version: unsafe extern "C" fn(*mut c_int) -> Status = function!("ncclGetVersion");
         let mut version = 0;
-        // SAFETY: it writes the version to the integer it is handed.
+        // SAFETY: the function writes the version to the given integer.
         check("ncclGetVersion", unsafe { get_version(&mut version) })?;
         Ok(Self {
             version,
@@ -96,13 +96,13 @@ impl Nccl {
 
 impl fmt::Display for Nccl {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        // `10000 * major + 100 * minor + patch` since NCCL 2.9.
+        // The version is `10000 * major + 100 * minor + patch` since NCCL 2.9.
         let (major, rest) = (self.version / 10_000, self.version % 10_000);
         write!(f, "NCCL {major}.{}.{}", rest / 100, rest % 100)
     }
 }
 
-/// For the error: which call failed, and NCCL's reason.
+/// Returns an error that names the call and NCCL's status unless the call succeeded.
 fn check(call: &str, status: Status) -> Result<(), Error> {
     if status == 0 {
         return Ok(());
@@ -115,17 +115,17 @@ fn check(call: &str, status: Status) -> Result<(), Error> {
     })
 }
 
-/// The gradients of several devices, and what adds them up.
+/// The gradients of several devices, and the communicators that add them up.
 pub struct AllReduce {
     nccl: Nccl,
-    /// One a device.
+    /// One per device.
     comms: Vec<ncclComm_t>,
-    /// One for each parameter, on each device.
+    /// One buffer per device, with one gradient per parameter.
     pub grads: Vec<CudaSlice<f32>>,
 }
 
 impl AllReduce {
-    /// Connects the devices, which are those of the machine from the first on.
+    /// Connects the devices, which must be the first of the machine, in order.
     pub fn new<'a>(devices: impl ExactSizeIterator<Item = &'a Device>) -> Result<Self, Error> {
         let nccl = Nccl::open()?;
         let count = devices.len();
@@ -134,29 +134,32 @@ impl AllReduce {
             .collect::<Result<_, _>>()?;
         let ordinals: Vec<c_int> = (0..count as c_int).collect();
         let mut comms = vec![std::ptr::null_mut(); count];
-        // SAFETY: both arrays have `count` items, each device once.
+        // SAFETY: both arrays have `count` items, and each device occurs once.
         let status =
             unsafe { (nccl.comm_init_all)(comms.as_mut_ptr(), count as c_int, ordinals.as_ptr()) };
         check("ncclCommInitAll", status)?;
         let mut all_reduce = Self { nccl, comms, grads };
-        // NCCL connects the devices at the first sum: better here, of zeros, than during a capture.
+        // NCCL connects the devices in the first call. Make that call here, on zeros, because it must not happen during a capture.
         all_reduce.run()?;
         Ok(all_reduce)
     }
 
-    /// Each device's `grads` become the sum of all, in the order of its stream; during capture, in its graph.
+    /// Replaces the `grads` of each device by the sum over all devices. The work is queued in each device's stream or, during a
+    /// capture, added to its graph.
     ///
-    /// NCCL chooses the order of the sum by the number of devices and their connections. It is the same each time, and
+    /// NCCL chooses the order of the sum by the number of devices and their connections. The order is the same each time, and
     /// every device gets the same bits.
     pub fn run(&mut self) -> Result<(), Error> {
-        // SAFETY: a group without conditions. One thread calls for all devices, so without it the first would wait.
+        // The calls must form a group, because one thread makes them for all devices: outside a group, the first call could wait
+        // for the others forever.
+        // SAFETY: the function has no preconditions.
         check("ncclGroupStart", unsafe { (self.nccl.group_start)() })?;
         let mut pairs = self.comms.iter().zip(&mut self.grads);
         let reduced = pairs.try_for_each(|(&comm, grads)| {
             let (stream, count) = (grads.stream().clone(), grads.len());
             let (grads, _) = grads.device_ptr_mut(&stream);
-            // SAFETY: `count` floats at `grads`, on the device of the communicator and of the stream; in place is
-            // allowed.
+            // SAFETY: there are `count` floats at `grads`, on the device of the communicator and the stream. NCCL allows the
+            // source to be the destination.
             let status = unsafe {
                 (self.nccl.all_reduce)(
                     grads as *const c_void,
@@ -170,7 +173,7 @@ impl AllReduce {
             };
             check("ncclAllReduce", status)
         });
-        // Ended in any case, so that the next group is not part of this one.
+        // End the group after an error too, so that the next group does not become part of this one.
         // SAFETY: a group was started.
         let ended = check("ncclGroupEnd", unsafe { (self.nccl.group_end)() });
         reduced.and(ended)
@@ -180,9 +183,10 @@ impl AllReduce {
 impl Drop for AllReduce {
     fn drop(&mut self) {
         for &comm in &self.comms {
-            // Not ncclCommDestroy, which waits for a sum that a failed device will never join. A failure has no consequence.
-            // SAFETY: `new` made each communicator, and this ends it once. The graphs that use them are already gone, because
-            // `Engine` declares its replicas before this.
+            // ncclCommDestroy would wait for pending sums, which a failed device will never join. Errors are ignored because
+            // nothing uses the communicator any more.
+            // SAFETY: `new` created each communicator, and it is ended only here. The graphs that use it have been dropped,
+            // because `Engine` declares its replicas before this field.
             let _ = unsafe { (self.nccl.comm_abort)(comm) };
         }
     }
@@ -193,9 +197,9 @@ mod tests {
     use super::*;
     use cudarc::nccl::sys::ncclResult_t;
 
-    /// The last is one that no version has.
+    /// Also checks two numbers that no version of NCCL uses.
     #[test]
-    fn every_status_has_a_name_or_its_number() {
+    fn an_error_shows_the_name_of_the_status_or_its_number() {
         check("call", ncclResult_t::ncclSuccess as Status).unwrap();
         let errors = [
             ncclResult_t::ncclUnhandledCudaError,

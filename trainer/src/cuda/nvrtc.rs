@@ -1,6 +1,6 @@
-//! NVRTC, NVIDIA's compiler of CUDA C as a library: it compiles the kernels of a network that the program does not bring.
+//! Compiles the kernels of a network at run time with NVRTC, NVIDIA's CUDA compiler in the form of a library.
 //!
-//! The library is opened here: cudarc 0.19 panics where it finds none.
+//! The library is opened here because cudarc 0.19 panics if it finds none.
 
 use super::driver::open;
 use super::layout::ARCH;
@@ -8,7 +8,7 @@ use crate::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 
-/// What a call returns, 0 for success. An integer: a newer NVRTC may return what an enum of today does not have.
+/// The status that a call returns; 0 is success. It is not an enum, because a newer NVRTC may return other values.
 type Status = c_int;
 type Program = *mut c_void;
 
@@ -18,7 +18,7 @@ const INSTALL: &str = "Install NVRTC 12 (PyPI: nvidia-cuda-nvrtc-cu12, its folde
 /// Compiles the kernels of the network `name` to PTX.
 ///
 /// # Errors
-/// `Cuda`: there is no NVRTC, or it refuses the source
+/// `Cuda`: there is no NVRTC, or it cannot compile the source.
 pub fn compile(name: &str, source: &str) -> Result<String, Error> {
     let missing = |reason: String| Error::Cuda {
         cause: format!(
@@ -31,7 +31,7 @@ pub fn compile(name: &str, source: &str) -> Result<String, Error> {
     macro_rules! function {
         ($name:literal: ($($argument:ty),*) -> $result:ty) => {{
             type Function = unsafe extern "C" fn($($argument),*) -> $result;
-            // SAFETY: the type is that of NVRTC's documentation, the same in every version.
+            // SAFETY: the type is the one in NVRTC's documentation, which is the same in every version.
             *unsafe { library.get::<Function>($name) }.map_err(|_| lacking($name))?
         }};
     }
@@ -51,7 +51,7 @@ pub fn compile(name: &str, source: &str) -> Result<String, Error> {
         if status == 0 {
             return Ok(());
         }
-        // SAFETY: NVRTC returns a string of its own for every status, one it does not know included.
+        // SAFETY: NVRTC returns a static string for every status, even for one that it does not know.
         let reason = unsafe { CStr::from_ptr(error_string(status)) };
         let separator = if log.is_empty() { "" } else { ": " };
         Err(Error::Cuda {
@@ -86,7 +86,7 @@ pub fn compile(name: &str, source: &str) -> Result<String, Error> {
         )
     };
     check("nvrtcCreateProgram", created, "")?;
-    // SAFETY: the program was created, and the options are as many strings as is said.
+    // SAFETY: the program was created, and `options` has the given number of strings.
     let compiled = unsafe { compile(program.program, options.len() as c_int, options.as_ptr()) };
     if compiled != 0 {
         let log = program.text(log_size, log).unwrap_or_default();
@@ -99,27 +99,28 @@ pub fn compile(name: &str, source: &str) -> Result<String, Error> {
     })
 }
 
-/// A program, which ends with its owner.
+/// An NVRTC program that is destroyed when it is dropped.
 struct Destroyed {
     program: Program,
     destroy: unsafe extern "C" fn(*mut Program) -> Status,
 }
 
 impl Destroyed {
-    /// Returns a text that NVRTC has of the program, or the status of the call that failed.
+    /// Returns a text about the program (its log or its PTX), or the status of the call that failed. `size` and `get` are NVRTC's
+    /// functions for its length and its bytes.
     fn text(
         &self,
         size: unsafe extern "C" fn(Program, *mut usize) -> Status,
         get: unsafe extern "C" fn(Program, *mut c_char) -> Status,
     ) -> Result<String, Status> {
         let mut len = 0;
-        // SAFETY: the program was created; the size goes to the integer.
+        // SAFETY: the program was created, and the function writes the size to the given integer.
         match unsafe { size(self.program, &mut len) } {
             0 => {}
             status => return Err(status),
         }
         let mut text = vec![0_u8; len];
-        // SAFETY: the text has `len` bytes, its closing zero included.
+        // SAFETY: the buffer has the `len` bytes that the text needs, including its terminating zero.
         match unsafe { get(self.program, text.as_mut_ptr().cast()) } {
             0 => {}
             status => return Err(status),
@@ -132,7 +133,8 @@ impl Destroyed {
 impl Drop for Destroyed {
     fn drop(&mut self) {
         if !self.program.is_null() {
-            // SAFETY: `create` made this program, and nothing uses it after this. A failure to free it has no consequence.
+            // Errors are ignored: the program could not be freed, which has no other consequence.
+            // SAFETY: NVRTC created this program, and nothing uses it any more.
             let _ = unsafe { (self.destroy)(&mut self.program) };
         }
     }

@@ -1,4 +1,5 @@
-//! The kernels of a network, compiled: those in the tree for the networks of lenet-core, or what NVRTC makes of the source.
+//! Provides the compiled kernels of a network. Those of lenet-core's networks are part of the program; the kernels of any other
+//! network are compiled by NVRTC.
 
 use super::layout::Layout;
 use super::nvrtc;
@@ -6,8 +7,8 @@ use crate::error::Error;
 use lenet_core::Network;
 use std::borrow::Cow;
 
-/// The kernels in the tree, by the network's name, for any GPU from Volta on and any driver from CUDA 12.0 on (525, end of
-/// 2022). A test compiles them again and compares.
+/// The names of lenet-core's networks and their kernels, which run on any GPU since Volta with a driver for CUDA 12.0 or later
+/// (version 525, end of 2022). A test compiles them again and compares.
 pub const SHIPPED: [(&str, &str); 5] = [
     ("lenet", include_str!("ptx/lenet.ptx")),
     ("lenet-d2l", include_str!("ptx/lenet-d2l.ptx")),
@@ -16,11 +17,11 @@ pub const SHIPPED: [(&str, &str); 5] = [
     ("tiny", include_str!("ptx/tiny.ptx")),
 ];
 
-/// How a file in the tree begins; the fingerprint follows in 16 digits. A changed network does not get the kernels of the one
-/// before.
+/// The beginning of each PTX file, followed by the network's fingerprint in 16 hexadecimal digits. Because of the fingerprint,
+/// kernels that were compiled before a network changed are not used for it.
 const HEADER: &str = "// The kernels for the network of fingerprint ";
 
-/// Returns the kernels in the tree for the network of this fingerprint, if there are any.
+/// Returns the kernels of the network with this fingerprint if the program contains them.
 pub const fn shipped(fingerprint: u64) -> Option<&'static str> {
     let mut i = 0;
     while i < SHIPPED.len() {
@@ -33,6 +34,7 @@ pub const fn shipped(fingerprint: u64) -> Option<&'static str> {
     None
 }
 
+/// Returns the fingerprint in the header of a PTX file.
 const fn header_fingerprint(ptx: &[u8]) -> u64 {
     let (mut fingerprint, mut i) = (0, 0);
     while i < 16 && HEADER.len() + i < ptx.len() {
@@ -48,17 +50,17 @@ const fn header_fingerprint(ptx: &[u8]) -> u64 {
     fingerprint
 }
 
-/// The kernels of a network, and the sizes that they are compiled for.
+/// The kernels of a network, and the sizes that they were compiled for.
 pub struct Kernels {
     layout: Layout,
     ptx: Cow<'static, str>,
 }
 
 impl Kernels {
-    /// Returns the kernels in the repository if there are any for this network, and compiles them otherwise.
+    /// Returns the kernels of a network: those in the program if there are any, otherwise newly compiled ones.
     ///
     /// # Errors
-    /// `Cuda`: they are to be compiled, and there is no NVRTC
+    /// Those of [`compiled`](Self::compiled), if the program does not contain the kernels.
     pub fn of<N: Network>() -> Result<Self, Error> {
         match const { shipped(N::FINGERPRINT) } {
             Some(ptx) => Ok(Self {
@@ -69,10 +71,10 @@ impl Kernels {
         }
     }
 
-    /// Compiles them now.
+    /// Compiles the kernels of a network with NVRTC.
     ///
     /// # Errors
-    /// `Cuda`: there is no NVRTC, or it refuses the source
+    /// `Cuda`: there is no NVRTC, or it cannot compile the source.
     pub fn compiled<N: Network>() -> Result<Self, Error> {
         let layout = Layout::of::<N>();
         let ptx = nvrtc::compile(layout.name(), &layout.source())?;
@@ -80,7 +82,7 @@ impl Kernels {
         Ok(Self { layout, ptx })
     }
 
-    /// Returns the sizes.
+    /// Returns the sizes that the kernels were compiled for.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }

@@ -1,8 +1,8 @@
-//! What to do about an error of the CUDA driver, from the conditions that NVIDIA's documentation of `CUresult` names.
+//! Suggests what to do about an error of the CUDA driver, according to NVIDIA's documentation of `CUresult`.
 
 use cudarc::driver::sys::CUresult;
 
-/// Returns the remedy as a sentence without its full stop.
+/// Returns what to do about an error, as a sentence without a full stop.
 pub fn remedy(reason: CUresult) -> &'static str {
     use CUresult::*;
     match reason {
@@ -80,7 +80,7 @@ pub fn remedy(reason: CUresult) -> &'static str {
 mod tests {
     use super::*;
 
-    /// The words that only the right remedy has.
+    /// Checks each remedy by words that no other one contains.
     #[test]
     fn each_error_has_its_own_remedy() {
         use CUresult::*;

@@ -1,5 +1,7 @@
-//! What one device holds, and its part of a step: all images, the whole state, and the graphs of the parts of an epoch
-//! over its share of each batch.
+//! The data and work of one device: it holds all images, the whole training state, and the graphs that process its share of each
+//! batch.
+//!
+//! An epoch is split into parts, each of which is one launch of a graph; see `engine.rs`.
 
 use super::driver::failed;
 use super::engine::{Flat, Images};
@@ -12,12 +14,12 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaGraph, CudaSlice};
 use std::ops::Range;
 
-/// A device with a copy of everything.
+/// A device with its own copy of the images and the training state.
 pub struct Replica {
     pub device: Device,
     images: CudaSlice<u8>,
     labels: CudaSlice<u8>,
-    // Private, because the graphs hold their addresses.
+    // Private and never replaced, because the graphs contain their addresses.
     params: CudaSlice<f32>,
     moment1: CudaSlice<f32>,
     moment2: CudaSlice<f32>,
@@ -25,39 +27,42 @@ pub struct Replica {
     epoch: Option<Epoch>,
 }
 
-/// What the parts of an epoch need beside the data and the state, kept for the next ones with this batch size.
+/// The buffers and graphs for the parts of an epoch. They are kept for the following epochs with the same batch size.
 struct Epoch {
     batch_size: usize,
-    /// Most images of a part.
+    /// The maximum number of images in a part.
     images: usize,
     /// `(steps, COEFFICIENTS)`
     coefficients: CudaSlice<f32>,
-    /// `(images)`, by position in the part; on several devices those of the device's shares.
+    /// `(images)`, by position in the part. With several devices, only the positions in this device's shares are used.
     loss: CudaSlice<f32>,
-    /// `(images)`, as `loss`.
+    /// `(images)`, indexed like `loss`: 1 if the prediction is correct.
     correct: CudaSlice<u8>,
-    /// `(share)` traces.
+    /// One trace per image of this device's share of a batch.
     traces: CudaSlice<f32>,
-    /// The convolutions' parameters for each block.
+    /// For each block, the gradients of the convolutions' parameters, summed over the block's images.
     conv_grads: CudaSlice<f32>,
-    /// The graphs that were captured, the most recent last. The last may still be in capture.
+    /// The captured graphs, the most recent one last. The last one may still be in capture.
     graphs: Vec<Graph>,
 }
 
-/// Different lengths of parts whose graphs are kept: that of all but the last part of an epoch, and of the last.
+/// The number of graphs to keep, each for parts of a different length. Two suffice: all parts of an epoch have the same length,
+/// except the last.
 const GRAPHS: usize = 2;
 
-/// All launches of a part.
+/// The graph for parts of one length.
 struct Graph {
-    /// Images of the part.
+    /// Images in the part.
     images: usize,
     part: Part,
     launches: Option<Launches>,
 }
 
+/// A captured CUDA graph with all launches of a part.
 struct Launches(CudaGraph);
 
-// SAFETY: the driver lets any thread use a graph, one at a time; a `Replica` is handed on as a whole, and is not `Sync`.
+// SAFETY: the driver allows any thread to use a graph, one thread at a time. Only its `Replica` uses the graph; a `Replica` is moved
+// between threads as a whole and is not `Sync`.
 unsafe impl Send for Launches {}
 
 impl Replica {
@@ -71,7 +76,7 @@ impl Replica {
     ) -> Result<Self, Error> {
         let context =
             CudaContext::new(ordinal).map_err(failed(format!("open device {ordinal}")))?;
-        // SAFETY: cudarc's events order the work of several streams of a device; here each has one.
+        // SAFETY: cudarc's events synchronise the streams of a device, and here each device has only one stream.
         unsafe { context.disable_event_tracking() };
         let device = Device::new(&context, name, kernels)?;
         let flat = |params: &Vec<f32>| device.upload("parameters", params);
@@ -87,7 +92,7 @@ impl Replica {
         })
     }
 
-    /// Images of the training split.
+    /// Returns the number of images in the training split.
     pub fn images(&self) -> usize {
         self.labels.len()
     }
@@ -98,12 +103,12 @@ impl Replica {
         (state, self.mean.as_ref())
     }
 
-    /// As `State::result`.
+    /// Returns the mean of the parameters if there is one, otherwise the parameters, like `State::result`.
     pub fn result(&self) -> &CudaSlice<f32> {
         self.mean.as_ref().unwrap_or(&self.params)
     }
 
-    /// Makes room for parts of at most `steps` steps, of which this device has at most `share` images a batch.
+    /// Allocates the buffers for parts of at most `steps` steps. This device processes at most `share` images of each batch.
     pub fn prepare(&mut self, batch_size: usize, steps: usize, share: usize) -> Result<(), Error> {
         let images = self.images().min(steps.saturating_mul(batch_size));
         let kept = self.epoch.as_ref();
@@ -122,28 +127,28 @@ impl Replica {
             loss: device.alloc("losses", images)?,
             correct: device.alloc("hits", images)?,
             traces: device.alloc("traces", share * layout.trace_len())?,
-            // At least one: nothing cannot be allocated.
+            // At least one, because CUDA cannot allocate an empty buffer.
             conv_grads: device.alloc("gradients", sums.max(1))?,
             graphs: Vec::new(),
         });
         Ok(())
     }
 
-    /// Whether the graph of a part with so many images is there.
+    /// Returns whether there is a graph for parts of `images` images.
     pub fn has_graph(&self, images: usize) -> bool {
         let epoch = self.epoch.as_ref().expect("prepared");
         let mut graphs = epoch.graphs.iter();
         graphs.any(|graph| graph.images == images && graph.launches.is_some())
     }
 
-    /// Drops the graph of a part with so many images, if there is one.
+    /// Drops the graph for parts of `images` images, if there is one.
     pub fn forget_graph(&mut self, images: usize) {
         if let Some(epoch) = &mut self.epoch {
             epoch.graphs.retain(|graph| graph.images != images);
         }
     }
 
-    /// Launches go into the graph of a part with so many images from here on.
+    /// Begins the capture of a graph for parts of `images` images. Later launches are added to the graph instead of running.
     pub fn begin_capture(&mut self, images: usize) -> Result<(), Error> {
         let part = self.device.part(self.images(), images)?;
         self.forget_graph(images);
@@ -154,13 +159,13 @@ impl Replica {
             part,
             launches: None,
         });
-        // Thread-local: other threads may go on allocating.
+        // In the thread-local mode, other threads can still allocate memory.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let begun = self.device.stream.begin_capture(mode);
         begun.map_err(failed("begin the capture of an epoch"))
     }
 
-    /// Ends what `begin_capture` began, and keeps the graph.
+    /// Ends the capture and keeps the graph.
     pub fn end_capture(&mut self) -> Result<(), Error> {
         let graph = self.device.stream.end_capture(CUgraphInstantiate_flags(0));
         let graph = graph.map_err(failed("make a graph of an epoch"))?;
@@ -170,7 +175,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Launches forward and backward of the images at the positions `share`, of a batch of `batch` images.
+    /// Launches the forward and backward pass of the images at the positions `share`, which belong to a batch of `batch` images.
     pub fn gradients(&mut self, share: &Range<usize>, batch: usize) -> Result<(), Error> {
         let epoch = self.epoch.as_mut().expect("prepared");
         let graph = epoch.graphs.last().expect("a capture has begun");
@@ -183,7 +188,7 @@ impl Replica {
         )
     }
 
-    /// Launches the update by the gradients of the last `count` images.
+    /// Launches the update with the gradients of the last `count` images.
     pub fn update(&mut self, count: usize, step: usize) -> Result<(), Error> {
         let epoch = self.epoch.as_ref().expect("prepared");
         self.device.update(
@@ -200,7 +205,7 @@ impl Replica {
             .sum_gradients((&epoch.traces, &epoch.conv_grads, count), grads)
     }
 
-    /// Launches the update by `grads`.
+    /// Launches the update with the gradients `grads`.
     pub fn adam(&mut self, grads: &CudaSlice<f32>, step: usize) -> Result<(), Error> {
         let epoch = self.epoch.as_ref().expect("prepared");
         self.device.adam(
@@ -210,7 +215,7 @@ impl Replica {
         )
     }
 
-    /// Launches what takes the parameters into their mean, if there is one.
+    /// Launches the update of the parameters' mean, if there is one.
     pub fn average(&mut self, step: usize) -> Result<(), Error> {
         let epoch = self.epoch.as_ref().expect("prepared");
         if let Some(mean) = &mut self.mean {
@@ -220,7 +225,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Starts the captured part of so many images that begins at position `first` of the epoch.
+    /// Launches the graph for the `images` images that begin at position `first` of the epoch.
     pub fn start(
         &mut self,
         (first, images): (usize, usize),
@@ -237,13 +242,14 @@ impl Replica {
         launches.launch().map_err(failed("launch an epoch"))
     }
 
-    /// Records the time before (0) or after (1) what is under way.
+    /// Records the event at the start (0) or the end (1) of the training.
     pub fn record(&self, which: usize) -> Result<(), Error> {
         let recorded = self.device.epoch_events[which].record(&self.device.stream);
         recorded.map_err(failed("time an epoch"))
     }
 
-    /// Waits for the part; its losses and hits by position, those of this device's shares.
+    /// Waits until the part is done and returns the losses and hits (1 if the prediction is correct) by position. Only the
+    /// positions in this device's shares are valid.
     pub fn finish(&self) -> Result<(Vec<f32>, Vec<u8>), Error> {
         let epoch = self.epoch.as_ref().expect("prepared");
         let loss = self.device.read("losses", &epoch.loss)?;

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn each_oddity_has_its_sentence() {
+    fn each_problem_has_its_own_warning() {
         assert_eq!(
             warnings(&data(&[(200, 0), (210, 1)], &[(210, 0)])),
             [
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_files_had_comes_first_and_is_not_said_twice() {
+    fn warnings_about_files_come_first_and_are_not_repeated() {
         let mut data = data(&[(1, 0)], &[(2, 0)]);
         data.warnings = vec!["b: no picture in this class folder".to_owned()];
         data.empty_folders = BTreeSet::from([(1, 0)]);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_without_content_is_said() {
+    fn a_picture_without_content_gives_a_warning() {
         let of = |values: Vec<u8>| image_warnings(&crate::dataset::shape::images(&values)[0]);
         let mut values = vec![0; SHAPE.len()];
         assert_eq!(of(values.clone()).len(), 1);

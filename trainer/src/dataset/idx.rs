@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn each_fault_has_its_own_message() {
         let refused = |file: &[u8]| read_images(file).unwrap_err();
         assert_eq!(refused(b""), "empty; expected an IDX file");
         assert_eq!(
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_said_as_in_the_file() {
+    fn messages_count_labels_as_the_file_does() {
         assert_eq!(check_labels(&[0, 9], 0), Ok(()));
         assert_eq!(
             check_labels(&[3, 37], 0).unwrap_err(),

@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn each_fault_has_its_own_message() {
         let refused = |file: &[u8]| read_image(file, AS_IT_IS).unwrap_err();
         assert_eq!(refused(b""), "empty; expected a PNG, JPEG, BMP or PNM file");
         assert_eq!(

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn each_fault_has_its_own_message() {
         let long = "x".repeat(33);
         for (text, problem) in [
             (

@@ -71,7 +71,7 @@ pub struct ReadOptions {
 pub struct Dataset {
     /// `fashion-mnist` if the files are the published ones, else the folder's name.
     pub name: String,
-    /// Where it was found; see [`find`].
+    /// The folder in which it was found; see [`find`].
     pub folder: PathBuf,
     /// Names of the classes; empty for a class without a name.
     pub classes: [String; CLASSES],
@@ -79,7 +79,7 @@ pub struct Dataset {
     pub sha256: [u8; 32],
     /// Whether the files are exactly those of Fashion-MNIST.
     pub published: bool,
-    /// How it was read.
+    /// The options with which it was read.
     pub options: ReadOptions,
     /// Changes made to the data that the user may want to know.
     pub notes: Vec<String>,

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn each_fault_has_its_own_message() {
         let one = row(0, ",");
         let whole = "expected a whole number from 0 to 255";
         for (text, problem) in [

@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rehearsal_needs_less() {
+    fn a_certificate_of_an_emulator_needs_fewer_images() {
         let mut certificate = sound();
         certificate.medium = Medium::Qemu;
         certificate.cost.unit = Unit::Instructions;

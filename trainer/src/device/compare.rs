@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_of_other_signs_differ() {
+    fn zeros_of_different_sign_differ() {
         let mut board = [[0.0; 10]; 3];
         board[1][9] = -0.0;
         assert_eq!(differing(&[[0.0; 10]; 3], &board), [1]);

@@ -1,7 +1,8 @@
-//! A board that QEMU emulates: started directly, given its weights at start, and stopped whatever happens.
+//! A board that QEMU emulates. It gets its weights at the start, and is always stopped at the end.
 //!
-//! QEMU is the child itself, so its exit code and its death by a signal are seen. It is killed when its [`Qemu`] is
-//! dropped; if this process does not live to do so, a [`Watcher`] kills it. What it prints is kept for messages.
+//! QEMU is started as a direct child process, so its exit code or the signal that killed it is known. It is killed when its
+//! [`Qemu`] is dropped; if this process is killed first, a [`Watcher`] kills QEMU. The last lines that it printed are kept for
+//! messages.
 
 use super::watcher::Watcher;
 use super::{DeviceError, Tcp};
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 /// An emulated board that the firmware knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What QEMU calls it, and its folder in `firmware/boards`.
+    /// The name of the machine in QEMU, which is also its folder in `firmware/boards`.
     pub name: &'static str,
     /// The board's settings for cargo.
     config: &'static str,
@@ -27,7 +28,7 @@ pub struct Machine {
     memory: &'static str,
 }
 
-/// A machine with the files of its folder.
+/// Creates a machine with the files of its folder.
 macro_rules! machine {
     ($name:literal) => {
         Machine {
@@ -49,10 +50,10 @@ pub const MACHINES: [Machine; 6] = [
 ];
 
 const QEMU: &str = "qemu-system-arm";
-/// Lines of output kept.
+/// The number of lines of output to keep.
 const KEPT: usize = 100;
 
-/// What stands between two texts.
+/// Returns the text after `before` and up to `after`, or an empty text if they do not occur.
 fn between<'a>(text: &'a str, before: &str, after: char) -> &'a str {
     let found = text.split_once(before).map(|(_, rest)| rest);
     found
@@ -66,22 +67,22 @@ impl Machine {
         between(self.config, "target = \"", '"')
     }
 
-    /// Returns the address of the weights as the linker script has it, in hexadecimal.
+    /// Returns the address of the weights in the linker script, in hexadecimal.
     pub fn weights_address(self) -> &'static str {
         let (_, region) = self.memory.split_once("WEIGHTS").unwrap_or_default();
         between(region, "ORIGIN = ", ',')
     }
 
-    /// The machine of that name.
+    /// Returns the machine with this name.
     pub fn named(name: &str) -> Option<Self> {
         MACHINES.into_iter().find(|machine| machine.name == name)
     }
 
-    /// The image of a program for parameters of this kind, which are those of the file `weights`: `given`, or where cargo puts
-    /// it.
+    /// Returns the absolute path of a program's image: the path `given`, or else the one to which cargo builds the program for
+    /// this number format. `weights` is the weights file, for the build command in the error.
     ///
     /// # Errors
-    /// `NotBuilt`: it is not there; the error says how to build it.
+    /// `NotBuilt`: the file does not exist; the error says how to build it.
     pub fn image(
         self,
         program: &str,
@@ -106,7 +107,7 @@ impl Machine {
             },
             Path::to_owned,
         );
-        // QEMU may run elsewhere, so it gets the whole path.
+        // QEMU runs in another folder, so it needs an absolute path.
         path.canonicalize().map_err(|_| DeviceError::NotBuilt {
             path,
             command: format!(
@@ -118,13 +119,13 @@ impl Machine {
     }
 }
 
-/// A path below the folder of the sources that this program was built from.
+/// Returns a path in the source tree from which this program was built.
 fn sources(path: &str) -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).join(path)
 }
 
-/// A running emulator. It works in a temporary folder of its own, which goes with it.
+/// A running emulator. It works in its own temporary folder, which is removed at the end.
 pub struct Qemu {
     machine: Machine,
     running: Running,
@@ -132,30 +133,31 @@ pub struct Qemu {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// What must not be left behind. Fields are dropped in this order: the watcher leaves when there is nothing to watch.
+/// The resources to clean up. The fields are dropped in this order, so the watcher ends when there is nothing left to watch.
 struct Running {
     child: Killed,
     folder: TempDir,
     _watcher: Watcher,
 }
 
-/// A child that is killed when this is dropped.
+/// A child process that is killed when this is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Qemu {
-    /// Starts a program: `words` is its command line, `files` are in its folder, `arguments` go to QEMU.
+    /// Starts a program. `words` is the program's command line, `files` are created in its folder, and `arguments` are further
+    /// arguments of QEMU.
     ///
     /// # Errors
     /// * `NoQemu`: QEMU is not installed
-    /// * `Wire`: it is, but cannot be started
+    /// * `Wire`: QEMU cannot be started
     pub fn start(
         machine: Machine,
         image: &Path,
@@ -219,15 +221,15 @@ impl Qemu {
         })
     }
 
-    /// A file in its folder.
+    /// Returns the path of a file in the emulator's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.running.folder.path().join(name)
     }
 
-    /// Starts `serve` and connects to its UART, for which QEMU has `patience`.
+    /// Starts the program `serve` and connects to its UART. QEMU must connect within `patience`.
     ///
     /// # Errors
-    /// As [`start`](Self::start); `Qemu` if it ends at once, or hangs.
+    /// Those of [`start`](Self::start); `Qemu` if it ends at once or hangs.
     pub fn serve(
         machine: Machine,
         image: &Path,
@@ -239,7 +241,7 @@ impl Qemu {
             source,
             hint: "",
         };
-        // QEMU connects to us, so the port is known before it starts.
+        // QEMU connects to this process, so the port is known before QEMU starts.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         listener.set_nonblocking(true).map_err(here)?;
         let serial = format!("tcp:{},nodelay=on", listener.local_addr().map_err(here)?);
@@ -271,11 +273,11 @@ impl Qemu {
         }
     }
 
-    /// Waits until the program ends by itself and said `ok` last. `progress` is a number that must change at least once
-    /// in `patience`, else the program hangs.
+    /// Waits until the program ends, and returns its output, whose last line must be `ok`. If the number that `progress` returns
+    /// does not change for `patience`, the program is considered to hang.
     ///
     /// # Errors
-    /// `Qemu`: it hangs, fails, dies of a signal, or says something else last.
+    /// `Qemu`: the program hangs, fails, is killed by a signal, or does not print `ok` last.
     pub fn wait(
         &mut self,
         patience: Duration,
@@ -306,12 +308,13 @@ impl Qemu {
         Ok(lines)
     }
 
-    /// What went wrong, in the words of the program where it has ended; else `error`.
+    /// Returns a better error if the connection failed because the program has ended: one with its exit code and last line.
+    /// Otherwise returns `error`.
     pub fn explain(&mut self, error: DeviceError) -> DeviceError {
         let DeviceError::Wire { .. } = error else {
             return error;
         };
-        // The connection closes a moment before the process is gone.
+        // The connection is closed a moment before the process ends.
         for _ in 0..50 {
             match self.ended() {
                 Ok(Some(status)) => return self.failed(ending(status)),
@@ -334,7 +337,7 @@ impl Qemu {
     }
 
     fn failed(&self, problem: String) -> DeviceError {
-        // The readers may still hold the last line.
+        // Give the readers time to store the last line.
         std::thread::sleep(Duration::from_millis(50));
         let lines = locked(&self.output);
         DeviceError::Qemu {
@@ -353,7 +356,7 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// Keeps the last lines of a pipe, and reads it so that the child never blocks on it.
+/// Starts a thread that reads a pipe, so that the child process never blocks on it, and keeps the last lines.
 fn keep_lines(
     pipe: impl io::Read + Send + 'static,
     output: &Arc<Mutex<VecDeque<String>>>,
@@ -370,7 +373,7 @@ fn keep_lines(
     })
 }
 
-/// The content even after a panic elsewhere: it is whole at every moment.
+/// Locks a mutex even if another thread panicked while it held the lock, because the content is always consistent.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

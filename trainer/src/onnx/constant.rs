@@ -1,23 +1,23 @@
-//! Constants of a graph, and what a graph computes from nothing but constants and shapes.
+//! Evaluates the parts of a graph that depend only on constants and shapes, not on the image.
 
 use super::proto::{Attribute, Node, Tensor};
 use half::{bf16, f16};
 
-/// More elements than any tensor of a network has.
+/// The maximum number of elements in a constant. No tensor of a network has this many.
 const MAX_ELEMENTS: usize = 1 << 22;
 
-/// An integer in a graph. The number of images stays unknown, so that what is computed from it holds for any number.
+/// An integer in a graph. The batch size is represented symbolically, so that values computed from it hold for any batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Int {
     Known(i64),
-    /// How many images go in.
+    /// The number of images in the batch.
     Batch,
 }
 
 /// The elements of a constant.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Data {
-    /// Floats of any precision; f64 holds the others exactly.
+    /// Floats of any precision. An f64 represents all of them exactly.
     Floats(Vec<f64>),
     Ints(Vec<Int>),
 }
@@ -27,7 +27,7 @@ pub(super) enum Data {
 pub(super) struct Constant {
     pub dims: Vec<usize>,
     pub data: Data,
-    /// The type it is stored in, such as `f16`.
+    /// The type in which the file stores it, such as `f16`.
     pub stored: &'static str,
 }
 
@@ -39,6 +39,7 @@ impl Data {
         }
     }
 
+    /// Returns the elements at the given indices.
     fn pick(&self, indices: &[usize]) -> Self {
         match self {
             Self::Floats(values) => Self::Floats(indices.iter().map(|&i| values[i]).collect()),
@@ -121,7 +122,7 @@ impl Constant {
         }
     }
 
-    /// Returns the value of a node `Constant`, in any of the forms that it has.
+    /// Returns the value of a node `Constant`, which may be given by any of its attributes (`value`, `value_float`, ...).
     pub fn of_node(node: &Node) -> Result<Self, String> {
         let [attribute] = &node.attribute[..] else {
             return Err("it has other attributes than one value".to_owned());
@@ -154,7 +155,7 @@ impl Constant {
         }
     }
 
-    /// Returns the elements as integers, none of which is the number of images.
+    /// Returns the elements as integers, or an error if one of them is the batch size.
     pub fn known(&self) -> Result<Vec<i64>, String> {
         let known = |int: &Int| match int {
             Int::Known(value) => Ok(*value),
@@ -163,7 +164,7 @@ impl Constant {
         self.as_ints()?.iter().map(known).collect()
     }
 
-    /// Returns the elements, which are integers.
+    /// Returns the elements, or an error if they are not integers.
     pub fn as_ints(&self) -> Result<&[Int], String> {
         match &self.data {
             Data::Ints(values) => Ok(values),
@@ -171,7 +172,7 @@ impl Constant {
         }
     }
 
-    /// Returns the only element.
+    /// Returns the only element as a float, or an error if there is not exactly one.
     pub fn scalar(&self) -> Result<f64, String> {
         match self.floats()?[..] {
             [value] => Ok(value),
@@ -190,7 +191,7 @@ impl Constant {
         }
     }
 
-    /// Returns the elements at each place of a tensor of these dimensions, as ONNX broadcasts.
+    /// Returns the constant broadcast to these dimensions by ONNX's rules.
     pub fn broadcast(&self, dims: &[usize]) -> Result<Self, String> {
         let missing = dims.len().checked_sub(self.dims.len());
         let missing =
@@ -215,7 +216,7 @@ impl Constant {
         Ok(self.rearranged((dims.to_vec(), indices(dims, &own, 0))))
     }
 
-    /// Computes an operator all of whose inputs are constants; `None` if it is not one of those that are computed.
+    /// Computes an operator whose inputs are all constants. Returns `None` if this operator is not supported.
     pub fn compute(node: &Node, inputs: &[Option<&Self>]) -> Option<Result<Self, String>> {
         let first = inputs.first().copied().flatten();
         let by = |compute: &dyn Fn(&Self) -> Result<Self, String>| {
@@ -320,7 +321,7 @@ impl Constant {
             ),
             (_, data) => data.clone(),
         };
-        // f16 and bf16 are what the values are rounded to; the other types hold them as they are.
+        // A cast to f32, f16 or bf16 rounds the values. Other casts need no further rounding.
         let rounded = |to: fn(f64) -> f64, stored| match &data {
             Data::Floats(values) => Some((
                 Data::Floats(values.iter().map(|&v| to(v)).collect()),
@@ -343,7 +344,7 @@ impl Constant {
     }
 }
 
-/// Returns whether this is the number of a type of floats.
+/// Returns whether this number, from ONNX's `TensorProto.DataType`, is that of a floating-point type.
 pub(super) fn is_float(data_type: i64) -> bool {
     [
         Tensor::FLOAT,
@@ -377,8 +378,8 @@ pub(super) fn shape(node: &Node, dims: Vec<Int>) -> Result<Constant, String> {
     Ok(Constant::ints(vec![dims.len()], dims))
 }
 
-/// Returns the dimensions after `Reshape`, `Flatten`, `Unsqueeze` or `Squeeze`. `batch` is the number of images for which the
-/// graph is written, if it is written for one number.
+/// Returns the dimensions after `Reshape`, `Flatten`, `Unsqueeze` or `Squeeze`. `batch` is the batch size if the graph was
+/// exported for a fixed one.
 pub(super) fn reshaped(
     node: &Node,
     dims: &[Int],
@@ -481,7 +482,7 @@ fn reshape(
     if has_batch(dims) && !has_batch(&target) {
         let open = target.iter().position(|&dim| dim == Int::Known(-1));
         match (open, target.first()) {
-            // What is left open takes the images, or the graph names their number.
+            // The batch is either the dimension -1, or the first dimension if that is the batch size of the export or 1.
             (Some(open), _) if known(&target)? == all => target[open] = Int::Batch,
             (_, Some(&Int::Known(first))) if Some(first) == batch || first == 1 => {
                 target[0] = Int::Batch;
@@ -535,7 +536,7 @@ fn times(a: Int, b: Int) -> Result<Int, String> {
     }
 }
 
-/// Returns an axis, which counts from the end if it is negative.
+/// Returns the index of an axis, which counts from the end if it is negative.
 pub(super) fn index(axis: i64, rank: usize) -> Result<usize, String> {
     let from_start = if axis < 0 {
         axis.saturating_add(rank as i64)
@@ -548,7 +549,7 @@ pub(super) fn index(axis: i64, rank: usize) -> Result<usize, String> {
     }
 }
 
-/// Returns which axis of its input each axis of the output of `Transpose` is.
+/// Returns, for each axis of the output of `Transpose`, the axis of the input that it is.
 pub(super) fn permutation(node: &Node, rank: usize) -> Result<Vec<usize>, String> {
     let Some(given) = attribute(node, "perm") else {
         return Ok((0..rank).rev().collect());
@@ -576,9 +577,9 @@ pub(super) fn transposed(dims: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<usi
     (out, indices)
 }
 
-/// Returns the number of elements, if that is no more than a network has.
+/// Returns the number of elements, or an error if it exceeds [`MAX_ELEMENTS`].
 fn elements(dims: &[usize]) -> Result<usize, String> {
-    // Dimensions of 0 must not hide others that are too large to compute with.
+    // Count a dimension of 0 as 1, because it would hide dimensions whose product overflows.
     dims.iter()
         .try_fold(1_usize, |product, &dim| product.checked_mul(dim.max(1)))
         .filter(|&count| count <= MAX_ELEMENTS)
@@ -594,7 +595,8 @@ fn strides(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Returns the index of each element in order, where a step along an axis adds its stride.
+/// Returns the index of each element of a tensor with these dimensions and strides, in row-major order. The first element has the
+/// index `start`.
 fn indices(dims: &[usize], strides: &[usize], start: usize) -> Vec<usize> {
     let mut indices = vec![start];
     for (&dim, &stride) in dims.iter().zip(strides) {
@@ -606,7 +608,7 @@ fn indices(dims: &[usize], strides: &[usize], start: usize) -> Vec<usize> {
     indices
 }
 
-/// The elements that are stored, as bytes or as a list.
+/// Returns the elements of a tensor, which the file stores either as raw bytes or as a list.
 fn floats<const N: usize>(
     raw: &[u8],
     read: fn([u8; N]) -> f64,

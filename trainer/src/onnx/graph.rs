@@ -1,4 +1,4 @@
-//! Follows a graph from its constants and its input to its output.
+//! Evaluates a graph symbolically, from its constants and its input to its output, to find the parameters of the network.
 
 use super::constant::{Constant, Int};
 use super::image::{Found, Image};
@@ -7,25 +7,26 @@ use lenet_core::plan::Layer;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// The parameters that a graph holds.
+/// The parameters that were found in a graph.
 #[derive(Debug)]
 pub(super) struct Parameters {
-    /// Those of each layer.
+    /// The parameters of each layer.
     pub found: Vec<Rc<Found>>,
-    /// What a user may want to know of how they were found.
+    /// Notes for the user on how they were found.
     pub notes: Vec<String>,
 }
 
+/// A value in the graph: either a constant, or a value that depends on the image.
 #[derive(Clone, Debug)]
 enum Value<'a> {
     Constant(Rc<Constant>),
     Image(Rc<Image<'a>>),
 }
 
-/// Returns the parameters, if the graph computes the logits of a network of these layers.
+/// Returns the parameters of the graph, which must compute the logits of a network with these layers.
 ///
 /// # Errors
-/// The first operator that does not fit, and why.
+/// A sentence that names the first operator that does not fit and says why.
 pub(super) fn follow(graph: &Graph, layers: &[Layer]) -> Result<Parameters, String> {
     let mut follower = Follower::new(graph, layers);
     let mut first_problem = None;
@@ -38,7 +39,7 @@ pub(super) fn follow(graph: &Graph, layers: &[Layer]) -> Result<Parameters, Stri
             }
         }
     }
-    // If the graph has both logits and probabilities, the logits are read.
+    // Prefer an output that is the logits to one that is computed from them, such as probabilities.
     let Some(best) = complete
         .iter()
         .position(|(_, image)| image.after.is_none())
@@ -69,10 +70,11 @@ pub(super) fn follow(graph: &Graph, layers: &[Layer]) -> Result<Parameters, Stri
     })
 }
 
+/// Evaluates the values of a graph.
 struct Follower<'a> {
     layers: &'a [Layer],
     stored: HashMap<&'a str, &'a Tensor>,
-    /// The node that computes a value, and the value's index among its outputs.
+    /// By the name of a value, the node that computes it and the index of the value among the node's outputs.
     nodes: HashMap<&'a str, (&'a Node, usize)>,
     inputs: HashMap<&'a str, &'a ValueInfo>,
     values: HashMap<&'a str, Value<'a>>,
@@ -101,7 +103,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Computes an output, and returns it if it is the logits, or follows them.
+    /// Computes an output of the graph. Returns an error unless it is the logits or is computed from them.
     fn output(&mut self, name: &'a str) -> Result<Image<'a>, String> {
         let (order, mut inputs) = self.order(name)?;
         inputs.sort_unstable();
@@ -128,10 +130,10 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Returns the values that one depends on, each after those that it is computed from, and which of them are inputs.
+    /// Returns all values that a value depends on, in topological order, and those of them that are inputs of the graph.
     fn order(&self, name: &'a str) -> Result<(Vec<&'a str>, Vec<&'a str>), String> {
         let (mut order, mut inputs) = (Vec::new(), Vec::new());
-        // Whether all that a value depends on comes before it already.
+        // For each value seen so far, whether it is in `order` already.
         let mut done: HashMap<&str, bool> = HashMap::new();
         let mut open = vec![name];
         while let Some(&value) = open.last() {
@@ -244,7 +246,8 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// Returns the attributes of an operator that takes the image, all of which are looked at or change nothing.
+/// Returns the supported attributes of an operator that is applied to the image. Each of them is either checked or has no effect
+/// on the result. Returns `None` for an unsupported operator.
 fn attributes(operator: &str) -> Option<&'static [&'static str]> {
     Some(match operator {
         "Conv" => &[
@@ -289,7 +292,7 @@ fn attributes(operator: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// Returns a node for people: its operator and its name.
+/// Describes a node in messages: its operator and its name.
 fn label(node: &Node) -> String {
     let name = match (node.name.as_str(), node.output.first()) {
         ("", Some(output)) => output,

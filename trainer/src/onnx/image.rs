@@ -1,4 +1,4 @@
-//! What a graph computes from the image, matched with the layers of a network while the graph is followed.
+//! Matches the operators that a graph applies to the image with the layers of a network, one by one.
 
 use super::constant::{
     Constant, Int, attribute, index, is_float, permutation, reshaped, shape, text, transposed,
@@ -9,47 +9,50 @@ use lenet_core::layer::{Activation, Pool};
 use lenet_core::plan::{Kind, Layer};
 use std::rc::Rc;
 
-/// The parameters of a layer, as far as they are found.
+/// The parameters of a layer that have been found so far.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// In the order of the network's tensor.
+    /// The weight, in the order of the network's tensor.
     pub weight: Vec<f64>,
-    /// `None` is all zeros.
+    /// The bias; `None` stands for zeros.
     pub bias: Option<Vec<f64>>,
 }
 
-/// Scales and shifts each value of an image: `scale * x + shift`.
+/// An elementwise scale and shift, `scale * x + shift`.
 #[derive(Clone, Debug)]
 struct Affine {
     scale: Vec<f64>,
     shift: Vec<f64>,
 }
 
-/// A value that depends on the image: the outputs of some of the network's layers, in some order.
+/// A value that depends on the image: the output of the network's first layers, possibly in another order of elements, and
+/// possibly scaled and shifted.
 #[derive(Clone, Debug)]
 pub(super) struct Image<'a> {
     layers: &'a [Layer],
-    /// The number of images for which the graph is written; `None` if it takes any number.
+    /// The batch size for which the graph was exported; `None` if it accepts any.
     batch: Option<i64>,
     pub found: Vec<Rc<Found>>,
-    /// Whether the pooling, and the activation, of the last layer in `found` is done.
+    /// Whether the pooling of the last layer in `found` has been applied.
     pooled: bool,
+    /// Whether the activation of the last layer in `found` has been applied.
     activated: bool,
     shape: Vec<Int>,
-    /// For each value of one image its index in the layer's output `(C, H, W)`.
+    /// For each element of one image, its index in the layer's output `(C, H, W)`.
     order: Vec<usize>,
-    /// What is done to the last layer's output before the next layer.
+    /// A scale and shift of the last layer's output, to be folded into the next layer.
     affine: Option<Affine>,
-    /// Rows and columns of zeros around it: top, left, bottom, right.
+    /// The number of rows and columns of zeros around it: top, left, bottom, right.
     pads: [i64; 4],
-    /// The operator after the logits.
+    /// The operator that was applied to the logits, if any, such as `Softmax`.
     pub after: Option<String>,
-    /// What a user may want to know of the way here.
+    /// Notes for the user on how the parameters were found.
     pub notes: Vec<String>,
 }
 
-/// Scales below this belong to images of bytes: the standard deviation of values in 0..=1 is no more than 1/2, and that of
-/// bytes that are no plain surface is more.
+/// If a graph scales its input by less than this, it expects bytes (0 to 255) rather than values from 0 to 1. Normalization
+/// divides by the standard deviation, which is at most 1/2 for values from 0 to 1, and greater than 16 for bytes unless the
+/// images hardly vary.
 const SCALE_OF_BYTES: f64 = 1.0 / 16.0;
 
 impl<'a> Image<'a> {
@@ -65,7 +68,7 @@ impl<'a> Image<'a> {
         ];
         let mut dims = dims.unwrap_or_else(|| wanted.clone());
         if dims.len() == wanted.len() && dims.iter().skip(1).any(|&dim| dim == Int::Batch) {
-            // Sides that the graph leaves open are this network's.
+            // Dimensions that the graph leaves open are assumed to be those of this network.
             for (dim, &wanted) in dims.iter_mut().zip(&wanted) {
                 if *dim == Int::Batch {
                     *dim = wanted;
@@ -120,7 +123,7 @@ impl<'a> Image<'a> {
         Ok(image)
     }
 
-    /// Applies an operator to the image, which is input `at` of the node; the other inputs are constants.
+    /// Applies an operator to the image, which is input number `at` of the node. The other inputs are constants.
     pub fn apply(
         mut self,
         node: &Node,
@@ -245,7 +248,7 @@ impl<'a> Image<'a> {
         Ok(self)
     }
 
-    /// Returns what `Shape` gives for it.
+    /// Returns the result of the operator `Shape`.
     pub fn shape(&self, node: &Node) -> Result<Constant, String> {
         match self.pads {
             [0, 0, 0, 0] => shape(node, self.shape.clone()),
@@ -253,7 +256,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// Checks that this is all of the network.
+    /// Checks that this value is the logits: that all layers are complete and their output is unchanged.
     pub fn logits(&self) -> Result<(), String> {
         match self.layers.get(self.found.len()) {
             Some(layer) => return Err(format!("{}, {layer}, is missing before it", layer.name)),
@@ -265,7 +268,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// The name of the layer that the next operator must belong to.
+    /// Describes the layer to which the next operator must belong.
     fn place(&self) -> String {
         let open = self.completed().is_err();
         let at = self.found.len().saturating_sub(usize::from(open));
@@ -274,6 +277,7 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// Returns the last layer whose parameters were found.
     fn last(&self) -> Option<&'a Layer> {
         self.found
             .len()
@@ -281,7 +285,7 @@ impl<'a> Image<'a> {
             .and_then(|last| self.layers.get(last))
     }
 
-    /// The shape `(C, H, W)` of what the layers have computed so far.
+    /// Returns the shape `(C, H, W)` of the output of the layers so far.
     fn dims(&self) -> [usize; 3] {
         match self.last() {
             None => self.layers[0].input,
@@ -290,7 +294,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// Checks that the last layer's pooling and activation are done.
+    /// Checks that the pooling and the activation of the last layer have been applied.
     fn completed(&self) -> Result<(), String> {
         let Some(layer) = self.last() else {
             return Ok(());
@@ -308,7 +312,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Returns the layer that begins.
+    /// Returns the next layer, which must be of this kind.
     fn next(&self, kind: Kind) -> Result<&'a Layer, String> {
         self.completed()?;
         match self.layers.get(self.found.len()) {
@@ -320,6 +324,7 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// Adds the parameters of the next layer.
     fn begin(&mut self, found: Found) {
         self.found.push(Rc::new(found));
         let layer = &self.layers[self.found.len() - 1];
@@ -328,7 +333,7 @@ impl<'a> Image<'a> {
         self.set_dims();
     }
 
-    /// Takes the shape of the layers' output.
+    /// Sets the shape to that of the layers' output, with the elements in order.
     fn set_dims(&mut self) {
         let [c, h, w] = self.dims();
         match self.last().map(|layer| layer.kind) {
@@ -345,7 +350,7 @@ impl<'a> Image<'a> {
         self.order = (0..c * h * w).collect();
     }
 
-    /// Checks that the values lie as (N, C, H, W).
+    /// Checks that the shape is (N, C, H, W) and the elements are in order.
     fn in_order(&self) -> Result<(), String> {
         let [c, h, w] = self.dims().map(|dim| Int::Known(dim as i64));
         let first = self.shape.first().copied().unwrap_or(Int::Batch);
@@ -388,7 +393,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Returns a constant's value for each element of `(C, H, W)`.
+    /// Broadcasts a constant to the image, and returns its value for each element in the order `(C, H, W)`.
     fn spread(&mut self, constant: &Constant) -> Result<Vec<f64>, String> {
         self.note_type(constant);
         let one_image: Vec<usize> = self
@@ -407,6 +412,7 @@ impl<'a> Image<'a> {
         Ok(spread)
     }
 
+    /// Adds a note if the constant is not stored in f32.
     fn note_type(&mut self, constant: &Constant) {
         let note = match constant.stored {
             "f16" | "bf16" => "is widened to f32, which changes no value",
@@ -419,7 +425,8 @@ impl<'a> Image<'a> {
         ));
     }
 
-    /// Scales and shifts the values, given in the order of `(C, H, W)`.
+    /// Applies a scale and a shift to the values, both given in the order `(C, H, W)`. If possible, they are folded into the
+    /// parameters of the last layer, otherwise they are kept for the next layer.
     fn scale_and_shift(&mut self, scale: Vec<f64>, shift: Vec<f64>) -> Result<(), String> {
         if scale.iter().chain(&shift).any(|value| !value.is_finite()) {
             return Err("it gives values that are NaN or infinite".to_owned());
@@ -430,7 +437,7 @@ impl<'a> Image<'a> {
             let channels = layer.output[0];
             let scales = of_channels(&scale, channels);
             let shifts = of_channels(&shift, channels);
-            // A maximum moves with what is added, and with a positive factor; a mean with any.
+            // Max-pooling commutes with a shift and with a positive scale, average pooling with any shift and scale.
             let commutes = |scales: &[f64]| match layer.pool {
                 Pool::Max(_) if self.pooled => scales.iter().all(|&scale| scale > 0.0),
                 _ => true,
@@ -485,7 +492,8 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Folds what is done to the layer's input into its parameters. `pads`: whether it puts zeros around that input.
+    /// Folds the scale and shift of the layer's input into the parameters of the layer. `pads` states whether the layer pads its
+    /// input with zeros.
     fn fold(&mut self, layer: &Layer, found: &mut Found, pads: bool) -> Result<(), String> {
         let Some(mut affine) = self.affine.take() else {
             return Ok(());
@@ -518,7 +526,7 @@ impl<'a> Image<'a> {
                 .all(|note| !note.contains("images of bytes"))
         {
             let of_channels = |values: Vec<f64>| {
-                // A linear layer has a value for each pixel, which are mostly the same.
+                // A linear layer has one value per pixel; show only one per channel if the pixels of a channel agree.
                 let values = of_channels(&values, layer.input[0]).unwrap_or(values);
                 normalize::list(&values)
             };
@@ -787,7 +795,7 @@ impl<'a> Image<'a> {
                 .last()
                 .is_some_and(|layer| self.pooled || layer.pool.window() != 1)
         {
-            return Ok(()); // It changes nothing.
+            return Ok(()); // A window of 1 x 1 changes nothing.
         }
         let Some(layer) = self.last().filter(|_| !self.pooled) else {
             return Err(format!("expected {}", self.place()));
@@ -926,7 +934,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Returns the value of each channel, if all elements of a channel have the same.
+/// Returns one value per channel, or `None` if the elements of a channel differ.
 fn of_channels(values: &[f64], channels: usize) -> Option<Vec<f64>> {
     let mut of_channels = Vec::with_capacity(channels);
     for channel in values.chunks(values.len() / channels) {
@@ -938,8 +946,8 @@ fn of_channels(values: &[f64], channels: usize) -> Option<Vec<f64>> {
     Some(of_channels)
 }
 
-/// Returns how many zeros a convolution or a pool puts around its input: top, left, bottom, right. Values that a rounded-up
-/// size takes in beyond the input count too.
+/// Returns the padding of a convolution or pooling: top, left, bottom, right. If `ceil_mode` makes the last window extend beyond
+/// the input, this counts as padding too.
 fn pads(
     node: &Node,
     size: [usize; 2],
@@ -970,7 +978,7 @@ fn pads(
     }
     let ceil = attribute(node, "ceil_mode").is_some_and(|ceil| ceil.i != 0);
     for axis in 0..2 {
-        // Without rounding up, what does not fill a window is left out, as in this network, where nothing is.
+        // Without `ceil_mode`, an incomplete window at the edge is left out, which is no padding.
         if ceil && !size[axis].is_multiple_of(stride[axis]) {
             pads[axis + 2] += 1;
         }

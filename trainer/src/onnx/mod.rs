@@ -1,22 +1,25 @@
-//! The network as an ONNX model for other runtimes, and the parameters out of an ONNX model of this network.
+//! Writes the network as an ONNX model for other runtimes, and reads the parameters from an ONNX model of this network.
 //!
-//! Written: `image` `(N, CHANNELS, HEIGHT, WIDTH)` f32, values in 0..=1, to `logits` `(N, CLASSES)`, in operator set 13 and
-//! IR version 7, those of ONNX 1.8 (2020).
+//! # Writing
+//! The model computes `logits` `(N, CLASSES)` from `image` `(N, CHANNELS, HEIGHT, WIDTH)`, in f32 with values from 0 to 1. It uses
+//! operator set 13 and IR version 7, those of ONNX 1.8 (2020).
 //!
-//! An int8 network is written with the same operators on floats, and `QuantizeLinear` and `DequantizeLinear` where bytes are:
-//! of the image and after each layer, and for weights (int8, with a scale per output channel) and biases (int32). A runtime
-//! computes the sums in floats or in integers as it likes. A byte may differ by a step from that of `lenet_core`, which looks up
-//! the sigmoid in a table.
+//! An int8 network is written with the same operators on floats. Pairs of `QuantizeLinear` and `DequantizeLinear` round the image
+//! and the output of each layer to bytes, and `DequantizeLinear` converts the weights (int8, with a scale per output channel) and
+//! the biases (int32). A runtime may compute the sums in floats or in integers. An output byte may differ by 1 from that of
+//! `lenet_core`, which looks up the sigmoid in a table.
 //!
-//! Read: a graph that computes the same function, from whatever exporter. The graph is followed (module `graph`) from its constants
-//! and its input to its output: what depends on nothing but constants and shapes is computed, and what depends on the image
-//! is matched (module `image`) with the network's layers one by one. So it makes no difference how a graph computes the shape for a
-//! Reshape, in which order it flattens, how it stores constants, whether its activation is before or after maximum pooling,
-//! and whether a bias is an Add. A normalization at the start and batch normalization become part of the layer beside them.
-//! Everything else is refused with the first operator that differs: this is no runtime, and a model that computes something
-//! else must not come in. (`tract-onnx` could simplify graphs too, with 116 more crates.)
+//! # Reading
+//! The graph may come from any exporter, as long as it computes the same function. Module `graph` evaluates it from its constants
+//! and its input to its output. It computes whatever depends only on constants and shapes, and module `image` matches whatever
+//! depends on the image with the network's layers, one by one. So the following do not matter: how the graph computes the shape
+//! for a Reshape, in which order it flattens, how it stores constants, whether the activation comes before or after max-pooling,
+//! and whether a bias is a separate Add. A normalization at the start and batch normalization are folded into the neighbouring
+//! layer. Any other graph is rejected with an error that names the first operator that differs, because importing the parameters
+//! of another function would give wrong results.
 //!
-//! Both directions know the network only by its layers.
+//! Writing and reading depend only on the description of the network's layers, so they work for every network. (The crate
+//! `tract-onnx` could simplify graphs too, but would add 116 dependencies.)
 
 mod constant;
 mod graph;
@@ -41,19 +44,19 @@ const OPSET: i64 = 13;
 const INPUT: &str = "image";
 const OUTPUT: &str = "logits";
 
-/// An operator of the chain.
+/// An operator of the written graph, which is a chain.
 struct Operator {
-    /// ONNX's name for it.
+    /// The operator's name in ONNX.
     kind: &'static str,
-    /// Its node's name.
+    /// The name of its node.
     name: String,
-    /// It has the layer's weight and bias.
+    /// Whether it uses the layer's weight and bias.
     weight: bool,
     /// The index of its layer.
     layer: usize,
 }
 
-/// Returns a network of these layers as a chain of ONNX's operators.
+/// Returns the chain of ONNX operators that computes a network with these layers.
 fn operators(layers: &[Layer]) -> Vec<Operator> {
     let mut operators = Vec::new();
     let mut spatial = true;
@@ -83,21 +86,21 @@ fn operators(layers: &[Layer]) -> Vec<Operator> {
     operators
 }
 
-/// Returns the model with its parameters, class names and provenance.
+/// Returns the network as an ONNX model with its parameters, class names and provenance.
 pub fn write(weights: &Weights<'_>) -> Vec<u8> {
     let params = weights.params.as_flat();
     let model = model(NAME, &network::LAYERS, &TENSORS, Parameters::F32(params));
     with_metadata(model, &weights.metadata)
 }
 
-/// Returns the model of an int8 network with its parameters, class names and provenance.
+/// Returns an int8 network as an ONNX model with its parameters, class names and provenance.
 pub fn write_int8(weights: &weights::Weights<'_, network::int8::Net>) -> Vec<u8> {
     let params = Parameters::Int8(scaled::<network::int8::Net>(weights.params));
     let model = model(NAME, &network::LAYERS, &TENSORS, params);
     with_metadata(model, &weights.metadata)
 }
 
-/// Returns the bytes of a model with the metadata of a weights file.
+/// Adds the metadata of a weights file to a model, and encodes it.
 fn with_metadata(mut model: proto::Model, metadata: &Metadata<'_>) -> Vec<u8> {
     let about = metadata.provenance;
     let properties = [
@@ -125,7 +128,7 @@ enum Parameters<'a> {
     Int8(Vec<Scaled>),
 }
 
-/// A graph that is being written.
+/// The nodes and constants of the graph that is being written.
 #[derive(Default)]
 struct Chain {
     node: Vec<Node>,
@@ -133,7 +136,7 @@ struct Chain {
 }
 
 impl Chain {
-    /// Adds an operator, whose output has its name.
+    /// Adds an operator. Its output gets the same name.
     fn push(&mut self, kind: &str, name: &str, input: Vec<String>, attribute: Vec<Attribute>) {
         self.node.push(Node {
             input,
@@ -163,7 +166,7 @@ impl Chain {
         name
     }
 
-    /// Rounds a value to bytes, and returns the name of what they stand for.
+    /// Adds operators that round a value to bytes and convert it back to floats, and returns the name of the result.
     fn round(&mut self, value: String, step: f32, zero: u8) -> String {
         let step = self.store(format!("{value}_scale"), Tensor::FLOAT, &[], &[step]);
         let zero = self.store(format!("{value}_zero_point"), Tensor::UINT8, &[], &[zero]);
@@ -175,7 +178,8 @@ impl Chain {
         rounded
     }
 
-    /// Stores integers of a layer with a scale per output channel, and returns the name of what they stand for.
+    /// Stores integers of a layer with a scale per output channel, adds an operator that converts them to floats, and returns the
+    /// name of the result.
     fn dequantized<T: bytemuck::NoUninit>(
         &mut self,
         tensor: &lenet_core::plan::Tensor,
@@ -247,7 +251,7 @@ fn ints(name: &str, value: usize, count: usize) -> Attribute {
     }
 }
 
-/// Returns a network with its parameters.
+/// Returns the model of a network with these layers and parameters.
 fn model(
     name: &str,
     layers: &[Layer],
@@ -281,7 +285,7 @@ fn model(
             _ => Vec::new(),
         };
         chain.push(operator.kind, &value, input, attribute);
-        // Bytes are what a layer passes on, and what a mean is taken of.
+        // A layer's output is rounded to bytes, and so is the input of average pooling.
         if let Parameters::Int8(scaled) = &params
             && next.is_some_and(|next| next.layer != operator.layer || next.kind == "AveragePool")
         {
@@ -311,7 +315,7 @@ fn model(
     }
 }
 
-/// A tensor `(N, dims)` of f32.
+/// Returns the description of an f32 tensor with the dimensions `(N, dims)`.
 fn value_info(name: &str, dims: &[usize]) -> ValueInfo {
     let batch = Dimension {
         value: None,
@@ -334,23 +338,23 @@ fn value_info(name: &str, dims: &[usize]) -> ValueInfo {
     }
 }
 
-/// Returns whether bytes start like an ONNX model: its first field is a small IR version. Versions below 3 are older than
-/// ONNX 1.0, and a TensorFlow SavedModel starts like one.
+/// Returns whether bytes start like an ONNX model, whose first field is a small IR version. Versions below 3 are excluded: they
+/// are older than ONNX 1.0, and a TensorFlow SavedModel starts like one of them.
 pub fn looks_like(bytes: &[u8]) -> bool {
     matches!(bytes, [0x08, 3..=63, ..])
 }
 
-/// Reads the parameters in an ONNX model of this network, and returns notes on how they were found.
+/// Reads the parameters from an ONNX model of this network. Also returns notes for the user on how they were found.
 ///
 /// # Errors
-/// A sentence, with the first operator that this network does not have there.
+/// A sentence that names the first operator that differs from this network.
 pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
     let mut params: Box<Params> = zeroed_box();
     let notes = read_flat(bytes, &network::LAYERS, params.as_flat_mut())?;
     Ok((params, notes))
 }
 
-/// Reads the parameters of a network of these layers, and returns the notes.
+/// Reads the parameters of a network with these layers into `flat`, and returns the notes.
 fn read_flat(bytes: &[u8], layers: &[Layer], flat: &mut [f32]) -> Result<Vec<String>, String> {
     let model =
         proto::Model::decode(bytes).map_err(|error| format!("broken ONNX file: {error}"))?;

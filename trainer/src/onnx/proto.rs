@@ -1,7 +1,7 @@
-//! The messages of `onnx.proto` that a model of this network takes. Fields that are not here are skipped by a reader
-//! and left out by a writer, as protobuf allows.
+//! The protobuf messages of ONNX that a model of this network needs. Protobuf allows other fields to be skipped when reading and
+//! omitted when writing.
 //!
-//! Numbers and types: the file `onnx/onnx.proto` of the ONNX project.
+//! The tags and types are those of the file `onnx/onnx.proto` in the ONNX project.
 
 use prost::Message;
 
@@ -22,7 +22,7 @@ pub(super) struct Model {
     pub metadata_props: Vec<Property>,
 }
 
-/// `OperatorSetIdProto`; an empty domain is ONNX's own.
+/// `OperatorSetIdProto`. An empty domain stands for ONNX's own operators.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct OperatorSet {
     #[prost(string, tag = "1")]
@@ -68,7 +68,7 @@ pub(super) struct Node {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
-    /// Whose operator it is; empty for one of ONNX's own.
+    /// The domain of the operator; empty for ONNX's own operators.
     #[prost(string, tag = "7")]
     pub domain: String,
 }
@@ -90,7 +90,7 @@ pub(super) struct Attribute {
     pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// One of the constants below, or another type that this network has no use for.
+    /// One of the constants below, or a type that this network does not use.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -105,25 +105,25 @@ impl Attribute {
 pub(super) struct Tensor {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// One of the constants below, or another type that this network has no use for.
+    /// One of the constants below, or a type that this network does not use.
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// The elements of type f32; each of these lists is empty if `raw_data` has the elements.
+    /// The elements of type f32. This list and the following ones are empty if the elements are in `raw_data`.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
-    /// The elements of integers up to 32 bits, of bool, and the bits of 16-bit floats.
+    /// The elements of integer types of up to 32 bits and of bool, and the bits of 16-bit floats.
     #[prost(int32, repeated, tag = "5")]
     pub int32_data: Vec<i32>,
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
-    /// The elements, little-endian.
+    /// The elements as little-endian bytes.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
-    /// [`EXTERNAL`](Self::EXTERNAL): the elements are in another file.
+    /// [`EXTERNAL`](Self::EXTERNAL) if the elements are in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
 }
@@ -150,7 +150,7 @@ pub(super) struct ValueInfo {
     pub r#type: Option<Type>,
 }
 
-/// `TypeProto`, of a tensor
+/// `TypeProto`, for a tensor
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Type {
     #[prost(message, optional, tag = "1")]

@@ -1,3 +1,5 @@
+//! Tests of the ONNX import with models as various exporters write them, and with models that must be rejected.
+
 use super::*;
 use crate::networks::{
     assert_close, color, flat, flat_net, lenet, lenet_d2l, logits, params, pixel, relu, rgb,
@@ -5,7 +7,7 @@ use crate::networks::{
 use lenet_core::Network;
 use proto::Model;
 
-/// A value whose name is `name` in the sentences of this test.
+/// Returns a node whose name, and the name of its output, is `name`.
 fn node(op_type: &str, name: &str, input: &[&str], attribute: Vec<Attribute>) -> Node {
     Node {
         input: input.iter().map(|&input| input.to_owned()).collect(),
@@ -67,7 +69,7 @@ fn integers(name: &str, values: &[i64]) -> Tensor {
     }
 }
 
-/// A model of a network, to be changed.
+/// The parameters of a network and the model written from them, which a test may change.
 struct Case<N: Network> {
     params: Box<N::Params>,
     model: Model,
@@ -116,7 +118,7 @@ impl<N: Network> Case<N> {
         notes
     }
 
-    /// Asserts that it is refused, and returns why.
+    /// Asserts that the model is rejected, and returns the reason.
     #[track_caller]
     fn refused(&self) -> String {
         let problem = self.read().map(|(_, notes)| notes).unwrap_err();
@@ -151,7 +153,7 @@ fn stored<'a>(graph: &'a mut Graph, name: &str) -> &'a mut Tensor {
         .unwrap()
 }
 
-/// Puts a node between the value that a node gives and those that take it.
+/// Inserts a node between a value and everything that uses the value.
 fn after(graph: &mut Graph, value: &str, mut new: Node) {
     for node in &mut graph.node {
         for input in node.input.iter_mut().filter(|input| *input == value) {
@@ -182,7 +184,7 @@ macro_rules! for_each {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn reading_a_written_model_returns_its_parameters() {
     fn check<N: Network>() {
         assert_eq!(Case::<N>::new().same(), [""; 0]);
     }
@@ -190,7 +192,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn the_selected_network_is_written_with_its_provenance_and_read() {
+fn the_selected_network_can_be_written_and_read() {
     let params = crate::init::initial_params(5);
     let file = crate::weights_file::WeightsFile::encode(&params, &crate::weights_file::IMPORTED);
     let bytes = write(&file.unwrap().weights());
@@ -198,9 +200,9 @@ fn the_selected_network_is_written_with_its_provenance_and_read() {
     assert_eq!(read_params(&bytes).unwrap(), (params, Vec::new()));
 }
 
-/// `view(x.shape[0], -1)` with a dynamic batch axis, by PyTorch's older exporter, and other ways to say a shape.
+/// `view(x.shape[0], -1)` with a dynamic batch axis, as PyTorch's older exporter writes it, and other ways to express a shape.
 #[test]
-fn shapes_may_be_computed() {
+fn a_graph_may_compute_the_shapes_of_its_reshapes() {
     fn flatten<N: Network>(change: impl Fn(&mut Graph, &str, &str)) {
         let case = Case::<N>::changed(|graph| {
             let index = graph
@@ -285,7 +287,7 @@ fn shapes_may_be_computed() {
         }
     }
     for_each!(check);
-    // Written for 64 images.
+    // A model exported for a fixed batch size of 64.
     let case = Case::<lenet::Net>::changed(|graph| {
         let shape = graph.input[0]
             .r#type
@@ -304,7 +306,7 @@ fn shapes_may_be_computed() {
         flatten.input.push("shape".to_owned());
     });
     case.same();
-    // From a vector of all pixels, whose shape the graph makes an image's.
+    // The input is a vector of all pixels, which the graph reshapes to an image.
     let case = Case::<rgb::Net>::changed(|graph| {
         graph.input[0] = value_info("image", &[240]);
         graph.initializer.push(integers("shape", &[-1, 3, 10, 8]));
@@ -317,11 +319,12 @@ fn shapes_may_be_computed() {
     case.same();
 }
 
-/// Forms in which exporters write the same operators.
+/// Checks other forms in which exporters write the same operators.
 #[test]
-fn operators_may_be_written_otherwise() {
+fn equivalent_forms_of_operators_are_accepted() {
     fn check<N: Network>() {
-        // Nothing happens after each node; the activation comes before maximum pooling; padding by name or as a node.
+        // An operator without effect after each node; then the activation before max-pooling; then padding by `auto_pad` or as a
+        // node.
         let case = Case::<N>::changed(|graph| {
             for (index, node_) in graph.node.clone().into_iter().enumerate() {
                 let kind = ["Identity", "Dropout", "Cast"][index % 3];
@@ -407,7 +410,7 @@ fn operators_may_be_written_otherwise() {
             }
         });
         case.same();
-        // A bias that is added, and a weight that is transposed or multiplied from the right.
+        // The bias as an Add, and the weight transposed by a node and used by a MatMul.
         let case = Case::<N>::changed(|graph| {
             for index in 0..graph.node.len() {
                 let layer = graph.node[index].clone();
@@ -455,7 +458,7 @@ fn operators_may_be_written_otherwise() {
 }
 
 #[test]
-fn constants_may_be_stored_in_any_form() {
+fn constants_may_have_any_float_type_and_storage() {
     type Store = fn(&mut Tensor, &[f32]);
     let forms: [(&str, Store); 6] = [
         ("", |tensor, values| tensor.float_data = values.to_vec()),
@@ -526,7 +529,7 @@ fn constants_may_be_stored_in_any_form() {
 }
 
 #[test]
-fn what_follows_the_logits_is_left_out() {
+fn operators_after_the_logits_are_left_out() {
     fn check<N: Network>() {
         let tail = |kind: &str| node(kind, "tail", &[], vec![int("axis", 1)]);
         for kind in ["Softmax", "LogSoftmax", "ArgMax"] {
@@ -558,7 +561,7 @@ fn what_follows_the_logits_is_left_out() {
     for_each!(check);
 }
 
-/// A graph of another library, which flattens (H, W, C).
+/// Some libraries flatten maps in the order (H, W, C).
 #[test]
 fn maps_may_be_flattened_in_another_order() {
     let case = Case::<rgb::Net>::changed(|graph| {
@@ -583,7 +586,7 @@ fn maps_may_be_flattened_in_another_order() {
             "the graph flattens its maps in another order than (C, H, W): the weights of fc1 are put in that order"
         ]
     );
-    // Its images too, where they are of one channel, or moved at the start.
+    // Images as (H, W, C) are rejected, but with one channel they make no difference.
     let case = Case::<color::Net>::changed(|graph| {
         graph.input[0] = value_info("image", &[32, 32, 3]);
         after(
@@ -607,10 +610,10 @@ fn maps_may_be_flattened_in_another_order() {
     assert_eq!(case.same(), [""; 0]);
 }
 
-/// Normalization in front, of any channel on its own: the logits of a plain image are those of the original network for the
-/// normalized one.
+/// The graph normalizes the image, possibly with other constants for each channel. With the imported parameters, a plain image
+/// must give the logits that the original network gives for the normalized image.
 #[test]
-fn a_normalization_becomes_part_of_the_first_layer() {
+fn a_normalization_is_folded_into_the_first_layer() {
     fn normalized<N: Network>(mean: &[f32], std: &[f32], as_product: bool) -> Case<N> {
         let dims = |values: &[f32]| [1, values.len(), 1, 1];
         Case::<N>::changed(|graph| {
@@ -657,14 +660,14 @@ fn a_normalization_becomes_part_of_the_first_layer() {
         &[0.5, 0.25, 0.125],
         "(x - [0.2, 0.4, 0.6]) / [0.5, 0.25, 0.125]",
     );
-    // Around a padded layer only a scale is exact.
+    // In front of a layer with padding, a scale can be folded exactly, but a mean cannot.
     folds::<color::Net>(&[0.0], &[0.25, 0.5, 0.3], "(x - 0) / [0.25, 0.5, 0.3]");
     let refused = normalized::<color::Net>(&[0.5], &[0.25], false).refused();
     assert!(
         refused.starts_with("Conv \"conv1_conv\": conv1 puts zeros around the normalized image, where a zero stands for the mean"),
         "{refused}"
     );
-    // Where the graph pads the plain image and normalizes then, padding is exact.
+    // If the graph pads the plain image first and then normalizes, a mean can be folded exactly too.
     let mut case = normalized::<color::Net>(&[0.5], &[0.25], false);
     let graph = case.model.graph.as_mut().unwrap();
     graph
@@ -678,7 +681,7 @@ fn a_normalization_becomes_part_of_the_first_layer() {
     let bordered = logits::<color::Net>(&plain, |_, i| pixel(i));
     assert!(bordered.iter().all(|logit| logit.is_finite()));
 
-    // Images of bytes.
+    // The graph takes images as bytes.
     let bytes = Case::<rgb::Net>::changed(|graph| {
         graph.input[0]
             .r#type
@@ -708,14 +711,14 @@ fn a_normalization_becomes_part_of_the_first_layer() {
     );
 }
 
-/// Batch normalization before and after the activation and the pooling, and a Gemm's factors.
+/// Checks batch normalization before and after the activation and the pooling, and the factors of a Gemm.
 #[test]
-fn scales_and_shifts_become_part_of_the_layer_beside_them() {
+fn scales_and_shifts_are_folded_into_the_neighbouring_layer() {
     let scale = [0.5, 2.0, 1.5, 0.25];
     let shift = [0.1, -0.2, 0.3, 0.0];
     let case = |value: &str| {
         Case::<rgb::Net>::changed(|graph| {
-            // With variance 1 and without epsilon.
+            // With a variance of 1 and an epsilon of 0, batch normalization computes `scale * x + shift`.
             for (name, values) in [("s", scale), ("b", shift), ("m", [0.0; 4]), ("v", [1.0; 4])] {
                 graph.initializer.push(floats(name, &[4], &values));
             }
@@ -737,7 +740,7 @@ fn scales_and_shifts_become_part_of_the_layer_beside_them() {
             );
         })
     };
-    // Into the convolution before it.
+    // Folded into the convolution before it.
     let before = case("conv1_conv");
     let mut expected = before.params.clone();
     for c in 0..4 {
@@ -757,7 +760,7 @@ fn scales_and_shifts_become_part_of_the_layer_beside_them() {
         );
     };
     check(&before, &expected);
-    // Into the linear layer after it, from before and after the average pooling.
+    // Folded into the linear layer after it, from before and from after the average pooling.
     let mut expected = before.params.clone();
     for (weights, bias) in expected.fc1.weight.iter_mut().zip(&mut expected.fc1.bias) {
         for (i, weight) in weights.iter_mut().enumerate() {
@@ -768,7 +771,7 @@ fn scales_and_shifts_become_part_of_the_layer_beside_them() {
     }
     check(&case("conv1_tanh"), &expected);
     check(&case("conv1_averagepool"), &expected);
-    // A Gemm's factors.
+    // The factors `alpha` and `beta` of a Gemm.
     let gemm = Case::<rgb::Net>::changed(|graph| {
         for (name, f) in [("alpha", 0.5), ("beta", 2.0)] {
             let attribute = Attribute {
@@ -791,9 +794,9 @@ fn scales_and_shifts_become_part_of_the_layer_beside_them() {
     check(&gemm, &expected);
 }
 
-/// Each is another function; the sentence names the first operator that differs.
+/// Each model computes another function than the network.
 #[test]
-fn another_function_is_refused_by_its_first_difference() {
+fn the_error_names_the_first_operator_that_differs() {
     type Change = fn(&mut Graph);
     let cases: &[(Change, &str)] = &[
         (
@@ -959,7 +962,7 @@ fn another_function_is_refused_by_its_first_difference() {
 }
 
 #[test]
-fn damage_is_an_error_and_never_a_panic() {
+fn a_damaged_model_never_causes_a_panic() {
     let normalized = Case::<rgb::Net>::changed(|graph| {
         graph
             .initializer
@@ -992,7 +995,7 @@ fn damage_is_an_error_and_never_a_panic() {
             "{end} bytes"
         );
     }
-    // Nothing guards the values of an ONNX file.
+    // ONNX files have no checksum, so some damaged files are read without an error.
     for at in 0..bytes.len() {
         for bit in [at % 8, (at + 3) % 8] {
             let mut bytes = bytes.clone();

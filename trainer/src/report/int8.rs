@@ -1,4 +1,4 @@
-//! The part of the page about the same network in 8-bit integers.
+//! The section of the page about the int8 version of the network.
 
 use super::layers::grouped;
 use super::{Run, confusion};
@@ -8,7 +8,7 @@ use crate::weights_file::WeightsFile;
 use lenet_core::network::{LAYERS, Net, int8};
 use maud::{Markup, html};
 
-/// An int8 file that was quantized from the run's weights, and how it does on the test images.
+/// An int8 weights file that was quantized from the run's weights, and its results on the test images.
 pub struct Quantized<'a> {
     pub(super) file: &'a WeightsFile<int8::Net>,
     confusion: Confusion,
@@ -32,7 +32,7 @@ impl<'a> Quantized<'a> {
     }
 }
 
-/// Returns the section.
+/// Returns the section, which compares the f32 and the int8 network.
 pub(super) fn section(run: &Run<'_>, quantized: &Quantized<'_>) -> Markup {
     let Difference {
         signal_to_noise,

@@ -1,4 +1,4 @@
-//! The part of a page in which the network runs, and a page with nothing else.
+//! The section of the report that runs the network in the browser, and a page that consists of this section only.
 //!
 //! The page contains the weights file, the WebAssembly modules (`trainer/web`), some test images, and the scripts in `live/`,
 //! and needs nothing else: a content security policy forbids every request.
@@ -43,35 +43,35 @@ const NETWORKS: [&[u8]; 10] = [
     include_bytes!("../../web/wasm/tiny.wasm"),
     include_bytes!("../../web/wasm/tiny-int8.wasm"),
 ];
-/// The module that reads pictures.
+/// The module that decodes picture files.
 const PICTURES: &[u8] = include_bytes!("../../web/wasm/pictures.wasm");
-/// Where `trainer/web/build.sh` puts the modules of a network that is not shipped.
+/// The files to which `trainer/web/build.sh` writes the modules of a network that is not shipped.
 const OWN: [&str; 2] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/web/wasm/own.wasm"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/web/wasm/own-int8.wasm"),
 ];
-/// The section of a module that holds the fingerprint of its network and the kind of its numbers.
+/// The name of the WebAssembly section with the fingerprint of a module's network and its number format.
 const SECTION: &[u8] = b"lenet-network";
 
-/// What a browser may do with the page: run what is in it. Nothing is fetched.
+/// The content security policy: the browser may run the scripts in the page, but may not fetch anything.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; \
      style-src 'unsafe-inline'; img-src data:";
 
-/// Images to choose from.
+/// The number of test images to choose from.
 const IMAGES: usize = 20;
 /// The number of mistakes among them, if there are that many.
 const WRONG: usize = 4;
-/// Classes above which the answers stand in columns.
+/// The number of classes above which the results are shown in columns.
 const FEW: usize = 16;
 
-/// Test images to choose from: their indices in the split.
+/// The test images to choose from, by their indices in the split.
 pub(super) struct Choice<'a> {
     data: &'a Dataset,
     indices: Vec<usize>,
 }
 
 impl<'a> Choice<'a> {
-    /// Chooses images in turn from every class, which the network classifies correctly, and the most confident mistakes.
+    /// Chooses images that the network classifies correctly, from each class in turn, and then the most confident mistakes.
     pub(super) fn new(data: &'a Dataset, logits: &[Logits], mistakes: &[Mistake]) -> Self {
         let labels = data.test.labels();
         let wrong = mistakes.iter().take(WRONG).map(|mistake| mistake.index);
@@ -90,7 +90,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Returns the module of this build's network for a kind of numbers, or a sentence about how to get one.
+/// Returns the module of this build's network for a number format, or a sentence that says how to build it.
 fn network(numbers: Numbers) -> Result<Vec<u8>, String> {
     let is_this = |module: &[u8]| identity(module) == Some((FINGERPRINT, numbers as u8));
     if let Some(module) = NETWORKS.iter().find(|module| is_this(module)) {
@@ -108,7 +108,7 @@ fn network(numbers: Numbers) -> Result<Vec<u8>, String> {
     })
 }
 
-/// Returns the fingerprint of the network that a module was built for, and the kind of its numbers.
+/// Returns the fingerprint of the network that a module was built for, and its number format.
 fn identity(module: &[u8]) -> Option<(u64, u8)> {
     let mut rest = module.strip_prefix(b"\0asm\x01\0\0\0")?;
     while let Some((&kind, after)) = rest.split_first() {
@@ -128,7 +128,7 @@ fn identity(module: &[u8]) -> Option<(u64, u8)> {
     None
 }
 
-/// Takes an unsigned integer of up to 32 bits.
+/// Decodes an unsigned LEB128 integer of up to 32 bits, and removes it from `bytes`.
 fn leb128(bytes: &mut &[u8]) -> Option<usize> {
     let mut value = 0;
     for shift in (0..35).step_by(7) {
@@ -142,8 +142,8 @@ fn leb128(bytes: &mut &[u8]) -> Option<usize> {
     None
 }
 
-/// The section of a page in which the network runs, with its style and its scripts. `models` are files of this network in
-/// different kinds of numbers; the page starts with the first.
+/// Returns the section that runs the network, with its style sheet and scripts. `models` are weights files of this network in
+/// different number formats; the page starts with the first.
 pub(super) fn section(models: &[&Model], choice: Option<&Choice<'_>>) -> Markup {
     let modules: Result<Vec<_>, _> = models
         .iter()
@@ -225,7 +225,7 @@ pub(super) fn section(models: &[&Model], choice: Option<&Choice<'_>>) -> Markup 
     }
 }
 
-/// The choice between kinds of numbers.
+/// Returns the buttons that choose the number format.
 fn kinds(models: &[&Model]) -> Markup {
     html! {
         fieldset.live-kinds #live-kinds {
@@ -254,7 +254,7 @@ fn tools() -> Markup {
     }
 }
 
-/// A place for the outputs of every layer but the last, whose outputs are the answer.
+/// Returns an empty figure for the outputs of each layer except the last, whose outputs are shown as the result.
 fn layers_shown() -> Markup {
     html! {
         @for (index, layer) in LAYERS[..LAYERS.len() - 1].iter().enumerate() {
@@ -271,7 +271,7 @@ fn layers_shown() -> Markup {
     }
 }
 
-/// The network and the images, as the scripts want them.
+/// Returns the description of the network and the images that the scripts need.
 fn plan(models: &[&Model], choice: Option<&Choice<'_>>) -> serde_json::Value {
     let layers: Vec<_> = LAYERS
         .iter()
@@ -306,7 +306,7 @@ fn plan(models: &[&Model], choice: Option<&Choice<'_>>) -> serde_json::Value {
     })
 }
 
-/// The scripts as one module: without the lines that connect the files, and without comments and indentation.
+/// Joins the scripts into one: without the import and export statements, comments and indentation.
 fn script() -> String {
     let mut script = String::new();
     for line in SCRIPTS.iter().flat_map(|script| script.lines()) {
@@ -325,7 +325,7 @@ fn script() -> String {
     script
 }
 
-/// Bytes of which every fourth stand together: the exponents of floating-point numbers are alike, and compress.
+/// Reorders bytes so that every fourth byte is adjacent. The exponents of floats are similar, so they compress better this way.
 fn planes(bytes: &[u8]) -> Vec<u8> {
     (0..4)
         .flat_map(|plane| bytes.iter().skip(plane).step_by(4).copied())
@@ -338,8 +338,8 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("into memory")
 }
 
-/// Bytes as text: five digits for four bytes, and for what is left at the end one digit more than bytes. No digit has a meaning
-/// in HTML.
+/// Encodes bytes in base 85: five digits for four bytes; for one to three bytes at the end, one digit more than bytes. None of the
+/// digits has a meaning in HTML.
 fn base85(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 85] =
         b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%()*+,-./:;=?@[]^_{|";
@@ -355,7 +355,7 @@ fn base85(bytes: &[u8]) -> String {
     text
 }
 
-/// A page in which the network runs, and which says little else.
+/// Returns a page that runs the network and contains little else.
 pub(super) fn page(models: &[&Model], choice: Option<&Choice<'_>>) -> String {
     let about = models[0].metadata().provenance;
     html! {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_bytes_has_the_known_digits() {
+    fn base85_gives_the_known_digits() {
         assert_eq!(base85(&[]), "");
         assert_eq!(base85(&[0; 4]), "00000");
         assert_eq!(base85(&[255; 4]), "_NsC0");

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_of_epochs_is_refused() {
+    fn a_file_that_is_not_a_table_of_epochs_is_rejected() {
         let refused = |text| Metrics::parse(text).unwrap_err();
         let empty = "no epoch in it; expected a column `epoch` and a line an epoch";
         assert_eq!(refused(""), empty);

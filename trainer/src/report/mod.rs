@@ -1,6 +1,7 @@
-//! Pictures of a run and a page with all of them, made from the files in the run's folder and the test images' logits.
+//! Draws the pictures of a run and writes a page with all of them, from the files in the run's folder and the logits of the test
+//! images.
 //!
-//! Nothing here computes logits or draws by hand what a file does not say; the same files give the same bytes.
+//! The report contains only what these inputs say, so the same inputs give the same bytes.
 
 mod confusion;
 mod curves;
@@ -29,9 +30,9 @@ use samples::mistakes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The page.
+/// The file name of the page.
 pub const PAGE: &str = "report.html";
-/// All that [`write`] writes.
+/// All files that [`write`] writes.
 const OUTPUTS: [&str; 8] = [
     PAGE,
     "curves.svg",
@@ -42,34 +43,34 @@ const OUTPUTS: [&str; 8] = [
     "filters.png",
     "samples.png",
 ];
-/// Mistakes shown.
+/// The number of mistakes to show.
 const MISTAKES: usize = 24;
 
-/// What pictures and page are made of.
+/// The data of a run from which the pictures and the page are made.
 struct Run<'a> {
     /// The folder's name.
     name: String,
     metrics: Metrics,
-    /// Of `config.toml`, in its order.
+    /// The settings in `config.toml`, in the order of the file.
     settings: toml::Table,
     weights: WeightsFile,
-    /// Every file that the training left: name, bytes, SHA-256.
+    /// Every file that the training wrote: its name, its length in bytes, and its SHA-256.
     files: Vec<(String, usize, String)>,
     data: &'a Dataset,
     confusion: Confusion,
     mistakes: Vec<samples::Mistake>,
-    /// Test images for the part in which the network runs.
+    /// The test images for the section that runs the network.
     choice: live::Choice<'a>,
-    /// The same network in int8.
+    /// The int8 version of the network, if there is one.
     quantized: Option<Quantized<'a>>,
 }
 
-/// Writes [`PAGE`] and the pictures into the folder of a run, in place of older ones, and returns the page's path.
-/// `logits` are those of `data.test` by the run's weights; `quantized` adds a section on the same network in int8.
+/// Writes [`PAGE`] and the pictures into the folder of a run, replaces older ones, and returns the path of the page. `logits` are
+/// those of `data.test` with the run's weights. `quantized` adds a section about the int8 version of the network.
 ///
 /// # Errors
-/// * `Io`: a file of the run cannot be read, or one of the report not written
-/// * `Data`, `Weights`: a file of the run is not what it should be
+/// * `Io`: a file of the run cannot be read, or a file of the report cannot be written
+/// * `Data`, `Weights`: a file of the run is invalid
 pub fn write(
     folder: &Path,
     data: &Dataset,
@@ -117,8 +118,8 @@ pub fn write(
     Ok(page)
 }
 
-/// Returns a page in which the network runs, in the kinds of numbers of the files given; with test images to choose from, if there are a data set and the logits of its test
-/// images.
+/// Returns a page that runs the network with the given weights files, which differ in their number format. If `data` contains a
+/// data set and the logits of its test images, the page offers test images to choose from.
 pub fn live_page(models: &[&Model], data: Option<(&Dataset, &[Logits])>) -> String {
     let choice = data.map(|(data, logits)| {
         let mistakes = mistakes(logits, data.test.labels(), MISTAKES);
@@ -127,11 +128,11 @@ pub fn live_page(models: &[&Model], data: Option<(&Dataset, &[Logits])>) -> Stri
     live::page(models, choice.as_ref())
 }
 
-/// The settings of a run, from its `config.toml`.
+/// Reads the settings of a run from its `config.toml`.
 ///
 /// # Errors
-/// * `Io`: it cannot be read
-/// * `Data`: it is no TOML
+/// * `Io`: the file cannot be read
+/// * `Data`: the file is not valid TOML
 pub fn settings(folder: &Path) -> Result<toml::Table, Error> {
     let path = folder.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(Error::io("cannot be read", &path))?;
@@ -162,7 +163,7 @@ fn mistakes_sheet(run: &Run<'_>) -> Vec<u8> {
     sheet("Most confident mistakes among the test images", &tiles, 6)
 }
 
-/// The classes that have a name or an image.
+/// Returns the classes that have a name, an image, or a prediction.
 pub fn shown_classes(confusion: &Confusion, classes: &[String; CLASSES]) -> Vec<usize> {
     let counts = &confusion.0;
     (0..CLASSES)
@@ -172,7 +173,7 @@ pub fn shown_classes(confusion: &Confusion, classes: &[String; CLASSES]) -> Vec<
         .collect()
 }
 
-/// A name of a class where there is little room.
+/// Shortens the name of a class to at most 12 characters.
 pub fn short(name: &str) -> String {
     const MAX: usize = 12;
     match name.chars().count() > MAX {
@@ -181,7 +182,8 @@ pub fn short(name: &str) -> String {
     }
 }
 
-/// 0.8765 as `87.7`; what would round to 100 without being it stays below.
+/// Formats a share in per cent, such as 0.8765 as `87.7`. Only a share of exactly 1 becomes `100`; slightly smaller ones become
+/// `99.9`.
 fn per_cent(share: f64) -> String {
     match share {
         1.0 => "100".to_owned(),
@@ -195,7 +197,7 @@ fn folder_name(folder: &Path) -> String {
     name.map_or("run".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Name, length and SHA-256 of each file in the folder but the report's own, by name.
+/// Returns the name, length and SHA-256 of each file in the folder, sorted by name, without those of the report.
 fn files(folder: &Path) -> Result<Vec<(String, usize, String)>, Error> {
     let unreadable = |source| Error::io("cannot be read", folder)(source);
     let mut files = Vec::new();
@@ -220,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_certainty_is_a_hundred_per_cent() {
+    fn only_a_share_of_1_is_shown_as_100_per_cent() {
         assert_eq!(
             [1.0, 0.99999, 0.5, 0.0].map(per_cent),
             ["100", "99.9", "50.0", "0.0"]

@@ -1,4 +1,5 @@
-//! The page: one file that needs no other and no network. Text and inline SVG; images as data URIs.
+//! The report page: a single file that needs no other files and no Internet connection. It contains text, inline SVG, and images
+//! as data URIs.
 
 use super::int8;
 use super::layers::{self, grouped};
@@ -132,7 +133,7 @@ pub(super) fn page(
     .into_string()
 }
 
-/// Recall, precision, and what each class is most often confused with.
+/// Returns a table with each class's recall and precision, and the class with which it is most often confused.
 fn class_table(run: &Run<'_>) -> Markup {
     let classes = &run.data.classes;
     let counts = &run.confusion.0;
@@ -230,7 +231,7 @@ fn layer_table() -> Markup {
     }
 }
 
-/// A row a setting; those of a table under its name and a point.
+/// Returns one row per setting. The names of settings in a table are preceded by the name of the table and a point.
 fn settings(prefix: &str, table: &toml::Table) -> Markup {
     html! {
         @for (key, value) in table {
@@ -243,7 +244,7 @@ fn settings(prefix: &str, table: &toml::Table) -> Markup {
     }
 }
 
-/// An image as a PNG inside the page.
+/// Returns an image as a data URI in PNG format.
 fn data_uri(pixels: &Pixels) -> String {
     let mut png = Vec::new();
     let (colour, values) = match CHANNELS {

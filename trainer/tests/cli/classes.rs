@@ -1,8 +1,8 @@
-//! Weights and data that number the same classes otherwise, or have other classes.
+//! Tests with weights and data whose classes have other numbers or other names.
 
 use crate::place::{Place, idx, labels, outcome};
 
-/// As `letters`, in a folder of its own, with these names of classes and these numbers for labels.
+/// Copies `letters` to another folder, with other class names and with labels renumbered by `number`.
 fn other(place: &Place, folder: &str, names: &[&str], number: impl Fn(u8) -> u8) {
     std::fs::create_dir(place.path(folder)).unwrap();
     for (name, count) in [("train", 96), ("t10k", 30)] {
@@ -29,10 +29,10 @@ const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 const REVERSED: [&str; 10] = ["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"];
 const FROM_ONE: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"];
 
-/// Enough for every class to be learnt.
+/// Options with which every class is learnt.
 const LEARN: &str = "--batch-size 8 --lr 0.003 --epochs 20";
 
-/// Runs it, which must go well and say this, and returns the output.
+/// Runs the program, which must succeed and print this message, and returns the output.
 fn said(place: &Place, arguments: &str, says: &str) -> String {
     let (code, out, err) = outcome(place.command(arguments).output().unwrap());
     assert_eq!((code, err.as_str()), (0, says), "{arguments}");
@@ -40,7 +40,7 @@ fn said(place: &Place, arguments: &str, says: &str) -> String {
 }
 
 #[test]
-fn classes_of_other_numbers_are_matched_by_name() {
+fn classes_with_other_numbers_are_matched_by_name() {
     let place = Place::new();
     other(&place, "named", &NAMES, |label| label);
     other(&place, "moved", &REVERSED, |label| 9 - label);
@@ -62,12 +62,12 @@ fn classes_of_other_numbers_are_matched_by_name() {
             said(&place, &format!("{evaluate} --confusion"), says),
             expected
         );
-        // By number the middle two classes at most are right.
+        // If classes are matched by number, at most the two classes in the middle are right.
         let wrong = place.good(&format!("{evaluate} --ignore-class-names"));
         assert_eq!(wrong, "test acc 0.0000 (0 of 30)\n");
     }
 
-    // What was learnt goes to the outputs of the same names; in such small steps nothing changes.
+    // The parameters are assigned to the outputs with the same names. The learning rate is so small that nothing else changes.
     let init = "--init run/lenet.weights --batch-size 32 --epochs 1 --lr 1e-12";
     said(&place, &format!("--data moved {init} --out again"), says);
     let again = place.good("evaluate again/lenet.weights --data moved");
@@ -91,7 +91,7 @@ fn classes_that_the_weights_do_not_know_are_named() {
     let expected = place.good("evaluate from-one-run/lenet.weights --data from-one");
     let remedy = "Give both the same names (folders or classes.txt), or take label n for output n with --ignore-class-names";
 
-    // Labels from 0 without names have the names 0 to 9: most of them are names of other classes of the weights.
+    // Labels from 0 without names have the names 0 to 9, most of which are names of other classes in the weights.
     place.refused(
         "evaluate from-one-run/lenet.weights --data letters",
         1,
@@ -120,11 +120,11 @@ fn classes_that_the_weights_do_not_know_are_named() {
             ),
         );
     }
-    // Fewer classes than the weights know are no obstacle.
+    // The data may have fewer classes than the weights.
     let says = "note: run/lenet.weights has its classes in another order than few: they are matched by their names\n";
     said(&place, "evaluate run/lenet.weights --data few", says);
 
-    // Training goes on from what is known.
+    // Training continues from the classes that the weights know.
     said(
         &place,
         "--data strange --init run/lenet.weights --batch-size 32 --max-steps 1 --out new",
@@ -139,12 +139,12 @@ fn classes_that_the_weights_do_not_know_are_named() {
         "warning: from-one-run/lenet.weights does not know these classes of run/lenet.weights: a, b, c, d, e, f, g, h, i, j; \
          output n is compared with output n\n",
     );
-    // The same training, but for the names.
+    // The training differs only in the names.
     assert!(out.ends_with("\nequal bit for bit\n"), "{out}");
 }
 
 #[test]
-fn numbers_in_place_of_names_are_told_unless_nobody_gave_names() {
+fn numbers_instead_of_names_give_a_warning_unless_the_weights_have_no_names() {
     let place = Place::new();
     other(&place, "named", &NAMES, |label| label);
     place.good(&format!("{LEARN} --data letters --out run"));
@@ -161,7 +161,7 @@ fn numbers_in_place_of_names_are_told_unless_nobody_gave_names() {
         "--data named --init run/lenet.weights --batch-size 32 --max-steps 1 --out new",
         &format!("{numbers}; output n begins as label n\n"),
     );
-    // Parameters of another program have no names.
+    // Parameters from another program have no class names.
     place.good("export run/lenet.weights --format safetensors --out net.safetensors");
     place.good("import net.safetensors --out imported.weights");
     for weights in ["net.safetensors", "imported.weights"] {

@@ -1,5 +1,5 @@
-//! `--device cuda` and `auto`, `--devices`, `bench --device cuda`: what is said where CUDA or NCCL is missing or fails, and
-//! runs on stand-ins for the driver and for NCCL (tests/cuda-host).
+//! Tests `--device cuda` and `auto`, `--devices`, and `bench --device cuda`: the errors if CUDA or NCCL is missing or fails, and
+//! runs with stand-ins for the driver and for NCCL (tests/cuda-host).
 
 use super::{Place, TRAIN, figures};
 use crate::place::outcome;
@@ -33,7 +33,7 @@ impl Place {
         );
     }
 
-    /// The stand-in for the driver, in `standin`.
+    /// Compiles the stand-in for the driver into `standin`.
     fn standin(&self) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("..")
@@ -49,7 +49,7 @@ impl Place {
         self.library("standin", "libcuda.so", &options, &host.join("standin.cpp"));
     }
 
-    /// The stand-in for NCCL beside it.
+    /// Compiles the stand-in for NCCL into the same folder.
     fn standin_nccl(&self) {
         let driver = self.path("standin/libcuda.so");
         let options = ["-Wl,--no-as-needed", driver.to_str().unwrap()];
@@ -58,7 +58,7 @@ impl Place {
         self.library("standin", "libnccl.so.2", &options, &source);
     }
 
-    /// Runs the program on so many devices of the stand-in; returns exit code, output and errors.
+    /// Runs the program with a stand-in that has `devices` devices. Returns the exit code, the output and the errors.
     fn on_devices(&self, devices: u32, arguments: &str) -> (i32, String, String) {
         let output = self
             .command(arguments)
@@ -69,7 +69,7 @@ impl Place {
         outcome(output)
     }
 
-    /// Trains with the libraries of `folder`, and a setting for the stand-in; returns exit code, output and errors.
+    /// Trains with the libraries in `folder` and a setting for the stand-in. Returns the exit code, the output and the errors.
     fn train(
         &self,
         folder: &str,
@@ -85,7 +85,8 @@ impl Place {
         outcome(output)
     }
 
-    /// `cuda` fails with exactly `cause` and `remedy` and leaves nothing; `auto` trains on the CPU, and says only why.
+    /// Checks that `--device cuda` fails with exactly `cause` and `remedy` and leaves no files, and that `--device auto` trains
+    /// on the CPU and states only the cause.
     fn without_gpu(&self, folder: &str, setting: (&str, &str), cause: &str, remedy: &str) {
         let before = self.list(".");
         assert_eq!(
@@ -116,7 +117,7 @@ fn no_library() {
     );
 }
 
-/// As where there is none, on machines that have one, too.
+/// Simulates a machine without a driver, also on machines that have one.
 #[test]
 fn no_library_that_can_be_loaded() {
     let place = Place::new();
@@ -218,8 +219,8 @@ fn a_stub_an_old_driver_no_device_no_memory() {
     }
 }
 
-/// `auto` takes the device, the run leaves its files, and the same seed gives the same weights; where the device fails
-/// half-way there is an error, and no file.
+/// `auto` must use the device, the run must write its files, and the same seed must give the same weights. If the device fails
+/// during the training, there must be an error and no files.
 #[test]
 #[ignore = "needs g++"]
 fn a_run_on_the_device() {
@@ -247,7 +248,7 @@ fn a_run_on_the_device() {
     );
     std::fs::remove_dir_all(place.path("run")).unwrap();
 
-    // Five epochs are two and three, with every option.
+    // Two epochs and then three give the same result as five, with all options.
     let on_device = |arguments: &str| {
         let mut command = place.command(arguments);
         command.env("LD_LIBRARY_PATH", place.path("standin"));
@@ -298,7 +299,7 @@ fn a_run_on_the_device() {
             err.starts_with(&start) && err.lines().count() == 1,
             "{failure}: {err}"
         );
-        // A failure after an epoch leaves what can go on from there; one before leaves nothing.
+        // After a failure in a later epoch, the run can be continued. A failure in the first epoch leaves no files.
         if place.path("run").exists() {
             on_device("--resume run");
             assert!(place.read("run/lenet.weights") == place.read("whole/lenet.weights"));
@@ -308,10 +309,11 @@ fn a_run_on_the_device() {
     }
 }
 
-/// `--devices`: where it makes no sense, there are too few, NCCL is missing or another library; nothing is left.
+/// Checks the errors of `--devices`: it does not fit the device, there are too few devices, NCCL is missing, or is another
+/// library. No files may be left.
 #[test]
 #[ignore = "needs g++"]
-fn devices_that_cannot_be_had() {
+fn unavailable_devices_are_an_error() {
     let place = Place::new();
     let usage =
         "--devices counts GPUs: leave it out with the device cpu, or train with --device cuda";
@@ -369,8 +371,8 @@ fn devices_that_cannot_be_had() {
     );
 }
 
-/// Two devices and three: a run, the same bits again, one that goes on, and what it does not go on with. The last batch of
-/// an epoch has one image.
+/// Trains on two devices and on three. A second run must give the same bits, a run can be continued, but not with another number
+/// of devices. The last batch of an epoch has only one image.
 #[test]
 #[ignore = "needs g++"]
 fn a_run_on_several_devices() {
@@ -435,7 +437,7 @@ fn a_run_on_several_devices() {
 
 #[test]
 #[ignore = "needs g++"]
-fn bench_on_devices_tells_every_figure() {
+fn bench_on_devices_prints_every_figure() {
     let place = Place::new();
     place.standin();
     place.standin_nccl();

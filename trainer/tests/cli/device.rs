@@ -1,5 +1,5 @@
-//! `trainer device` where no board answers: nothing is there, or is silent, or QEMU is missing, fails, dies or hangs.
-//! Boards that answer are in `tests/tests/device.rs`.
+//! Tests `trainer device` if no board replies: there is no board, it is silent, or QEMU is missing, fails, is killed or hangs.
+//! `tests/tests/device.rs` tests boards that reply.
 
 use crate::place::{Place, outcome};
 use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Request, Responder, Scratch};
@@ -17,10 +17,10 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The images are built where `device --qemu` looks for them, also where the environment names another folder. The board's
-/// settings alone would not do: the environment comes before them.
+/// The images must be built in the folder in which `device --qemu` looks for them, even if the environment names another one. The
+/// settings of the board cannot ensure this, because the environment takes precedence over them.
 #[test]
-fn the_firmware_is_built_where_it_is_looked_for() {
+fn the_firmware_is_built_in_the_folder_that_is_searched() {
     let place = Place::new();
     std::fs::create_dir(place.path("bin")).unwrap();
     place.program("bin/cargo", "pwd; for word; do echo \"$word\"; done");
@@ -32,7 +32,7 @@ fn the_firmware_is_built_where_it_is_looked_for() {
     assert_eq!((code, err.as_str()), (0, ""));
     let lines: Vec<&str> = out.lines().collect();
     let at = lines.iter().position(|line| *line == "--target-dir");
-    // After the board's name comes the working directory.
+    // The working directory is printed after the name of the board.
     let folder = Path::new(lines[1]).join(lines[at.unwrap() + 1]);
     let wanted = root().join("target/firmware/mps2-an386");
     assert_eq!(
@@ -54,14 +54,14 @@ fn the_firmware_is_built_where_it_is_looked_for() {
     );
 }
 
-/// A plain `cargo build` in the folder of the firmware: with the settings of a release, or it does not link.
+/// A plain `cargo build` in the folder of the firmware must use the settings of a release, or it does not link.
 #[test]
 fn a_plain_build_of_the_firmware_has_the_settings_of_a_release() {
     let config = std::fs::read_to_string(root().join("firmware/.cargo/config.toml")).unwrap();
     let config: toml::Table = config.parse().unwrap();
     let profile = |name: &str| config["profile"][name].as_table().unwrap().clone();
     let (mut dev, mut release) = (profile("dev"), profile("release"));
-    // What cargo's own release profile has, and the workspace's profile for development has not.
+    // Settings of cargo's own release profile that the workspace's development profile lacks.
     release["package"].as_table_mut().unwrap().insert(
         "*".to_owned(),
         toml::toml! { opt-level = 3
@@ -82,7 +82,7 @@ fn a_plain_build_of_the_firmware_has_the_settings_of_a_release() {
 }
 
 #[test]
-fn what_is_not_there_is_named_with_the_remedy() {
+fn missing_things_are_named_with_the_remedy() {
     let place = Place::new();
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = closed.local_addr().unwrap();
@@ -151,7 +151,7 @@ fn what_is_not_there_is_named_with_the_remedy() {
     );
 }
 
-/// An emulator of the test's own says its last line and ends, on every way to it.
+/// The test provides an emulator that prints a line and ends, which every command must report.
 #[test]
 fn an_emulator_that_is_missing_fails_or_dies_is_an_error() {
     let place = Place::new();
@@ -191,9 +191,9 @@ fn an_emulator_that_is_missing_fails_or_dies_is_an_error() {
     }
 }
 
-/// It stops before it does anything, and so for good.
+/// The test provides an emulator that stops itself before it does anything.
 #[test]
-fn an_emulator_that_hangs_is_ended_when_its_time_is_over() {
+fn an_emulator_that_hangs_is_killed_after_the_time_out() {
     let place = Place::new();
     place.write("elf", b"");
     std::fs::create_dir(place.path("bin")).unwrap();
@@ -216,14 +216,14 @@ fn an_emulator_that_hangs_is_ended_when_its_time_is_over() {
             )
         );
         assert_eq!((code, out.as_str()), (1, ""), "{question}");
-        // Signal 0 only asks whether the process is there.
+        // Signal 0 only checks whether the process exists.
         let pid = place.text("bin/pid");
         let kill = Command::new("kill").args(["-0", pid.trim()]).output();
         assert!(!kill.unwrap().status.success(), "{question}: {pid}");
     }
 }
 
-/// Answers one connection as a board with this weights file would.
+/// Accepts one connection and replies like a board with this weights file.
 fn answer(listener: &TcpListener, file: &WeightsFile) {
     struct NoClock;
     impl Meter for NoClock {
@@ -249,9 +249,9 @@ fn answer(listener: &TcpListener, file: &WeightsFile) {
     }
 }
 
-/// The same parameters may be described by other files: a board knows its classes by those of its own.
+/// Files with the same parameters may differ in their metadata, so the class names on the board may be other ones.
 #[test]
-fn a_board_with_another_description_of_the_same_parameters_is_told_of() {
+fn other_metadata_for_the_same_parameters_gives_a_warning() {
     let place = Place::new();
     let data = "--data letters --batch-size 32 --max-steps 1";
     place.good(&format!("{data} --out numbers"));
@@ -280,9 +280,9 @@ fn a_board_with_another_description_of_the_same_parameters_is_told_of() {
     }
 }
 
-/// A serial port on which something is heard that is no answer.
+/// A serial port from which bytes arrive that contain no reply.
 #[test]
-fn bytes_that_are_no_answer_are_told_from_silence() {
+fn bytes_without_a_reply_are_distinguished_from_silence() {
     let place = Place::new();
     type Other = fn(&mut TTYPort);
     let chatter: Other = |port| {
@@ -338,9 +338,9 @@ fn bytes_that_are_no_answer_are_told_from_silence() {
     );
 }
 
-/// The connection stands, but nobody reads what comes by it.
+/// The connection exists, but nobody reads from it.
 #[test]
-fn a_wire_on_which_nobody_answers_is_given_up_when_its_time_is_over() {
+fn a_silent_wire_is_abandoned_after_the_time_out() {
     let place = Place::new();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -360,7 +360,7 @@ fn a_wire_on_which_nobody_answers_is_given_up_when_its_time_is_over() {
     }
 }
 
-/// Whatever ends this program, also what it cannot catch: the emulator and its folder go with it.
+/// Whatever ends the program, even a signal that it cannot catch, the emulator must be killed and its folder removed.
 #[test]
 fn an_emulator_does_not_outlive_the_program() {
     use std::os::unix::process::ExitStatusExt;
@@ -402,7 +402,7 @@ fn an_emulator_does_not_outlive_the_program() {
             assert!(kill.unwrap().success());
             assert_eq!(child.wait().unwrap().signal(), Some(number), "{question}");
             wait_until("the emulator and its folder are gone", || {
-                // What was killed may wait a while for the system to take notice of it.
+                // A killed process may be a zombie for a while.
                 let state = std::fs::read_to_string(format!("/proc/{emulator}/stat"));
                 let runs = state.is_ok_and(|state| !state.contains(") Z "));
                 !runs && place.list("tmp").is_empty()
@@ -412,7 +412,7 @@ fn an_emulator_does_not_outlive_the_program() {
     }
 }
 
-/// Waits, but not for ever: much longer than a busy machine needs.
+/// Waits until the condition holds, at most much longer than a busy machine needs.
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {

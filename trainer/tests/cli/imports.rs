@@ -1,4 +1,5 @@
-//! Weights of other programs: how they are found, folded and refused, and what is said about it.
+//! Tests the import of weights from other programs: how they are found and converted, which notes are printed, and which files are
+//! rejected.
 
 use crate::place::{LEARNT, Place};
 use bytemuck::cast_slice;
@@ -38,7 +39,7 @@ fn plain(tensors: &[Named]) -> Vec<u8> {
     safetensors(tensors, Dtype::F32, |value| value.to_le_bytes().to_vec())
 }
 
-/// A place with a network that has learnt its data, and its parameters.
+/// Returns a place with a trained network, and the network's parameters.
 fn trained() -> (Place, Box<Params>) {
     let place = Place::new();
     place.good(&format!("{LEARNT} --out run"));
@@ -111,7 +112,7 @@ fn other_names_are_matched_and_the_mapping_is_printed() {
             .iter()
             .position(|l| name.starts_with(l));
         let part = name.rsplit('.').next().unwrap();
-        // One nn.Sequential, in a wrapper.
+        // The names of a single nn.Sequential in a wrapper.
         *name = format!("module.{}.{part}", [0, 3, 7, 9, 11][layer.unwrap()]);
     }
     tensors.push(("module.epoch".to_owned(), vec![1], vec![5.0]));
@@ -133,9 +134,9 @@ fn other_names_are_matched_and_the_mapping_is_printed() {
     assert_eq!(imported(&place, "net.weights"), params);
 }
 
-/// A network trained on normalized images: its own first layer, changed so that it needs them.
+/// Simulates a network that was trained on normalized images, by changing the first layer of a trained network.
 #[test]
-fn weights_behind_a_normalization_are_folded_and_else_it_is_said_what_to_check() {
+fn a_normalization_is_folded_and_an_accuracy_near_chance_gives_a_warning() {
     let (place, params) = trained();
     let (mean, std) = (0.4_f32, 0.3_f32);
     let mut behind = params.clone();
@@ -174,7 +175,7 @@ fn weights_behind_a_normalization_are_folded_and_else_it_is_said_what_to_check()
         );
     }
 
-    // Random weights score at chance, as weights do that were trained on other values.
+    // Random weights have an accuracy near chance, like weights that were trained on differently scaled images.
     let random = trainer::init::initial_params(1);
     place.write(
         "random.safetensors",
@@ -194,7 +195,7 @@ fn weights_behind_a_normalization_are_folded_and_else_it_is_said_what_to_check()
             "{command}: {err}"
         );
     }
-    // The trainer's own weights may be as bad as they are.
+    // There is no warning about weights of the trainer, however bad they are.
     place.good("--data letters --batch-size 32 --max-steps 1 --out own");
     let own = place
         .command("evaluate own/lenet.weights --data letters")
@@ -253,7 +254,7 @@ fn archive(files: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn files_of_other_programs_are_named_with_the_way_out() {
+fn unsupported_files_of_other_programs_are_named_with_the_remedy() {
     let place = Place::new();
     let magic = "not a LeNet weights file (starts with ";
     for (name, bytes, start, hint) in [

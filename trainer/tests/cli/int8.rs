@@ -1,9 +1,9 @@
-//! `quantize`, and every command with a file of 8-bit integers: what it does, or the sentence with which it refuses.
+//! Tests `quantize`, and every command with an int8 file: what it does, or the message with which it rejects the file.
 
 use crate::place::{LEARNT, Place, TRAIN, outcome};
 use trainer::model::Model;
 
-/// A place with weights in f32 that have learnt the letters, and the same in int8, and what `quantize` printed.
+/// Returns a place with trained f32 weights and their int8 version, and the output of `quantize`.
 fn quantized() -> (Place, String) {
     let place = Place::new();
     place.good(&format!("{LEARNT} --out run"));
@@ -14,7 +14,7 @@ fn quantized() -> (Place, String) {
 const TAKEN: &str = "already exists and is not overwritten; choose another name or remove it";
 
 #[test]
-fn quantize_says_what_is_lost_and_records_where_the_file_comes_from() {
+fn quantize_prints_the_loss_and_records_the_origin() {
     let (place, out) = quantized();
     let bytes = place.read("int8.weights").len();
     let lines: Vec<&str> = out.lines().collect();
@@ -56,13 +56,13 @@ fn quantize_says_what_is_lost_and_records_where_the_file_comes_from() {
     let hash = trainer::dataset::hex(&f32.metadata().provenance.params_sha256);
     let summary = place.good("summary int8.weights");
     assert!(summary.contains("numbers        int8\n"), "{summary}");
-    // Sigmoid's range is known, so no image was looked at.
+    // The range of a sigmoid is fixed, so no images were used to calibrate it.
     assert!(
         summary.contains(&format!("; quantized from {hash}\n")),
         "{summary}"
     );
 
-    // The same file gives the same file, also to a pipe, where nothing else is printed.
+    // The same input gives the same file, also if it is written to a pipe, to which nothing else is printed.
     let again = place
         .command("quantize run/lenet.weights --data letters --out -")
         .output()
@@ -193,7 +193,7 @@ fn evaluate_and_predict_run_the_integers() {
             "int8.weights is an int8 network, which only --device core computes",
         );
     }
-    // The logits are those of the library, bit for bit.
+    // The logits must be those of the library, bit for bit.
     let bytes = place.read("logits.safetensors");
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let found: Vec<f32> = bytemuck::pod_collect_to_vec(file.tensor("logits").unwrap().data());
@@ -272,7 +272,7 @@ fn export_writes_onnx_and_c_and_refuses_a_state_dict() {
         1,
         &format!("net.h: {TAKEN}"),
     );
-    // What goes out in int8 does not come in again: an import has parameters in f32.
+    // An exported int8 network cannot be imported, because imported parameters are f32.
     let err = place.failed("summary net.onnx", 1);
     assert!(
         err.starts_with("error: net.onnx: the graph does not fit this network: DequantizeLinear "),
@@ -281,7 +281,7 @@ fn export_writes_onnx_and_c_and_refuses_a_state_dict() {
 }
 
 #[test]
-fn commands_for_f32_say_so() {
+fn commands_for_f32_only_reject_int8() {
     let (place, _) = quantized();
     let problem = "int8.weights: an int8 network, and this command takes f32: name the weights that it was quantized from";
     for command in [
@@ -303,7 +303,7 @@ fn report_has_a_section_on_the_integers() {
         with.matches("<svg").count(),
         without.matches("<svg").count() + 1
     );
-    // What it says is what `quantize` printed.
+    // The report must contain the numbers that `quantize` printed.
     let mut decibels = printed
         .lines()
         .filter_map(|line| line.trim().strip_prefix("fc2"));
@@ -343,7 +343,7 @@ fn report_has_a_section_on_the_integers() {
         err.starts_with("error: int8.weights: not quantized from the f32 weights, whose parameters have the SHA-256 "),
         "{err}"
     );
-    // A run's folder with int8 weights in the place of the others.
+    // The folder of a run with int8 weights instead of the f32 weights.
     std::fs::copy(
         place.path("int8.weights"),
         place.path("other/lenet.weights"),
@@ -357,7 +357,7 @@ fn report_has_a_section_on_the_integers() {
 }
 
 #[test]
-fn a_page_has_the_network_in_either_kind_or_in_both() {
+fn a_page_contains_the_network_in_f32_or_int8_or_both() {
     let (place, _) = quantized();
     let has = |page: &str| {
         ["f32", "int8"].map(|kind| {
@@ -391,9 +391,9 @@ fn a_page_has_the_network_in_either_kind_or_in_both() {
     assert!(!place.path("none.html").exists());
 }
 
-/// The images of the firmware are looked for by the kind of numbers.
+/// The path of a firmware image must depend on the number format of the weights.
 #[test]
-fn device_asks_for_the_image_of_its_kind() {
+fn device_uses_the_image_for_the_number_format() {
     let (place, _) = quantized();
     let (code, _, err) = outcome(
         place

@@ -1,15 +1,16 @@
-//! Paths that are no text, and `-`, which is no path.
+//! Tests paths that are not valid UTF-8, and `-`, which stands for the standard output.
 
 use crate::place::{FILES, Place, TRAIN, outcome};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// A name that is not UTF-8: `o`, then a byte that begins nothing.
+/// Returns a name that is not valid UTF-8: `o`, an invalid byte, and `rest`.
 fn name(rest: &str) -> OsString {
     OsString::from_vec([b"o\xff", rest.as_bytes()].concat())
 }
 
-/// Runs it with arguments of which `{}` stands for such a name with what follows it; returns exit code and errors.
+/// Runs the program. `{}` in front of an argument stands for the beginning of such a name. Returns the exit code, the output and
+/// the errors.
 fn run(place: &Place, arguments: &str) -> (i32, String, String) {
     let mut command = place.process("");
     for word in arguments.split_whitespace() {
@@ -22,7 +23,7 @@ fn run(place: &Place, arguments: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn a_path_that_is_no_text_is_as_good_as_any() {
+fn a_path_that_is_not_valid_text_works_like_any_other() {
     let place = Place::new();
     let root = place.path(".");
     std::fs::rename(root.join("letters"), root.join(name("data"))).unwrap();
@@ -36,7 +37,7 @@ fn a_path_that_is_no_text_is_as_good_as_any() {
             "--data {}data --batch-size 32 --epochs 1 --out {}json --log-format json",
             "\"run\":\"o\u{fffd}json\"",
         ),
-        // Also where only the run knows what its data is called.
+        // Only the run knows the name of its data.
         (
             "--resume {}run --epochs 3",
             "going on after 2 epochs and 6 steps\n",
@@ -82,7 +83,7 @@ fn a_path_that_is_no_text_is_as_good_as_any() {
         assert_eq!(code, 0, "{err}");
         assert!(out.contains(&format!("{shown}28.png")), "{out}");
     }
-    // What is wrong with them is said as of any other.
+    // The errors are the same as for other paths.
     for (arguments, code, says) in [
         (
             "evaluate {}none --data {}data",
@@ -127,9 +128,9 @@ fn a_path_that_is_no_text_is_as_good_as_any() {
     }
 }
 
-/// The same folder as working directory, as temporary folder, and by the environment.
+/// The working directory, the temporary folder and environment variables may contain such a name too.
 #[test]
-fn the_environment_may_be_no_text_either() {
+fn the_environment_may_contain_invalid_text_too() {
     let place = Place::new();
     let folder = place.path(".").join(name(""));
     std::fs::create_dir(&folder).unwrap();
@@ -168,7 +169,7 @@ fn the_environment_may_be_no_text_either() {
     );
 }
 
-/// Where bytes can go to the standard output they do, and nothing else does.
+/// With `-`, the standard output must contain the bytes of the file and nothing else.
 #[test]
 fn a_dash_is_the_standard_output() {
     let place = Place::new();

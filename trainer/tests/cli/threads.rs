@@ -1,4 +1,4 @@
-//! How many threads run, and what is said where they cannot.
+//! Tests the number of threads, and the error if the system cannot start them.
 
 use crate::place::{Place, TRAIN, outcome};
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The program where the system gives it no second thread. The limit does not hold for root, who becomes somebody else.
+/// Runs the program with a limit of one thread. The limit has no effect for root, so root runs the program as another user.
 fn single(place: &Place, arguments: &str) -> std::process::Output {
     let everybody = |path: PathBuf| {
         let permissions = std::fs::Permissions::from_mode(0o777);
@@ -14,7 +14,7 @@ fn single(place: &Place, arguments: &str) -> std::process::Output {
     };
     let program = place.path("bin/trainer");
     if !program.exists() {
-        // The folders above the built one may be closed to others.
+        // Another user may have no access to the folder in which the program was built, so copy it.
         std::fs::create_dir(place.path("bin")).unwrap();
         std::fs::copy(env!("CARGO_BIN_EXE_trainer"), &program).unwrap();
         everybody(place.path("."));
@@ -36,7 +36,7 @@ fn single(place: &Place, arguments: &str) -> std::process::Output {
 }
 
 #[test]
-fn threads_that_cannot_be_started_are_a_sentence() {
+fn threads_that_cannot_be_started_are_an_error() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --max-steps 1 --out run"));
     let remedy = "Use fewer (--threads, or RAYON_NUM_THREADS), or raise the limit of processes or of memory (ulimit -u, \
@@ -79,7 +79,7 @@ fn threads_that_cannot_be_started_are_a_sentence() {
         );
     }
     assert!(!place.path("new").exists());
-    // What needs no threads goes well.
+    // A command that needs no threads succeeds.
     let (code, _, err) = outcome(single(&place, "summary run/lenet.weights"));
     assert_eq!((code, err.as_str()), (0, ""));
     for command in ["train", "evaluate run/lenet.weights", "bench"] {
@@ -90,9 +90,9 @@ fn threads_that_cannot_be_started_are_a_sentence() {
     }
 }
 
-/// Whatever computes, and with the test at the end of a training: one pool for the backend, one for all else.
+/// There must be one pool for the backend and one for everything else, such as the test at the end of a training.
 #[test]
-fn threads_are_as_many_as_asked_for() {
+fn the_number_of_threads_is_the_requested_one() {
     let place = Place::new();
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../data");
     let evaluate =
@@ -109,7 +109,7 @@ fn threads_are_as_many_as_asked_for() {
     }
 }
 
-/// How many threads a process has in its life, by what the system says again and again until it ends.
+/// Returns how many threads a process has had in total, by listing them repeatedly until it ends.
 fn threads_of(place: &Place, arguments: &str) -> usize {
     let mut child = place
         .process(arguments)

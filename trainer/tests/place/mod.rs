@@ -1,4 +1,4 @@
-//! Where a test of the command line runs: a folder of its own with a small data set in it.
+//! The environment of a test of the command line: a temporary folder with a small data set.
 
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
@@ -6,7 +6,7 @@ use assert_cmd::Command;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// Names of the four files of a data set.
+/// The names of the four files of a data set.
 pub const FILES: [&str; 4] = [
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -14,10 +14,10 @@ pub const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// Three steps an epoch, the work of some milliseconds.
+/// The arguments of a short training, with three steps per epoch, which takes some milliseconds.
 pub const TRAIN: &str = "--data letters --batch-size 32 --epochs 2";
 
-/// Enough for every class to be learnt.
+/// The arguments of a training that learns every class.
 pub const LEARNT: &str = "--data letters --batch-size 8 --lr 0.003 --epochs 20";
 
 pub fn idx(header: &[u32], bytes: impl IntoIterator<Item = u8>) -> Vec<u8> {
@@ -26,7 +26,7 @@ pub fn idx(header: &[u32], bytes: impl IntoIterator<Item = u8>) -> Vec<u8> {
     file
 }
 
-/// Images of two bright rows each, at the label's height.
+/// Returns images with two bright rows each, whose position depends on the label.
 pub fn images(count: u32) -> Vec<u8> {
     let pixels = (0..count as usize * 784).map(|i| {
         let (image, row) = (i / 784, i % 784 / 28);
@@ -39,7 +39,7 @@ pub fn labels(count: u32) -> Vec<u8> {
     idx(&[0x801, count], (0..count).map(|image| (image % 10) as u8))
 }
 
-/// Exit code, output and errors, without the warnings of trainings as short as these.
+/// Returns the exit code, the output and the errors, without the warnings that such short trainings cause.
 pub fn outcome(output: std::process::Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let code = output.status.code().expect("not killed");
@@ -50,21 +50,21 @@ pub fn outcome(output: std::process::Output) -> (i32, String, String) {
     (code, text(output.stdout), told.collect())
 }
 
-/// How the warning of a network that has learnt nothing begins.
+/// The beginning of the warning about a network that has learnt nothing.
 pub const AT_CHANCE: &str = "warning: still at chance: train acc 0.";
 
-/// What the warning of an import that has learnt nothing has in it.
+/// A part of the warning about imported weights that have learnt nothing.
 pub const NEAR_CHANCE: &str = " is near chance (";
 
-/// A folder of its own for each test, which is also the program's working directory.
+/// A temporary folder for one test, which is also the working directory of the program.
 pub struct Place(TempDir);
 
 impl Place {
-    /// With a good data set in `letters`: 96 training images, 30 test images.
+    /// Creates a folder with a valid data set in `letters`, with 96 training images and 30 test images.
     pub fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         std::fs::create_dir(place.path("letters")).unwrap();
-        // Test images are other ones than training images: a little darker.
+        // Test images must differ from training images, so they are a little darker.
         let test_images = images(30).into_iter().map(|byte| byte.min(240)).collect();
         let files = [images(96), labels(96), test_images, labels(30)];
         for (name, bytes) in FILES.iter().zip(files) {
@@ -81,7 +81,7 @@ impl Place {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// A program that does what the script says.
+    /// Writes a program that runs a shell script.
     #[cfg(unix)]
     pub fn program(&self, name: &str, script: &str) {
         use std::os::unix::fs::PermissionsExt;
@@ -98,7 +98,7 @@ impl Place {
         String::from_utf8(self.read(name)).unwrap()
     }
 
-    /// The names in a folder, sorted.
+    /// Returns the names in a folder, sorted.
     pub fn list(&self, folder: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path(folder)).unwrap();
         let mut names: Vec<String> = entries
@@ -113,14 +113,14 @@ impl Place {
         command
             .current_dir(self.0.path())
             .env_remove("LENET_DATA")
-            // Where there is a GPU, `auto` would take it.
+            // If there is a GPU, `auto` would use it.
             .env("CUDA_VISIBLE_DEVICES", "")
             .args(arguments.split_whitespace());
         command
     }
 
-    /// As [`process`](Self::process), with signals at their default or ignored as `options` of `env` say. A test may run
-    /// in the background of a script, where Ctrl-C is ignored.
+    /// Does the same as [`process`](Self::process), with signals set to their default or ignored by the `options` of the program
+    /// `env`. This is needed because a test may run in the background of a script, where Ctrl-C is ignored.
     #[cfg(unix)]
     pub fn with_signals(&self, options: &[&str], arguments: &str) -> std::process::Command {
         let plain = self.process(arguments);
@@ -146,40 +146,40 @@ impl Place {
         Command::from_std(self.process(arguments))
     }
 
-    /// Runs the program; returns exit code, output and errors.
+    /// Runs the program, and returns the exit code, the output and the errors.
     pub fn run(&self, arguments: &str) -> (i32, String, String) {
         let output = self.command(arguments).output().unwrap();
         outcome(output)
     }
 
-    /// Runs it with an output that nobody reads; returns exit code and errors.
+    /// Runs the program with a closed output, and returns the exit code and the errors.
     pub fn unread(&self, arguments: &str) -> (Option<i32>, String) {
         let (_, output) = std::io::pipe().unwrap();
         let run = self.process(arguments).stdout(output).output().unwrap();
         (run.status.code(), String::from_utf8(run.stderr).unwrap())
     }
 
-    /// Runs it, which must go well, and returns the output.
+    /// Runs the program, which must succeed, and returns the output.
     pub fn good(&self, arguments: &str) -> String {
         let (code, out, err) = self.run(arguments);
         assert_eq!((code, err.as_str()), (0, ""), "{arguments}: {out}");
         out
     }
 
-    /// Runs it, which must fail with this code and exactly this sentence, and leave the folder as it was.
+    /// Runs the program, which must fail with this exit code and exactly this message, and leave the folder unchanged.
     pub fn refused(&self, arguments: &str, code: i32, sentence: &str) {
         let err = self.failed(arguments, code);
         assert_eq!(err, format!("error: {sentence}\n"), "{arguments}");
     }
 
-    /// As [`refused`](Self::refused) by clap: `sentence` is its first line.
+    /// Does the same as [`refused`](Self::refused) for an error of clap, whose first line is `sentence`.
     pub fn unusable(&self, arguments: &str, sentence: &str) {
         let err = self.failed(arguments, 2);
         let first = err.lines().next().unwrap_or_default();
         assert_eq!(first, format!("error: {sentence}"), "{arguments}");
     }
 
-    /// Runs it, which must fail with this code and leave the folder as it was, and returns its errors.
+    /// Runs the program, which must fail with this exit code and leave the folder unchanged, and returns its errors.
     pub fn failed(&self, arguments: &str, code: i32) -> String {
         let before = self.list(".");
         let (found, _, err) = self.run(arguments);

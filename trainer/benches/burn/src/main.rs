@@ -1,13 +1,18 @@
-//! Times the trainer's job in burn, on its CPU backend burn-flex; run by `pytorch/compare.py --burn`, or by hand.
+//! Measures the same training with the framework burn, on its CPU backend burn-flex. `pytorch/compare.py --burn` runs this
+//! program; you can also run it manually.
 //!
 //! `burn-lenet [--threads N] [--steps N] [--data FOLDER]` trains LeNet on Fashion-MNIST as `pytorch/lenet.py` does: all data
-//! converted to f32 beforehand, batches of 256 shuffled images, burn's default initialisation (which is PyTorch's), cross-entropy,
-//! Adam with PyTorch's defaults. It prints one JSON object, and fails if the loss has not fallen over the steps before those timed.
+//! converted to f32 beforehand, batches of 256 shuffled images, burn's default initialisation (which is PyTorch's),
+//! cross-entropy, Adam with PyTorch's defaults. It prints one JSON object, and fails if the loss has not fallen over the steps
+//! before those timed.
 //!
-//! A step is everything from picking the images of the batch to Adam's update and the loss as a number. Evaluating counts the
-//! right answers among the 10,000 test images. This is the form that measured fastest: max-pooling before the sigmoid, which
-//! is monotone, so that it meets a quarter of the values; AVX-512 in burn's matrix products; compiled for the machine that runs it
-//! (`.cargo/config.toml`). Made no difference: batches of 256 to 2000 in evaluating, memory kept from one step to the next.
+//! A step consists of everything from selecting the images of the batch to Adam's update and the loss as a number. The evaluation
+//! counts the correct predictions among the 10,000 test images.
+//!
+//! This is the fastest form that was found. Max-pooling comes before the sigmoid, which is monotone, so that the sigmoid is
+//! computed for a quarter of the values only. Burn's matrix products use AVX-512, and the program is compiled for the machine
+//! that runs it (`.cargo/config.toml`). Evaluating in batches of 256 to 2000, and keeping memory from one step to the next, made
+//! no difference.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -31,9 +36,9 @@ const TEST_BATCH_SIZE: usize = 250;
 const LR: f64 = 0.001;
 const SIDE: usize = 28;
 const NUM_PARAMS: usize = 44_426;
-/// Enough to leave the flat start, where the loss stays at ln 10.
+/// The number of steps before the timed ones. At the start, the loss stays at ln 10; these steps are enough for it to fall.
 const WARM_UP_STEPS: usize = 200;
-/// Steps at the start and at the end of the warm-up whose mean loss is compared.
+/// The number of steps at the start and at the end of the warm-up whose mean losses are compared.
 const COMPARED_STEPS: usize = 10;
 const EVALUATIONS: usize = 3;
 
@@ -59,7 +64,7 @@ impl LeNet {
         }
     }
 
-    /// The logits, `(N, 10)`, of images, `(N, SIDE * SIDE)`.
+    /// Computes the logits, `(N, 10)`, of images, `(N, SIDE * SIDE)`.
     fn forward(&self, images: Tensor<2>) -> Tensor<2> {
         let [n, _] = images.dims();
         let x = images.reshape([n, 1, SIDE, SIDE]);
@@ -99,7 +104,8 @@ impl Split {
     }
 }
 
-/// The data of a gzipped IDX file of bytes: two zeros, type, rank, dimensions of four bytes, data.
+/// Reads the data of a gzipped IDX file of bytes, which consists of two zeros, the type, the rank, the dimensions in four bytes
+/// each, and the data.
 fn read_idx(path: &Path, rank: u8) -> Result<Vec<u8>, Box<dyn Error>> {
     let error = |e| format!("{}: {e}", path.display());
     let mut bytes = Vec::new();
@@ -128,7 +134,8 @@ struct Trainer {
 }
 
 impl Trainer {
-    /// The test images have no autodiff, as the model has none when it evaluates.
+    /// Reads the data set and creates the model. The test images are on the backend without automatic differentiation, like the
+    /// model during evaluation.
     fn new(folder: &Path) -> Result<Self, Box<dyn Error>> {
         let device = Device::flex();
         device.seed(0);
@@ -143,7 +150,7 @@ impl Trainer {
         })
     }
 
-    /// The indices of an epoch's images (Fisher and Yates).
+    /// Returns the indices of an epoch's images, shuffled by the method of Fisher and Yates.
     fn shuffled(&mut self) -> Vec<i32> {
         let mut order: Vec<i32> = (0..self.train.len() as i32).collect();
         for last in (1..order.len()).rev() {
@@ -152,7 +159,7 @@ impl Trainer {
         order
     }
 
-    /// Trains on the images at `index`; their loss before it.
+    /// Trains on the images at `index`, and returns their loss before the update.
     fn step(&mut self, index: &[i32]) -> f32 {
         let index =
             Tensor::<1, Int>::from_data(TensorData::from(index), &self.train.labels.device());
@@ -164,7 +171,7 @@ impl Trainer {
         loss.into_scalar()
     }
 
-    /// The loss and the time of each of `count` steps of full batches.
+    /// Runs `count` steps with full batches, and returns the loss and the time of each.
     fn steps(&mut self, count: usize) -> Vec<(f32, Duration)> {
         let mut steps = Vec::with_capacity(count);
         while steps.len() < count {
@@ -176,7 +183,7 @@ impl Trainer {
         steps
     }
 
-    /// The share of right answers among the test images.
+    /// Returns the accuracy on the test images.
     fn accuracy(&self) -> f64 {
         let model = self.model.valid();
         let images = self.test.images.clone().split(TEST_BATCH_SIZE, 0);

@@ -202,7 +202,7 @@ pub struct Direct<
     const GRAD_SUMS: usize,
 >(PhantomData<L>);
 
-/// What [`Direct`]'s forward pass keeps for the backward pass.
+/// The data that the forward pass of [`Direct`] keeps for the backward pass.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct DirectTrace<

@@ -123,7 +123,7 @@ pub trait Pass: 'static {
         Self: Sized;
 }
 
-/// What every layer's update needs. `T` is the type of what is kept of a group.
+/// The data that the update of every layer needs. `T` is the type of the data that is kept of a group.
 pub struct Batch<'a, T> {
     pub(super) isa: Isa,
     pub(super) adam: &'a Coefficients,
@@ -169,7 +169,7 @@ pub struct Memory<O, T, S> {
     trace: [T; TOGETHER],
 }
 
-/// What the update and the statistics need from a group after the last layer.
+/// The results of a group after the last layer, which the update and the statistics need.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 pub struct Outcome {
