@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
-# The tests compile in two thirds of the time without debug information and without optimization across units.
-export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_LTO=off
+# The tests compile in less time without debug information.
+export CARGO_PROFILE_DEV_DEBUG=0
 
 # The checks that could not run on this machine, which are listed again at the end.
 not_run=()
