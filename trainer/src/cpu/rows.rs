@@ -50,7 +50,7 @@ const fn sparse(layer: &Layer) -> bool {
 pub(super) type Kernels<const M: usize> = [[[f32; K]; M]; POINTS];
 
 /// Computes the kernels at each point, in f64 with one rounding at the end.
-pub(super) fn set_kernels<const M: usize>(
+pub(super) fn transform_kernels<const M: usize>(
     weight: &[[[[f32; K]; K]; 1]; M],
     kernels: &mut Kernels<M>,
 ) {
@@ -94,7 +94,7 @@ pub(super) struct Forward<
     pub layer: PhantomData<L>,
     /// The stored pixels.
     pub image: &'a [[[u8; LANES]; W]; H],
-    /// Made by [`set_kernels`].
+    /// Made by [`transform_kernels`].
     pub kernels: &'a Kernels<M>,
     pub bias: &'a [f32; M],
     /// Overwritten.
@@ -918,7 +918,7 @@ mod tests {
     fn run(isa: Isa, image: &Image) -> (Box<Output>, Box<TraceOf>) {
         let (weight, bias) = params();
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box::<ForwardScratch<6, 28>>());
-        set_kernels(&weight, &mut kernels);
+        transform_kernels(&weight, &mut kernels);
         let (mut out, mut trace) = (zeroed_box(), zeroed_box());
         isa.run(Forward::<_, true, _, _, _, _, _, _, _, _> {
             layer: PhantomData::<This>,

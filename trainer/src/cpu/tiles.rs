@@ -62,7 +62,7 @@ struct Rows<const N: usize, const M: usize> {
 }
 
 /// Computes the kernels at each point, in f64 with one rounding at the end.
-pub(super) fn set_kernels<const M: usize, const C: usize>(
+pub(super) fn transform_kernels<const M: usize, const C: usize>(
     weight: &[[[[f32; K]; K]; C]; M],
     kernels: &mut Kernels<M, C>,
 ) {
@@ -227,7 +227,7 @@ pub(super) struct Forward<
 > {
     pub layer: PhantomData<L>,
     pub input: &'a [[[Lanes; W]; H]; C],
-    /// Made by [`set_kernels`].
+    /// Made by [`transform_kernels`].
     pub kernels: &'a Kernels<M, C>,
     pub bias: &'a [f32; M],
     /// Overwritten.
@@ -609,7 +609,7 @@ struct Backward<
     const CB: usize,
 > {
     input: &'a [[[Lanes; W]; H]; C],
-    /// Made by [`set_kernels`].
+    /// Made by [`transform_kernels`].
     kernels: &'a Kernels<M, C>,
     grad: OutputGrad<'a, L, M, CH, CW, PH, PW>,
     /// The sums to which the gradient is added.
@@ -1051,7 +1051,7 @@ mod tests {
     fn run(isa: Isa, input: &Input) -> (Box<Output>, Box<TraceOf>) {
         let (weight, bias) = params();
         let (mut kernels, mut scratch) = (zeroed_box(), zeroed_box::<ScratchOf>());
-        set_kernels(&weight, &mut kernels);
+        transform_kernels(&weight, &mut kernels);
         let (mut out, mut trace) = (zeroed_box(), zeroed_box());
         isa.run(Forward::<_, true, _, _, _, _, _, _, _, _, _, _, _> {
             layer: PhantomData::<This>,

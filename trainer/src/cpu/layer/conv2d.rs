@@ -429,7 +429,7 @@ impl<
     const STORED: bool = true;
 
     fn prepare(_: Isa, weight: &Self::Weight, prepared: &mut Self::Prepared) {
-        rows::set_kernels(weight, &mut prepared.kernels);
+        rows::transform_kernels(weight, &mut prepared.kernels);
     }
 
     fn forward<const G: usize, const TRAIN: bool>(pass: Forward<'_, Self, G>) {
@@ -480,7 +480,7 @@ impl<
                 grad,
             } = prepared;
             update::<L, _, _, _>(batch, kept, &mut slots, sums, grad);
-            rows::set_kernels(slots[0].weight, kernels);
+            rows::transform_kernels(slots[0].weight, kernels);
         });
     }
 }
@@ -571,7 +571,7 @@ impl<
     type Scratch = tiles::Scratch<M, C, TH, TW, WT>;
 
     fn prepare(_: Isa, weight: &Self::Weight, prepared: &mut Self::Prepared) {
-        tiles::set_kernels(weight, &mut prepared.kernels);
+        tiles::transform_kernels(weight, &mut prepared.kernels);
     }
 
     fn forward<const G: usize, const TRAIN: bool>(pass: Forward<'_, Self, G>) {
@@ -625,7 +625,7 @@ impl<
                 grad,
             } = prepared;
             update::<L, _, _, _>(batch, kept, &mut slots, sums, grad);
-            tiles::set_kernels(slots[0].weight, kernels);
+            tiles::transform_kernels(slots[0].weight, kernels);
         });
     }
 }
