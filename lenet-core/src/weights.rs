@@ -308,7 +308,7 @@ impl fmt::Display for WeightsError {
             ),
             Self::Network { found, expected } => write!(
                 f,
-                "a file of the network `{found}`, this program is built for `{expected}`; build it with LENET_NETWORK={found}"
+                "a file of the network `{found}`, this program is built for `{expected}`; build it with LENET_NETWORK={found} (or the path of its description)"
             ),
             Self::Numbers { found, expected } => {
                 let (found, expected) = (NumbersText(found), NumbersText(expected));
@@ -781,7 +781,7 @@ mod tests {
         extern crate std;
         assert_eq!(
             std::string::ToString::to_string(&error),
-            "a file of the network `two`, this program is built for `another`; build it with LENET_NETWORK=two"
+            "a file of the network `two`, this program is built for `another`; build it with LENET_NETWORK=two (or the path of its description)"
         );
     }
 

@@ -732,7 +732,7 @@ fn damaged_weights_are_refused_at_boot() {
     });
     assert_eq!(
         last,
-        "error: weights: a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other"
+        "error: weights: a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other (or the path of its description)"
     );
     let last = damaged("cut.weights", &|bytes| bytes.truncate(1000));
     assert!(last.starts_with("error: weights: "), "{last}");

@@ -95,7 +95,7 @@ fn each_fault_has_its_own_message() {
     assert_eq!(
         other,
         format!(
-            "a file of the network `other`, this program is built for `{NAME}`; build it with LENET_NETWORK=other"
+            "a file of the network `other`, this program is built for `{NAME}`; build it with LENET_NETWORK=other (or the path of its description)"
         )
     );
     assert_eq!(

@@ -820,7 +820,7 @@ fn bad_weights_are_refused_by_name() {
         ),
         (
             [&good[..8], &[0; 8], &good[16..20], b"other", &[0; 27], &good[52..]].concat(),
-            "a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other"
+            "a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other (or the path of its description)"
                 .to_owned(),
         ),
         (good[..1000].to_vec(), format!("truncated: ends after 1000 bytes{again}")),

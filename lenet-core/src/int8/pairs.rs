@@ -143,7 +143,7 @@ pub fn forward<
     }
     let mut scratch: Q::Scratch = bytemuck::zeroed();
     let sizes = const { Arrangement::of(&Q::LAYER).parts(&Q::LAYER) };
-    // By the assertion above, both splits succeed.
+    // Both splits succeed, because the assertion above has checked the length.
     let Some((inputs, rest)) = scratch.as_mut().split_at_mut_checked(sizes[0]) else {
         return;
     };

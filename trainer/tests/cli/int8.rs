@@ -99,7 +99,7 @@ fn quantize_refuses_by_name_and_writes_nothing() {
         ("text", "not a LeNet weights file (starts with 7b 22 61 22)".to_owned()),
         (
             "foreign",
-            "a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other".to_owned(),
+            "a file of the network `other`, this program is built for `lenet`; build it with LENET_NETWORK=other (or the path of its description)".to_owned(),
         ),
         ("none", "cannot be read: No such file or directory (os error 2)".to_owned()),
     ] {
