@@ -1,7 +1,6 @@
 //! The subcommands, one per file. Only these modules print results.
 
 mod bench;
-mod certify;
 mod classes;
 mod compare;
 mod completions;

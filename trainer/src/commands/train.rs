@@ -464,7 +464,7 @@ fn write_weights(
     tested: Option<&[Logits]>,
 ) -> Result<(PathBuf, WeightsFile), Error> {
     let tested = tested.map(|logits| Confusion::new(logits, data.test.labels()).accuracy());
-    // With a validation split, the result is that of the best epoch, and is not tested before the end.
+    // With a validation split, the result is that of the best epoch. The test images are used only after the last epoch.
     let (epoch, accuracy) = match data.val {
         None => {
             let epoch = progress.epochs.last().expect("one is done");

@@ -1,8 +1,9 @@
 //! `trainer device certify`: runs all checks on a board and writes a certificate of the results, which others can check.
 
-use super::DataArgs;
-use super::device::{BoardArgs, cost_by_layer, print_json};
-use super::out::{Out, load_model};
+use super::bench::{cost_by_layer, instructions};
+use super::{BoardArgs, print_json};
+use crate::commands::DataArgs;
+use crate::commands::out::{Out, load_model};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{
     Certificate, FORMAT, Host, Images, MemoryUsed, SelfTest, Time, Versions, WeightsUsed, bits,
@@ -118,7 +119,7 @@ fn certify(args: &Args) -> Result<(), Error> {
             link: client.traffic(),
         })
     })?;
-    let certificate = match args.board.instructions()? {
+    let certificate = match instructions(&args.board)? {
         Some(cost) => Certificate {
             cost,
             ..certificate
