@@ -161,6 +161,7 @@ if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-
     else
         in_node "$live/built"
         echo "built by another compiler than $(rustc --version): the bytes of the modules have not been compared, only the logits"
+        not_run+=("the bytes of the WebAssembly modules, because this is another compiler than theirs")
     fi
 else
     echo "rustup cannot install the target wasm32-unknown-unknown here: the modules HAVE NOT BEEN COMPARED with their source"
@@ -193,6 +194,11 @@ nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
         echo "no GPU here: the tests on one have not run"
     fi
 )
+if ! command -v nvidia-smi >/dev/null; then
+    not_run+=("the tests on a GPU, because there is none here")
+elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
+    not_run+=("the test on two GPUs, because there is one here")
+fi
 
 step "an exported model in ONNX Runtime and tract"
 "$wheels/bin/pip" install -q numpy onnx onnxruntime safetensors tract
@@ -209,6 +215,7 @@ if python3 -c 'import numpy, safetensors, torch' 2>/dev/null; then
     python3 docs/pytorch.py data/lenet.weights
 else
     echo "no torch here: docs/pytorch.py has not run"
+    not_run+=("docs/pytorch.py, because torch is not installed here")
 fi
 
 step "lenet-core as a package"
@@ -247,12 +254,14 @@ step "the oldest Rust that Cargo.toml claims, $oldest"
 if command -v rustup >/dev/null && timeout 300 rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1 &&
     timeout 120 rustup target add --toolchain "$oldest" $boards >/dev/null 2>&1; then
     cargo "+$oldest" check -q --locked --target-dir target/oldest
-    for board in microbit-v2 stm32f4discovery pico pico2 microbit mps2-an386; do
+    # One board for each hardware abstraction layer, and one without.
+    for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386; do
         (cd firmware && cargo "+$oldest" check -q --locked --release --no-default-features --features "$board" \
             --config "boards/$board/config.toml" --target-dir ../target/oldest)
     done
 else
     echo "rustup cannot install Rust $oldest here: it was not tried"
+    not_run+=("the oldest Rust, $oldest, because rustup cannot install it here")
 fi
 
 step "NEON, emulated: the library's tests, and the parameters' hash"
@@ -272,9 +281,9 @@ for target in $boards $riscv; do
     cross cargo build -q -p lenet-core --release --all-features --target "$target"
 done
 
+# nrf52840-dk, nucleo-f446re, mps2-an500 and mps2-an505 differ from one of these boards in a few lines only. The next step builds them.
 step "firmware: lints"
-for board in firmware/boards/*/; do
-    board=$(basename "$board")
+for board in microbit-v2 stm32f4discovery netduinoplus2 pico pico2 mps2-an386 microbit stm32vldiscovery; do
     (cd firmware && cross cargo clippy -q --release --no-default-features --features "$board" \
         --config "boards/$board/config.toml" -- -D warnings)
 done
@@ -292,7 +301,6 @@ LENET_WEIGHTS=$PWD/data/lenet-int8.weights cross firmware/build-all.sh \
 cross firmware/build-networks.sh
 need qemu-system-riscv32 qemu-system-misc
 (cd firmware/riscv && cross cargo build -q --release)
-(cd firmware && cross cargo build -q)
 cargo test -q --test firmware -- --ignored
 cargo test -q --test device -- --ignored --test-threads 1
 

@@ -64,20 +64,23 @@ fn sums(layer: &Layer, params: &LayerParams<'_>, input: &[u8], input_zero: i64) 
     let weight = |at: usize| i64::from(params.weight[at]) - 128;
     let sum = |m: usize, y: usize, x: usize| -> i64 {
         let mut sum = i64::from(params.bias[m]);
-        if layer.kind == Kind::Linear {
-            for (i, &q) in input.iter().enumerate() {
-                sum += weight(m * per_map + i) * i64::from(q);
+        match layer.kind {
+            Kind::Linear => {
+                for (i, &q) in input.iter().enumerate() {
+                    sum += weight(m * per_map + i) * i64::from(q);
+                }
             }
-        } else {
-            for (c, i, j) in (0..channels * k * k).map(|t| (t / (k * k), t / k % k, t % k)) {
-                let at = |from: usize, side: usize| {
-                    from.checked_sub(layer.padding).filter(|&at| at < side)
-                };
-                let q = match (at(y + i, h), at(x + j, w)) {
-                    (Some(y), Some(x)) => i64::from(input[(c * h + y) * w + x]),
-                    _ => input_zero,
-                };
-                sum += weight(m * per_map + (c * k + i) * k + j) * q;
+            Kind::Conv2d => {
+                for (c, i, j) in (0..channels * k * k).map(|t| (t / (k * k), t / k % k, t % k)) {
+                    let at = |from: usize, side: usize| {
+                        from.checked_sub(layer.padding).filter(|&at| at < side)
+                    };
+                    let q = match (at(y + i, h), at(x + j, w)) {
+                        (Some(y), Some(x)) => i64::from(input[(c * h + y) * w + x]),
+                        _ => input_zero,
+                    };
+                    sum += weight(m * per_map + (c * k + i) * k + j) * q;
+                }
             }
         }
         i32::try_from(sum).expect("within i32");

@@ -12,17 +12,20 @@ use lenet_tests::generate::{self, array};
 fn sum(layer: &Layer, input: &[f32], weight: &[f32], bias: f32, y: usize, x: usize) -> f32 {
     let ([channels, h, w], k) = (layer.input, layer.kernel);
     let mut sum = bias;
-    if layer.kind == Kind::Linear {
-        input.iter().zip(weight).for_each(|(x, w)| sum += x * w);
-        return sum;
-    }
-    for (c, i, j) in (0..channels * k * k).map(|n| (n / (k * k), n / k % k, n % k)) {
-        let at = |from: usize, side: usize| from.checked_sub(layer.padding).filter(|&at| at < side);
-        let value = match (at(y + i, h), at(x + j, w)) {
-            (Some(y), Some(x)) => input[(c * h + y) * w + x],
-            _ => 0.0,
-        };
-        sum += value * weight[(c * k + i) * k + j];
+    match layer.kind {
+        Kind::Linear => input.iter().zip(weight).for_each(|(x, w)| sum += x * w),
+        Kind::Conv2d => {
+            for (c, i, j) in (0..channels * k * k).map(|n| (n / (k * k), n / k % k, n % k)) {
+                let at = |from: usize, side: usize| {
+                    from.checked_sub(layer.padding).filter(|&at| at < side)
+                };
+                let value = match (at(y + i, h), at(x + j, w)) {
+                    (Some(y), Some(x)) => input[(c * h + y) * w + x],
+                    _ => 0.0,
+                };
+                sum += value * weight[(c * k + i) * k + j];
+            }
+        }
     }
     sum
 }

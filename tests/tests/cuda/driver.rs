@@ -1,6 +1,6 @@
 //! Runs the backend with stand-ins for the CUDA driver and for NCCL (tests/cuda-host), which execute the kernels on the host.
 
-use super::{Random, boxed, compile, logits, params, repository, scratch, seen};
+use super::{Random, boxed, compile, first, logits, params, repository, scratch, seen};
 use lenet_core::Network;
 use lenet_core::network::Logits;
 use lenet_core::ops::argmax;
@@ -329,7 +329,7 @@ fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
 #[ignore = "needs g++"]
 fn ten_steps_agree_with_the_cpu() {
     let standin = Standin::load();
-    let split = dataset().train.truncated(9 * 64 + 5);
+    let split = first(&dataset().train, 9 * 64 + 5);
     let state = State::new(initial_params(0));
     let order = Order::shuffled(0, 0, split.len());
     let batches = Batches::epoch(order, split.len(), 64);
@@ -407,7 +407,7 @@ fn ten_steps_agree_with_the_cpu() {
 fn a_long_epoch_is_split_into_several_graphs() {
     for devices in [1, 2] {
         let standin = Standin::with_devices(devices);
-        let split = dataset().train.truncated(9 * 16 + 5);
+        let split = first(&dataset().train, 9 * 16 + 5);
         let adam = Adam {
             average: Some(3),
             weight_decay: 0.05,
@@ -482,7 +482,7 @@ fn a_long_epoch_is_split_into_several_graphs() {
 fn batches_of_other_images_are_refused() {
     let standin = Standin::load();
     let launches = || ["cuLaunchKernel", "cuGraphLaunch"].map(|entry| standin.calls(entry));
-    let split = dataset().train.truncated(9);
+    let split = first(&dataset().train, 9);
     let mut cuda = Cuda::new(&split, &State::new(initial_params(0)), Adam::default(), 1).unwrap();
     let before = launches();
     for (len, images, batch_size) in [(8, 9, 4), (0, 9, 4), (9, 8, 4), (8, 8, 4), (9, 9, 0)] {
@@ -510,7 +510,7 @@ fn batches_of_other_images_are_refused() {
 fn the_mean_agrees_with_the_cpu() {
     for devices in [1, 2] {
         let standin = Standin::with_devices(devices);
-        let split = dataset().train.truncated(10 * 64);
+        let split = first(&dataset().train, 10 * 64);
         let adam = Adam {
             average: Some(3),
             ..Adam::default()
@@ -566,7 +566,7 @@ fn training_reaches_the_accuracy_of_the_cpu() {
     let Dataset {
         train: split, test, ..
     } = dataset();
-    let (split, test) = (split.truncated(3_000), test.truncated(1_000));
+    let (split, test) = (first(&split, 3_000), first(&test, 1_000));
     let adam = Adam {
         lr: 3e-3,
         ..Adam::default()
@@ -633,7 +633,7 @@ fn attempt(split: &Split, devices: usize) -> Result<(), Error> {
 #[ignore = "needs g++"]
 fn each_failing_call_is_an_error_that_names_the_operation() {
     let standin = Standin::load();
-    let split = dataset().train.truncated(9);
+    let split = first(&dataset().train, 9);
     let attempt = || attempt(&split, 1);
     attempt().unwrap();
     for (entry, says) in ENTRIES {
@@ -648,7 +648,7 @@ fn each_failing_call_is_an_error_that_names_the_operation() {
 #[ignore = "needs g++"]
 fn a_failed_capture_leaves_no_graph() {
     let standin = Standin::load();
-    let split = dataset().train.truncated(9);
+    let split = first(&dataset().train, 9);
     let state = State::new(initial_params(0));
     let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 4);
     let new = || Cuda::new(&split, &state, Adam::default(), 1).unwrap();
@@ -700,7 +700,7 @@ fn several_devices_agree_with_the_cpu() {
     for devices in [2, 3] {
         let standin = Standin::with_devices(devices);
         let refusals = standin.refusals();
-        let split = dataset().train.truncated(5 * 65 + 1);
+        let split = first(&dataset().train, 5 * 65 + 1);
         let state = State::new(initial_params(0));
         let order = Order::shuffled(0, 0, split.len());
         let batches = Batches::epoch(order, split.len(), 65);
@@ -757,7 +757,7 @@ fn several_devices_agree_with_the_cpu() {
 #[ignore = "needs g++"]
 fn each_failing_call_on_two_devices_is_an_error_that_names_the_operation() {
     let standin = Standin::with_devices(2);
-    let split = dataset().train.truncated(9);
+    let split = first(&dataset().train, 9);
     for (entry, says) in [
         ("cuMemAllocAsync", "bytes"),
         ("cuLaunchKernel", "launch the kernel "),

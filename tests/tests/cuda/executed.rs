@@ -1,7 +1,7 @@
 //! Executes the PTX files in the repository with the interpreter in `machine`, checks the results, and counts what is executed.
 
 use super::machine::{Counts, Kernel, Memory};
-use super::{Random, assert_gradient, boxed, logits, params, repository, seen};
+use super::{Random, assert_gradient, boxed, first, logits, params, repository, seen};
 use lenet_core::Network;
 use lenet_core::network::Pixels;
 use lenet_tests::networks::{Case, color, lenet, lenet_d2l, relu};
@@ -188,7 +188,7 @@ fn ptx_averages_like_the_cpu() {
 #[test]
 fn a_step_executes_the_documented_counts() {
     let data = Dataset::load(&repository("data/fashion-mnist"), false).unwrap();
-    let split = data.train.truncated(256);
+    let split = first(&data.train, 256);
     let order = Order::shuffled(0, 0, 256);
     let step = step::<lenet::Net>(
         (bytemuck::cast_slice(split.images()), split.labels()),

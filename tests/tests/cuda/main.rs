@@ -19,7 +19,7 @@ use rand_chacha::rand_core::Rng;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use trainer::cuda::Layout;
-use trainer::dataset::generator;
+use trainer::dataset::{Split, generator};
 
 mod driver;
 mod executed;
@@ -28,6 +28,14 @@ mod gpus;
 mod host;
 mod machine;
 mod ptx;
+
+/// Returns the first `len` images of a split.
+fn first(split: &Split, len: usize) -> Split {
+    Split::new(
+        bytemuck::cast_slice(&split.images()[..len]).to_vec(),
+        split.labels()[..len].to_vec(),
+    )
+}
 
 /// Returns the path of a file in the repository.
 fn repository(path: &str) -> PathBuf {

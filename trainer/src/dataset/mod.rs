@@ -161,14 +161,6 @@ impl Split {
         self.labels.truncate(kept);
         part
     }
-
-    /// Returns the first `len` images.
-    pub fn truncated(&self, len: usize) -> Self {
-        Self {
-            images: self.images[..len * SHAPE.len()].to_vec(),
-            labels: self.labels[..len].to_vec(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub(super) fn follow(graph: &Graph, layers: &[Layer]) -> Result<Parameters, Stri
 struct Follower<'a> {
     layers: &'a [Layer],
     stored: HashMap<&'a str, &'a Tensor>,
-    /// By the name of a value, the node that computes it and the index of the value among the node's outputs.
+    /// Maps the name of a value to the node that computes it and to the index of the value among the node's outputs.
     nodes: HashMap<&'a str, (&'a Node, usize)>,
     inputs: HashMap<&'a str, &'a ValueInfo>,
     values: HashMap<&'a str, Value<'a>>,

@@ -104,13 +104,6 @@ impl StepSums {
         self.images += 1;
     }
 
-    /// Adds the sums of other images.
-    pub fn merge(&mut self, other: &Self) {
-        self.loss += other.loss;
-        self.correct += other.correct;
-        self.images += other.images;
-    }
-
     /// Returns the statistics of the step, with the mean loss.
     pub fn stats(&self) -> StepStats {
         let Self {
