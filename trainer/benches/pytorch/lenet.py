@@ -16,6 +16,7 @@ images. The evaluation counts the correct predictions among the 10,000 test imag
 import argparse
 import gzip
 import json
+import math
 import statistics
 import sys
 import time
@@ -62,12 +63,12 @@ class LeNet(nn.Module):
 class Trainer:
     """The model, the optimiser and the data in a configuration."""
 
-    def __init__(self, network, config, batch_size, train, test, seed=0):
+    def __init__(self, network, config, batch_size, train, test, seed=0, lr=0.001):
         fastest = config == "fastest"
         layout = torch.channels_last if fastest else torch.contiguous_format
         torch.manual_seed(seed)
         self.model = LeNet(network, pool_first=fastest).to(memory_format=layout)
-        self.adam = torch.optim.Adam(self.model.parameters(), lr=0.001, fused=fastest)
+        self.adam = torch.optim.Adam(self.model.parameters(), lr=lr, fused=fastest)
         self.train, self.test = ((x.contiguous(memory_format=layout), y) for x, y in (train, test))
         self.batch_size = batch_size
         self.test_batch_size = 1000 if fastest else batch_size
@@ -84,9 +85,14 @@ class Trainer:
         self.adam.step()
         return loss.item()
 
-    def epoch(self):
+    def epoch(self, schedule=None):
         """Train on all images once, and return the mean loss per image, computed before each step."""
-        return sum(self.step(index) * len(index) for index in self.shuffled()) / len(self.train[1])
+        loss = 0
+        for index in self.shuffled():
+            loss += self.step(index) * len(index)
+            if schedule:
+                schedule.step()
+        return loss / len(self.train[1])
 
     @torch.inference_mode()
     def accuracy(self):
@@ -141,16 +147,29 @@ def measure_time(args, train, test):
 
 
 def measure_accuracy(args, train, test):
-    """Return the mean loss and the test accuracy of each epoch for each seed, and print them during the training."""
+    """Return the mean loss, the test accuracy and the seconds of training so far, which do not include the tests, of each epoch
+    for each seed, and print them during the training."""
     stream = sys.stderr if args.json else sys.stdout
     seeds = []
     for seed in range(args.seeds):
-        trainer = Trainer(args.network, args.config, args.batch_size, train, test, seed)
-        epochs = []
+        trainer = Trainer(args.network, args.config, args.batch_size, train, test, seed, args.lr)
+        schedule = None
+        if args.cosine:
+            # The learning rate falls along half a cosine, to zero after the last step.
+            steps = args.epochs * math.ceil(len(train[1]) / args.batch_size)
+            schedule = torch.optim.lr_scheduler.LambdaLR(trainer.adam, lambda n: (1 + math.cos(math.pi * n / steps)) / 2)
+        epochs, trained = [], 0
         for epoch in range(1, args.epochs + 1):
-            loss, accuracy = trainer.epoch(), trainer.accuracy()
-            print(f"seed {seed} epoch {epoch}: loss {loss:.4f}, test accuracy {accuracy:.4f}", file=stream, flush=True)
-            epochs.append({"loss": round(loss, 4), "accuracy": accuracy})
+            start = time.perf_counter()
+            loss = trainer.epoch(schedule)
+            trained += time.perf_counter() - start
+            accuracy = trainer.accuracy()
+            print(
+                f"seed {seed} epoch {epoch}: loss {loss:.4f}, test accuracy {accuracy:.4f}, {trained:.1f} s of training",
+                file=stream,
+                flush=True,
+            )
+            epochs.append({"loss": round(loss, 4), "accuracy": accuracy, "seconds": round(trained, 1)})
         seeds.append(epochs)
     return {"seeds": seeds}
 
@@ -165,6 +184,8 @@ def main():
     parser.add_argument("--steps", type=int, default=200, help="timed steps, of full batches")
     parser.add_argument("--epochs", type=int, default=5, help="timed epochs, or epochs of --accuracy")
     parser.add_argument("--accuracy", action="store_true", help="train from several seeds instead of timing")
+    parser.add_argument("--lr", type=float, default=0.001, help="learning rate of --accuracy")
+    parser.add_argument("--cosine", action="store_true", help="with --accuracy, let the learning rate fall to zero along a cosine")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
