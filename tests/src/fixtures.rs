@@ -1,7 +1,10 @@
 //! Reads PyTorch's results from `data/fixtures`, whose README describes each file, and the images of Fashion-MNIST.
 
+use flate2::read::GzDecoder;
 use lenet_core::network::Params;
 use safetensors::{Dtype, SafeTensors};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use trainer::dataset::Dataset;
@@ -14,6 +17,17 @@ pub fn data() -> PathBuf {
 /// Fashion-MNIST, read once.
 pub static FASHION_MNIST: LazyLock<Dataset> =
     LazyLock::new(|| Dataset::load(&data().join("fashion-mnist"), false).expect("is committed"));
+
+/// Returns the unzipped content of a file of Fashion-MNIST, with its header. Unlike [`FASHION_MNIST`], this does not depend on the
+/// network of this build.
+pub fn unzipped(name: &str) -> Vec<u8> {
+    let path = data().join("fashion-mnist").join(format!("{name}.gz"));
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| GzDecoder::new(file).read_to_end(&mut bytes))
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    bytes
+}
 
 /// A file of PyTorch's results.
 pub struct Fixture(Vec<u8>);

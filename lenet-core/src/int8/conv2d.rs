@@ -70,6 +70,9 @@ pub fn forward<
     }
 }
 
+/// The most inputs that a row of a window can read: a window of 3 with a kernel of 7.
+const WIDEST: usize = 3 + 7 - 1;
+
 /// Computes all windows of side `N`.
 #[inline(always)]
 fn windows<
@@ -94,13 +97,22 @@ fn windows<
         for x in 0..PW {
             // The first row and column of the input that the window reads. In the padding they wrap around to large values.
             let (from_y, from_x) = ((N * y).wrapping_sub(padding), (N * x).wrapping_sub(padding));
-            let inside = padding == 0
-                || (from_y < const { (H + 2).saturating_sub(N + K) }
-                    && from_x < const { (W + 2).saturating_sub(N + K) });
+            let inside = from_y < const { (H + 2).saturating_sub(N + K) }
+                && from_x < const { (W + 2).saturating_sub(N + K) };
             let at = (y, x);
-            if inside {
+            if padding == 0 {
                 let row = |c: usize, i: usize| {
                     let row = pin_slice(&input[c][from_y + i][from_x..from_x + N + K - 1]);
+                    move |j: usize| row[j]
+                };
+                window::<Q, N, C, M, K, PH, PW, _>(row, weight, bias, finish, at, out);
+            } else if inside {
+                // The compiler cannot always show that these rows exist, and an index would then leave a panic in the program.
+                let row = |c: usize, i: usize| {
+                    let row = input[c].get(from_y + i);
+                    let row = row.and_then(|row| row.get(from_x..from_x + N + K - 1));
+                    let row = row.unwrap_or(&const { [Q::INPUT_ZERO; WIDEST] }[..N + K - 1]);
+                    let row = pin_slice(row);
                     move |j: usize| row[j]
                 };
                 window::<Q, N, C, M, K, PH, PW, _>(row, weight, bias, finish, at, out);

@@ -247,7 +247,8 @@ fn pool_in_registers<
         // The range comes last in the zip, because the compiler does not unroll the loop if it ends in a `take`.
         let columns = tile[0].len();
         for (out, p) in out[m][y].iter_mut().skip(x).zip(0..columns) {
-            *out = pooled::<L, N>(tile.map(|row| row[p]));
+            let window = tile.map(|row| row.get(p).copied().unwrap_or([0.0; N]));
+            *out = pooled::<L, N>(window);
         }
     });
 }
@@ -362,13 +363,17 @@ fn tile<
     let inside = padding == 0
         || (from_y < const { (H + 2).saturating_sub(N + K) }
             && from_x < const { (W + 2).saturating_sub(N * P + K) });
+    // The compiler removes these checks where it can show that the tile is inside. An index that it cannot show to be in range
+    // would leave a panic in the program.
+    let value = |c: usize, y: usize, x: usize| {
+        let row = input[c].get(y);
+        row.and_then(|row| row.get(x)).copied().unwrap_or(0.0)
+    };
     let sums = if inside {
-        sums::<N, P, _, _, _>(weight, bias, |c, i, j| input[c][from_y + i][from_x + j])
+        sums::<N, P, _, _, _>(weight, bias, |c, i, j| value(c, from_y + i, from_x + j))
     } else {
         sums::<N, P, _, _, _>(weight, bias, |c, i, j| {
-            let row = input[c].get(from_y.wrapping_add(i));
-            let value = row.and_then(|row| row.get(from_x.wrapping_add(j)));
-            value.copied().unwrap_or(0.0)
+            value(c, from_y.wrapping_add(i), from_x.wrapping_add(j))
         })
     };
     for (m, sums) in sums.iter().enumerate() {

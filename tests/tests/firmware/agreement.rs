@@ -1,15 +1,16 @@
 //! Compares the logits and the classes that emulated boards compute with the host's.
 
 use super::*;
-use lenet_core::Network;
 use lenet_core::network::{CLASSES, Pixels};
 use lenet_core::ops::argmax;
 use lenet_core::weights::{encode, max_len};
+use lenet_core::{Network, Numbers};
 use lenet_tests::generate::{Kind, METADATA, array};
 use lenet_tests::networks::{color, lenet_d2l, relu, tiny};
 use rand_chacha::rand_core::Rng;
 use trainer::dataset::generator;
 use trainer::model::Model;
+use trainer::quantize::{quantize, ranges};
 
 /// Compares the logits of `evaluate` on a board with those of `forward` on the host. Returns the output of the run.
 fn logits_are_the_hosts(board: &str, images: usize) -> String {
@@ -73,12 +74,8 @@ fn logits_are_the_hosts(board: &str, images: usize) -> String {
     run.output
 }
 
-/// Compares the logits of `evaluate` on a board with those of `forward` on the host, for the network `N` with random parameters.
-fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
-    let board = format!("{board}+{}", N::NAME);
-    let path = |kind: &str| scratch(&format!("{board}.{kind}"));
-    let (weights, idx, out) = (path("weights"), path("idx"), path("logits"));
-    let mut rng = generator(7, 0);
+/// Returns random parameters with which the outputs of the layers have about the size of their inputs.
+fn random_params<N: Network>() -> Box<N::Params> {
     let mut params: Box<N::Params> = array(Kind::Random, 7);
     let flat: &mut [f32] = bytemuck::must_cast_slice_mut(std::slice::from_mut(&mut *params));
     for tensor in N::TENSORS {
@@ -90,26 +87,48 @@ fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
             *value *= bound;
         }
     }
+    params
+}
+
+/// Returns test images if they have the network's size, otherwise noise with dark and bright halves.
+fn images_of<N: Network>(count: usize) -> Vec<N::Pixels> {
+    let shape = N::LAYERS[0].input;
+    let mut images: Vec<N::Pixels> = vec![bytemuck::Zeroable::zeroed(); count];
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut images);
+    if shape == [1, 28, 28] {
+        bytes.copy_from_slice(&test_images()[16..][..count * 28 * 28]);
+    } else {
+        let (mut rng, half) = (generator(7, 0), shape.iter().product::<usize>() / 2);
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = (rng.next_u32() >> 24) as u8 >> (i / half % 2 * 3);
+        }
+    }
+    images
+}
+
+/// Compares the logits of `evaluate` on a board with those of `forward` on the host, for a network that is not the default one.
+fn logits_of_agree_with_the_host<N: Network>(board: &str, params: &N::Params, images: usize) {
+    let images = std::env::var("LENET_IMAGES")
+        .map_or(images, |n| n.parse().expect("LENET_IMAGES is a number"));
+    let kind = match N::NUMBERS {
+        Numbers::F32 => "",
+        Numbers::Int8 => "-int8",
+    };
+    let board = format!("{board}+{}{kind}", N::NAME);
+    let path = |kind: &str| scratch(&format!("{board}.{kind}"));
+    let (weights, idx, out) = (path("weights"), path("idx"), path("logits"));
     let mut file = vec![0; max_len::<N>()];
-    let file = encode::<N>(&params, &METADATA, &mut file).unwrap();
+    let file = encode::<N>(params, &METADATA, &mut file).unwrap();
     fs::write(&weights, file).unwrap();
 
-    // Use the test images if they have the network's size, otherwise noise with dark and bright halves.
+    let pixels = images_of::<N>(images);
     let shape = N::LAYERS[0].input;
-    let len: usize = shape.iter().product();
-    let pixels: Vec<u8> = if shape == [1, 28, 28] {
-        test_images()[16..][..images * len].to_vec()
-    } else {
-        (0..images * len)
-            .map(|i| (rng.next_u32() >> 24) as u8 >> (i / (len / 2) % 2 * 3))
-            .collect()
-    };
     let dims = if shape[0] == 1 { &shape[1..] } else { &shape };
     let mut bytes = vec![0, 0, 8, 1 + dims.len() as u8];
     for &dim in [&[images], dims].concat().iter() {
         bytes.extend((dim as u32).to_be_bytes());
     }
-    bytes.extend(&pixels);
+    bytes.extend_from_slice(bytemuck::cast_slice(&pixels));
     fs::write(&idx, bytes).unwrap();
     let _ = fs::remove_file(&out);
 
@@ -121,29 +140,39 @@ fn other_network_agrees_with_the_host<N: Network>(board: &str, images: usize) {
     let mut image: Box<N::Image> = bytemuck::zeroed_box();
     let mut act: Box<N::Activations> = bytemuck::zeroed_box();
     assert_eq!(found.len(), images * size_of::<N::Logits>());
-    for (i, (pixels, found)) in pixels
-        .chunks_exact(len)
-        .zip(found.chunks_exact(size_of::<N::Logits>()))
-        .enumerate()
-    {
-        let values: &mut [f32] = bytemuck::must_cast_slice_mut(std::slice::from_mut(&mut *image));
-        for (value, &pixel) in values.iter_mut().zip(pixels) {
-            *value = f32::from(pixel) / 255.0;
-        }
-        let logits = N::forward(&params, &image, &mut act);
+    let found = found.chunks_exact(size_of::<N::Logits>());
+    for (i, (pixels, found)) in pixels.iter().zip(found).enumerate() {
+        N::write_image(pixels, &mut image);
+        let logits = N::forward(params, &image, &mut act);
         assert_eq!(bytemuck::bytes_of(logits), found, "{board}: image {i}");
     }
+    println!("{board}: {images} images");
 }
 
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn shipped_networks_agree_with_the_host() {
-    other_network_agrees_with_the_host::<lenet_d2l::Net>("mps2-an386", 1_000);
-    other_network_agrees_with_the_host::<relu::Net>("mps2-an386", 1_000);
-    other_network_agrees_with_the_host::<color::Net>("mps2-an386", 1_000);
-    other_network_agrees_with_the_host::<tiny::Net>("mps2-an386", 1_000);
-    other_network_agrees_with_the_host::<relu::Net>("microbit", 30);
-    other_network_agrees_with_the_host::<tiny::Net>("microbit", 30);
+    fn check<N: Network>(board: &str, images: usize) {
+        logits_of_agree_with_the_host::<N>(board, &random_params::<N>(), images);
+    }
+    check::<lenet_d2l::Net>("mps2-an386", 1_000);
+    check::<relu::Net>("mps2-an386", 1_000);
+    check::<color::Net>("mps2-an386", 1_000);
+    check::<tiny::Net>("mps2-an386", 1_000);
+    check::<relu::Net>("microbit", 30);
+    check::<tiny::Net>("microbit", 30);
+}
+
+/// The same in int8, for a network with padding, three channels and ReLU.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn another_network_in_int8_agrees_with_the_host() {
+    let params = random_params::<color::Net>();
+    let ranges = ranges::<color::Net>(&params, &images_of::<color::Net>(100), 1.0);
+    let params = quantize::<color::Net>(&params, &ranges).unwrap();
+    for board in ["mps2-an386", "microbit"] {
+        logits_of_agree_with_the_host::<color::int8::Net>(board, &params, 1_000);
+    }
 }
 
 /// Checks that `infer` predicts the same class as the host for each sample, and ends with `ok`.

@@ -9,9 +9,9 @@ mod errors;
 mod instructions;
 mod memory;
 
-use flate2::read::GzDecoder;
+use lenet_tests::fixtures::unzipped;
 use object::read::{Object, ObjectSymbol};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -266,10 +266,5 @@ fn scratch(name: &str) -> PathBuf {
 
 /// Returns the test images as one uncompressed IDX file.
 fn test_images() -> Vec<u8> {
-    let path = root().join("data/fashion-mnist/t10k-images-idx3-ubyte.gz");
-    let mut bytes = Vec::new();
-    GzDecoder::new(File::open(&path).unwrap())
-        .read_to_end(&mut bytes)
-        .unwrap();
-    bytes
+    unzipped("t10k-images-idx3-ubyte")
 }
