@@ -455,3 +455,25 @@ macro_rules! network {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_counted_and_read_in_pages() {
+        let (floats, bytes) = ([[1.5f32, -2.0], [3.0, 0.25]], [7u8, 255, 0]);
+        let floats = Outputs::of(&floats);
+        assert_eq!((floats.len(), floats.is_empty()), (4, false));
+        assert!(floats.iter().eq([1.5, -2.0, 3.0, 0.25]));
+        assert_eq!(floats.page(3, 2), Some(&0.25f32.to_le_bytes()[..]));
+        assert_eq!(floats.page(0, 2).map(<[u8]>::len), Some(8));
+        assert_eq!(floats.page(4, 1), None);
+        assert_eq!(floats.page(usize::MAX, 1), None);
+        let bytes = Outputs::of(&bytes);
+        assert_eq!(bytes.len(), 3);
+        assert!(bytes.iter().eq([7.0, 255.0, 0.0]));
+        assert_eq!(bytes.page(1, 1), Some(&[255][..]));
+        assert!(Outputs::of::<f32>(&[]).is_empty());
+    }
+}

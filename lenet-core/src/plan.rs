@@ -535,6 +535,71 @@ mod tests {
     }
 
     #[test]
+    #[should_panic = "input: 0 x 1 pixels are not 1 to 64 by 1 to 64"]
+    fn an_input_without_rows_is_refused() {
+        input([1, 0, 1]);
+    }
+
+    #[test]
+    fn the_smallest_and_the_largest_are_accepted() {
+        for shape in [[1, 1, 1], [3, 64, 64]] {
+            assert_eq!(input(shape), shape);
+        }
+        let largest = conv2d::Spec {
+            maps: 256,
+            kernel: 7,
+            padding: 3,
+            ..CONV
+        };
+        assert_eq!(conv(largest, [3, 4, 4]).output, [256, 4, 4]);
+        for pool in [Pool::Whole, Pool::Max(2), Pool::Average(3)] {
+            conv(conv2d::Spec { pool, ..CONV }, [1, 8, 8]);
+        }
+        // A name of 32 bytes; 2 and 64 classes; parameters of 4 MiB.
+        checked("abcdefghijklmnopqrstuvwxyz123456", [fc(2, [1, 1, 1])]);
+        checked("a", [fc(64, [(1 << 14) - 1, 1, 1])]);
+    }
+
+    #[test]
+    #[should_panic = "conv1: 257 maps are more than 256"]
+    fn too_many_maps_are_refused() {
+        conv(conv2d::Spec { maps: 257, ..CONV }, [1, 4, 4]);
+    }
+
+    #[test]
+    #[should_panic = "network: its name has 0 bytes, not 1 to 32"]
+    fn an_empty_name_is_refused() {
+        checked("", [fc(2, [1, 1, 1])]);
+    }
+
+    #[test]
+    #[should_panic = "fc: 1 classes are not 2 to 64"]
+    fn one_class_is_refused() {
+        checked("net", [fc(1, [1, 5, 5])]);
+    }
+
+    #[test]
+    fn a_parameter_is_located_in_its_tensor() {
+        let tensors = &crate::network::TENSORS;
+        let [first, second, ..] = tensors;
+        assert_eq!((first.offset, second.offset), (0, first.len()));
+        let found = |index| locate(tensors, index).map(|(tensor, i)| (tensor.name, i));
+        assert_eq!(found(0), Some((first.name, 0)));
+        assert_eq!(
+            found(second.offset - 1),
+            Some((first.name, second.offset - 1))
+        );
+        assert_eq!(found(second.offset), Some((second.name, 0)));
+        assert_eq!(found(crate::network::NUM_PARAMS), None);
+    }
+
+    #[test]
+    #[should_panic = "assertion failed"]
+    fn other_offsets_than_those_of_the_fields_are_refused() {
+        agree(&crate::network::TENSORS[..1], [[4, 0]]);
+    }
+
+    #[test]
     #[should_panic = "network: it has no layers; the last must be a linear one"]
     fn no_layers_are_refused() {
         checked("net", []);

@@ -5,8 +5,8 @@
 
 use crate::Network;
 
-/// Returns the pixels of the pattern: diagonal waves with a product term. No row or column repeats, and neighbouring pixels
-/// differ by small and by large steps.
+/// Returns the pixels of the pattern: diagonal waves with a product term, modulo 256. No row or column repeats, and neighbouring
+/// pixels differ by small and by large steps.
 pub const fn pixels<const C: usize, const H: usize, const W: usize>() -> [[[u8; W]; H]; C] {
     let mut pixels = [[[0; W]; H]; C];
     let mut c = 0;
@@ -15,7 +15,7 @@ pub const fn pixels<const C: usize, const H: usize, const W: usize>() -> [[[u8; 
         while y < H {
             let mut x = 0;
             while x < W {
-                pixels[c][y][x] = ((y * 37 + x * 101 + y * x * 3 + c * 85) % 256) as u8;
+                pixels[c][y][x] = (y * 37 + x * 101 + y * x * 3 + c * 85) as u8;
                 x += 1;
             }
             y += 1;

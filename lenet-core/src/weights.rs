@@ -749,6 +749,38 @@ mod tests {
         ));
     }
 
+    /// The header has 52 bytes and the parameters 1,520. The metadata may take 1,808 bytes and 24 for each of the 40 classes. The
+    /// sum, 4,340, is rounded up to a multiple of 1,024.
+    #[test]
+    fn the_flash_to_reserve_is_the_documented_one() {
+        assert_eq!(max_len::<Net>(), 5 * 1024);
+    }
+
+    #[test]
+    fn the_first_bytes_state_the_number_format() {
+        let begin = |numbers| [b'L', b'N', b'E', b'T', VERSION, numbers, 0, 0];
+        assert_eq!(numbers(&begin(0)), Some(Numbers::F32));
+        assert_eq!(numbers(&begin(1)), Some(Numbers::Int8));
+        assert_eq!(numbers(&begin(2)), None);
+        assert_eq!(numbers(&begin(0)[..5]), None);
+        let mut other = begin(0);
+        other[4] = VERSION + 1;
+        assert_eq!(numbers(&other), None);
+        other[..5].copy_from_slice(&[b'X', b'N', b'E', b'T', VERSION]);
+        assert_eq!(numbers(&other), None);
+    }
+
+    #[test]
+    fn a_name_is_displayed_as_text() {
+        extern crate std;
+        assert_eq!(std::format!("{0} {0:?}", Name::of::<Net>()), "two \"two\"");
+        let mut damaged = Name::of::<Net>();
+        damaged.0[1] = b'\n';
+        assert_eq!(damaged.as_str(), "?");
+        assert_eq!(Name([0; MAX_NAME]).as_str(), "?");
+        assert_eq!(Name([b'x'; MAX_NAME]).as_str().len(), MAX_NAME);
+    }
+
     #[test]
     fn class_names_are_read_where_they_lie() {
         let mut file = Aligned::new();

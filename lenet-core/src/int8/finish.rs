@@ -117,7 +117,7 @@ impl Rescale {
         let form = Form::of(activation);
         let step = table::step(activation).unwrap_or(step);
         let factor = unit / step * (1u64 << (32 - form.bits)) as f64 + 0.5;
-        // The factor must be at least 1, and small enough that the limit is at least 1.
+        // The factor must be at least 1, and small enough that the limit is at least 2.
         if !(factor >= 1.0 && factor <= f64::from(form.largest() / 2)) {
             return None;
         }
@@ -314,6 +314,41 @@ mod tests {
             let exponent = 27 + random() % 190;
             is_the_product(sum, f32::from_bits(exponent << 23 | random() >> 9));
         }
+    }
+
+    #[test]
+    fn a_factor_is_the_ratio_of_the_steps() {
+        // The factor is 2²⁴ · 0.5 / 2. The limit is the largest sum whose product leaves room for 2²³.
+        let rescale = Rescale::new(Activation::Relu, 0.5, 2.0).unwrap();
+        let (factor, limit) = (1 << 22, (u32::MAX - (1 << 23)) >> 22);
+        assert_eq!((rescale.factor, rescale.limit), (factor, limit as i32));
+        assert_eq!(rescale.unit(Activation::Relu, 2.0), 0.5);
+        // The step of the table, 1/64, replaces that of the output. 2²² · 0.001 · 64 is 268,435.456.
+        let rescale = Rescale::new(Activation::Sigmoid, 0.001, 2.0).unwrap();
+        let limit = ((1u32 << 31) - (1 << 21) - 1) / 268_435;
+        assert_eq!((rescale.factor, rescale.limit), (268_435, limit as i32));
+        assert_eq!(
+            rescale.unit(Activation::Sigmoid, 2.0),
+            268_435.0 / f64::from(1 << 28)
+        );
+        // A factor of 0.5 is rounded up to 1, and a smaller one is refused. A factor is too large if its limit would be below 2.
+        let least = 0.5 / f64::from(1 << 24);
+        let new = |unit| Rescale::new(Activation::Relu, unit, 1.0);
+        assert_eq!(new(least).unwrap().factor, 1);
+        assert_eq!(new(least * 0.999), None);
+        assert_eq!(new(127.0).unwrap().limit, 2);
+        assert_eq!(new(128.0), None);
+        assert_eq!(new(f64::NAN), None);
+    }
+
+    #[test]
+    fn numbers_that_could_overflow_are_refused() {
+        let reach = |factor, limit| Rescale { factor, limit }.reach(Activation::Identity, -5);
+        let most = i32::MAX - (1 << 23);
+        assert_eq!(reach(1, most), Some(i64::from(most) + 5));
+        assert_eq!(reach(1, most + 1), None);
+        assert_eq!(reach(0, 1), None);
+        assert_eq!(reach(1, 0), None);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub mod linear;
 pub mod pairs;
 pub mod pool;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use finish::{Finish, Finishes, FinishesMut, Rescale, Scale};
 

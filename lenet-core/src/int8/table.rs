@@ -76,6 +76,21 @@ mod tests {
     use crate::ops::{sigmoid, tanh};
 
     #[test]
+    fn activations_with_a_table_have_fixed_steps() {
+        let steps = |activation| (step(activation), output_step(activation));
+        assert_eq!(
+            steps(Activation::Sigmoid),
+            (Some(1.0 / 64.0), Some(1.0 / 255.0))
+        );
+        assert_eq!(
+            steps(Activation::Tanh),
+            (Some(1.0 / 128.0), Some(1.0 / 127.0))
+        );
+        assert_eq!(steps(Activation::Relu), (None, None));
+        assert_eq!(steps(Activation::Identity), (None, None));
+    }
+
+    #[test]
     fn entries_are_the_functions_rounded() {
         let middle = (LEN / 2) as f32;
         for i in 0..LEN {
