@@ -1,5 +1,5 @@
 //! The networks of the tests, each in its own module: unusual ones, which together use everything that a description can express,
-//! and those of `lenet-core/networks`.
+//! those of `lenet-core/networks`, and the one that `LENET_NETWORK` names.
 
 use trainer::cpu;
 
@@ -47,22 +47,26 @@ macro_rules! networks {
             }
         )*
 
-        /// Calls a generic function for each network of this module: `for_each_network!(check)`.
+        /// Calls a generic function for each network of this module: `for_each_network!(check)`. The network that `LENET_NETWORK`
+        /// names replaces `lenet`, which is the default.
         #[macro_export]
         macro_rules! for_each_network {
             ($check:ident) => {
                 $( $check::<$crate::networks::$name::Net>(); )*
-                $crate::for_each_shipped_network!($check);
+                $crate::for_each_shipped_network!($check, selected);
             };
         }
     };
 }
 
-/// Calls a generic function for each network of `lenet-core/networks`.
+/// Calls a generic function for each network of `lenet-core/networks`, or with another one in the place of `lenet`.
 #[macro_export]
 macro_rules! for_each_shipped_network {
     ($check:ident) => {
-        $check::<$crate::networks::lenet::Net>();
+        $crate::for_each_shipped_network!($check, lenet);
+    };
+    ($check:ident, $first:ident) => {
+        $check::<$crate::networks::$first::Net>();
         $check::<$crate::networks::lenet_d2l::Net>();
         $check::<$crate::networks::relu::Net>();
         $check::<$crate::networks::color::Net>();
@@ -181,3 +185,9 @@ pub mod relu;
 #[path = "../../lenet-core/networks/tiny.rs"]
 #[allow(missing_docs)]
 pub mod tiny;
+
+/// The network that `LENET_NETWORK` names, or else `lenet`.
+#[allow(missing_docs)]
+pub mod selected {
+    lenet_core::description!(network);
+}

@@ -317,8 +317,8 @@ fn smlad_multiplies_the_halves_of_words() {
 #[test]
 fn every_change_of_a_byte_of_the_file_is_refused() {
     use crc::{CRC_32_ISO_HDLC, Crc};
-    use lenet_core::network::int8::Net;
     use lenet_core::weights::view;
+    use lenet_tests::networks::lenet::int8::{Net, Params};
     const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
     static FILE: &[u8] = lenet_core::include_weights!("../../data/lenet-int8.weights");
     assert!(view::<Net>(FILE).is_ok());
@@ -346,7 +346,7 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
     file.copy_from_slice(FILE);
     let mut rng = generator(13, 0);
     let params = lenet_core::weights::PARAMS_OFFSET
-        ..lenet_core::weights::PARAMS_OFFSET + size_of::<lenet_core::network::int8::Params>();
+        ..lenet_core::weights::PARAMS_OFFSET + size_of::<Params>();
     for position in 0..FILE.len() {
         let changes: Vec<u8> = match params.contains(&position) {
             true if position % 16 == 0 => vec![(rng.next_u32() % 255 + 1) as u8],
@@ -379,14 +379,15 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
 /// the README states.
 #[test]
 fn the_committed_file_is_that_of_the_committed_weights() {
-    use lenet_core::network::{Net, int8};
+    use lenet_tests::networks::lenet::{LAYERS, Net, int8};
     use std::path::Path;
     use trainer::weights_file::WeightsFile;
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
-    let f32 = WeightsFile::load(&data.join("lenet.weights")).unwrap();
+    let f32 = std::fs::read(data.join("lenet.weights")).unwrap();
+    let f32 = WeightsFile::<Net>::checked(&f32, Path::new("lenet.weights")).unwrap();
     let int8 = std::fs::read(data.join("lenet-int8.weights")).unwrap();
     let int8 = WeightsFile::<int8::Net>::checked(&int8, Path::new("lenet-int8.weights")).unwrap();
-    let ranges = [0.0; lenet_core::network::LAYERS.len()];
+    let ranges = [0.0; LAYERS.len()];
     let expected = quantize::<Net>(f32.weights().params, &ranges).unwrap();
     assert!(int8.weights().params == &*expected);
     assert_eq!(int8.weights().metadata.provenance.test_accuracy, 0.903);

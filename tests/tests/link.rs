@@ -41,7 +41,7 @@ fn one_of_each() -> Vec<Vec<u8>> {
     let pixels = pixels();
     let values: Vec<f32> = (0..PAGE).map(|i| i as f32 * 0.1 - 3.0).collect();
     let logits = std::array::from_fn(|i| i as f32 - 4.5);
-    let layers = [1, 200, 30_000, 4_000_000, 0];
+    let layers = std::array::from_fn(|i| [1, 200, 30_000, 4_000_000, 0][i % 5]);
     vec![
         bytes(1, &Request::Info),
         bytes(2, &Request::SelfTest),
