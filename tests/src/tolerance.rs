@@ -70,6 +70,15 @@ pub const WEIGHTS_AFTER_100: f64 = 3e-4;
 /// direction.
 pub const LOGITS: f64 = 2e-5;
 
+/// Asserts that a count of instructions, cycles or bytes is at most 3 % above the stated one. A smaller count always passes.
+pub fn assert_count(what: &str, found: u64, stated: u64) {
+    println!("{what}: {found}, stated {stated}");
+    assert!(
+        found * 100 <= stated * 103,
+        "{what}: {found}, more than 3 % above the stated {stated}"
+    );
+}
+
 /// Returns the error bound of each logit in f32 for an image `(C, H, W)`, for any order of sums. Each layer multiplies the error
 /// of its input by the magnitudes of its weights and adds its own rounding error. An activation multiplies an error by its
 /// steepest slope; pooling does not increase the largest error.

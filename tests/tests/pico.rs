@@ -10,6 +10,7 @@ use lenet_core::image::grey;
 use lenet_core::link::{LinkError, MAX_FRAME, Receiver, Reply, Request, encode};
 use lenet_core::network::{Activations, Pixels, forward};
 use lenet_core::ops::argmax;
+use lenet_tests::tolerance::assert_count;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -223,10 +224,7 @@ fn cycles_stay_within_the_table() {
                 .ok()
         });
         let found = found.unwrap_or_else(|| panic!("no cycles of {name}"));
-        assert!(
-            found * 100 <= expected * 103,
-            "{name}: {found} cycles, more than 3 % above the table's {expected}"
-        );
+        assert_count(&format!("cycles of {name}"), found, expected);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use lenet_core::network::Params;
+use lenet_tests::tolerance::assert_count;
 use trainer::weights_file::WeightsFile;
 
 /// Returns the count in the line that begins with `name`.
@@ -53,11 +54,10 @@ fn within(output: &str, table: &str) {
     let rows = table.lines().filter(|line| !line.starts_with('#'));
     for line in rows.filter(|line| !line.starts_with("forward ")) {
         let name = line.split(' ').next().unwrap_or_default();
-        let (expected, found) = (count(table, name), count(output, name));
-        println!("{name} {found} instructions, {expected} in the table");
-        assert!(
-            found * 100 <= expected * 103,
-            "{name}: {found} instructions, more than 3 % above the {expected} of the table"
+        assert_count(
+            &format!("instructions of {name}"),
+            count(output, name),
+            count(table, name),
         );
     }
 }
