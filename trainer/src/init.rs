@@ -10,16 +10,11 @@ use rand_chacha::rand_core::Rng;
 pub fn initial_params(seed: u64) -> Box<Params> {
     let mut rng = generator(seed, 0);
     let mut params: Box<Params> = zeroed_box();
-    let mut bound = 0.0;
-    for tensor in TENSORS {
-        // A weight comes before its bias, which has the same bound.
-        if let [_, inputs @ ..] = tensor.dims()
-            && !inputs.is_empty()
-        {
-            let fan_in: usize = inputs.iter().product();
-            bound = 1.0 / (fan_in as f64).sqrt();
-        }
-        for value in &mut params.as_flat_mut()[tensor.offset..][..tensor.len()] {
+    // A weight comes before its bias, which has the same bound.
+    for [weight, bias] in TENSORS.as_chunks().0 {
+        let fan_in: usize = weight.dims()[1..].iter().product();
+        let bound = 1.0 / (fan_in as f64).sqrt();
+        for value in &mut params.as_flat_mut()[weight.offset..][..weight.len() + bias.len()] {
             // 24 random bits: steps of 2^-23 in -1..1.
             let unit = f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0;
             *value = (unit * bound) as f32;
