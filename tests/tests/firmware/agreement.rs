@@ -170,9 +170,8 @@ fn another_network_in_int8_agrees_with_the_host() {
     let params = random_params::<color::Net>();
     let ranges = ranges::<color::Net>(&params, &images_of::<color::Net>(100), 1.0);
     let params = quantize::<color::Net>(&params, &ranges).unwrap();
-    for board in ["mps2-an386", "microbit"] {
-        logits_of_agree_with_the_host::<color::int8::Net>(board, &params, 1_000);
-    }
+    // On the micro:bit v1, `evaluate` needs more stack for an image of this size than there is.
+    logits_of_agree_with_the_host::<color::int8::Net>("mps2-an386", &params, 1_000);
 }
 
 /// Checks that `infer` predicts the same class as the host for each sample, and ends with `ok`.
