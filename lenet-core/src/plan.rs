@@ -567,6 +567,13 @@ mod tests {
     }
 
     #[test]
+    #[should_panic = "fc: 4097 outputs are more than 4096"]
+    fn too_many_outputs_are_refused() {
+        assert_eq!(fc(4096, [1, 1, 1]).output, [4096, 1, 1]);
+        fc(4097, [1, 1, 1]);
+    }
+
+    #[test]
     #[should_panic = "network: its name has 0 bytes, not 1 to 32"]
     fn an_empty_name_is_refused() {
         checked("", [fc(2, [1, 1, 1])]);
