@@ -243,7 +243,7 @@ fn pool_in_registers<
     bias: &[f32; M],
     out: &mut [[[f32; PW]; PH]; M],
 ) {
-    tiles::<L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
+    tiles::<true, L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
         // The range comes last in the zip, because the compiler does not unroll the loop if it ends in a `take`.
         let columns = tile[0].len();
         for (out, p) in out[m][y].iter_mut().skip(x).zip(0..columns) {
@@ -274,7 +274,7 @@ fn store_and_pool<
     out: &mut [[[f32; PW]; PH]; M],
 ) {
     let mut rows = [[[[[0.0; N]; PW]; PH]; M]; N];
-    tiles::<L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
+    tiles::<false, L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
         for (rows, tile) in rows.iter_mut().zip(tile) {
             for (to, &from) in rows[m][y].iter_mut().skip(x).zip(tile) {
                 *to = from;
@@ -310,8 +310,12 @@ fn pooled<L: Layered, const N: usize>(window: [[f32; N]; N]) -> f32 {
 
 /// Computes the convolution of `M` maps, tile by tile. It calls `take` for each map of a tile, with the indices `(m, y, x)` of the
 /// map's first output and with the sums, indexed by row of the window and column of the output.
+///
+/// Here and in the functions that this calls, `SMALL` selects the loops for a microcontroller. It is a parameter so that tests
+/// on a host run both variants.
 #[inline(always)]
 fn tiles<
+    const SMALL: bool,
     L: Layered,
     const N: usize,
     const P: usize,
@@ -330,10 +334,10 @@ fn tiles<
 ) {
     for y in 0..PH {
         for n in 0..PW / P {
-            tile::<L, N, P, _, _, _, _, _>(input, weight, bias, y, P * n, &mut take);
+            tile::<SMALL, L, N, P, _, _, _, _, _>(input, weight, bias, y, P * n, &mut take);
         }
         for x in PW - PW % P..PW {
-            tile::<L, N, 1, _, _, _, _, _>(input, weight, bias, y, x, &mut take);
+            tile::<SMALL, L, N, 1, _, _, _, _, _>(input, weight, bias, y, x, &mut take);
         }
     }
 }
@@ -341,6 +345,7 @@ fn tiles<
 /// Computes the tile of `M` maps by `P` columns that starts at row `y` and column `x` of the output.
 #[inline(always)]
 fn tile<
+    const SMALL: bool,
     L: Layered,
     const N: usize,
     const P: usize,
@@ -370,9 +375,9 @@ fn tile<
         row.and_then(|row| row.get(x)).copied().unwrap_or(0.0)
     };
     let sums = if inside {
-        sums::<N, P, _, _, _>(weight, bias, |c, i, j| value(c, from_y + i, from_x + j))
+        sums::<SMALL, N, P, _, _, _>(weight, bias, |c, i, j| value(c, from_y + i, from_x + j))
     } else {
-        sums::<N, P, _, _, _>(weight, bias, |c, i, j| {
+        sums::<SMALL, N, P, _, _, _>(weight, bias, |c, i, j| {
             value(c, from_y.wrapping_add(i), from_x.wrapping_add(j))
         })
     };
@@ -386,7 +391,14 @@ fn tile<
 /// For a microcontroller the columns of the kernel are unrolled in the source. Whether the compiler would unroll a loop depends
 /// on what else the program calls, and without unrolling the function takes an eighth more instructions.
 #[inline(always)]
-fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
+fn sums<
+    const SMALL: bool,
+    const N: usize,
+    const P: usize,
+    const C: usize,
+    const M: usize,
+    const K: usize,
+>(
     weight: &[[[[f32; K]; K]; C]; M],
     bias: &[f32; M],
     input: impl Fn(usize, usize, usize) -> f32,
@@ -396,16 +408,16 @@ fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K:
     for c in 0..C {
         for i in 0..K {
             if SMALL {
-                column(&mut sums, weight, &input, [c, i, 0]);
-                column(&mut sums, weight, &input, [c, i, 1]);
-                column(&mut sums, weight, &input, [c, i, 2]);
-                column(&mut sums, weight, &input, [c, i, 3]);
-                column(&mut sums, weight, &input, [c, i, 4]);
-                column(&mut sums, weight, &input, [c, i, 5]);
-                column(&mut sums, weight, &input, [c, i, 6]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 0]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 1]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 2]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 3]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 4]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 5]);
+                column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 6]);
             } else {
                 for j in 0..K {
-                    column(&mut sums, weight, &input, [c, i, j]);
+                    column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, j]);
                 }
             }
         }
@@ -420,7 +432,14 @@ fn sums<const N: usize, const P: usize, const C: usize, const M: usize, const K:
 // This uses indices, because iterators over four arrays at once would hide which product is added to which sum.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-fn column<const N: usize, const P: usize, const C: usize, const M: usize, const K: usize>(
+fn column<
+    const SMALL: bool,
+    const N: usize,
+    const P: usize,
+    const C: usize,
+    const M: usize,
+    const K: usize,
+>(
     sums: &mut [[[[f32; N]; P]; N]; M],
     weight: &[[[[f32; K]; K]; C]; M],
     input: &impl Fn(usize, usize, usize) -> f32,

@@ -29,6 +29,15 @@ pub trait Meter<N: Served = Net> {
 /// The memory that a [`Responder`] needs.
 pub type Scratch<N = Net> = crate::Scratch<N>;
 
+/// Writes a reply as a frame.
+///
+/// This is not generic, so it is compiled with this crate and its optimization level. If a program that is optimized for size
+/// compiled it, the compiler would not recognize that postcard's loops over a number's bytes stay in range.
+fn frame<'b>(sequence: u32, reply: &Reply<'_>, out: &'b mut FrameBuffer) -> &'b [u8] {
+    // A reply can be too long only if the names in `info` are too long.
+    encode(sequence, reply, out).unwrap_or_default()
+}
+
 /// Processes requests on a board.
 pub struct Responder<'a, M, N: Served = Net> {
     info: Info<'a>,
@@ -66,8 +75,7 @@ impl<'a, N: Served, M: Meter<N>> Responder<'a, M, N> {
             Ok(Frame { sequence, message }) => (sequence, self.reply(sequence, message)),
             Err(Refused { sequence, error }) => (sequence, Reply::Error(error)),
         };
-        // A reply can be too long only if the names in `info` are too long.
-        encode(sequence, &reply, out).unwrap_or_default()
+        frame(sequence, &reply, out)
     }
 
     fn reply(&mut self, sequence: u32, request: Request<'_>) -> Reply<'_> {
