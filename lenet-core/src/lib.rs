@@ -36,6 +36,8 @@ compile_error!("the weights file holds little-endian f32 and is read in place");
 
 // `network!` writes `lenet_core::bytemuck` into an attribute's string, where `$crate` is not expanded.
 extern crate self as lenet_core;
+#[cfg(test)]
+extern crate std;
 
 #[doc(hidden)]
 pub use bytemuck;

@@ -477,7 +477,6 @@ mod tests {
         assert_eq!(layer.convolved(), [4, 9, 12]);
         assert_eq!(layer.params(), 4 * 3 * 9 + 4);
         assert_eq!(layer.multiply_adds(), 4 * 3 * 9 * 9 * 12);
-        extern crate std;
         assert_eq!(
             std::format!("{layer} {}", ShapeText(layer.output)),
             "conv2d 3x3, padding 1, average pool 3 4x3x4"

@@ -772,7 +772,6 @@ mod tests {
 
     #[test]
     fn a_name_is_displayed_as_text() {
-        extern crate std;
         assert_eq!(std::format!("{0} {0:?}", Name::of::<Net>()), "two \"two\"");
         let mut damaged = Name::of::<Net>();
         damaged.0[1] = b'\n';
@@ -810,7 +809,6 @@ mod tests {
             .unwrap()
             .len();
         let error = view::<other::Net>(&file.0[..len]).unwrap_err();
-        extern crate std;
         assert_eq!(
             std::string::ToString::to_string(&error),
             "a file of the network `two`, this program is built for `another`; build it with LENET_NETWORK=two (or the path of its description)"

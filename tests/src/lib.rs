@@ -5,6 +5,7 @@
 
 pub mod fixtures;
 pub mod generate;
+#[path = "../../lenet-core/src/int8/plain.rs"]
 pub mod int8;
 pub mod link;
 #[macro_use]

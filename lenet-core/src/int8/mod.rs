@@ -49,6 +49,9 @@ pub mod linear;
 pub mod pairs;
 pub mod pool;
 pub mod table;
+
+#[cfg(test)]
+mod plain;
 #[cfg(test)]
 mod tests;
 

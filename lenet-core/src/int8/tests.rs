@@ -1,12 +1,11 @@
-//! Compares the integer kernels with plain loops in i64, one sum per output, for three networks that together have every activation
-//! and every pool except `Max(3)`.
+//! Compares the integer kernels with the plain loops of `plain`, for three networks that together have every activation and every pool
+//! except `Max(3)`.
 
+use super::plain::{self, Output};
 use super::*;
 use crate::Network;
-use crate::layer::Pool;
 use core::array::from_fn;
-
-extern crate std;
+use std::collections::BTreeSet;
 use std::vec::Vec;
 
 /// Pooling windows of 1 and 2, padding, odd and even numbers of channels, all activations, and a linear layer whose number of
@@ -87,41 +86,6 @@ fn params<N: Int8>(random: &mut Random) -> N::Params {
     params
 }
 
-/// Returns the byte for a sum, as the documentation of [`Rescale`] defines it.
-fn byte(activation: Activation, Rescale { factor, limit }: Rescale, sum: i64) -> u8 {
-    let (factor, limit) = (i64::from(factor), i64::from(limit));
-    let symmetric = sum.clamp(-limit, limit) * factor + (1 << 31);
-    match activation {
-        Activation::Relu => ((sum.clamp(0, limit) * factor + (1 << 23)) >> 24) as u8,
-        Activation::Identity => ((symmetric + (1 << 23)) >> 24) as u8,
-        Activation::Sigmoid => table::SIGMOID[((symmetric + (1 << 21)) >> 22) as usize],
-        Activation::Tanh => table::TANH[((symmetric + (1 << 21)) >> 22) as usize],
-    }
-}
-
-/// Returns the sum of one output before pooling.
-fn sum(layer: &Layer, params: &LayerParams<'_>, input: &[u8], zero: u8, at: [usize; 3]) -> i64 {
-    let ([channels, h, w], k, [map, y, x]) = (layer.input, layer.kernel, at);
-    let weights = &params.weight[map * products_of(layer)..][..products_of(layer)];
-    let inputs: Vec<u8> = match layer.kind {
-        Kind::Linear => input.to_vec(),
-        Kind::Conv2d => (0..channels * k * k)
-            .map(|i| {
-                let inside =
-                    |at: usize, side| at.checked_sub(layer.padding).filter(|&at| at < side);
-                let (y, x) = (inside(y + i / k % k, h), inside(x + i % k, w));
-                y.zip(x)
-                    .map_or(zero, |(y, x)| input[(i / (k * k) * h + y) * w + x])
-            })
-            .collect(),
-    };
-    let products = weights
-        .iter()
-        .zip(inputs)
-        .map(|(&w, q)| (i64::from(w) - 128) * i64::from(q));
-    i64::from(params.bias[map]) + products.sum::<i64>()
-}
-
 /// Compares all outputs of a network for several images.
 fn check<N: Int8<Image = <N as Network>::Pixels>>() {
     let mut random = Random(1);
@@ -136,50 +100,18 @@ fn check<N: Int8<Image = <N as Network>::Pixels>>() {
         });
         let mut act: N::Activations = bytemuck::zeroed();
         N::forward(&params, &pixels, &mut act);
-        let mut input = bytemuck::bytes_of(&pixels).to_vec();
-        for (index, layer) in N::LAYERS.iter().enumerate() {
-            let (zero, params) = (
-                input_zero(N::LAYERS, index),
-                N::layer(&params, index).unwrap(),
-            );
-            let found = N::outputs(&act, index).unwrap();
-            let [maps, h, w] = layer.output;
-            let n = layer.pool.window();
-            let outputs = (0..maps * h * w).map(|i| {
-                let [map, y, x] = [i / (h * w), i / w % h, i % w];
-                let window = (0..n * n).map(|i| [map, y * n + i / n, x * n + i % n]);
-                let sums = window.map(|at| sum(layer, &params, &input, zero, at));
-                let finish = match params.finish {
-                    Finishes::Hidden(all) => all[map],
-                    Finishes::Last(all) => {
-                        return sums.sum::<i64>() as i32 as f32 * all[map].0;
-                    }
-                };
-                let bytes = sums.map(|sum| byte(layer.activation, finish, sum));
-                f32::from(match layer.pool {
-                    Pool::Whole | Pool::Max(_) => bytes.max().unwrap(),
-                    Pool::Average(n) => {
-                        let (sum, n) = (bytes.map(usize::from).sum::<usize>(), n * n);
-                        ((2 * sum + n) / (2 * n)) as u8
-                    }
-                })
-            });
-            let expected: Vec<f32> = outputs.collect();
-            assert!(
-                found.iter().eq(expected.iter().copied()),
-                "{}, image {image}: {}",
-                N::NAME,
-                layer.name
-            );
-            let distinct: std::collections::BTreeSet<u32> =
-                expected.iter().map(|value| value.to_bits()).collect();
-            assert!(
-                image < 2 || distinct.len() >= expected.len().min(3),
-                "{}: {} saturates",
-                N::NAME,
-                layer.name
-            );
-            input = expected.iter().map(|&value| value as u8).collect();
+        let expected = plain::forward::<N>(&params, bytemuck::bytes_of(&pixels));
+        for (index, expected) in expected.into_iter().enumerate() {
+            let expected = match expected {
+                Output::Bytes(bytes) => bytes.into_iter().map(f32::from).collect(),
+                Output::Logits(logits) => logits,
+            };
+            let found: Vec<f32> = N::outputs(&act, index).unwrap().iter().collect();
+            let layer = N::LAYERS[index].name;
+            assert_eq!(found, expected, "{}, image {image}: {layer}", N::NAME);
+            let distinct: BTreeSet<u32> = expected.iter().map(|value| value.to_bits()).collect();
+            let saturates = distinct.len() < expected.len().min(3);
+            assert!(image < 2 || !saturates, "{}: {layer} saturates", N::NAME);
         }
     }
 }

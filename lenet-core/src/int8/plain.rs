@@ -1,10 +1,11 @@
 //! A simple implementation of an int8 network in i64, against which `lenet_core` is tested: one sum per output, with each rounding
 //! as documented, and with pooling after the activation. From `lenet_core` it uses only the description of the layers and the
-//! parameters.
+//! parameters. It is compiled for tests only, those of this crate and those of `lenet-tests`, which includes the file.
 
 use lenet_core::int8::{Finishes, Int8, LayerParams, Rescale, zero};
 use lenet_core::layer::{Activation, Pool};
 use lenet_core::plan::{Kind, Layer};
+use std::vec::Vec;
 
 /// The output of a layer.
 #[derive(Clone, Debug, PartialEq)]
