@@ -8,7 +8,7 @@ import sys
 
 from chromium import Chromium
 
-MOST_BYTES = 450_000
+MOST_BYTES = 530_000
 PROBE = """({
   wide: document.documentElement.scrollWidth,
   pictures: document.images.length + document.querySelectorAll("svg").length,

@@ -2,6 +2,8 @@
 
 mod augment;
 pub mod check;
+#[cfg(feature = "program")]
+mod decode;
 mod dims;
 mod folder;
 mod gunzip;

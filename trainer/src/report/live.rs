@@ -247,7 +247,7 @@ fn tools() -> Markup {
         }
         div.live-tools {
             button type="button" #live-open { "Open a file…" }
-            input #live-file type="file" hidden accept="image/png,image/jpeg,image/bmp,.weights";
+            input #live-file type="file" hidden accept="image/png,image/jpeg,image/bmp,.pnm,.pbm,.pgm,.ppm,.weights";
             label title="As trainer predict --resize" { input #live-resize type="checkbox" checked; "resize" }
             label title="As trainer predict --invert: dark on white becomes bright on black" { input #live-invert type="checkbox"; "invert" }
         }

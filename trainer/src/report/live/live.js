@@ -555,7 +555,7 @@ async function take(file) {
 async function takePicture(file) {
   const options = { resize: byId("live-resize").checked, invert: byId("live-invert").checked };
   pictures ??= new Pictures(await WebAssembly.compile(await stored("live-pictures")));
-  const { pixels: read, notes } = await pictures.read(file.bytes, plan.input, options);
+  const { pixels: read, notes } = pictures.read(file.bytes, plan.input, options);
   changed();
   source = file;
   pixels.set(read);

@@ -1,20 +1,18 @@
 //! The trainer's conversion of pictures to images as a WebAssembly module. It compiles the same source, so that a picture dropped
-//! on a web page becomes the same image as in `trainer predict`.
-//!
-//! PNG files are decoded here, by the trainer's decoder, because browsers change pixels before a script can read them (colour
-//! profiles, premultiplied alpha, 16 bits). Decoders for other formats would double the size of the module. The page lets the
-//! browser decode those, and this module converts the pixels.
+//! on a web page becomes the same image as in `trainer predict`. The browser's own decoders are not used, because browsers change
+//! pixels before a script can read them (colour profiles, premultiplied alpha, 16 bits).
 //!
 //! | export | purpose |
 //! |---|---|
-//! | `allocate(len)` | returns the address of `len` bytes, which the next `read` or `convert` frees |
-//! | `read(…)` | converts a PNG file to an image; returns 1, or 0 if there is an error message |
-//! | `convert(jpeg, columns, rows, …)` | converts red, green, blue and alpha to an image; returns 1, or 0 if there is an error message |
+//! | `allocate(len)` | returns the address of `len` bytes, which the next `read` frees |
+//! | `read(…)` | converts a file to an image; returns 1, or 0 if there is an error message |
 //! | `image()` | returns the address and the length of the image: one byte per channel, row and column |
 //! | `text()` | returns the address and the length of the error message, or of notes and warnings, one per line |
 
 #![cfg(target_arch = "wasm32")]
 
+#[path = "../../../src/dataset/decode.rs"]
+mod decode;
 #[path = "../../../src/dataset/dims.rs"]
 mod dims;
 #[path = "../../../src/dataset/kinds.rs"]
@@ -26,11 +24,7 @@ mod oddity;
 mod picture;
 
 use dims::Shape;
-use image::RgbaImage;
-use image::codecs::png::PngDecoder;
-use image::metadata::Orientation;
 use std::cell::RefCell;
-use std::io::Cursor;
 
 /// The permitted conversions of a picture, which are the trainer's options of the same names.
 #[derive(Clone, Copy)]
@@ -61,7 +55,7 @@ extern "C" fn allocate(len: usize) -> usize {
     })
 }
 
-/// Converts the PNG file in the allocated bytes to an image of these channels, rows and columns.
+/// Converts the file in the allocated bytes to an image of these channels, rows and columns.
 #[unsafe(no_mangle)]
 extern "C" fn read(
     channels: usize,
@@ -75,79 +69,24 @@ extern "C" fn read(
         height,
         width,
     };
-    let options = ImageOptions { resize, invert };
-    keep(shape, options, |bytes| {
-        if !bytes.starts_with(b"\x89PNG") {
-            return Err(match &bytes[..] {
-                [] => "empty; expected a PNG, JPEG, BMP or PNM file".to_owned(),
-                _ => format!(
-                    "no PNG, JPEG, BMP or PNM file ({})",
-                    kinds::beginning(&bytes)
-                ),
-            });
-        }
-        let decoder = PngDecoder::new(Cursor::new(bytes));
-        let decoder = decoder.map_err(|error| format!("broken PNG: {error}"))?;
-        let check_size = |size, turned| picture::check_size("PNG", size, turned, options, shape);
-        picture::whole(decoder, "PNG", check_size)
-    })
-}
-
-/// Converts the allocated bytes to an image. They are the red, green, blue and alpha of so many columns and rows, from a JPEG or a
-/// BMP file that a browser has decoded and rotated.
-#[unsafe(no_mangle)]
-extern "C" fn convert(
-    jpeg: bool,
-    columns: u32,
-    rows: u32,
-    channels: usize,
-    height: usize,
-    width: usize,
-    resize: bool,
-    invert: bool,
-) -> bool {
-    let shape = Shape {
-        channels,
-        height,
-        width,
-    };
-    let options = ImageOptions { resize, invert };
-    keep(shape, options, |pixels| {
-        let name = if jpeg { "JPEG" } else { "BMP" };
-        picture::check_size(
-            name,
-            (columns, rows),
-            Orientation::NoTransforms,
-            options,
-            shape,
-        )?;
-        RgbaImage::from_raw(columns, rows, pixels).ok_or_else(|| {
-            format!("broken {name}: it has another number of pixels than its size says")
-        })
-    })
-}
-
-/// Decodes the allocated bytes, converts the picture to an image, and stores the image with the notes and warnings about it.
-fn keep(
-    shape: Shape,
-    options: ImageOptions,
-    decode: impl FnOnce(Vec<u8>) -> Result<RgbaImage, String>,
-) -> bool {
-    STATE.with_borrow_mut(|state| match decode(std::mem::take(&mut state.input)) {
-        Ok(picture) => {
-            state.image = vec![0; shape.len()];
-            let has_colour = picture::values(&picture, options, shape, &mut state.image);
-            let mut lines = oddity::warnings(&state.image, shape);
-            if has_colour && shape.channels == 1 {
-                lines.insert(0, "the colours are converted to grey".to_owned());
+    STATE.with_borrow_mut(|state| {
+        let file = std::mem::take(&mut state.input);
+        let mut image = vec![0; shape.len()];
+        match decode::decode(&file, ImageOptions { resize, invert }, shape, &mut image) {
+            Ok(has_colour) => {
+                let mut lines = oddity::warnings(&image, shape);
+                if has_colour && shape.channels == 1 {
+                    lines.insert(0, "the colours are converted to grey".to_owned());
+                }
+                state.text = lines.join("\n");
+                state.image = image;
+                true
             }
-            state.text = lines.join("\n");
-            true
-        }
-        Err(sentence) => {
-            state.image = Vec::new();
-            state.text = sentence;
-            false
+            Err(sentence) => {
+                state.image = Vec::new();
+                state.text = sentence;
+                false
+            }
         }
     })
 }
