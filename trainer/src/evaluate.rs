@@ -2,7 +2,7 @@
 
 use crate::forward::{forward, forward_int8};
 use lenet_core::image::grey;
-use lenet_core::network::{Activations, CLASSES, Logits, Params, Pixels, int8};
+use lenet_core::network::{Activations, Logits, Params, Pixels, int8};
 use lenet_core::ops::argmax;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -33,8 +33,8 @@ pub struct Confusion(pub Array2<u32>);
 
 impl Confusion {
     /// Compares the largest logits with the labels.
-    pub fn new(logits: &[Logits], labels: &[u8]) -> Self {
-        let mut counts = Array2::zeros((CLASSES, CLASSES));
+    pub fn new<const N: usize>(logits: &[[f32; N]], labels: &[u8]) -> Self {
+        let mut counts = Array2::zeros((N, N));
         for (logits, &label) in logits.iter().zip(labels) {
             counts[[usize::from(label), argmax(logits)]] += 1;
         }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn rows_are_labels_and_columns_predictions() {
-        let mut logits = [[0.0; CLASSES]; 4];
+        let mut logits = [[0.0; 10]; 4];
         for (logits, class) in logits.iter_mut().zip([3, 3, 3, 7]) {
             logits[class] = 1.0;
         }

@@ -14,6 +14,8 @@ pub mod lenet;
 pub mod lenet_d2l;
 #[path = "../../lenet-core/networks/relu.rs"]
 pub mod relu;
+#[path = "../../lenet-core/networks/tiny.rs"]
+pub mod tiny;
 
 pub mod rgb {
     network! {

@@ -5,7 +5,7 @@ use bytemuck::zeroed_box;
 use half::{bf16, f16};
 use lenet_core::layer::{Activation, Pool};
 use lenet_core::network::{CLASSES, LAYERS, Logits, Params, TENSORS};
-use lenet_core::plan::{Kind, Layer};
+use lenet_core::plan::{Kind, Layer, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 /// Returns PyTorch's names of [`TENSORS`] in a network of two `nn.Sequential`, `conv` and `fc`, in which each convolution, pool,
@@ -40,6 +40,18 @@ pub fn looks_like(bytes: &[u8]) -> bool {
 /// # Errors
 /// A sentence; if the tensors differ from those expected, it lists both.
 pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
+    let mut params: Box<Params> = zeroed_box();
+    let notes = read(bytes, &names(), &TENSORS, params.as_flat_mut())?;
+    Ok((params, notes))
+}
+
+/// Copies the parameters to `flat`, and returns notes on how they were found. `names` are PyTorch's names of `expected`.
+fn read(
+    bytes: &[u8],
+    names: &[String],
+    expected: &[Tensor],
+    flat: &mut [f32],
+) -> Result<Vec<String>, String> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| format!("broken safetensors file: {error}"))?;
     let tensors = file.tensors();
@@ -59,9 +71,7 @@ pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
             values,
         }
     });
-    let mut params: Box<Params> = zeroed_box();
-    let notes = state_dict::read(tensors.collect(), &names(), &TENSORS, params.as_flat_mut())?;
-    Ok((params, notes))
+    state_dict::read(tensors.collect(), names, expected, flat)
 }
 
 /// Returns a safetensors file with the parameters.
@@ -150,6 +160,7 @@ pub(crate) fn view<'a>(dims: &[usize], values: &'a [f32]) -> TensorView<'a> {
 mod tests {
     use super::*;
     use crate::init::initial_params;
+    use crate::networks::lenet;
 
     #[test]
     fn what_is_written_is_read() {
@@ -166,7 +177,10 @@ mod tests {
             ("fc.0.weight", view(&[256, 120], &values)),
             ("extra", view(&[1], &values[..1])),
         ];
-        let problem = read_params(&serialize(views, None).unwrap()).unwrap_err();
+        let bytes = serialize(views, None).unwrap();
+        let mut params = [0.0; lenet::NUM_PARAMS];
+        let names = names_of(&lenet::LAYERS);
+        let problem = read(&bytes, &names, &lenet::TENSORS, &mut params).unwrap_err();
         let has = |line: &str| assert!(problem.contains(line), "{problem}");
         has("fc.0.weight: found F32 [256, 120], expected F32 [120, 256] (its transpose would fit)");
         has("conv.0.weight: missing, expected F32 [6, 1, 5, 5]");

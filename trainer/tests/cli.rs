@@ -27,7 +27,7 @@ mod threads;
 use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::plan::Description;
 use lenet_core::weights::PARAMS_OFFSET;
-use place::{AT_CHANCE, FILES, LEARNT, Place, TRAIN, idx, images, labels};
+use place::{AT_CHANCE, FILES, LEARNT, Place, TRAIN, idx, images, labels, values};
 use trainer::weights_file::WeightsFile;
 
 #[test]
@@ -647,8 +647,8 @@ fn a_diverging_run_stops_at_once_and_writes_nothing() {
     let place = Place::new();
     // With parameters near overflow, the first loss is not finite.
     let mut params = trainer::init::initial_params(0);
-    params.fc3.weight = [[3e38; 84]; 10];
-    params.fc3.weight[0] = [-3e38; 84];
+    values(&mut params, "fc3_weight").fill(3e38);
+    values(&mut params, "fc3_weight")[..84].fill(-3e38);
     place.write(
         "huge.safetensors",
         &trainer::safetensors::write_params(&params),
@@ -872,7 +872,7 @@ fn compare_names_what_differs_and_where() {
 
     let weights = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
     let mut params = *weights.weights().params;
-    params.fc3.bias[3] += 0.5;
+    values(&mut params, "fc3_bias")[3] += 0.5;
     place.write(
         "other.safetensors",
         &trainer::safetensors::write_params(&params),
@@ -983,7 +983,7 @@ fn unknown_tensors_are_listed_with_the_expected_ones() {
     );
 
     for value in [f32::NAN, f32::INFINITY] {
-        params.fc1.weight[0][3] = value;
+        values(&mut params, "fc1_weight")[3] = value;
         place.write(
             "nan.safetensors",
             &trainer::safetensors::write_params(&params),
@@ -995,7 +995,7 @@ fn unknown_tensors_are_listed_with_the_expected_ones() {
         );
     }
     // A subnormal number is valid: it is exported and imported bit for bit, and passes the self-test.
-    params.fc1.weight[0][3] = -f32::from_bits(3);
+    values(&mut params, "fc1_weight")[3] = -f32::from_bits(3);
     let subnormal = trainer::safetensors::write_params(&params);
     place.write("tiny.safetensors", &subnormal);
     place.good("import tiny.safetensors --out tiny.weights");

@@ -2,7 +2,7 @@
 
 use super::{Random, boxed, compile, first, logits, params, repository, scratch, seen};
 use lenet_core::Network;
-use lenet_core::network::Logits;
+use lenet_core::network::{CLASSES, Logits};
 use lenet_core::ops::argmax;
 use lenet_tests::for_each_shipped_network;
 use lenet_tests::networks::{Case, color, lenet, lenet_d2l, relu, tiny};
@@ -313,7 +313,7 @@ fn assert_is_the_cpus(what: &str, found: (&[StepStats], &State), cpu: (&[StepSta
 }
 
 fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
-    let mut logits: Vec<Logits> = vec![[0.0; 10]; split.len()];
+    let mut logits: Vec<Logits> = vec![[0.0; CLASSES]; split.len()];
     backend.logits(split.images(), &mut logits).unwrap();
     let hits = logits
         .iter()
@@ -356,7 +356,7 @@ fn ten_steps_agree_with_the_cpu() {
         assert_is_the_cpus("one device", (&steps, &cuda_state), (&expected, &cpu_state));
 
         let images = &split.images()[..7];
-        let mut logits = [[[0.0; 10]; 7]; 2];
+        let mut logits = [[[0.0; CLASSES]; 7]; 2];
         cuda.logits(images, &mut logits[0]).unwrap();
         cpu.logits(images, &mut logits[1]).unwrap();
         for (a, b) in logits[0]
@@ -548,7 +548,7 @@ fn the_mean_agrees_with_the_cpu() {
             let mean = State::new(cuda_state.mean.unwrap());
             let mut of_mean = Cuda::new(&split, &mean, Adam::default(), devices).unwrap();
             let images = &split.images()[..7];
-            let mut logits = [[[0.0; 10]; 7]; 2];
+            let mut logits = [[[0.0; CLASSES]; 7]; 2];
             cuda.logits(images, &mut logits[0]).unwrap();
             of_mean.logits(images, &mut logits[1]).unwrap();
             assert_eq!(logits[0], logits[1]);
@@ -622,7 +622,7 @@ fn attempt(split: &Split, devices: usize) -> Result<(), Error> {
     let mut cuda = Cuda::new(split, &state, adam, devices)?;
     let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 4);
     train(&mut cuda, &batches)?;
-    cuda.logits(&split.images()[..3], &mut [[0.0; 10]; 3])?;
+    cuda.logits(&split.images()[..3], &mut [[0.0; CLASSES]; 3])?;
     cuda.state()?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::dataset::read_image;
 use crate::error::Error;
 use crate::model::Model;
 use crate::weights_file::class_names;
-use lenet_core::network::{CLASSES, HEIGHT, Pixels, WIDTH};
+use lenet_core::network::{CLASSES, Pixels};
 use lenet_core::ops::softmax;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -162,17 +162,19 @@ fn top<'a>(model: &Model, pixels: &Pixels, classes: &[&'a str; CLASSES]) -> Vec<
 
 /// Draws the image in characters, with denser characters for brighter pixels. A row of characters stands for two rows of pixels,
 /// because a character is about twice as high as wide.
-fn characters(pixels: &Pixels) -> String {
+fn characters<const C: usize, const H: usize, const W: usize>(
+    pixels: &[[[u8; W]; H]; C],
+) -> String {
     const RAMP: &[u8; 10] = b" .:-=+*#%@";
     let mut text = String::new();
     let grey = |y: usize, x: usize| {
         let sum: usize = pixels.iter().map(|map| usize::from(map[y][x])).sum();
         sum / pixels.len()
     };
-    for y in (0..HEIGHT).step_by(2) {
-        let line: String = (0..WIDTH)
+    for y in (0..H).step_by(2) {
+        let line: String = (0..W)
             .map(|x| {
-                let grey = (grey(y, x) + grey((y + 1).min(HEIGHT - 1), x)) / 2;
+                let grey = (grey(y, x) + grey((y + 1).min(H - 1), x)) / 2;
                 char::from(RAMP[grey * RAMP.len() / 256])
             })
             .collect();
@@ -185,11 +187,10 @@ fn characters(pixels: &Pixels) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytemuck::Zeroable;
 
     #[test]
     fn brighter_pixels_get_denser_characters() {
-        let mut pixels = Pixels::zeroed();
+        let mut pixels = [[[0; 28]; 28]; 1];
         pixels[0][0][0] = 255;
         pixels[0][1][0] = 255;
         pixels[0][2][1] = 255;

@@ -133,7 +133,13 @@ mod tests {
         // Trained weights depend on this: the same seed must give the same weights in every version.
         let image = image();
         let augment = Augment::new(0, 0);
-        let corner = |i| augment.apply(i, &image)[0][10][10];
-        assert_eq!([0, 1, 2, 3].map(corner), [235, 42, 90, 8]);
+        for (i, (down, right, mirrored)) in
+            [(4, 2, false), (2, 1, true), (0, 4, false), (3, 2, false)]
+                .into_iter()
+                .enumerate()
+        {
+            let expected = moved(&image, down, right, mirrored);
+            assert!(augment.apply(i, &image) == expected, "{i}");
+        }
     }
 }

@@ -290,9 +290,17 @@ fn broken_gzip(error: std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shape::GREY;
     use super::*;
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
+
+    /// The number of classes, which is one more than the largest label.
+    const END: u8 = CLASSES as u8;
+
+    fn read(file: &[u8]) -> Result<Idx, String> {
+        super::images(file, file.len() as u64, GREY)
+    }
 
     fn images(count: u32, rows: u32, columns: u32, bytes: usize) -> Vec<u8> {
         let mut file: Vec<u8> = [IMAGES_MAGIC, count, rows, columns]
@@ -321,16 +329,24 @@ mod tests {
     #[test]
     fn plain_and_gzipped_files_read_alike() {
         let file = images(3, 28, 28, 3 * 784);
-        let plain = read_images(&file).unwrap();
+        let plain = read(&file).unwrap();
         assert_eq!(plain.bytes.len(), 3 * 784);
         assert_eq!(plain.bytes[784..][..3], [16, 17, 18]);
-        assert_eq!(read_images(&gzip(&file)).unwrap(), plain);
-        assert_eq!(read_labels(&labels(&[9, 0, 3])).unwrap().bytes, [9, 0, 3]);
+        assert_eq!(read(&gzip(&file)).unwrap(), plain);
+        let values = [END - 1, 0, 1];
+        assert_eq!(read_labels(&labels(&values)).unwrap().bytes, values);
     }
 
     #[test]
     fn a_split_hashes_as_its_files_would() {
-        let (images, labels) = (images(3, 28, 28, 3 * 784), labels(&[9, 0, 3]));
+        let [channels, height, width] =
+            [SHAPE.channels, SHAPE.height, SHAPE.width].map(|side| side as u32);
+        let mut images = images(3, height, width, 3 * SHAPE.len());
+        if channels > 1 {
+            images[..4].copy_from_slice(&CHANNELS_MAGIC.to_be_bytes());
+            images.splice(8..8, channels.to_be_bytes());
+        }
+        let labels = labels(&[END - 1, 0, 1]);
         let (images, labels) = (read_images(&images).unwrap(), read_labels(&labels).unwrap());
         let hashes = [images.sha256, labels.sha256];
         assert_eq!(sha256(&Split::new(images.bytes, labels.bytes)), hashes);
@@ -338,7 +354,7 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_own_message() {
-        let refused = |file: &[u8]| read_images(file).unwrap_err();
+        let refused = |file: &[u8]| read(file).unwrap_err();
         assert_eq!(refused(b""), "empty; expected an IDX file");
         assert_eq!(
             refused(b"<!DOCTYPE html>"),
@@ -374,8 +390,11 @@ mod tests {
             "promises 800 bytes (1 records), has more"
         );
         assert_eq!(
-            read_labels(&labels(&[3, 37])).unwrap_err(),
-            "label 37 at index 1; this network has 10 classes, 0 to 9"
+            read_labels(&labels(&[1, 137])).unwrap_err(),
+            format!(
+                "label 137 at index 1; this network has {CLASSES} classes, 0 to {}",
+                CLASSES - 1
+            )
         );
         assert!(
             read_labels(&images(1, 28, 28, 784))
@@ -389,25 +408,32 @@ mod tests {
         let mut file = gzip(&images(3, 28, 28, 3 * 784));
         let len = file.len();
         assert!(
-            read_images(&file[..len - 1])
+            read(&file[..len - 1])
                 .unwrap_err()
                 .starts_with("broken gzip")
         );
         file[len - 6] ^= 1;
-        assert!(read_images(&file).unwrap_err().starts_with("broken gzip"));
+        assert!(read(&file).unwrap_err().starts_with("broken gzip"));
     }
 
     #[test]
     fn messages_count_labels_as_the_file_does() {
-        assert_eq!(check_labels(&[0, 9], 0), Ok(()));
+        assert_eq!(check_labels(&[0, END - 1], 0), Ok(()));
         assert_eq!(
-            check_labels(&[3, 37], 0).unwrap_err(),
-            "label 37 at index 1; this network has 10 classes, 0 to 9"
+            check_labels(&[1, END + 27], 0).unwrap_err(),
+            format!(
+                "label {} at index 1; this network has {END} classes, 0 to {}",
+                END + 27,
+                END - 1
+            )
         );
         assert_eq!(
-            check_labels(&[3, 25, 12, 10], 1).unwrap_err(),
-            "label 26 at index 1; this network has 10 classes, 1 to 10. 2 more are too large, up to 26: it takes a program \
-             that is built for a network with so many classes"
+            check_labels(&[1, END + 15, END + 2, END], 1).unwrap_err(),
+            format!(
+                "label {0} at index 1; this network has {END} classes, 1 to {END}. 2 more are too large, up to {0}: it takes a \
+                 program that is built for a network with so many classes",
+                END + 16
+            )
         );
     }
 }

@@ -58,9 +58,11 @@ pub(super) fn is_picture(start: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::shape::GREY;
     use super::*;
     use crate::dataset::picture::fitting;
     use crate::dataset::shape::Shape;
+    use image::metadata::Orientation;
     use image::{
         DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Pixel, Rgb, RgbImage,
     };
@@ -124,14 +126,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_pixel_becomes_grey() {
+        let [w, h] = [SHAPE.width, SHAPE.height].map(|side| side as u32);
         for (file, options, grey) in [
-            (png(28, 28, Luma([7u8])), AS_IT_IS, 7),
-            (png(28, 28, Luma([7u8])), INVERT, 248),
-            (png(28, 28, Luma([0x0707u16])), AS_IT_IS, 7),
-            (png(28, 28, Rgb([90u8, 90, 90])), AS_IT_IS, 90),
+            (png(w, h, Luma([7u8])), AS_IT_IS, 7),
+            (png(w, h, Luma([7u8])), INVERT, 248),
+            (png(w, h, Luma([0x0707u16])), AS_IT_IS, 7),
+            (png(w, h, Rgb([90u8, 90, 90])), AS_IT_IS, 90),
             // Half transparent on black. Inverting does not change transparent parts.
-            (png(28, 28, LumaA([200u8, 128])), AS_IT_IS, 100),
-            (png(28, 28, LumaA([200u8, 0])), INVERT, 0),
+            (png(w, h, LumaA([200u8, 128])), AS_IT_IS, 100),
+            (png(w, h, LumaA([200u8, 0])), INVERT, 0),
         ] {
             let expected = Image {
                 pixels: shape::image(&vec![grey; SHAPE.len()]),
@@ -143,22 +146,22 @@ mod tests {
             &ImageBuffer::from_pixel(28, 28, Luma([100u8])),
             ImageFormat::Jpeg,
         );
-        let grey = values(&jpeg, AS_IT_IS, SHAPE).unwrap()[14 * 28 + 14];
+        let grey = values(&jpeg, AS_IT_IS, GREY).unwrap()[14 * 28 + 14];
         assert!(grey.abs_diff(100) <= 1, "{grey}");
     }
 
     #[test]
     fn every_format_gives_the_same_pixels() {
         let picture = noise(28, 28);
-        let expected = values(&encoded(&picture, ImageFormat::Png), AS_IT_IS, SHAPE).unwrap();
+        let expected = values(&encoded(&picture, ImageFormat::Png), AS_IT_IS, GREY).unwrap();
         for format in [ImageFormat::Bmp, ImageFormat::Pnm] {
             let file = encoded(&picture, format);
             assert!(is_picture(&file[..16]), "{format:?}");
-            assert_eq!(values(&file, AS_IT_IS, SHAPE).as_ref(), Ok(&expected));
+            assert_eq!(values(&file, AS_IT_IS, GREY).as_ref(), Ok(&expected));
         }
         let text = b"P2 28 28 255\n".iter().copied();
         let text: Vec<u8> = text.chain("9 ".repeat(784).into_bytes()).collect();
-        assert_eq!(values(&text, AS_IT_IS, SHAPE), Ok(vec![9; 784]));
+        assert_eq!(values(&text, AS_IT_IS, GREY), Ok(vec![9; 784]));
     }
 
     /// The grey values come from Pillow 13's `Image.convert("L")`.
@@ -182,13 +185,11 @@ mod tests {
             ([176, 112, 238], 145),
             ([252, 158, 179], 188),
         ] {
-            let image = read_image(&png(28, 28, Rgb::<u8>(rgb)), AS_IT_IS).unwrap();
+            let mut read = [0; 784];
+            let picture = png(28, 28, Rgb::<u8>(rgb));
+            let has_colour = decode(&picture, AS_IT_IS, GREY, &mut read).unwrap();
             let is_grey = rgb[0] == rgb[1] && rgb[1] == rgb[2];
-            assert_eq!(
-                (image.pixels[0][0][0], image.has_colour),
-                (grey, !is_grey),
-                "{rgb:?}"
-            );
+            assert_eq!((read[0], has_colour), (grey, !is_grey), "{rgb:?}");
         }
     }
 
@@ -214,17 +215,23 @@ mod tests {
 
     #[test]
     fn pixels_stay_where_they_are() {
-        let image = GrayImage::from_fn(28, 28, |x, y| [(x * 9 + y / 4) as u8].into());
+        let [w, h] = [SHAPE.width, SHAPE.height].map(|side| side as u32);
+        let image = GrayImage::from_fn(w, h, |x, y| [(x * 9 + y / 4) as u8].into());
         let read = read_image(&encoded(&image, ImageFormat::Png), AS_IT_IS).unwrap();
-        assert_eq!(read.pixels[0][9][20], 20 * 9 + 2);
+        for (x, y, value) in image.enumerate_pixels() {
+            assert_eq!(read.pixels[0][y as usize][x as usize], value[0], "{x} {y}");
+        }
     }
 
     #[test]
     fn scaling_keeps_proportions_and_fills_up_with_black() {
-        let read = |file: &[u8]| read_image(file, RESIZE).unwrap().pixels[0];
+        let read = |file: &[u8]| {
+            let read = values(file, RESIZE, GREY).unwrap();
+            read.chunks(28).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
         let wide = read(&png(56, 28, Luma([200u8])));
         assert_eq!(wide[6], [0; 28]);
-        assert_eq!(wide[7..21], [[200; 28]; 14]);
+        assert_eq!(wide[7..21], vec![[200; 28]; 14]);
         assert_eq!(wide[21], [0; 28]);
         let thin = read(&png(1, 4000, Luma([200u8])));
         assert_eq!((thin[3][12], thin[3][13], thin[3][14]), (0, 200, 0));
@@ -287,14 +294,14 @@ mod tests {
         // The message states the size of the rotated picture.
         let turned = jpeg_to_turn(&picture, Orientation::Rotate90);
         assert_eq!(
-            read_image(&turned, AS_IT_IS).unwrap_err(),
+            values(&turned, AS_IT_IS, GREY).unwrap_err(),
             "a JPEG of 16x24 pixels; this network takes 28x28, and --resize scales to that"
         );
     }
 
     #[test]
     fn each_fault_has_its_own_message() {
-        let refused = |file: &[u8]| read_image(file, AS_IT_IS).unwrap_err();
+        let refused = |file: &[u8]| values(file, AS_IT_IS, GREY).unwrap_err();
         assert_eq!(refused(b""), "empty; expected a PNG, JPEG, BMP or PNM file");
         assert_eq!(
             refused(b"GIF89a\x01"),
@@ -334,9 +341,9 @@ mod tests {
             ("progressive jpeg", PROGRESSIVE.to_vec()),
             ("restarts jpeg", RESTARTS.to_vec()),
         ] {
-            let expected = values(&whole, AS_IT_IS, SHAPE).unwrap();
+            let expected = values(&whole, AS_IT_IS, GREY).unwrap();
             for len in 0..whole.len() {
-                let read = values(&whole[..len], AS_IT_IS, SHAPE);
+                let read = values(&whole[..len], AS_IT_IS, GREY);
                 assert!(
                     read.is_err() || read.as_ref() == Ok(&expected),
                     "{name}, {len} bytes"
@@ -346,7 +353,7 @@ mod tests {
             }
             // Bytes after the end, such as those that telephones add, do no harm.
             let longer = [&whole[..], b"more"].concat();
-            assert_eq!(values(&longer, AS_IT_IS, SHAPE), Ok(expected), "{name}");
+            assert_eq!(values(&longer, AS_IT_IS, GREY), Ok(expected), "{name}");
         }
     }
 
@@ -358,14 +365,14 @@ mod tests {
             encoded(&noise(28, 28), ImageFormat::Jpeg),
             RESTARTS.to_vec(),
         ] {
-            let expected = values(&whole, AS_IT_IS, SHAPE).unwrap();
+            let expected = values(&whole, AS_IT_IS, GREY).unwrap();
             for len in 4..whole.len() - 2 {
                 let cut = [&whole[..len], &[0xff, 0xd9]].concat();
-                let read = values(&cut, AS_IT_IS, SHAPE);
+                let read = values(&cut, AS_IT_IS, GREY);
                 assert!(read.is_err() || read == Ok(expected.clone()), "{len}");
             }
             let half = [&whole[..whole.len() / 2], &[0xff, 0xd9]].concat();
-            let sentence = values(&half, AS_IT_IS, SHAPE).unwrap_err();
+            let sentence = values(&half, AS_IT_IS, GREY).unwrap_err();
             assert!(sentence.contains("JPEG"), "{sentence}");
         }
     }

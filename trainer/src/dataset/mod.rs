@@ -171,9 +171,10 @@ mod tests {
 
     #[test]
     fn chance_is_the_share_of_the_largest_class_and_its_noise() {
-        // Three in four are of class 7; the standard deviation is 0.0217.
-        let labels = (0..400).map(|i| if i % 4 == 0 { 2 } else { 7 }).collect();
-        let split = Split::new(vec![0; 400 * SHAPE.len()], labels);
+        // Three in four are of the last class; the standard deviation is 0.0217.
+        let last = (CLASSES - 1) as u8;
+        let labels = (0..400).map(|i| if i % 4 == 0 { 0 } else { last });
+        let split = Split::new(vec![0; 400 * SHAPE.len()], labels.collect());
         assert_eq!(
             [0.25, 0.75, 0.81, 0.82, 1.0].map(|accuracy| split.is_chance(accuracy)),
             [true, true, true, false, false]
@@ -193,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_share_is_drawn_by_the_seed_and_taken_out() {
-        let all = counting((0..100).map(|i| i % 10).collect());
+        let label = |i: u8| i % CLASSES as u8;
+        let all = counting((0..100).map(label).collect());
         let mut train = all.clone();
         let val = train.take(&all.share(0.1, 1));
         assert_eq!((train.len(), val.len()), (90, 10));
@@ -202,7 +204,7 @@ mod tests {
         together.sort_unstable();
         assert!(together.into_iter().eq(0..100));
         for part in [&train, &val] {
-            let labels = first(part).into_iter().map(|i| i % 10);
+            let labels = first(part).into_iter().map(label);
             assert!(labels.eq(part.labels().iter().copied()));
         }
         assert_eq!(all.share(0.1, 1), all.share(0.1, 1));
@@ -211,15 +213,19 @@ mod tests {
 
     #[test]
     fn a_share_of_each_class_is_set_aside_and_always_the_same() {
-        let labels = [(0, 20), (1, 1), (2, 2)];
-        let labels = labels.map(|(class, len)| vec![class; len]).concat();
-        let mut train = counting(labels);
+        // The numbers of images that stay and that are set aside, for as many of three classes as the network has.
+        let classes = (0..CLASSES as u8).zip([[15, 5], [1, 0], [1, 1]]);
+        let labels = classes
+            .clone()
+            .flat_map(|(class, counts)| vec![class; counts.iter().sum()]);
+        let mut train = counting(labels.collect());
         let drawn = train.share_of_each_class(0.25);
         assert_eq!(drawn, train.share_of_each_class(0.25));
         let test = train.take(&drawn);
         let count = |split: &Split, class| split.labels().iter().filter(|&&l| l == class).count();
-        assert_eq!([0, 1, 2].map(|class| count(&train, class)), [15, 1, 1]);
-        assert_eq!([0, 1, 2].map(|class| count(&test, class)), [5, 0, 1]);
+        for (class, expected) in classes {
+            assert_eq!([&train, &test].map(|split| count(split, class)), expected);
+        }
         // Fixed values, because a run can only continue with the images that it started with.
         assert_eq!(first(&test)[..5], [1, 4, 9, 15, 18]);
     }

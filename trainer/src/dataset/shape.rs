@@ -15,6 +15,14 @@ pub(super) const SHAPE: Shape = Shape {
 
 const _: () = assert!(size_of::<Pixels>() == SHAPE.len());
 
+/// A shape for tests of the readers, the same for every network.
+#[cfg(test)]
+pub(super) const GREY: Shape = Shape {
+    channels: 1,
+    height: 28,
+    width: 28,
+};
+
 /// Returns the images with these values. Their number must be a multiple of an image's size.
 pub(super) fn images(bytes: &[u8]) -> &[Pixels] {
     bytemuck::cast_slice(bytes)

@@ -61,6 +61,7 @@ pub fn differing(host: &[Logits], board: &[Logits]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lenet_core::network::CLASSES;
 
     #[test]
     fn neighbours_are_one_ulp_apart() {
@@ -78,11 +79,15 @@ mod tests {
         let host = LAYERS.map(|layer| vec![0.0; layer.output_len()]);
         let mut board = host.clone();
         assert_eq!(first_difference(&host, &board), None);
-        board[4][0] = 1.0;
-        board[1][17] = -0.0;
+        let last = LAYERS.len() - 1;
+        board[last][CLASSES - 1] = 1.0;
+        // A network may have only one layer.
+        let layer = last.min(1);
+        let element = LAYERS[layer].output_len() / 2;
+        board[layer][element] = -0.0;
         let difference = Difference {
-            layer: LAYERS[1].name,
-            element: 17,
+            layer: LAYERS[layer].name,
+            element,
             host: 0.0,
             board: -0.0,
         };
@@ -91,8 +96,8 @@ mod tests {
 
     #[test]
     fn zeros_of_different_sign_differ() {
-        let mut board = [[0.0; 10]; 3];
-        board[1][9] = -0.0;
-        assert_eq!(differing(&[[0.0; 10]; 3], &board), [1]);
+        let mut board = [[0.0; CLASSES]; 3];
+        board[1][CLASSES - 1] = -0.0;
+        assert_eq!(differing(&[[0.0; CLASSES]; 3], &board), [1]);
     }
 }

@@ -1,7 +1,7 @@
 //! Images with text below them: the most confident mistakes, and contact sheets.
 
 use super::picture::{self, Picture, SCALE};
-use lenet_core::network::{HEIGHT, Logits, Pixels, WIDTH};
+use lenet_core::network::{HEIGHT, Pixels, WIDTH};
 use lenet_core::ops::argmax;
 use lenet_core::ops::softmax;
 use maud::html;
@@ -21,7 +21,7 @@ pub struct Mistake {
 }
 
 /// Returns the `count` mistakes with the highest confidence, highest first; of equal ones the first comes first.
-pub fn mistakes(logits: &[Logits], labels: &[u8], count: usize) -> Vec<Mistake> {
+pub fn mistakes<const N: usize>(logits: &[[f32; N]], labels: &[u8], count: usize) -> Vec<Mistake> {
     let mut mistakes: Vec<Mistake> = logits
         .iter()
         .zip(labels)
@@ -102,6 +102,7 @@ pub fn sheet(title: &str, tiles: &[Tile<'_>], columns: u32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lenet_core::network::CHANNELS;
 
     #[test]
     fn the_surest_mistakes_come_first() {
@@ -124,21 +125,32 @@ mod tests {
 
     #[test]
     fn a_sheet_has_the_images_at_their_places() {
-        let mut pixels = [[[10; WIDTH]; HEIGHT]; 1];
-        pixels[0][0][0] = 200;
+        let mut pixels = [[[10; WIDTH]; HEIGHT]; CHANNELS];
+        for map in &mut pixels {
+            map[0][0] = 200;
+        }
         let tile = Tile {
             pixels: &pixels,
             lines: vec!["one".to_owned()],
         };
         let png = sheet("title", &[tile.clone(), tile.clone(), tile], 2);
         let image = image::load_from_memory(&png).unwrap().into_luma8();
-        assert_eq!(image.dimensions(), (2 * (14 + 2 * 126), 2 * (34 + 2 * 145)));
-        for (x, y) in [(28, 68), (28 + 252, 68), (28, 68 + 290)] {
+        // The distances between tiles, in units of the sheet, of which each is two pixels of the picture.
+        let (column, row) = (4 * WIDTH as u32 + 14, 4 * HEIGHT as u32 + 33);
+        assert_eq!(
+            image.dimensions(),
+            (2 * (14 + 2 * column), 2 * (34 + 2 * row))
+        );
+        for (x, y) in [(28, 68), (28 + 2 * column, 68), (28, 68 + 2 * row)] {
             assert_eq!(
                 [(0, 0), (7, 7), (8, 0)].map(|(dx, dy)| image[(x + dx, y + dy)].0),
                 [[200], [200], [10]]
             );
         }
-        assert_eq!(image[(28 + 252, 68 + 290)].0, [255], "no fourth tile");
+        assert_eq!(
+            image[(28 + 2 * column, 68 + 2 * row)].0,
+            [255],
+            "no fourth tile"
+        );
     }
 }

@@ -3,8 +3,23 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use assert_cmd::Command;
+use lenet_core::network::{NAME, Params, TENSORS};
 use std::path::PathBuf;
 use tempfile::TempDir;
+
+// The data sets of these tests have the shape of the default network, and many of the expected results are those of its layers.
+const _: () = assert!(
+    matches!(NAME.as_bytes(), b"lenet"),
+    "these tests are for the default network: unset LENET_NETWORK"
+);
+
+/// Returns the values of a tensor of the default network. It is found by its name, because a field that another network lacks
+/// would be a second error of the compiler, besides the sentence above.
+pub fn values<'a>(params: &'a mut Params, name: &str) -> &'a mut [f32] {
+    let tensor = TENSORS.iter().find(|tensor| tensor.name == name);
+    let tensor = tensor.expect("the default network has it");
+    &mut params.as_flat_mut()[tensor.offset..][..tensor.len()]
+}
 
 /// The names of the four files of a data set.
 pub const FILES: [&str; 4] = [
