@@ -3,7 +3,7 @@
 //! `WEIGHTS.md` specifies the bytes, and this module implements them. [`view`] checks everything that can be wrong in a damaged
 //! or foreign file, and then borrows the parameters from it. Nothing is copied to RAM, so the file can stay in flash.
 
-use crate::checksum::CRC;
+use crate::checksum::crc32;
 use crate::plan::{self, Description, MAX_NAME};
 use crate::self_test;
 use crate::{Network, Numbers};
@@ -455,7 +455,7 @@ pub fn view_prefix<N: Network>(bytes: &[u8]) -> Result<(Weights<'_, N>, &[u8]), 
         .ok_or(Unread::Truncated)
         .map_err(named)?;
     let stored = u32::from_le_bytes(take_bytes(rest).map_err(named)?);
-    let computed = CRC.checksum(covered);
+    let computed = crc32(&[covered]);
     if stored != computed {
         return Err(WeightsError::Checksum { stored, computed });
     }
@@ -627,7 +627,7 @@ pub fn encode<'b, N: Network>(
     let used = postcard::to_slice(&message, &mut out[..limit])
         .map_err(|_| too_long)?
         .len();
-    let crc = CRC.checksum(&out[..used]).to_le_bytes();
+    let crc = crc32(&[&out[..used]]).to_le_bytes();
     let end = used + CHECKSUM_LEN;
     if end > limit {
         return Err(too_long);
@@ -830,7 +830,7 @@ mod tests {
             .len();
         let at = PARAMS_OFFSET + 4 * (TENSORS[3].offset + element);
         file.0[at..][..4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
-        let crc = CRC.checksum(&file.0[..len - 4]).to_le_bytes();
+        let crc = crc32(&[&file.0[..len - 4]]).to_le_bytes();
         file.0[len - 4..len].copy_from_slice(&crc);
         assert_eq!(
             view::<Net>(&file.0[..len]),

@@ -3,7 +3,7 @@
 //! The crate `cobs` does the byte stuffing. Source: Cheshire and Baker, Consistent Overhead Byte Stuffing, 1999.
 
 use super::{LinkError, Message};
-use crate::checksum::CRC;
+use crate::checksum::crc32;
 use crate::network::{CLASSES, LAYERS, Pixels};
 use cobs::{CobsEncoder, DecodeResult, DecoderState};
 use core::fmt;
@@ -91,14 +91,12 @@ pub fn encode<'b, 'm>(
     header[0] = kind(message);
     header[1..3].copy_from_slice(&(message_bytes.len() as u16).to_le_bytes());
     header[3..].copy_from_slice(&sequence.to_le_bytes());
-    let mut digest = CRC.digest();
-    digest.update(&header);
-    digest.update(message_bytes);
+    let checksum = crc32(&[&header, message_bytes]).to_le_bytes();
 
     let (start, rest) = out.split_first_mut().ok_or(LinkError::TooLong)?;
     *start = 0;
     let mut stuffed = CobsEncoder::new(rest);
-    for part in [&header[..], message_bytes, &digest.finalize().to_le_bytes()] {
+    for part in [&header[..], message_bytes, &checksum] {
         stuffed.push(part).map_err(|_| LinkError::TooLong)?;
     }
     let end = 1 + stuffed.finalize();
@@ -178,7 +176,7 @@ fn open<'a, M: Message<'a>>(packet: &'a [u8]) -> Option<Result<Frame<M>, Refused
     if message.len() < length {
         return Some(Err(lost(LinkError::Truncated)));
     }
-    if message.len() > length || CRC.checksum(covered) != u32::from_le_bytes(stored) {
+    if message.len() > length || crc32(&[covered]) != u32::from_le_bytes(stored) {
         return Some(Err(lost(LinkError::Damaged)));
     }
     if kind != M::KIND {

@@ -12,13 +12,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod isa;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod twice;
 
-use portable::Portable;
-use std::fmt;
-use std::str::FromStr;
+pub use isa::Isa;
+use twice::Twice;
 
 /// The number of images in a group, and of lanes in a vector.
 pub const LANES: usize = 16;
@@ -157,102 +158,6 @@ pub trait Simd: Lanewise<LANES> {
     fn transpose(self, from: [&Lanes; LANES], to: [&mut Lanes; LANES]);
 }
 
-/// A vector made of two half vectors.
-#[derive(Clone, Copy)]
-pub struct Twice<H>(H);
-
-impl<H: Lanewise<HALF>> Twice<H> {
-    #[inline(always)]
-    fn map2(
-        self,
-        [a, c]: [H::V; 2],
-        [b, d]: [H::V; 2],
-        f: impl Fn(H, H::V, H::V) -> H::V,
-    ) -> [H::V; 2] {
-        [f(self.0, a, b), f(self.0, c, d)]
-    }
-}
-
-impl<H: Lanewise<HALF>> Lanewise<LANES> for Twice<H> {
-    type V = [H::V; 2];
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::V {
-        [self.0.splat(x), self.0.splat(x)]
-    }
-    #[inline(always)]
-    fn load(self, from: &Lanes) -> Self::V {
-        let halves = from.as_chunks().0;
-        [self.0.load(&halves[0]), self.0.load(&halves[1])]
-    }
-    #[inline(always)]
-    fn load_bytes(self, from: &[u8; LANES]) -> Self::V {
-        let halves = from.as_chunks().0;
-        [self.0.load_bytes(&halves[0]), self.0.load_bytes(&halves[1])]
-    }
-    #[inline(always)]
-    fn store(self, [low, high]: Self::V, to: &mut Lanes) {
-        let halves = to.as_chunks_mut().0;
-        self.0.store(low, &mut halves[0]);
-        self.0.store(high, &mut halves[1]);
-    }
-    #[inline(always)]
-    fn store_bytes(self, [low, high]: Self::V, to: &mut [u8; LANES]) {
-        let halves = to.as_chunks_mut().0;
-        self.0.store_bytes(low, &mut halves[0]);
-        self.0.store_bytes(high, &mut halves[1]);
-    }
-
-    #[inline(always)]
-    fn add(self, a: Self::V, b: Self::V) -> Self::V {
-        self.map2(a, b, H::add)
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        self.map2(a, b, H::sub)
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        self.map2(a, b, H::mul)
-    }
-    #[inline(always)]
-    fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        self.map2(a, b, H::div)
-    }
-    #[inline(always)]
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        [
-            self.0.mul_add(a[0], b[0], c[0]),
-            self.0.mul_add(a[1], b[1], c[1]),
-        ]
-    }
-    #[inline(always)]
-    fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        self.map2(a, b, H::max)
-    }
-    #[inline(always)]
-    fn min(self, a: Self::V, b: Self::V) -> Self::V {
-        self.map2(a, b, H::min)
-    }
-    #[inline(always)]
-    fn select_gt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
-        [
-            self.0.select_gt(a[0], b[0], x[0], y[0]),
-            self.0.select_gt(a[1], b[1], x[1], y[1]),
-        ]
-    }
-    #[inline(always)]
-    fn scale_exponent(self, x: Self::V, t: Self::V) -> Self::V {
-        self.map2(x, t, H::scale_exponent)
-    }
-    #[inline(always)]
-    fn add_sums(self, [a, b, c, d, e, f, g, h]: [Self::V; HALF], to: &mut HalfLanes) {
-        let [low, high] = [0, 1].map(|n| [a[n], b[n], c[n], d[n], e[n], f[n], g[n], h[n]]);
-        self.0.add_sums(low, to);
-        self.0.add_sums(high, to);
-    }
-}
-
 /// A computation that is written once for all versions.
 ///
 /// `run` must be `#[inline(always)]`, and so must every function that it calls with a vector: only then is it compiled for the
@@ -262,116 +167,6 @@ pub trait Kernel {
     type Output;
     /// Runs the computation.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
-}
-
-/// An instruction set that this CPU has, with its version of the vector type.
-#[derive(Clone, Copy)]
-pub struct Isa(Version);
-
-#[derive(Clone, Copy)]
-enum Version {
-    Portable(Portable<false>),
-    #[cfg(test)]
-    PortableWide(Portable<true>),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512),
-    #[cfg(target_arch = "aarch64")]
-    Neon(neon::Neon),
-}
-
-impl Isa {
-    /// Returns the versions that this CPU can run, slowest first. `portable` is always among them.
-    pub fn available() -> Vec<Self> {
-        let versions = [
-            Some(Version::Portable(Portable::<false>)),
-            #[cfg(target_arch = "x86_64")]
-            avx2::Avx2::detect().map(Version::Avx2),
-            #[cfg(target_arch = "x86_64")]
-            avx512::Avx512::detect().map(Version::Avx512),
-            #[cfg(target_arch = "aarch64")]
-            neon::Neon::detect().map(Version::Neon),
-        ];
-        versions.into_iter().flatten().map(Self).collect()
-    }
-
-    /// Returns the portable version with the tile sizes of AVX-512, so that any CPU can test what AVX-512 computes.
-    #[cfg(test)]
-    pub(super) fn portable_wide() -> Self {
-        Self(Version::PortableWide(Portable))
-    }
-
-    /// Returns all versions that can be tested on this CPU.
-    #[cfg(test)]
-    pub(super) fn every() -> Vec<Self> {
-        let mut versions = Self::available();
-        versions.push(Self::portable_wide());
-        versions
-    }
-
-    /// Returns the fastest version that this CPU can run.
-    pub fn fastest() -> Self {
-        Self::available()
-            .pop()
-            .expect("the portable version runs everywhere")
-    }
-
-    /// Returns `portable`, `avx2`, `avx512` or `neon`.
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            Version::Portable(_) => "portable",
-            #[cfg(test)]
-            Version::PortableWide(_) => "portable, wide",
-            #[cfg(target_arch = "x86_64")]
-            Version::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Version::Avx512(_) => "avx512",
-            #[cfg(target_arch = "aarch64")]
-            Version::Neon(_) => "neon",
-        }
-    }
-
-    /// Runs a kernel.
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        match self.0 {
-            Version::Portable(simd) => simd.run(kernel),
-            #[cfg(test)]
-            Version::PortableWide(simd) => simd.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Version::Avx2(simd) => simd.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Version::Avx512(simd) => simd.run(kernel),
-            #[cfg(target_arch = "aarch64")]
-            Version::Neon(simd) => simd.run(kernel),
-        }
-    }
-}
-
-impl fmt::Debug for Isa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Isa {
-    type Err = String;
-
-    /// Parses a [`name`](Self::name). The error lists what this CPU has.
-    fn from_str(name: &str) -> Result<Self, String> {
-        let available = Self::available();
-        available
-            .iter()
-            .find(|isa| isa.name() == name)
-            .copied()
-            .ok_or_else(|| {
-                let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
-                format!(
-                    "this CPU has no version {name:?}; choose one of {}",
-                    names.join(", ")
-                )
-            })
-    }
 }
 
 #[cfg(test)]
@@ -492,7 +287,7 @@ mod tests {
 
     #[test]
     fn every_version_gives_the_bits_of_the_portable_one() {
-        let expected = Portable::<false>.run(EveryOperation);
+        let expected = portable::Portable::<false>.run(EveryOperation);
         assert_eq!(expected[0], 0.1f32.to_bits());
         for isa in Isa::available() {
             println!("compared: {}", isa.name());
