@@ -144,7 +144,7 @@ in_node trainer/web/wasm
 
 step "the WebAssembly modules against their source"
 if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-unknown >/dev/null 2>&1; then
-    for module in lenet-web lenet-pictures; do
+    for module in lenet-web lenet-pictures-web; do
         cargo clippy -q --profile web --target wasm32-unknown-unknown -p "$module" -- -D warnings
     done
     cargo clippy -q --profile web --target wasm32-unknown-unknown -p lenet-web --features int8 -- -D warnings
@@ -250,21 +250,30 @@ else
 fi
 
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-step "the oldest Rust that Cargo.toml claims, $oldest"
-if command -v rustup >/dev/null && timeout 300 rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1 &&
+step "the oldest Rust that Cargo.toml claims, $oldest, and lints of the firmware"
+# lint_firmware COMMAND...: one board for each hardware abstraction layer, and two without. The other boards differ from one of
+# these in a few lines only, and are built below.
+lint_firmware() {
+    for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386 microbit; do
+        (cd firmware && "$@" clippy -q --locked --release --no-default-features --features "$board" \
+            --config "boards/$board/config.toml" --target-dir ../target/lints -- -D warnings)
+    done
+}
+if command -v rustup >/dev/null &&
+    timeout 300 rustup toolchain install "$oldest" --profile minimal --component clippy >/dev/null 2>&1 &&
     timeout 120 rustup target add --toolchain "$oldest" $boards >/dev/null 2>&1; then
     cargo "+$oldest" check -q --locked --target-dir target/oldest
-    # One board for each hardware abstraction layer, and one without.
-    for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386; do
-        (cd firmware && cargo "+$oldest" check -q --locked --release --no-default-features --features "$board" \
-            --config "boards/$board/config.toml" --target-dir ../target/oldest)
-    done
+    # The lints are those of the oldest Rust, so that the firmware's dependencies are checked only once.
+    lint_firmware cargo "+$oldest"
 else
     echo "rustup cannot install Rust $oldest here: it was not tried"
     not_run+=("the oldest Rust, $oldest, because rustup cannot install it here")
+    lint_firmware cross cargo
 fi
+(cd firmware/riscv && cross cargo clippy -q --release -- -D warnings)
+(cd firmware/examples/embassy-nrf52840 && cross cargo clippy -q --release --locked -- -D warnings)
 
-step "NEON, emulated: the library's tests, and the parameters' hash"
+step "NEON, emulated: the tests of lenet-training, and the parameters' hash"
 need qemu-aarch64 qemu-user
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 (
@@ -272,7 +281,7 @@ need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
     # Leaves out the program, which is most of the build, and the test of any number of threads, because NEON does not affect how
     # threads share the work.
-    library=std,panic_unwind,test cross cargo test -q -p trainer -p lenet-tests --no-default-features \
+    library=std,panic_unwind,test cross cargo test -q -p lenet-training -p lenet-tests --no-default-features \
         --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
 )
 
@@ -281,18 +290,8 @@ for target in $boards $riscv; do
     cross cargo build -q -p lenet-core --release --all-features --target "$target"
 done
 
-# The other boards differ from one of these in a few lines only. The next step builds them.
-step "firmware: lints"
-for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386 microbit; do
-    (cd firmware && cross cargo clippy -q --release --no-default-features --features "$board" \
-        --config "boards/$board/config.toml" -- -D warnings)
-done
-
-(cd firmware/riscv && cross cargo clippy -q --release -- -D warnings)
-(cd firmware/examples/embassy-nrf52840 && cross cargo clippy -q --release --locked -- -D warnings)
-(cd firmware/examples/embassy-nrf52840 && cross cargo build -q --release --locked)
-
 step "firmware for every board, and the emulated ones against the host"
+(cd firmware/examples/embassy-nrf52840 && cross cargo build -q --release --locked)
 # `build-all.sh` must ignore CARGO_TARGET_DIR, so that each board has its own folder.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
 # Builds the emulated boards again, with the int8 kernels.

@@ -75,7 +75,7 @@ def pictures():
         "large.bmp": bmp(45, 28, row(3, 45)),
         "grey.pgm": b"P5 28 28 255\n" + noise(28 * 28, 3),
         "colour.ppm": b"P6 28 28 255\n" + noise(3 * 28 * 28, 4),
-        **{path.name: path.read_bytes() for path in (ROOT / "trainer/tests/pictures").glob("*.jpg")},
+        **{path.name: path.read_bytes() for path in (ROOT / "trainer/pictures/samples").glob("*.jpg")},
     }
 
 

@@ -157,8 +157,8 @@ pub enum Error {
         source: lenet_core::self_test::SelfTestError,
     },
     /// The chosen backend is not available, or failed.
-    #[error("{0}")]
-    Backend(String),
+    #[error(transparent)]
+    Backend(#[from] crate::backend::Error),
     /// The communication with a board failed.
     #[cfg(feature = "program")]
     #[error(transparent)]
@@ -166,14 +166,6 @@ pub enum Error {
     /// Two computations that should agree give different values: board and host, or the inputs of `compare`.
     #[error("{0}")]
     Mismatch(String),
-    /// No GPU can be used, or one failed.
-    #[error("{cause}. {remedy}")]
-    Cuda {
-        /// What is missing, or what failed and the driver's reason.
-        cause: String,
-        /// What to do.
-        remedy: &'static str,
-    },
 }
 
 impl Error {

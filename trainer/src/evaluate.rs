@@ -1,31 +1,9 @@
 //! Accuracy and confusion matrix from logits, and the logits of many images by `lenet_core::network::forward`.
 
-use crate::forward::{forward, forward_int8};
-use lenet_core::image::grey;
-use lenet_core::network::{Activations, Logits, Params, Pixels, int8};
 use lenet_core::ops::argmax;
 use ndarray::Array2;
-use rayon::prelude::*;
 
-/// Computes the logits of images with the code that a board runs. The threads share the images.
-pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
-    images
-        .par_iter()
-        .map_init(Activations::new, |act, pixels| {
-            *forward(params, &grey(pixels), act)
-        })
-        .collect()
-}
-
-/// Computes the logits of images with the int8 network that a board runs. The threads share the images.
-pub fn int8_logits(params: &int8::Params, images: &[Pixels]) -> Vec<Logits> {
-    images
-        .par_iter()
-        .map_init(int8::Activations::new, |act, pixels| {
-            *forward_int8(params, pixels, act)
-        })
-        .collect()
-}
+pub use crate::forward::{core_logits, int8_logits};
 
 /// The confusion matrix, `(CLASSES, CLASSES)`: counts of images, with labels as rows and predicted classes as columns.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,21 +1,16 @@
-//! Trains LeNet and writes its weights: data set, gradients, Adam, backends, files.
+//! Trains LeNet on the command line: finds and reads a data set, trains, and writes a run with its weights and its report.
 //!
-//! The network itself, and the forward pass that a board runs, are in `lenet_core`.
+//! The network itself, and the forward pass that a board runs, are in `lenet_core`. What a training computes (gradients, Adam, the
+//! CPU's kernels, quantization) is in `lenet_training`, whose modules are available here, too.
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`dataset`] | finds and reads the data set, and orders the images of an epoch |
-//! | [`init`], [`loss`], [`adam`] | the initial parameters, the cross-entropy loss, the optimiser |
-//! | [`backend`] | the trait [`backend::Backend`], which runs whole training steps |
-//! | [`mod@reference`] | a simple backend, against which the others are tested |
-//! | [`cpu`] | the backend for all cores of the CPU |
+//! | [`dataset`] | finds, reads and checks a data set |
 //! | `cuda` | the backend for NVIDIA GPUs (feature `cuda`) |
-//! | [`threads`] | thread pools, and the error if the system refuses threads |
 //! | [`train`] | the epoch loop over a backend |
 //! | [`mod@bench`] | measures the speed, and compares it with the machine's peak |
 //! | [`config`] | the settings of a run |
 //! | [`checkpoint`] | saves and loads what a training needs to continue |
-//! | [`mod@forward`] | the forward pass of `lenet_core`, compiled for the vectors of this CPU |
 //! | [`evaluate`] | the accuracy and the confusion matrix |
 //! | [`classes`] | matches the classes of weights and data by name |
 //! | [`run`], [`output`] | the folder of a training run; atomic writing of files |
@@ -25,17 +20,16 @@
 //! | [`weights_file`] | weights files on the host, also read from other formats |
 //! | [`safetensors`], [`npz`], [`onnx`], [`c_header`] | the formats of other programs |
 //! | [`normalize`] | adapts weights that were trained on normalized images |
-//! | [`quantize`] | converts parameters from f32 to 8-bit integers |
 //! | [`device`] | communicates with a real board, or with one emulated by QEMU |
 //! | [`commands`] | the command line, one file per subcommand; only these print results |
 
 #![warn(missing_docs)]
 
-#[doc(hidden)]
-pub use bytemuck;
+pub use lenet_training::{
+    adam, backend, cpu, forward, gradient, init, loss, passes, quantize, reference, reversed,
+    threads,
+};
 
-pub mod adam;
-pub mod backend;
 pub mod bench;
 pub mod c_header;
 #[cfg(feature = "program")]
@@ -47,7 +41,6 @@ pub mod classes;
 pub mod commands;
 #[cfg(feature = "program")]
 pub mod config;
-pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dataset;
@@ -56,9 +49,6 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 mod foreign;
-pub mod forward;
-pub mod init;
-pub mod loss;
 pub mod model;
 #[cfg(test)]
 mod networks;
@@ -66,8 +56,6 @@ pub mod normalize;
 pub mod npz;
 pub mod onnx;
 pub mod output;
-pub mod quantize;
-pub mod reference;
 #[cfg(feature = "program")]
 pub mod report;
 #[cfg(feature = "program")]
@@ -76,6 +64,5 @@ pub mod safetensors;
 #[cfg(feature = "program")]
 pub mod signals;
 mod state_dict;
-pub mod threads;
 pub mod train;
 pub mod weights_file;

@@ -37,6 +37,6 @@ else
         LENET_NETWORK=$name module lenet-web "$name"
         LENET_NETWORK=$name module lenet-web "$name-int8" --features int8
     done
-    module lenet-pictures pictures
+    module lenet-pictures-web pictures
 fi
 ls -l "$to"

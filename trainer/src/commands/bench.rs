@@ -75,7 +75,7 @@ fn print(
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: &Args, _: &Dataset, _: &Plan) -> Result<(), Error> {
-    Err(super::no_cuda())
+    Err(super::no_cuda().into())
 }
 
 #[cfg(feature = "cuda")]

@@ -88,7 +88,7 @@ fn cpu() -> String {
 fn cuda() -> Finding {
     match crate::cuda::probe() {
         Ok(driver) => Ok(driver.to_string()),
-        Err(Error::Cuda { cause, remedy }) => Err((cause, remedy.to_owned())),
+        Err(crate::backend::Error::Cuda { cause, remedy }) => Err((cause, remedy.to_owned())),
         Err(error) => Err((error.to_string(), String::new())),
     }
 }
@@ -97,7 +97,7 @@ fn cuda() -> Finding {
 fn nccl() -> Finding {
     match crate::cuda::Nccl::open() {
         Ok(nccl) => Ok(nccl.to_string()),
-        Err(Error::Cuda { cause, .. }) => Err((
+        Err(crate::backend::Error::Cuda { cause, .. }) => Err((
             cause,
             "only to train with --devices 2 or more: NCCL 2 (libnccl2, or PyPI's nvidia-nccl-cu12)"
                 .to_owned(),

@@ -19,7 +19,7 @@ mod summary;
 mod train;
 
 use crate::adam::Adam;
-use crate::backend::{Backend, State};
+use crate::backend::{Backend, Error as BackendError, State};
 use crate::config::DataConfig;
 use crate::cpu::Cpu;
 use crate::dataset::{self, Dataset, ImageOptions, ReadOptions, Split};
@@ -94,7 +94,24 @@ struct DataArgs {
     #[arg(long, value_name = "F", value_parser = share)]
     test_split: Option<f64>,
     #[command(flatten)]
-    images: ImageOptions,
+    images: PictureArgs,
+}
+
+/// How to change pictures so that they fit the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+struct PictureArgs {
+    /// Scale pictures to the size of the network's input, with their proportions, on black
+    #[arg(long)]
+    resize: bool,
+    /// Invert pictures that are dark on white; Fashion-MNIST is bright on black
+    #[arg(long)]
+    invert: bool,
+}
+
+impl From<PictureArgs> for ImageOptions {
+    fn from(PictureArgs { resize, invert }: PictureArgs) -> Self {
+        Self { resize, invert }
+    }
 }
 
 impl DataArgs {
@@ -104,7 +121,7 @@ impl DataArgs {
             data: Some(folder.to_owned()),
             allow_modified: false,
             test_split: None,
-            images: ImageOptions::default(),
+            images: PictureArgs::default(),
         }
     }
 
@@ -150,7 +167,7 @@ impl DataArgs {
         let options = ReadOptions {
             allow_modified: self.allow_modified,
             test_split: self.test_split,
-            images: self.images,
+            images: self.images.into(),
         };
         dataset::open(self.folder().as_deref(), options)
     }
@@ -227,7 +244,7 @@ fn backend(
     let mut not_on_gpu = None;
     let backend: Box<dyn Backend> = match device {
         Device::Auto => match cuda(train, &state, adam, devices) {
-            Err(Error::Cuda { cause, .. }) => {
+            Err(BackendError::Cuda { cause, .. }) => {
                 not_on_gpu = Some(cause);
                 Box::new(Cpu::new(train, state, adam, threads)?)
             }
@@ -251,19 +268,19 @@ fn cuda(
     state: &State,
     adam: Adam,
     devices: usize,
-) -> Result<Box<dyn Backend>, Error> {
+) -> Result<Box<dyn Backend>, BackendError> {
     let cuda = crate::cuda::Cuda::new(train, state, adam, devices)?;
     Ok(Box::new(cuda))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: &Split, _: &State, _: Adam, _: usize) -> Result<Box<dyn Backend>, Error> {
+fn cuda(_: &Split, _: &State, _: Adam, _: usize) -> Result<Box<dyn Backend>, BackendError> {
     Err(no_cuda())
 }
 
 #[cfg(not(feature = "cuda"))]
-fn no_cuda() -> Error {
-    Error::Cuda {
+fn no_cuda() -> BackendError {
+    BackendError::Cuda {
         cause: "this build lacks CUDA".to_owned(),
         remedy: "Build with --features cuda, or train with --device cpu",
     }

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let mut images: Vec<(Prediction<'_>, Pixels)> = Vec::new();
     for path in &args.images {
         let bytes = std::fs::read(path).map_err(Error::io("cannot be read", path))?;
-        let image = read_image(&bytes, args.data.images).map_err(|problem| Error::Data {
+        let image = read_image(&bytes, args.data.images.into()).map_err(|problem| Error::Data {
             path: path.clone(),
             problem,
         })?;

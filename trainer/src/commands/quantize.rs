@@ -6,11 +6,11 @@ use super::out::{Out, load_weights, table, write_new};
 use crate::dataset::hex;
 use crate::error::Error;
 use crate::evaluate::{Confusion, core_logits, int8_logits};
-use crate::quantize::{compare, quantize, ranges};
+use crate::quantize::selected::{compare, quantize, ranges};
 use crate::weights_file::WeightsFile;
 use comfy_table::Table;
 use lenet_core::int8::Int8;
-use lenet_core::network::{LAYERS, Net, int8};
+use lenet_core::network::{LAYERS, int8};
 use lenet_core::weights::{Metadata, Provenance};
 use std::path::{Path, PathBuf};
 
@@ -54,9 +54,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
     };
 
     let count = data.train.len().min(args.calibrate as usize);
-    let ranges = ranges::<Net>(weights.params, &data.train.images()[..count], args.range);
+    let ranges = ranges(weights.params, &data.train.images()[..count], args.range);
     let calibrated = ranges.iter().any(|&range| range > 0.0);
-    let params = quantize::<Net>(weights.params, &ranges).map_err(refused)?;
+    let params = quantize(weights.params, &ranges).map_err(refused)?;
 
     let images = data.test.images();
     let confusion = |logits: &[_]| Confusion::new(logits, data.test.labels());
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if args.out == Path::new("-") {
         return Ok(());
     }
-    let difference = compare::<Net>(weights.params, &params, images);
+    let difference = compare(weights.params, &params, images);
     writeln!(
         Out,
         "{}",

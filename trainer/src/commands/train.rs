@@ -5,7 +5,7 @@ use super::console::{Console, LogFormat};
 use super::out::{load_weights, no_output, warn};
 use super::summary::network_table;
 use super::{DataArgs, Device, backend, batch_size, name_of};
-use crate::backend::{Backend, State};
+use crate::backend::{Backend, Error as BackendError, State};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, DataConfig, ImageOrder, LrSchedule, Settings};
 use crate::dataset::{Dataset, Split, hex};
@@ -243,7 +243,7 @@ impl Job {
             }
         };
         let stop = signals::stop_flag(STOPPED)
-            .map_err(|error| Error::Backend(format!("signals cannot be caught: {error}")))?;
+            .map_err(|error| BackendError::Backend(format!("signals cannot be caught: {error}")))?;
         let not_on_gpu = not_on_gpu.map(|cause| format!("not on a GPU: {cause}"));
         Ok(Training {
             data,

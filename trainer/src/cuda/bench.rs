@@ -66,7 +66,7 @@ pub fn measure(data: &Dataset, plan: &Plan, devices: usize) -> Result<Report, Er
         }
     }
     let mut logits = vec![[0.0; CLASSES]; data.test.len()];
-    let evaluation = median_of(9, || cuda.logits(data.test.images(), &mut logits))?;
+    let evaluation = median_of(9, || Ok(cuda.logits(data.test.images(), &mut logits)?))?;
 
     let epoch_ms = median(&mut by_device);
     let images_per_s = 1e3 * images as f64 / epoch_ms;

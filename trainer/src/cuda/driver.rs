@@ -2,7 +2,7 @@
 //! is missing.
 
 use super::remedy::remedy;
-use crate::error::Error;
+use crate::backend::Error;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 use libloading::Library;
 use std::error::Error as _;

@@ -7,8 +7,8 @@ use super::driver::failed;
 use super::layout::{COEFFICIENTS, EPOCH_WORDS, Layout, SHARED_BYTES, THREADS};
 use super::ptx::Kernels;
 use crate::adam::Coefficients;
+use crate::backend::Error;
 use crate::dataset::{Augment, Order, ROUNDS};
-use crate::error::Error;
 use cudarc::driver::sys::{CUdevice_attribute, CUevent_flags, CUfunction_attribute_enum};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DeviceRepr, LaunchConfig,

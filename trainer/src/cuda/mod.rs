@@ -51,9 +51,8 @@ pub use nccl::Nccl;
 pub use ptx::{Kernels, SHIPPED, shipped};
 
 use crate::adam::Adam;
-use crate::backend::{Backend, Batches, State, StepStats};
+use crate::backend::{Backend, Batches, Error, State, StepStats};
 use crate::dataset::Split;
-use crate::error::Error;
 use bytemuck::zeroed_box;
 use lenet_core::network::{Logits, Net, Params, Pixels};
 use std::ops::ControlFlow;

@@ -5,7 +5,7 @@
 
 use super::driver::open;
 use super::kernels::Device;
-use crate::error::Error;
+use crate::backend::Error;
 use cudarc::driver::{CudaSlice, DevicePtrMut};
 use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclDataType_t, ncclRedOp_t};
 use libloading::Library;

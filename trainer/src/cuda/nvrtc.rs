@@ -4,7 +4,7 @@
 
 use super::driver::open;
 use super::layout::ARCH;
-use crate::error::Error;
+use crate::backend::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 

@@ -3,7 +3,7 @@
 
 use super::layout::Layout;
 use super::nvrtc;
-use crate::error::Error;
+use crate::backend::Error;
 use lenet_core::Network;
 use std::borrow::Cow;
 

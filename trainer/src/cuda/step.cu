@@ -22,7 +22,7 @@
 // sizes of each layer, the index of its parameters, and where its values and gradients lie in a block's memory. The kernels
 // are templates on the number L of a layer, in which its row of the table is constant.
 //
-// Left out: launches, buffers, the order of steps (engine.rs). The arithmetic is that of trainer/src/reference, which is
+// Left out: launches, buffers, the order of steps (engine.rs). The arithmetic is that of trainer/training/src/reference, which is
 // easier to read.
 //
 // Shapes are in the types; n counts images of the block, the rest is as in lenet_core. A layer's gradient is that by its

@@ -1,9 +1,9 @@
 //! Checks a data set for problems that are not errors.
 
 use super::Dataset;
-use super::oddity::{self, INVISIBLE, bright_border};
 use super::shape::{SHAPE, bytes};
 use lenet_core::network::{CLASSES, Pixels};
+use lenet_pictures::oddity::{self, INVISIBLE, bright_border};
 use std::collections::HashSet;
 
 /// The ratio between the images of the largest and of a smaller class above which there is a warning.
@@ -102,8 +102,8 @@ fn is_blank(image: &Pixels) -> bool {
 mod tests {
     use super::*;
     use crate::dataset::Split;
-    use crate::dataset::dims::Shape;
-    use crate::dataset::oddity::border_mean;
+    use lenet_pictures::Shape;
+    use lenet_pictures::oddity::border_mean;
     use std::collections::BTreeSet;
 
     /// Returns an image with one grey value, except for a corner.
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_picture_without_content_gives_a_warning() {
-        let of = |values: Vec<u8>| image_warnings(&crate::dataset::shape::images(&values)[0]);
+        let of = |values: Vec<u8>| image_warnings(&crate::dataset::shape::image(&values));
         let mut values = vec![0; SHAPE.len()];
         assert_eq!(of(values.clone()).len(), 1);
         values[SHAPE.width + 1] = 255;

@@ -7,9 +7,9 @@
 
 use super::Split;
 use super::gunzip::Content;
-use super::kinds::beginning;
 use super::shape::{SHAPE, Shape, bytes};
 use lenet_core::network::CLASSES;
+use lenet_pictures::beginning;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, Read};
 

@@ -10,8 +10,9 @@
 //! torchvision keeps the files in `FashionMNIST/raw`. Warnings name what is found but not used.
 
 use super::listing::{Listing, name};
-use super::{image, kinds, table};
+use super::{image, table};
 use crate::error::Error;
+use lenet_pictures::by_name;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::File;
@@ -147,7 +148,7 @@ pub(super) fn find(given: &Path) -> Result<(Found, Form), Error> {
         problem,
     };
     if given.is_file() {
-        let problem = match kinds::by_name(&name(given)) {
+        let problem = match by_name(&name(given)) {
             Some(kind) => format!("{kind}, and name the folder"),
             None => "a file; name its folder".to_owned(),
         };
@@ -694,10 +695,7 @@ fn has_pictures(folder: &Path) -> bool {
 /// Describes the content of a folder without a data set, and what to do.
 fn nothing(listing: &Listing) -> String {
     let mut text = format!("no data set found in it. It has {listing}.\n");
-    let hints = listing
-        .files
-        .iter()
-        .filter_map(|file| kinds::by_name(&name(file)));
+    let hints = listing.files.iter().filter_map(|file| by_name(&name(file)));
     for hint in hints.take(MOST_HINTS) {
         let _ = writeln!(text, "{hint}.");
     }

@@ -3,8 +3,8 @@
 //! Only this file of the data set knows the type [`Pixels`]. The readers take a [`Shape`] and fill plain bytes, channel by
 //! channel and row by row, so that their tests can use shapes other than this network's.
 
-pub(super) use super::dims::Shape;
 use lenet_core::network::{CHANNELS, HEIGHT, Pixels, WIDTH};
+pub(super) use lenet_pictures::Shape;
 
 /// The shape that this network takes.
 pub(super) const SHAPE: Shape = Shape {
@@ -23,18 +23,13 @@ pub(super) const GREY: Shape = Shape {
     width: 28,
 };
 
-/// Returns the images with these values. Their number must be a multiple of an image's size.
-pub(super) fn images(bytes: &[u8]) -> &[Pixels] {
-    bytemuck::cast_slice(bytes)
-}
-
 /// Returns the values of images.
 pub(super) fn bytes(images: &[Pixels]) -> &[u8] {
     bytemuck::cast_slice(images)
 }
 
 /// Returns the image with these values, [`Shape::len`] of them.
-#[cfg(feature = "program")]
+#[cfg(any(feature = "program", test))]
 pub(super) fn image(bytes: &[u8]) -> Pixels {
-    images(bytes)[0]
+    bytemuck::cast_slice(bytes)[0]
 }

@@ -1,6 +1,5 @@
 //! The data set: reads it in any of its forms, and records what identifies it.
 
-use super::Split;
 use super::folder::{self, Folder};
 use super::idx::{self, Idx};
 use super::listing::Listing;
@@ -8,6 +7,7 @@ use super::locate::{self, FORMS, Folders, Form, Found, IDX_NAMES, IdxFiles, Role
 use super::names;
 use super::shape::SHAPE;
 use super::table::{self, Table};
+use super::{ImageOptions, Split};
 use crate::error::Error;
 use lenet_core::network::CLASSES;
 use sha2::{Digest, Sha256};
@@ -42,18 +42,6 @@ const PUBLISHED: [&str; 4] = [
 const FASHION_MNIST: &str = "fashion-mnist";
 /// The folder into which Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
-
-/// How to change pictures so that they fit the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "program", derive(clap::Args))]
-pub struct ImageOptions {
-    /// Scale pictures to the size of the network's input, with their proportions, on black
-    #[cfg_attr(feature = "program", arg(long))]
-    pub resize: bool,
-    /// Invert pictures that are dark on white; Fashion-MNIST is bright on black
-    #[cfg_attr(feature = "program", arg(long))]
-    pub invert: bool,
-}
 
 /// How the files of a data set are converted to images.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

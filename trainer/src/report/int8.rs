@@ -3,9 +3,10 @@
 use super::layers::grouped;
 use super::{Run, confusion};
 use crate::evaluate::{Confusion, int8_logits};
-use crate::quantize::{Difference, compare};
+use crate::quantize::Difference;
+use crate::quantize::selected::compare;
 use crate::weights_file::WeightsFile;
-use lenet_core::network::{LAYERS, Net, int8};
+use lenet_core::network::{LAYERS, int8};
 use maud::{Markup, html};
 
 /// An int8 weights file that was quantized from the run's weights, and its results on the test images.
@@ -27,7 +28,7 @@ impl<'a> Quantized<'a> {
         Self {
             file,
             confusion: Confusion::new(&logits, test.labels()),
-            difference: compare::<Net>(f32.weights().params, params, test.images()),
+            difference: compare(f32.weights().params, params, test.images()),
         }
     }
 }

@@ -8,6 +8,7 @@ mod curves;
 mod filters;
 mod int8;
 pub mod layers;
+mod letters;
 mod live;
 mod metrics;
 mod page;

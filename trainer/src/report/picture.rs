@@ -3,14 +3,13 @@
 //! Shapes have classes, not colours. `picture.css` defines the colours of a file; the page's own style sheet can define others,
 //! such as dark ones. resvg renders the pixels from the SVG with the font in `font/`, so they are the same on every machine.
 
+use super::letters::outlined;
 use lenet_core::network::{HEIGHT, Pixels, WIDTH};
 use maud::{Markup, PreEscaped, html};
 use resvg::{tiny_skia, usvg};
-use std::sync::Arc;
 
 /// The colours, lines and text of the pictures, on white.
 pub const STYLE: &str = include_str!("picture.css");
-const FONT: &[u8] = include_bytes!("font/roboto-subset.ttf");
 /// The number of PNG pixels per unit of the SVG, enough to be sharp in print and on high-resolution screens.
 pub const SCALE: u32 = 2;
 
@@ -52,15 +51,8 @@ impl Picture {
 
     /// Renders the picture with [`SCALE`] pixels per unit.
     pub fn pixels(&self) -> tiny_skia::Pixmap {
-        let mut fonts = usvg::fontdb::Database::new();
-        fonts.load_font_data(FONT.to_vec());
-        fonts.set_sans_serif_family("Roboto");
-        let options = usvg::Options {
-            fontdb: Arc::new(fonts),
-            ..usvg::Options::default()
-        };
-        let tree =
-            usvg::Tree::from_str(&self.svg(), &options).expect("well-formed by construction");
+        let tree = usvg::Tree::from_str(&outlined(&self.svg()), &usvg::Options::default())
+            .expect("well-formed by construction");
         let mut pixels = tiny_skia::Pixmap::new(self.width * SCALE, self.height * SCALE)
             .expect("a picture has an area");
         let scale = tiny_skia::Transform::from_scale(SCALE as f32, SCALE as f32);

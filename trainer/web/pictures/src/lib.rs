@@ -1,5 +1,5 @@
-//! The trainer's conversion of pictures to images as a WebAssembly module. It compiles the same source, so that a picture dropped
-//! on a web page becomes the same image as in `trainer predict`. The browser's own decoders are not used, because browsers change
+//! The trainer's conversion of pictures to images as a WebAssembly module. The code is the same, so a picture dropped on a web page
+//! becomes the same image as in `trainer predict`. The browser's own decoders are not used, because browsers change
 //! pixels before a script can read them (colour profiles, premultiplied alpha, 16 bits).
 //!
 //! | export | purpose |
@@ -11,29 +11,8 @@
 
 #![cfg(target_arch = "wasm32")]
 
-#[path = "../../../src/dataset/decode.rs"]
-mod decode;
-#[path = "../../../src/dataset/dims.rs"]
-mod dims;
-#[path = "../../../src/dataset/kinds.rs"]
-#[allow(dead_code)]
-mod kinds;
-#[path = "../../../src/dataset/oddity.rs"]
-mod oddity;
-#[path = "../../../src/dataset/picture.rs"]
-mod picture;
-
-use dims::Shape;
+use lenet_pictures::{ImageOptions, Shape, decode, oddity};
 use std::cell::RefCell;
-
-/// The permitted conversions of a picture, which are the trainer's options of the same names.
-#[derive(Clone, Copy)]
-pub struct ImageOptions {
-    /// Whether to scale the picture to the network's size.
-    pub resize: bool,
-    /// Whether to invert the picture, from dark on white to bright on black.
-    pub invert: bool,
-}
 
 #[derive(Default)]
 struct State {
@@ -72,7 +51,7 @@ extern "C" fn read(
     STATE.with_borrow_mut(|state| {
         let file = std::mem::take(&mut state.input);
         let mut image = vec![0; shape.len()];
-        match decode::decode(&file, ImageOptions { resize, invert }, shape, &mut image) {
+        match decode(&file, ImageOptions { resize, invert }, shape, &mut image) {
             Ok(has_colour) => {
                 let mut lines = oddity::warnings(&image, shape);
                 if has_colour && shape.channels == 1 {

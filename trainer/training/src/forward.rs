@@ -5,7 +5,9 @@
 //! AVX2, so they use registers of eight lanes instead of four. The feature FMA is left out, so that the compiler cannot fuse a
 //! multiplication and an addition, which would change the bits.
 
+use lenet_core::image::grey;
 use lenet_core::network::{self, Activations, Image, Logits, Params, Pixels, int8};
+use rayon::prelude::*;
 
 /// Calls [`network::forward`], compiled for AVX2 if the CPU supports it.
 pub fn forward<'a>(params: &Params, image: &Image, act: &'a mut Activations) -> &'a Logits {
@@ -45,4 +47,24 @@ fn forward_int8_avx2<'a>(
     act: &'a mut int8::Activations,
 ) -> &'a Logits {
     int8::forward(params, pixels, act)
+}
+
+/// Computes the logits of images with the code that a board runs. The threads share the images.
+pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
+    images
+        .par_iter()
+        .map_init(Activations::new, |act, pixels| {
+            *forward(params, &grey(pixels), act)
+        })
+        .collect()
+}
+
+/// Computes the logits of images with the int8 network that a board runs. The threads share the images.
+pub fn int8_logits(params: &int8::Params, images: &[Pixels]) -> Vec<Logits> {
+    images
+        .par_iter()
+        .map_init(int8::Activations::new, |act, pixels| {
+            *forward_int8(params, pixels, act)
+        })
+        .collect()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The channels, rows and columns of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub struct Shape {
     /// 1 for grey images, 3 for red, green and blue.
     pub channels: usize,
     /// The number of rows.
@@ -15,6 +15,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Returns the number of values in an image; each of them is a byte.
+    #[allow(clippy::len_without_is_empty)]
     pub const fn len(self) -> usize {
         self.channels * self.area()
     }

@@ -1,10 +1,6 @@
 //! Converts decoded pictures to values of an image of the network.
-//!
-//! Nothing here depends on the network of the build or on the rest of the trainer. The WebAssembly module `lenet-pictures`
-//! includes this file unchanged, so a picture dropped on a report is converted as `trainer predict` converts it.
 
-use super::ImageOptions;
-use super::dims::Shape;
+use crate::{ImageOptions, Shape};
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, Rgba, RgbaImage};
@@ -13,7 +9,7 @@ use image::{DynamicImage, GrayImage, ImageDecoder, Rgba, RgbaImage};
 const MAX_SIDE: u32 = 8192;
 
 /// Checks the size of a picture before it is decoded, so that no memory is allocated for one that is refused.
-pub(super) fn check_size(
+pub(crate) fn check_size(
     name: &str,
     (width, height): (u32, u32),
     orientation: Orientation,
@@ -39,7 +35,7 @@ pub(super) fn check_size(
 }
 
 /// Decodes a whole picture and rotates it as its orientation says.
-pub(super) fn whole(
+pub(crate) fn whole(
     mut decoder: impl ImageDecoder,
     name: &str,
     check_size: impl Fn((u32, u32), Orientation) -> Result<(), String>,
@@ -48,11 +44,29 @@ pub(super) fn whole(
     let orientation = decoder.orientation().map_err(broken)?;
     check_size(decoder.dimensions(), orientation)?;
     let picture = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    Ok(turned(picture.into_rgba8(), orientation))
+    Ok(turned(rgba(picture), orientation))
+}
+
+/// Converts a picture to red, green, blue and opacity. The two most frequent kinds are converted here, because this crate is
+/// compiled with optimization and `image` is not.
+pub(crate) fn rgba(picture: DynamicImage) -> RgbaImage {
+    let size = (picture.width(), picture.height());
+    let values: Vec<u8> = match &picture {
+        DynamicImage::ImageLuma8(grey) => {
+            let pixels = grey.as_raw().iter();
+            pixels.flat_map(|&grey| [grey, grey, grey, 255]).collect()
+        }
+        DynamicImage::ImageRgb8(colours) => {
+            let pixels = colours.as_raw().as_chunks().0.iter();
+            pixels.flat_map(|&[r, g, b]| [r, g, b, 255]).collect()
+        }
+        _ => return picture.into_rgba8(),
+    };
+    RgbaImage::from_raw(size.0, size.1, values).expect("four values per pixel")
 }
 
 /// Rotates a picture as its orientation says.
-pub(super) fn turned(picture: RgbaImage, orientation: Orientation) -> RgbaImage {
+pub(crate) fn turned(picture: RgbaImage, orientation: Orientation) -> RgbaImage {
     let flip = |picture: &RgbaImage| imageops::flip_horizontal(picture);
     match orientation {
         Orientation::NoTransforms => picture,
@@ -67,7 +81,7 @@ pub(super) fn turned(picture: RgbaImage, orientation: Orientation) -> RgbaImage 
 }
 
 /// Converts a picture to the values of an image of `shape`, and returns whether it had colours other than grey.
-pub(super) fn values(
+pub(crate) fn values(
     picture: &RgbaImage,
     options: ImageOptions,
     shape: Shape,
@@ -124,7 +138,7 @@ fn scaled(plane: GrayImage, shape: Shape) -> Vec<u8> {
 }
 
 /// Returns the largest sides of the same proportion, at least 1, that are not longer than those wanted.
-pub(super) fn fitting([width, height]: [u32; 2], wanted: [u32; 2]) -> [u32; 2] {
+pub(crate) fn fitting([width, height]: [u32; 2], wanted: [u32; 2]) -> [u32; 2] {
     // `side * numerator / denominator`, rounded.
     let scale = |side: u32, numerator: u32, denominator: u32| {
         let [side, numerator, denominator] = [side, numerator, denominator].map(u64::from);

@@ -6,10 +6,25 @@
 
 use crate::adam::Adam;
 use crate::dataset::{Augment, Order};
-use crate::error::Error;
 use bytemuck::zeroed_box;
 use lenet_core::network::{Logits, Params, Pixels};
 use std::ops::{ControlFlow, Range};
+
+/// The error returned when a backend is not available, or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The chosen backend is not available, or failed.
+    #[error("{0}")]
+    Backend(String),
+    /// No GPU can be used, or one failed.
+    #[error("{cause}. {remedy}")]
+    Cuda {
+        /// What is missing, or what failed and the driver's reason.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
 
 /// Everything that a training step changes.
 #[derive(Clone, Debug, PartialEq)]

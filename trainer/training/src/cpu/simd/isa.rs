@@ -9,15 +9,19 @@ use super::{avx2, avx512};
 use std::fmt;
 use std::str::FromStr;
 
+/// Whether every CPU of this architecture has an instruction for `f32::mul_add`. On x86-64, the portable version looks for it at
+/// run time.
+const FMA: bool = cfg!(target_arch = "aarch64");
+
 /// An instruction set that this CPU has, with its version of the vector type.
 #[derive(Clone, Copy)]
 pub struct Isa(Version);
 
 #[derive(Clone, Copy)]
 enum Version {
-    Portable(Portable<false>),
+    Portable(Portable<false, FMA>),
     #[cfg(test)]
-    PortableWide(Portable<true>),
+    PortableWide(Portable<true, FMA>),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -30,7 +34,7 @@ impl Isa {
     /// Returns the versions that this CPU can run, slowest first. `portable` is always among them.
     pub fn available() -> Vec<Self> {
         let versions = [
-            Some(Version::Portable(Portable::<false>)),
+            Some(Version::Portable(Portable::<false, FMA>)),
             #[cfg(target_arch = "x86_64")]
             avx2::Avx2::detect().map(Version::Avx2),
             #[cfg(target_arch = "x86_64")]

@@ -46,9 +46,9 @@ pub use profile::{Phase, phases};
 pub use simd::Isa;
 
 use crate::adam::Adam;
+use crate::backend::Error;
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::Split;
-use crate::error::Error;
 use layer::Chain;
 use lenet_core::network::{Logits, Net, Pixels};
 use std::ops::ControlFlow;

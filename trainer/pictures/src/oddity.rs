@@ -1,15 +1,15 @@
 //! Checks the values of single images for problems, for any network.
 
-use super::dims::Shape;
+use crate::Shape;
 
 /// The mean grey value of the border above which an image is probably dark on white.
 const BRIGHT: f64 = 127.0;
 
 /// The probable reason for an image without content.
-pub(super) const INVISIBLE: &str = ": black shows where a picture is transparent; if it is drawn in black, --invert makes that white";
+pub const INVISIBLE: &str = ": black shows where a picture is transparent; if it is drawn in black, --invert makes that white";
 
 /// Returns a sentence for each problem of an image to be classified.
-pub(super) fn warnings(values: &[u8], shape: Shape) -> Vec<String> {
+pub fn warnings(values: &[u8], shape: Shape) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(border) = bright_border(values, shape) {
         // An integer, because the code that formats floating-point numbers would be a tenth of the WebAssembly module.
@@ -27,19 +27,19 @@ pub(super) fn warnings(values: &[u8], shape: Shape) -> Vec<String> {
 }
 
 /// Returns whether all values are the same.
-pub(super) fn is_blank(values: &[u8]) -> bool {
+pub fn is_blank(values: &[u8]) -> bool {
     values.iter().all(|value| *value == values[0])
 }
 
 /// Returns the mean value of the images' borders if it is so bright that the images may be dark on white. Colour images are
 /// not checked: the border of a photograph may be a bright sky.
-pub(super) fn bright_border(images: &[u8], shape: Shape) -> Option<f64> {
+pub fn bright_border(images: &[u8], shape: Shape) -> Option<f64> {
     let mean = border_mean(images, shape);
     (shape.channels == 1 && mean > BRIGHT).then_some(mean)
 }
 
 /// Returns the mean value of the outermost pixels.
-pub(super) fn border_mean(images: &[u8], shape: Shape) -> f64 {
+pub fn border_mean(images: &[u8], shape: Shape) -> f64 {
     let (mut sum, mut count) = (0, 0_u64);
     for plane in images.chunks_exact(shape.area()) {
         for (y, row) in plane.chunks_exact(shape.width).enumerate() {

@@ -7,9 +7,9 @@ pub mod conv2d;
 pub mod linear;
 
 use crate::adam::{self, Adam};
+use crate::backend::Error;
 use crate::backend::{Backend, Batches, State, StepStats};
 use crate::dataset::{Augment, Split};
-use crate::error::Error;
 use crate::loss::CrossEntropy;
 use bytemuck::zeroed_box;
 use lenet_core::image::write_grey;

@@ -2,9 +2,10 @@
 
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, sum_lanes};
 
-/// The portable version. `WIDE` is that of [`Simd`]; only tests set it.
+/// The portable version. `WIDE` is that of [`Simd`]; only tests set it. `FMA` tells whether the CPU has an instruction for
+/// `f32::mul_add`.
 #[derive(Clone, Copy)]
-pub struct Portable<const WIDE: bool>;
+pub struct Portable<const WIDE: bool, const FMA: bool>;
 
 #[inline(always)]
 fn map2<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
@@ -16,10 +17,17 @@ fn map2<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "fma")]
 fn run_with_fma<K: Kernel, const WIDE: bool>(kernel: K) -> K::Output {
-    kernel.run(Portable::<WIDE>)
+    kernel.run(Portable::<WIDE, true>)
 }
 
-impl<const N: usize, const WIDE: bool> Lanewise<N> for Portable<WIDE> {
+/// Returns `a * b + c`, rounded once, for a CPU without such an instruction. Each lane is a call of a library function. This
+/// function is not inlined, because kernels with these calls take twice the time to compile.
+#[inline(never)]
+fn mul_add_by_calls<const N: usize>(a: &[f32; N], b: &[f32; N], c: &[f32; N]) -> [f32; N] {
+    std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+}
+
+impl<const N: usize, const WIDE: bool, const FMA: bool> Lanewise<N> for Portable<WIDE, FMA> {
     type V = [f32; N];
 
     #[inline(always)]
@@ -61,7 +69,10 @@ impl<const N: usize, const WIDE: bool> Lanewise<N> for Portable<WIDE> {
     }
     #[inline(always)]
     fn mul_add(self, a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
-        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+        match FMA {
+            true => std::array::from_fn(|i| a[i].mul_add(b[i], c[i])),
+            false => mul_add_by_calls(&a, &b, &c),
+        }
     }
     #[inline(always)]
     fn max(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
@@ -91,7 +102,7 @@ impl<const N: usize, const WIDE: bool> Lanewise<N> for Portable<WIDE> {
     }
 }
 
-impl<const WIDE: bool> Simd for Portable<WIDE> {
+impl<const WIDE: bool, const FMA: bool> Simd for Portable<WIDE, FMA> {
     type Half = Self;
     const WIDE: bool = WIDE;
 

@@ -399,3 +399,27 @@ fn outputs<N: Network>(act: &N::Activations, layer: usize) -> Outputs<'_> {
 fn zeroed<T: bytemuck::Zeroable>() -> Box<T> {
     bytemuck::zeroed_box()
 }
+
+/// The functions of this module for the network of the build, compiled here.
+pub mod selected {
+    use super::Difference;
+    use lenet_core::network::{Net, Params, Pixels, int8};
+
+    /// Calls [`ranges`](super::ranges).
+    pub fn ranges(params: &Params, images: &[Pixels], share: f64) -> Vec<f64> {
+        super::ranges::<Net>(params, images, share)
+    }
+
+    /// Calls [`quantize`](super::quantize()).
+    ///
+    /// # Errors
+    /// Those of [`quantize`](super::quantize()).
+    pub fn quantize(params: &Params, ranges: &[f64]) -> Result<Box<int8::Params>, String> {
+        super::quantize::<Net>(params, ranges)
+    }
+
+    /// Calls [`compare`](super::compare).
+    pub fn compare(f32: &Params, int8: &int8::Params, images: &[Pixels]) -> Difference {
+        super::compare::<Net>(f32, int8, images)
+    }
+}

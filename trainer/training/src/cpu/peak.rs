@@ -1,7 +1,7 @@
 //! The peak performance of the CPU: the rate of independent fused multiply-adds.
 
 use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
-use crate::error::Error;
+use crate::backend::Error;
 use crate::threads;
 use std::hint::black_box;
 use std::sync::Barrier;

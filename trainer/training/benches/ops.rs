@@ -1,5 +1,5 @@
 //! Measures the forward pass of `lenet_core` on this machine, and the training step and evaluation of the CPU backend with each
-//! instruction set, for the network of this build. Run it with `cargo bench -p trainer`. Before measuring, it compares the step
+//! instruction set, for the network of this build. Run it with `cargo bench -p lenet-training`. Before measuring, it compares the step
 //! with that of the reference backend.
 //!
 //! `trainer bench` shows how the time of a step is spent; `pytorch/compare.py` compares the trainer with PyTorch.
@@ -8,13 +8,13 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use lenet_core::image::grey;
 use lenet_core::network::{Activations, CLASSES, Pixels, TENSORS, forward};
+use lenet_training::adam::Adam;
+use lenet_training::backend::{Backend, Batches, State};
+use lenet_training::cpu::{Cpu, Isa};
+use lenet_training::dataset::{Order, Split};
+use lenet_training::init::initial_params;
+use lenet_training::reference::Reference;
 use std::ops::ControlFlow;
-use trainer::adam::Adam;
-use trainer::backend::{Backend, Batches, State};
-use trainer::cpu::{Cpu, Isa};
-use trainer::dataset::{Order, Split};
-use trainer::init::initial_params;
-use trainer::reference::Reference;
 
 const BATCH: usize = 256;
 
@@ -84,7 +84,7 @@ fn core_forward(bencher: Bencher) {
 fn core_forward_with_this_cpu(bencher: Bencher) {
     let (params, image) = (initial_params(0), grey(&data().images()[0]));
     let mut act = Activations::new();
-    bencher.bench_local(|| *trainer::forward::forward(&params, black_box(&image), &mut act));
+    bencher.bench_local(|| *lenet_training::forward::forward(&params, black_box(&image), &mut act));
 }
 
 #[divan::bench(args = Isa::available(), sample_count = 30)]

@@ -124,7 +124,7 @@ const KINDS: &[Kind] = &[
 
 /// Describes the beginning of a file that a data set cannot use: `starts with "…"`, and for a known kind what it is and
 /// what to do.
-pub(super) fn beginning(bytes: &[u8]) -> String {
+pub fn beginning(bytes: &[u8]) -> String {
     let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(16)])
         .escape_debug()
         .collect();
@@ -136,7 +136,7 @@ pub(super) fn beginning(bytes: &[u8]) -> String {
 }
 
 /// Returns what a file is, judged by its extension, and what to do about it, if the kind is known.
-pub(super) fn by_name(name: &str) -> Option<String> {
+pub fn by_name(name: &str) -> Option<String> {
     let (_, extension) = name.rsplit_once('.')?;
     let extension = extension.to_ascii_lowercase();
     let kind = KINDS

@@ -1,6 +1,6 @@
 //! Thread pools. The system can refuse threads: it limits their number and their memory.
 
-use crate::error::Error;
+use crate::backend::Error;
 use std::error::Error as _;
 
 /// Starts a pool of `threads` threads; 0 means one per core.
