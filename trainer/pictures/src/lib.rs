@@ -1,4 +1,4 @@
-//! Converts pictures to images of a network, and recognises files and images that a network cannot use.
+//! Converts pictures and tables of pixels to images of a network, and recognises files and images that a network cannot use.
 //!
 //! Nothing here depends on the network of the build. The trainer uses this crate, and so does the WebAssembly module of the page
 //! that runs a network, so a picture dropped on a page becomes the same image as in `trainer predict`.
@@ -12,6 +12,8 @@ mod kinds;
 pub mod oddity;
 #[cfg(feature = "decode")]
 mod picture;
+#[cfg(feature = "tables")]
+pub mod table;
 
 #[cfg(feature = "decode")]
 pub use decode::{decode, is_picture};
