@@ -263,7 +263,7 @@ if command -v rustup >/dev/null &&
     timeout 300 rustup toolchain install "$oldest" --profile minimal --component clippy >/dev/null 2>&1 &&
     timeout 120 rustup target add --toolchain "$oldest" $boards >/dev/null 2>&1; then
     cargo "+$oldest" check -q --locked --target-dir target/oldest
-    # The lints are those of the oldest Rust, so that the firmware's dependencies are checked only once.
+    # Clippy of the oldest Rust is used, so that the firmware's dependencies are checked only once.
     lint_firmware cargo "+$oldest"
 else
     echo "rustup cannot install Rust $oldest here: it was not tried"

@@ -1,4 +1,4 @@
-//! Accuracy and confusion matrix from logits, and the logits of many images by `lenet_core::network::forward`.
+//! Accuracy and confusion matrix from logits.
 
 use lenet_core::ops::argmax;
 use ndarray::Array2;
@@ -12,11 +12,11 @@ pub struct Confusion(pub Array2<u32>);
 impl Confusion {
     /// Compares the largest logits with the labels.
     pub fn new<const N: usize>(logits: &[[f32; N]], labels: &[u8]) -> Self {
-        let mut counts = Array2::zeros((N, N));
+        let mut counts = vec![0; N * N];
         for (logits, &label) in logits.iter().zip(labels) {
-            counts[[usize::from(label), argmax(logits)]] += 1;
+            counts[usize::from(label) * N + argmax(logits)] += 1;
         }
-        Self(counts)
+        Self(Array2::from_shape_vec((N, N), counts).expect("N rows of N"))
     }
 
     /// Returns the number of images classified correctly.

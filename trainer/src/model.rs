@@ -2,13 +2,13 @@
 
 use crate::error::Error;
 use crate::evaluate::{core_logits, int8_logits};
-use crate::forward::{forward, forward_int8};
-use crate::quantize::real_outputs;
+use crate::forward::{forward_int8, layers};
+use crate::quantize::selected::real_layers;
 use crate::weights_file::{WeightsFile, import};
-use lenet_core::image::grey;
-use lenet_core::network::{Activations, LAYERS, Logits, Net, Pixels, int8};
+use lenet_core::network::{LAYERS, Logits, Net, Pixels, int8};
 use lenet_core::weights::{Metadata, numbers};
 use lenet_core::{Network, Numbers};
+use rayon::prelude::*;
 use std::path::Path;
 
 /// A weights file in memory that has passed every check.
@@ -105,38 +105,33 @@ impl Model {
     /// Computes the outputs of all layers as a board reports them. For the hidden layers of an int8 network, these are the output
     /// bytes as integers.
     pub fn layers(&self, pixels: &Pixels) -> Vec<Vec<f32>> {
-        let indices = 0..LAYERS.len();
         match self {
-            Self::F32(file) => {
-                let mut act = Activations::new();
-                forward(file.weights().params, &grey(pixels), &mut act);
-                act.layers().map(<[f32]>::to_vec).into()
-            }
+            Self::F32(file) => layers(file.weights().params, pixels),
             Self::Int8(file) => {
                 let mut act = int8::Activations::new();
                 forward_int8(file.weights().params, pixels, &mut act);
                 let outputs =
                     |layer| int8::Net::outputs(&act, layer).expect("a layer of the network");
-                indices
+                (0..LAYERS.len())
                     .map(|layer| outputs(layer).iter().collect())
                     .collect()
             }
         }
     }
 
-    /// Computes the outputs of all layers as real numbers, so that f32 and int8 networks can be compared. For an int8 network,
-    /// these are the values that the output bytes stand for.
-    pub fn real_layers(&self, pixels: &Pixels) -> Vec<Vec<f32>> {
+    /// Computes the outputs of all layers for each image as real numbers, so that f32 and int8 networks can be compared. For an
+    /// int8 network, these are the values that the output bytes stand for. The threads share the images.
+    pub fn real_layers(&self, images: &[Pixels]) -> Vec<Vec<Vec<f32>>> {
         match self {
-            Self::F32(_) => self.layers(pixels),
+            Self::F32(file) => {
+                let params = file.weights().params;
+                let images = images.par_iter();
+                images.map(|pixels| layers(params, pixels)).collect()
+            }
             Self::Int8(file) => {
                 let params = file.weights().params;
-                let mut act = int8::Activations::new();
-                forward_int8(params, pixels, &mut act);
-                let layers = 0..LAYERS.len();
-                layers
-                    .map(|layer| real_outputs::<Net>(params, &act, layer).collect())
-                    .collect()
+                let images = images.par_iter();
+                images.map(|pixels| real_layers(params, pixels)).collect()
             }
         }
     }

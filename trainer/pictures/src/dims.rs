@@ -20,6 +20,20 @@ impl Shape {
         self.channels * self.area()
     }
 
+    /// Transposes each plane of images of this shape, `image[x][y] = image[y][x]`, if they are square; leaves others unchanged.
+    pub fn transpose(self, images: &mut [u8]) {
+        if self.height != self.width {
+            return;
+        }
+        for plane in images.chunks_exact_mut(self.area()) {
+            for y in 0..self.height {
+                for x in 0..y {
+                    plane.swap(y * self.width + x, x * self.width + y);
+                }
+            }
+        }
+    }
+
     /// Returns the number of values in one channel.
     pub const fn area(self) -> usize {
         self.height * self.width
@@ -34,5 +48,25 @@ impl fmt::Display for Shape {
             1 => Ok(()),
             channels => write!(f, " in {channels} channels"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_swaps_rows_and_columns_of_each_square_plane() {
+        let [square, wide] = [3, 9].map(|width| Shape {
+            channels: 1,
+            height: 9 / width,
+            width,
+        });
+        let mut images: Vec<u8> = (0..18).collect();
+        wide.transpose(&mut images);
+        assert!(images.iter().copied().eq(0..18));
+        square.transpose(&mut images);
+        assert_eq!(images[..9], [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+        assert_eq!(images[9..], [9, 12, 15, 10, 13, 16, 11, 14, 17]);
     }
 }

@@ -47,14 +47,20 @@ pub(crate) fn whole(
     Ok(turned(rgba(picture), orientation))
 }
 
-/// Converts a picture to red, green, blue and opacity. The two most frequent kinds are converted here, because this crate is
-/// compiled with optimization and `image` is not.
+/// Converts a picture to red, green, blue and opacity. Pictures of 8 bits are converted here, because this crate is compiled with
+/// optimization and `image` is not.
 pub(crate) fn rgba(picture: DynamicImage) -> RgbaImage {
     let size = (picture.width(), picture.height());
     let values: Vec<u8> = match &picture {
         DynamicImage::ImageLuma8(grey) => {
             let pixels = grey.as_raw().iter();
             pixels.flat_map(|&grey| [grey, grey, grey, 255]).collect()
+        }
+        DynamicImage::ImageLumaA8(grey) => {
+            let pixels = grey.as_raw().as_chunks().0.iter();
+            pixels
+                .flat_map(|&[grey, a]| [grey, grey, grey, a])
+                .collect()
         }
         DynamicImage::ImageRgb8(colours) => {
             let pixels = colours.as_raw().as_chunks().0.iter();

@@ -12,7 +12,6 @@ use crate::safetensors;
 use comfy_table::Table;
 use lenet_core::network::{CLASSES, LAYERS, Params, Pixels, TENSORS};
 use lenet_core::ops::argmax;
-use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -71,8 +70,14 @@ impl Side {
         }
     }
 
-    /// Returns the outputs of each layer for the first `count` images. `None` stands for a layer that an outputs file lacks.
-    fn layers(&self, images: &[Pixels], count: usize) -> [Option<Vec<f32>>; LAYERS.len()] {
+    /// Returns the outputs of each layer, or only of the last, for the first `count` images. `None` also stands for a layer that
+    /// an outputs file lacks.
+    fn layers(
+        &self,
+        images: &[Pixels],
+        count: usize,
+        per_layer: bool,
+    ) -> [Option<Vec<f32>>; LAYERS.len()] {
         match self {
             Self::Outputs(outputs) => outputs.layers.clone().map(|values| {
                 let mut values = values?;
@@ -80,19 +85,21 @@ impl Side {
                 Some(values)
             }),
             Self::Weights(model, order) => {
-                let outputs: Vec<Vec<Vec<f32>>> = images
-                    .par_iter()
-                    .map(|pixels| {
-                        let mut layers = model.real_layers(pixels);
-                        if let (Some(order), Some(logits)) = (order, layers.last_mut()) {
-                            *logits = order.iter().map(|&class| logits[class]).collect();
-                        }
-                        layers
-                    })
-                    .collect();
+                let mut outputs = model.real_layers(images);
+                for layers in &mut outputs {
+                    if let (Some(order), Some(logits)) = (order, layers.last_mut()) {
+                        *logits = order.iter().map(|&class| logits[class]).collect();
+                    }
+                }
                 std::array::from_fn(|layer| {
-                    let values = outputs.iter().flat_map(|outputs| &outputs[layer]);
-                    Some(values.copied().collect())
+                    let is_compared = per_layer || layer + 1 == LAYERS.len();
+                    is_compared.then(|| {
+                        let mut values = Vec::new();
+                        for outputs in &outputs {
+                            values.extend_from_slice(&outputs[layer]);
+                        }
+                        values
+                    })
                 })
             }
         }
@@ -196,7 +203,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let images = data
         .as_ref()
         .map_or(&[][..], |data| &data.test.images()[..count]);
-    let (of_a, of_b) = (a.layers(images, count), b.layers(images, count));
+    let [of_a, of_b] = [&a, &b].map(|side| side.layers(images, count, args.per_layer));
     let mut moved = None;
     for (index, ((layer, a), b)) in LAYERS.iter().zip(&of_a).zip(&of_b).enumerate() {
         let is_logits = index + 1 == LAYERS.len();

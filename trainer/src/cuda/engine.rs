@@ -9,6 +9,7 @@ use super::ptx::Kernels;
 use super::replica::Replica;
 use crate::adam::Adam;
 use crate::backend::{Batches, Error, StepStats};
+use crate::loss::sums;
 use crate::threads;
 use cudarc::driver::CudaSlice;
 use rayon::ThreadPool;
@@ -176,12 +177,9 @@ impl Engine {
             let (mut loss, mut correct) = (0.0, 0);
             for (rank, (losses, hits)) in results.iter().enumerate() {
                 let share = share(&batch, rank, results.len());
-                loss += losses[share.clone()]
-                    .iter()
-                    .copied()
-                    .map(f64::from)
-                    .sum::<f64>();
-                correct += hits[share].iter().copied().map(u32::from).sum::<u32>();
+                let (part, hits) = sums(&losses[share.clone()], &hits[share]);
+                loss += part;
+                correct += hits;
             }
             StepStats {
                 loss: (loss / batch.len() as f64) as f32,

@@ -4,7 +4,6 @@ use super::Dataset;
 use super::shape::{SHAPE, bytes};
 use lenet_core::network::{CLASSES, Pixels};
 use lenet_pictures::oddity::{self, INVISIBLE, bright_border};
-use std::collections::HashSet;
 
 /// The ratio between the images of the largest and of a smaller class above which there is a warning.
 const LOPSIDED: usize = 10;
@@ -30,16 +29,12 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
             ));
         }
     }
-    let train: HashSet<&Pixels> = data.train.images().iter().collect();
-    let test = data.test.images();
-    let shared: Vec<usize> = (0..test.len())
-        .filter(|&i| train.contains(&test[i]))
-        .collect();
+    let shared = data.test.shared_with(&data.train);
     if let Some(first) = shared.first() {
         warnings.push(format!(
             "{} of {} test images are training images too (the first: index {first}); the test accuracy is too high",
             shared.len(),
-            test.len()
+            data.test.len()
         ));
     }
     let named: Vec<usize> = (0..CLASSES)

@@ -1,4 +1,5 @@
-//! The data set on the host: finding it, reading its files, checking it, and the order in which its images are visited.
+//! The data set on the host: finding it, reading its files and checking it. Images in memory and the order in which they are
+//! visited are in [`lenet_training::dataset`], whose items are available here, too.
 
 pub mod check;
 mod folder;

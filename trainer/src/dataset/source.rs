@@ -532,7 +532,7 @@ fn assemble(
         let note = "EMNIST stores its images transposed: they are transposed back";
         found.notes.push(note.to_owned());
         for part in std::iter::once(&mut train).chain(&mut test) {
-            transpose(&mut part.images, [SHAPE.height, SHAPE.width]);
+            SHAPE.transpose(&mut part.images);
         }
     }
     for Raw { labels, path, .. } in std::iter::once(&train).chain(&test) {
@@ -567,20 +567,6 @@ fn assemble(
         val: None,
         test,
     })
-}
-
-/// Transposes each plane of a square image, `image[x][y] = image[y][x]`; leaves other images unchanged.
-fn transpose(images: &mut [u8], [height, width]: [usize; 2]) {
-    if height != width {
-        return;
-    }
-    for plane in images.chunks_exact_mut(height * width) {
-        for y in 0..height {
-            for x in 0..y {
-                plane.swap(y * width + x, x * width + y);
-            }
-        }
-    }
 }
 
 /// Returns the error that one of the four files is missing, with what the folder contains.
@@ -698,17 +684,4 @@ fn class_names(
 /// Returns bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transposing_swaps_rows_and_columns_of_each_image() {
-        let mut images: Vec<u8> = (0..18).collect();
-        transpose(&mut images, [3, 3]);
-        assert_eq!(images[..9], [0, 3, 6, 1, 4, 7, 2, 5, 8]);
-        assert_eq!(images[9..], [9, 12, 15, 10, 13, 16, 11, 14, 17]);
-    }
 }

@@ -1,4 +1,4 @@
-//! Opens tables of pixels, plain or gzipped, for `lenet_pictures`, which reads them.
+//! Opens tables of pixels, plain or gzipped. `lenet_pictures` parses them.
 
 use super::gunzip::Content;
 use super::shape::Shape;

@@ -1,4 +1,4 @@
-//! Replaces the text of a picture by the outlines of its letters, so that it can be rendered without a text shaper.
+//! Replaces the text of a picture with the outlines of its letters, so that it can be rendered without a text shaper.
 //!
 //! The font in `font/` has Latin, Greek and Cyrillic letters, whose glyphs stand side by side in the order of the text. So all that
 //! a shaper would add is kerning.
@@ -10,10 +10,10 @@ use ttf_parser::{Face, GlyphId, OutlineBuilder};
 
 const FONT: &[u8] = include_bytes!("font/roboto-subset.ttf");
 
-/// Returns an SVG file with a `path` of the class `letters` in the place of every `text`.
+/// Returns an SVG file with a `path` of the class `letters` in place of each `text`.
 ///
-/// A `text` may have the attributes `x`, `y`, `transform` and `class`. Of the classes, `small`, `middle` and `end` act here, as
-/// `picture.css` defines them; the others, which are colours, go to the path.
+/// A `text` may have the attributes `x`, `y`, `transform` and `class`. The classes `small`, `middle` and `end` set size and
+/// alignment, as in `picture.css`. All classes are copied to the path, for their colours.
 pub fn outlined(svg: &str) -> String {
     let document = Document::parse(svg).expect("well-formed by construction");
     let face = Face::parse(FONT, 0).expect("the font is part of the program");

@@ -89,11 +89,16 @@ pub fn sheet(title: &str, tiles: &[Tile<'_>], columns: u32) -> Vec<u8> {
     for (index, tile) in tiles.iter().enumerate() {
         let (left, top) = place(index);
         let pixels = picture::interleaved(tile.pixels);
-        for (y, x) in (0..HEIGHT * zoom).flat_map(|y| (0..WIDTH * zoom).map(move |x| (y, x))) {
-            let [red, green, blue] = pixels[y / zoom][x / zoom];
-            let at = ((top * SCALE) as usize + y) * width + (left * SCALE) as usize + x;
-            canvas.pixels_mut()[at] =
-                PremultipliedColorU8::from_rgba(red, green, blue, 255).expect("opaque");
+        let canvas = canvas.pixels_mut();
+        for (y, row) in pixels.iter().enumerate() {
+            let start = ((top * SCALE) as usize + y * zoom) * width + (left * SCALE) as usize;
+            for (x, &[red, green, blue]) in row.iter().enumerate() {
+                let colour = PremultipliedColorU8::from_rgba(red, green, blue, 255);
+                canvas[start + x * zoom..][..zoom].fill(colour.expect("opaque"));
+            }
+            for copy in 1..zoom {
+                canvas.copy_within(start..start + WIDTH * zoom, start + copy * width);
+            }
         }
     }
     picture::encode(&canvas)

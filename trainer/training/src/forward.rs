@@ -49,6 +49,13 @@ fn forward_int8_avx2<'a>(
     int8::forward(params, pixels, act)
 }
 
+/// Computes the outputs of all layers for an image.
+pub fn layers(params: &Params, pixels: &Pixels) -> Vec<Vec<f32>> {
+    let mut act = Activations::new();
+    forward(params, &grey(pixels), &mut act);
+    act.layers().map(<[f32]>::to_vec).into()
+}
+
 /// Computes the logits of images with the code that a board runs. The threads share the images.
 pub fn core_logits(params: &Params, images: &[Pixels]) -> Vec<Logits> {
     images

@@ -1,8 +1,8 @@
 //! Everything that a training computes: gradients, Adam, the kernels for all cores of a CPU, and the conversion to int8.
 //!
-//! This crate has no files, no messages and no command line; the crate `trainer` has these, and re-exports this crate's modules.
-//! The two are separate so that only this one must be compiled with optimization. Functions that take a while are therefore not
-//! generic, or are called here for the network of the build: a generic function is compiled where it is called.
+//! This crate neither reads files nor prints. The crate `trainer` does, and re-exports this crate's modules. The two are separate so
+//! that only this one must be compiled with optimization. Functions that take a while are therefore not generic, or are called here
+//! for the network of the build: a generic function is compiled in the crate that calls it.
 //!
 //! | module | contents |
 //! |---|---|

@@ -34,6 +34,14 @@ pub fn cross_entropy<const CLASSES: usize>(
     }
 }
 
+/// Returns the sum of the losses of images, and the number of hits: each element of `hits` is 1 for a hit, otherwise 0.
+pub fn sums(losses: &[f32], hits: &[u8]) -> (f64, u32) {
+    (
+        losses.iter().copied().map(f64::from).sum(),
+        hits.iter().copied().map(u32::from).sum(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

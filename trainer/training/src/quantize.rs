@@ -402,8 +402,9 @@ fn zeroed<T: bytemuck::Zeroable>() -> Box<T> {
 
 /// The functions of this module for the network of the build, compiled here.
 pub mod selected {
-    use super::Difference;
-    use lenet_core::network::{Net, Params, Pixels, int8};
+    use super::{Difference, real_outputs};
+    use crate::forward::forward_int8;
+    use lenet_core::network::{LAYERS, Net, Params, Pixels, int8};
 
     /// Calls [`ranges`](super::ranges).
     pub fn ranges(params: &Params, images: &[Pixels], share: f64) -> Vec<f64> {
@@ -416,6 +417,15 @@ pub mod selected {
     /// Those of [`quantize`](super::quantize()).
     pub fn quantize(params: &Params, ranges: &[f64]) -> Result<Box<int8::Params>, String> {
         super::quantize::<Net>(params, ranges)
+    }
+
+    /// Runs the int8 network on an image and returns the real values of the outputs of all layers: [`real_outputs`].
+    pub fn real_layers(params: &int8::Params, pixels: &Pixels) -> Vec<Vec<f32>> {
+        let mut act = int8::Activations::new();
+        forward_int8(params, pixels, &mut act);
+        (0..LAYERS.len())
+            .map(|layer| real_outputs::<Net>(params, &act, layer).collect())
+            .collect()
     }
 
     /// Calls [`compare`](super::compare).

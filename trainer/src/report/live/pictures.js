@@ -1,5 +1,5 @@
 /**
- * Pictures as images of the network, by the module `lenet-pictures` (trainer/web/pictures), which is the trainer's own code:
+ * Pictures as images of the network, by the crate `lenet-pictures`, which the trainer uses, too, and trainer/web/pictures exports:
  * what comes out is what `trainer predict` makes of the file.
  */
 

@@ -7,6 +7,7 @@ pub use augment::{Augment, MAX_SHIFT};
 pub use order::{Order, Permutation, ROUNDS, generator};
 
 use lenet_core::network::{CLASSES, Pixels};
+use std::collections::HashSet;
 
 /// The number of values in an image; each of them is a byte.
 const SIZE: usize = size_of::<Pixels>();
@@ -52,6 +53,14 @@ impl Split {
     /// Returns the labels, `(N)`.
     pub fn labels(&self) -> &[u8] {
         &self.labels
+    }
+
+    /// Returns the indices of the images that `other` has, too.
+    pub fn shared_with(&self, other: &Self) -> Vec<usize> {
+        let others: HashSet<&Pixels> = other.images().iter().collect();
+        let images = self.images().iter().enumerate();
+        let shared = images.filter(|(_, image)| others.contains(image));
+        shared.map(|(index, _)| index).collect()
     }
 
     /// Replaces each label by another number.

@@ -9,8 +9,8 @@ use super::{avx2, avx512};
 use std::fmt;
 use std::str::FromStr;
 
-/// Whether every CPU of this architecture has an instruction for `f32::mul_add`. On x86-64, the portable version looks for it at
-/// run time.
+/// Whether kernels of the portable version may contain `f32::mul_add` inline: every CPU of this target has the instruction. On
+/// x86-64 the version detects it at run time; elsewhere it calls a function.
 const FMA: bool = cfg!(target_arch = "aarch64");
 
 /// An instruction set that this CPU has, with its version of the vector type.

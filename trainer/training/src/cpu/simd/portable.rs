@@ -2,8 +2,7 @@
 
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, sum_lanes};
 
-/// The portable version. `WIDE` is that of [`Simd`]; only tests set it. `FMA` tells whether the CPU has an instruction for
-/// `f32::mul_add`.
+/// The portable version. `WIDE` is that of [`Simd`]; only tests set it. `FMA` tells whether kernels contain `f32::mul_add` inline.
 #[derive(Clone, Copy)]
 pub struct Portable<const WIDE: bool, const FMA: bool>;
 
