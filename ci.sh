@@ -1,21 +1,31 @@
 #!/usr/bin/env bash
-# Runs every check of the project, in order. CI runs this file and nothing else.
+# Runs every check of the project. CI runs this file and nothing else.
 #
 # On Debian, as root, it installs what the checks need. Elsewhere it prints what to install, and fails. Checks that need rustup,
 # mdbook, PyTorch or a GPU do not run where these are missing, and the output says so.
+#
+# Two halves, `host` and `boards`, run side by side, because most steps do not keep two cores busy. The output of `boards` is printed
+# after that of `host`.
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 # The tests compile in less time without debug information.
 export CARGO_PROFILE_DEV_DEBUG=0
+# The program that `cargo test` builds. It differs from the release build only in debug assertions and overflow checks. The release
+# build of the trainer is not tested.
+trainer=${CARGO_TARGET_DIR:-$PWD/target}/debug/trainer
+trainer() { "$trainer" "$@"; }
 
-# The checks that could not run on this machine, which are listed again at the end.
-not_run=()
-# The time at which each step began, and its name.
-began=()
+# Both halves add lines to these files: the seconds of each step, and the checks that could not run on this machine.
+record=$(mktemp -d)
+touch "$record/seconds" "$record/not_run"
+not_run() { echo "$*" >>"$record/not_run"; }
+# step NAME: ends the previous step of this half, if there is one, and begins the next. Without a name it only ends it.
 step() {
-    began+=("$SECONDS $*")
-    printf '\n== %s (%d s)\n' "$*" "$SECONDS"
+    [ -z "${name:-}" ] || printf '%6d  %s\n' $((SECONDS - began)) "$name" >>"$record/seconds"
+    name=$*
+    began=$SECONDS
+    [ -z "$name" ] || printf '\n== %s (%d s)\n' "$name" "$SECONDS"
 }
 
 # need COMMAND PACKAGE...: installs the Debian packages if the command is missing.
@@ -35,205 +45,32 @@ step "tools"
 need cargo cargo
 need c++ g++
 need qemu-system-arm qemu-system-arm
+need qemu-system-riscv32 qemu-system-misc
+need qemu-aarch64 qemu-user
+need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+need nm binutils
 need python3 python3
+python3 -c 'import ensurepip' 2>/dev/null || need python3-venv python3-venv
+need chromium chromium
+need node nodejs
+need npm npm
 cargo --version
 qemu-system-arm --version | head -n 1
 
-step "format and lints"
-cargo fmt --all --check
-rustfmt --check --edition 2024 firmware/boards/*/board.rs
-cargo clippy -q --workspace --exclude 'firmware*' --all-targets --all-features -- -D warnings
-cargo clippy -q -p trainer --no-default-features -- -D warnings
-cargo clippy -q -p trainer --no-default-features --features program -- -D warnings
-
-step "documentation"
-python3 docs/pictures.py --check
-# This script does not install mdbook, which takes more than four minutes of processor time. The test `docs` checks the same pages.
-if command -v mdbook >/dev/null; then
-    book=$(mktemp -d)
-    mdbook build docs -d "$book"
-    rm -r "$book"
-else
-    echo "no mdbook here: the book has not been built as HTML"
-    not_run+=("mdbook build, because mdbook is not installed here")
-fi
-RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --workspace --exclude 'firmware*' --exclude fuzz --all-features
-
-# Tests of the host are selected by `--test` alone. With `-p` the dependencies would get other features and be built again.
-step "tests"
-cargo test -q
-cargo test -q -p lenet-core --all-features
-example=$(mktemp -d)
-cargo run -q --example in_memory -- "$example/stripes.weights" | tee "$example/log"
-grep -q '^epoch 10: test accuracy 0\.9\|^epoch 10: test accuracy 1\.' "$example/log"
-rm -r "$example"
-
-step "a full disk: a small file system is mounted, by root or by a namespace's root"
-as_root=()
-[ "$(id -u)" = 0 ] || as_root=(unshare --map-root-user --mount)
-"${as_root[@]}" cargo test -q --test resume -- --ignored
-
-step "the activations on every float"
-cargo test -q --test activation -- --ignored
-
-step "fuzzing: the weights file, the IDX reader and the link, 30 s side by side"
-# Builds the fuzz targets as cargo-fuzz does, but without installing it: fuzz/.cargo/config.toml has the flags.
-(cd fuzz && cargo build -q --release)
-fuzz() {
-    local out
-    out=$(mktemp -d)
-    mkdir "$out/corpus"
-    fuzz/target/*/release/"$1" -max_total_time=30 -print_final_stats=1 "$out/corpus" "fuzz/seeds/$1" >"$out/log" 2>&1 ||
-        { cat "$out/log"; return 1; }
-    grep -E '^(stat::number|DONE|Done)|DONE' "$out/log" | sed "s/^/$1: /"
-    rm -r "$out"
-}
-running=()
-for target in weights idx link; do
-    fuzz "$target" &
-    running+=($!)
-done
-for process in "${running[@]}"; do wait "$process"; done
-
-step "one real epoch: PyTorch gives test accuracy 0.584 +- 0.011 over 12 seeds"
-run=$(mktemp -d)
-cargo run -q --release -p trainer -- --epochs 1 --out "$run/run" | tee "$run/log"
-accuracy=$(sed -n 's/^test acc \([0-9.]*\) .*/\1/p' "$run/log")
-awk -v a="$accuracy" 'BEGIN { exit !(a > 0.54 && a < 0.63) }'
-cargo run -q --release -p trainer -- evaluate "$run/run/lenet.weights" | tee "$run/evaluated"
-grep -q "^test acc $accuracy " "$run/evaluated"
-cargo run -q --release -p trainer -- evaluate data/lenet.weights --confusion | tee "$run/evaluated"
-grep -q '^test acc 0.9033 (9033 of 10000)$' "$run/evaluated"
-cargo run -q --release -p trainer -- summary data/lenet.weights
-cargo run -q --release -p trainer -- predict data/lenet.weights --index 7 | tee "$run/predicted"
-grep -q '% shirt$' "$run/predicted"
-cargo run -q --release -p trainer -- bench --epochs 2
-
-step "the commands of the README and the book"
-python3 docs/commands.py "${CARGO_TARGET_DIR:-target}/release/trainer"
-
-step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
-int8=$(mktemp -d)
-cargo run -q --release -p trainer -- quantize data/lenet.weights --out "$int8/lenet.weights" | tee "$int8/log"
-cmp "$int8/lenet.weights" data/lenet-int8.weights
-grep -q '^test acc 0.9030 (9030 of 10000) in int8$' "$int8/log"
-cargo run -q --release -p trainer -- compare data/lenet.weights data/lenet-int8.weights --tolerance 1
-rm -r "$int8"
-
-step "the report of that epoch in a browser, as wide as a phone and as a screen, with the network running in it"
-need chromium chromium
-python3 tests/report_page.py "$run/run/report.html"
-rm -r "$run"
-
-step "the page in which the network runs: against the trainer in Chromium, on all test images in Node"
-need node nodejs
-live=$(mktemp -d)
-for kind in lenet lenet-int8; do
-    python3 tests/live_page.py target/release/trainer "data/$kind.weights"
-    cargo run -q --release -p trainer -- page "data/$kind.weights" --out "$live/$kind.html"
-    cargo run -q --release -p trainer -- evaluate "data/$kind.weights" --logits "$live/$kind.safetensors"
-done
-# in_node FOLDER: compares the modules in FOLDER with the trainer.
-in_node() {
-    for kind in lenet lenet-int8; do
-        node tests/live_node.mjs "$live/$kind.html" "$1/$kind.wasm" "data/$kind.weights" "$live/$kind.safetensors" \
-            data/fashion-mnist/t10k-images-idx3-ubyte.gz
-    done
-}
-in_node trainer/web/wasm
-
-step "the WebAssembly modules against their source"
-if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-unknown >/dev/null 2>&1; then
-    for module in lenet-web lenet-pictures-web; do
-        cargo clippy -q --profile web --target wasm32-unknown-unknown -p "$module" -- -D warnings
-    done
-    cargo clippy -q --profile web --target wasm32-unknown-unknown -p lenet-web --features int8 -- -D warnings
-    trainer/web/build.sh "$live/built" >/dev/null
-    # Each module names its compiler. Another compiler gives other bytes, so then only the behaviour is compared.
-    if grep -aqF "$(rustc --version | cut -d ' ' -f 2-)" trainer/web/wasm/lenet.wasm; then
-        for module in "$live"/built/*.wasm; do
-            if ! cmp "$module" "trainer/web/wasm/$(basename "$module")"; then
-                echo "$(basename "$module") is not what its source gives: run trainer/web/build.sh" >&2
-                exit 1
-            fi
-        done
-        echo "every module in the tree is what its source gives, byte for byte"
-    else
-        in_node "$live/built"
-        echo "built by another compiler than $(rustc --version): the bytes of the modules have not been compared, only the logits"
-        not_run+=("the bytes of the WebAssembly modules, because this is another compiler than theirs")
-    fi
-else
-    echo "rustup cannot install the target wasm32-unknown-unknown here: the modules HAVE NOT BEEN COMPARED with their source"
-    not_run+=("the WebAssembly modules against their source")
-fi
-rm -r "$live"
-
-# A folder outside the tree for Python wheels: compilers for the CUDA source, which need no GPU, and ONNX runtimes.
+# Folders outside the tree: Python wheels with compilers for the CUDA source, which need no GPU, and ONNX runtimes; and an npm package.
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci
-step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
-python3 -c 'import ensurepip' 2>/dev/null || need python3-venv python3-venv
 [ -x "$wheels/bin/pip" ] || python3 -m venv "$wheels"
-"$wheels/bin/pip" install -q nvidia-cuda-nvrtc-cu12==12.0.140 nvidia-cuda-nvcc-cu12==12.9.86
-nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
-(
-    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
-    cargo test -q --test cuda ptx:: -- --include-ignored
-    cargo test -q --test cuda -- --ignored host:: driver::
-    if command -v nvidia-smi >/dev/null; then
-        cargo test -q --test cli -- --ignored cuda:: --skip no_library
-        cargo test -q --test cuda gpu:: -- --ignored --nocapture
-        cargo run -q --release -p trainer -- bench --device cuda
-        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
-            cargo test -q --test cuda gpus:: -- --ignored --nocapture
-        else
-            echo "one GPU here: the test on two has not run"
-        fi
-    else
-        cargo test -q --test cli cuda:: -- --ignored
-        echo "no GPU here: the tests on one have not run"
-    fi
-)
-if ! command -v nvidia-smi >/dev/null; then
-    not_run+=("the tests on a GPU, because there is none here")
-elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
-    not_run+=("the test on two GPUs, because there is one here")
-fi
+"$wheels/bin/pip" install -q nvidia-cuda-nvrtc-cu12==12.0.140 nvidia-cuda-nvcc-cu12==12.9.86 \
+    numpy onnx onnxruntime safetensors tract
+export RP2040JS=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci-npm
+npm install --silent --no-audit --no-fund --prefix "$RP2040JS" rp2040js@1.4.1
 
-step "an exported model in ONNX Runtime and tract"
-"$wheels/bin/pip" install -q numpy onnx onnxruntime safetensors tract
-onnx=$(mktemp -d)
-cargo run -q --release -p trainer -- export data/lenet.weights --format onnx --out "$onnx/lenet.onnx"
-cargo run -q --release -p trainer -- evaluate data/lenet.weights --logits "$onnx/logits.safetensors"
-"$wheels/bin/python" tests/onnx_runtimes.py "$onnx/lenet.onnx" "$onnx/logits.safetensors"
-"$wheels/bin/python" tests/onnx_imports.py "$onnx/lenet.onnx" "${CARGO_TARGET_DIR:-$PWD/target}/release/trainer"
-cargo run -q --release -p trainer -- export data/lenet-int8.weights --format onnx --out "$onnx/int8.onnx"
-cargo run -q --release -p trainer -- evaluate data/lenet-int8.weights --logits "$onnx/int8.safetensors"
-"$wheels/bin/python" tests/onnx_int8.py "$onnx/int8.onnx" "$onnx/int8.safetensors"
-rm -r "$onnx"
-if python3 -c 'import numpy, safetensors, torch' 2>/dev/null; then
-    python3 docs/pytorch.py data/lenet.weights
-else
-    echo "no torch here: docs/pytorch.py has not run"
-    not_run+=("docs/pytorch.py, because torch is not installed here")
-fi
-
-step "lenet-core as a package"
-cargo package -q -p lenet-asm -p lenet-core --allow-dirty
-# The first line, which names the commit, is present only in a git checkout.
-cargo package -q -p lenet-core --allow-dirty --list | grep -v '^\.cargo_vcs_info' | diff tests/lenet-core-package.txt -
-
-step "dependencies of lenet-core: no std, no arrays, no GPU"
-tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
-echo "$tree"
-if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; fi
-
-# From here on `cross cargo ...` builds for other targets. It uses rustup's targets if rustup's server answers. Otherwise it uses
-# Debian's compiler and builds the standard library from source: `core`, or the crates that `library` names.
-boards="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf"
+# `cross cargo ...` builds for other targets. It uses rustup's targets if rustup's server answers. Otherwise it uses Debian's compiler
+# and builds the standard library from source: `core`, or the crates that `library` names.
+cortex_m="thumbv6m-none-eabi thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf"
 riscv=riscv32imac-unknown-none-elf
 arm64=aarch64-unknown-linux-gnu
-if command -v rustup >/dev/null && timeout 120 rustup target add $boards $riscv $arm64 >/dev/null 2>&1; then
+if command -v rustup >/dev/null && timeout 120 rustup target add $cortex_m $riscv $arm64 >/dev/null 2>&1; then
     echo "other targets: by rustup"
     cross() { "$@"; }
 else
@@ -250,47 +87,221 @@ else
 fi
 
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-step "the oldest Rust that Cargo.toml claims, $oldest, and lints of the firmware"
-# lint_firmware COMMAND...: one board for each hardware abstraction layer, and two without. The other boards differ from one of
-# these in a few lines only, and are built below.
-lint_firmware() {
-    for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386 microbit; do
-        (cd firmware && "$@" clippy -q --locked --release --no-default-features --features "$board" \
-            --config "boards/$board/config.toml" --target-dir ../target/lints -- -D warnings)
-    done
-}
+# The lints and the documentation use the oldest Rust that Cargo.toml claims. So one pass also shows that it compiles everything.
+# Lints that are newer are not checked.
 if command -v rustup >/dev/null &&
     timeout 300 rustup toolchain install "$oldest" --profile minimal --component clippy >/dev/null 2>&1 &&
-    timeout 120 rustup target add --toolchain "$oldest" $boards >/dev/null 2>&1; then
-    cargo "+$oldest" check -q --locked --target-dir target/oldest
-    # Clippy of the oldest Rust is used, so that the firmware's dependencies are checked only once.
-    lint_firmware cargo "+$oldest"
+    timeout 120 rustup target add --toolchain "$oldest" $cortex_m >/dev/null 2>&1; then
+    echo "lints and documentation: Rust $oldest"
+    oldest() { cargo "+$oldest" "$@"; }
+    oldest_cross() { cargo "+$oldest" "$@"; }
 else
     echo "rustup cannot install Rust $oldest here: it was not tried"
-    not_run+=("the oldest Rust, $oldest, because rustup cannot install it here")
-    lint_firmware cross cargo
+    not_run "the oldest Rust, $oldest, because rustup cannot install it here"
+    oldest() { cargo "$@"; }
+    oldest_cross() { cross cargo "$@"; }
 fi
-(cd firmware/riscv && cross cargo clippy -q --release -- -D warnings)
-(cd firmware/examples/embassy-nrf52840 && cross cargo clippy -q --release --locked -- -D warnings)
 
-step "NEON, emulated: the tests of lenet-training, and the parameters' hash"
-need qemu-aarch64 qemu-user
-need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+host() {
+step "format, and lints of the host's crates"
+cargo fmt --all --check
+rustfmt --check --edition 2024 firmware/boards/*/board.rs
+oldest clippy -q --locked --target-dir target/oldest --workspace --exclude 'firmware*' --all-targets --all-features -- -D warnings
+oldest clippy -q --locked --target-dir target/oldest -p trainer --no-default-features --features program -- -D warnings
+
+step "documentation"
+python3 docs/pictures.py --check
+# This script does not install mdbook, which takes more than four minutes of processor time. The test `docs` checks the same pages.
+if command -v mdbook >/dev/null; then
+    book=$(mktemp -d)
+    mdbook build docs -d "$book"
+    rm -r "$book"
+else
+    echo "no mdbook here: the book has not been built as HTML"
+    not_run "mdbook build, because mdbook is not installed here"
+fi
+RUSTDOCFLAGS="-D warnings" oldest doc -q --locked --target-dir target/oldest --no-deps \
+    --workspace --exclude 'firmware*' --exclude fuzz --all-features
+
+# Tests of the host are selected by `--test` alone. With `-p` the dependencies would get other features and be built again.
+step "tests"
+cargo test -q
+example=$(mktemp -d)
+cargo run -q --example in_memory -- "$example/stripes.weights" | tee "$example/log"
+grep -q '^epoch 10: test accuracy 0\.9\|^epoch 10: test accuracy 1\.' "$example/log"
+rm -r "$example"
+
+step "a full disk: a small file system is mounted, by root or by a namespace's root"
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(unshare --map-root-user --mount)
+"${as_root[@]}" cargo test -q --test resume -- --ignored
+
+step "the activations on every float"
+cargo test -q --test activation -- --ignored
+
+step "fuzzing: the weights file, the IDX reader and the link, 20 s side by side"
+# Builds the fuzz targets as cargo-fuzz does, but without installing it: fuzz/.cargo/config.toml has the flags.
+(cd fuzz && cargo build -q --release)
+fuzz() {
+    local out
+    out=$(mktemp -d)
+    mkdir "$out/corpus"
+    fuzz/target/*/release/"$1" -max_total_time=20 -print_final_stats=1 "$out/corpus" "fuzz/seeds/$1" >"$out/log" 2>&1 ||
+        { cat "$out/log"; return 1; }
+    grep -E '^(stat::number|DONE|Done)|DONE' "$out/log" | sed "s/^/$1: /"
+    rm -r "$out"
+}
+running=()
+for target in weights idx link; do
+    fuzz "$target" &
+    running+=($!)
+done
+for process in "${running[@]}"; do wait "$process"; done
+
+step "one real epoch: PyTorch gives test accuracy 0.584 +- 0.011 over 12 seeds"
+run=$(mktemp -d)
+trainer --epochs 1 --out "$run/run" | tee "$run/log"
+accuracy=$(sed -n 's/^test acc \([0-9.]*\) .*/\1/p' "$run/log")
+awk -v a="$accuracy" 'BEGIN { exit !(a > 0.54 && a < 0.63) }'
+trainer evaluate "$run/run/lenet.weights" | tee "$run/evaluated"
+grep -q "^test acc $accuracy " "$run/evaluated"
+trainer evaluate data/lenet.weights --confusion | tee "$run/evaluated"
+grep -q '^test acc 0.9033 (9033 of 10000)$' "$run/evaluated"
+trainer summary data/lenet.weights
+trainer predict data/lenet.weights --index 7 | tee "$run/predicted"
+grep -q '% shirt$' "$run/predicted"
+trainer bench --epochs 2
+
+step "the commands of the README and the book"
+python3 docs/commands.py "$trainer"
+
+step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
+int8=$(mktemp -d)
+trainer quantize data/lenet.weights --out "$int8/lenet.weights" | tee "$int8/log"
+cmp "$int8/lenet.weights" data/lenet-int8.weights
+grep -q '^test acc 0.9030 (9030 of 10000) in int8$' "$int8/log"
+trainer compare data/lenet.weights data/lenet-int8.weights --tolerance 1
+rm -r "$int8"
+
+step "the report of that epoch in a browser, as wide as a phone and as a screen, with the network running in it"
+python3 tests/report_page.py "$run/run/report.html"
+rm -r "$run"
+
+step "the page in which the network runs: against the trainer in Chromium, on all test images in Node"
+live=$(mktemp -d)
+for kind in lenet lenet-int8; do
+    python3 tests/live_page.py "$trainer" "data/$kind.weights"
+    trainer page "data/$kind.weights" --out "$live/$kind.html"
+    trainer evaluate "data/$kind.weights" --logits "$live/$kind.safetensors"
+done
+# in_node FOLDER: compares the modules in FOLDER with the trainer.
+in_node() {
+    for kind in lenet lenet-int8; do
+        node tests/live_node.mjs "$live/$kind.html" "$1/$kind.wasm" "data/$kind.weights" "$live/$kind.safetensors" \
+            data/fashion-mnist/t10k-images-idx3-ubyte.gz
+    done
+}
+in_node trainer/web/wasm
+
+step "the WebAssembly modules against their source"
+if command -v rustup >/dev/null && timeout 120 rustup target add wasm32-unknown-unknown >/dev/null 2>&1; then
+    lint() { cargo clippy -q --profile web --target wasm32-unknown-unknown --target-dir target/web "$@" -- -D warnings; }
+    lint -p lenet-web
+    lint -p lenet-web --features int8
+    lint -p lenet-pictures-web
+    trainer/web/build.sh "$live/built" >/dev/null
+    # Each module names its compiler. Another compiler gives other bytes, so then only the behaviour is compared.
+    if grep -aqF "$(rustc --version | cut -d ' ' -f 2-)" trainer/web/wasm/lenet.wasm; then
+        for module in "$live"/built/*.wasm; do
+            if ! cmp "$module" "trainer/web/wasm/$(basename "$module")"; then
+                echo "$(basename "$module") is not what its source gives: run trainer/web/build.sh" >&2
+                exit 1
+            fi
+        done
+        echo "every module in the tree is what its source gives, byte for byte"
+    else
+        in_node "$live/built"
+        echo "built by another compiler than $(rustc --version): the bytes of the modules have not been compared, only the logits"
+        not_run "the bytes of the WebAssembly modules, because this is another compiler than theirs"
+    fi
+else
+    echo "rustup cannot install the target wasm32-unknown-unknown here: the modules HAVE NOT BEEN COMPARED with their source"
+    not_run "the WebAssembly modules against their source"
+fi
+rm -r "$live"
+
+step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
+nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
 (
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-    # Leaves out the program, which is most of the build, and the test of any number of threads, because NEON does not affect how
-    # threads share the work.
-    library=std,panic_unwind,test cross cargo test -q -p lenet-training -p lenet-tests --no-default-features \
-        --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
+    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
+    cargo test -q --test cuda ptx:: -- --include-ignored
+    cargo test -q --test cuda -- --ignored host:: driver::
+    if command -v nvidia-smi >/dev/null; then
+        cargo test -q --test cli -- --ignored cuda:: --skip no_library
+        cargo test -q --test cuda gpu:: -- --ignored --nocapture
+        trainer bench --device cuda
+        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
+            cargo test -q --test cuda gpus:: -- --ignored --nocapture
+        else
+            echo "one GPU here: the test on two has not run"
+        fi
+    else
+        cargo test -q --test cli cuda:: -- --ignored
+        echo "no GPU here: the tests on one have not run"
+    fi
 )
+if ! command -v nvidia-smi >/dev/null; then
+    not_run "the tests on a GPU, because there is none here"
+elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
+    not_run "the test on two GPUs, because there is one here"
+fi
+
+step "an exported model in ONNX Runtime and tract"
+onnx=$(mktemp -d)
+trainer export data/lenet.weights --format onnx --out "$onnx/lenet.onnx"
+trainer evaluate data/lenet.weights --logits "$onnx/logits.safetensors"
+"$wheels/bin/python" tests/onnx_runtimes.py "$onnx/lenet.onnx" "$onnx/logits.safetensors"
+"$wheels/bin/python" tests/onnx_imports.py "$onnx/lenet.onnx" "$trainer"
+trainer export data/lenet-int8.weights --format onnx --out "$onnx/int8.onnx"
+trainer evaluate data/lenet-int8.weights --logits "$onnx/int8.safetensors"
+"$wheels/bin/python" tests/onnx_int8.py "$onnx/int8.onnx" "$onnx/int8.safetensors"
+rm -r "$onnx"
+if python3 -c 'import numpy, safetensors, torch' 2>/dev/null; then
+    python3 docs/pytorch.py data/lenet.weights
+else
+    echo "no torch here: docs/pytorch.py has not run"
+    not_run "docs/pytorch.py, because torch is not installed here"
+fi
+
+step "lenet-core as a package"
+cargo package -q -p lenet-asm -p lenet-core --allow-dirty
+# The first line, which names the commit, is present only in a git checkout.
+cargo package -q -p lenet-core --allow-dirty --list | grep -v '^\.cargo_vcs_info' | diff tests/lenet-core-package.txt -
+
+step "dependencies of lenet-core: no std, no arrays, no GPU"
+tree=$(cargo tree -p lenet-core -e normal --all-features --prefix none)
+echo "$tree"
+if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; fi
+
+step
+}
+
+boards() {
+step "lints of the firmware"
+# One board for each hardware abstraction layer, and two without. The other boards differ from one of these in a few lines only, and
+# are built below.
+for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386 microbit; do
+    (cd firmware && oldest_cross clippy -q --locked --release --no-default-features --features "$board" \
+        --config "boards/$board/config.toml" --target-dir ../target/lints -- -D warnings)
+done
+(cd firmware/riscv && cross cargo clippy -q --release -- -D warnings)
 
 step "lenet-core for Cortex-M0, M3, M4F and M33, and for RISC-V"
-for target in $boards $riscv; do
+for target in $cortex_m $riscv; do
     cross cargo build -q -p lenet-core --release --all-features --target "$target"
 done
 
-step "firmware for every board, and the emulated ones against the host"
+step "firmware for every board"
 (cd firmware/examples/embassy-nrf52840 && cross cargo build -q --release --locked)
 # `build-all.sh` must ignore CARGO_TARGET_DIR, so that each board has its own folder.
 CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
@@ -298,20 +309,16 @@ CARGO_TARGET_DIR=elsewhere cross firmware/build-all.sh
 LENET_WEIGHTS=$PWD/data/lenet-int8.weights cross firmware/build-all.sh \
     mps2-an386 mps2-an500 mps2-an505 netduinoplus2 microbit pico
 cross firmware/build-networks.sh
-need qemu-system-riscv32 qemu-system-misc
 (cd firmware/riscv && cross cargo build -q --release)
+step "the emulated boards against the host"
+# Builds the program with the features of the tests, if `host` has not done so yet.
+cargo test -q --no-run --test cli
 cargo test -q --test firmware -- --ignored
 cargo test -q --test device -- --ignored --test-threads 1
-
-# The npm package is installed in a folder outside the tree.
-step "the Raspberry Pi Pico's images in rp2040js"
-need npm npm
-export RP2040JS=${XDG_CACHE_HOME:-$HOME/.cache}/lenet-ci-npm
-npm install --silent --no-audit --no-fund --prefix "$RP2040JS" rp2040js@1.4.1
 cargo test -q --test pico -- --ignored --nocapture --test-threads 2
 
 step "trainer device, as the README shows it"
-device() { cargo run -q --release -p trainer -- device "$@"; }
+device() { trainer device "$@"; }
 device evaluate --qemu --images 1000
 device bench --qemu
 device compare --qemu --images 3
@@ -323,15 +330,47 @@ certified=$(mktemp -d)
 device certify --qemu --images 100 --out "$certified"
 device certify --check "$certified"/*.json
 rm -r "$certified"
-need nm binutils
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
 
-step "seconds of each step"
-printf '%s\n' "${began[@]}" | awk '{ if (NR > 1) printf "%6d  %s\n", $1 - start, name; start = $1; name = substr($0, length($1) + 2) }'
+step "NEON, emulated: the unit tests of trainer and lenet-training, and the parameters' hash"
+(
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+    # Leaves out the program, which is most of the build, and the test of any number of threads, because NEON does not affect how
+    # threads share the work.
+    library=std,panic_unwind,test cross cargo test -q -p trainer -p lenet-training -p lenet-tests --no-default-features \
+        --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads
+)
 
-for check in "${not_run[@]}"; do echo "NOT RUN: $check"; done
-if [ ${#not_run[@]} = 0 ]; then
-    echo "all checks passed in $SECONDS s"
-else
+step
+}
+
+step
+log=$(mktemp)
+# A process group of its own, which can be ended as a whole.
+set -m
+boards </dev/null >"$log" 2>&1 &
+other=$!
+set +m
+failed() {
+    kill -- "-$other" 2>/dev/null || true
+    printf '\n== output of the half `boards`\n'
+    cat "$log"
+    echo "ci.sh failed${name:+ in the step of the half \`host\`: $name}" >&2
+    rm -r "$record" "$log"
+}
+trap failed EXIT
+host
+wait "$other"
+trap - EXIT
+cat "$log"
+
+printf '\n== seconds of each step, in the order in which they ended\n'
+cat "$record/seconds"
+sed 's/^/NOT RUN: /' "$record/not_run"
+if [ -s "$record/not_run" ]; then
     echo "all other checks passed in $SECONDS s"
+else
+    echo "all checks passed in $SECONDS s"
 fi
+rm -r "$record" "$log"

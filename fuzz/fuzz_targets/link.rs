@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| lenet_tests::link::any_bytes(bytes));
+fuzz_target!(|bytes: &[u8]| lenet_test_support::link::any_bytes(bytes));

@@ -9,7 +9,7 @@ use lenet_core::Network;
 use lenet_core::network::{Net, int8};
 use lenet_core::self_test;
 use lenet_core::weights::{PARAMS_OFFSET, encode, max_len, view};
-use lenet_tests::generate::METADATA;
+use lenet_test_support::generate::METADATA;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 use trainer::init::initial_params;

@@ -8,9 +8,9 @@ use lenet_core::network::{
     CHANNELS, CLASSES, HEIGHT, LAYERS, Logits, NUM_PARAMS, Params, TENSORS, WIDTH,
 };
 use lenet_core::ops::argmax;
-use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
-use lenet_tests::oracle::{Net, widen};
-use lenet_tests::tolerance::{self, GRADIENT, LOGITS, LOSS, WEIGHTS};
+use lenet_test_support::fixtures::{FASHION_MNIST, Fixture};
+use lenet_test_support::oracle::{Net, widen};
+use lenet_test_support::tolerance::{self, GRADIENT, LOGITS, LOSS, WEIGHTS};
 use ndarray::ArrayView3;
 use rayon::prelude::*;
 use std::ops::ControlFlow;

@@ -5,8 +5,8 @@
 //! hardware, and NEON under qemu-aarch64, where CI runs it. The output names the instruction sets that were compared.
 
 use lenet_core::network::{Logits, NAME, TENSORS};
-use lenet_tests::fixtures::FASHION_MNIST;
-use lenet_tests::tolerance::{GRADIENT, LOGITS, WEIGHTS};
+use lenet_test_support::fixtures::FASHION_MNIST;
+use lenet_test_support::tolerance::{GRADIENT, LOGITS, WEIGHTS};
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 use trainer::adam::{Adam, Schedule};

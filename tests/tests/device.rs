@@ -8,8 +8,8 @@ use lenet_core::link::{
 use lenet_core::network::{Activations, CHANNELS, HEIGHT, LAYERS, NAME, Params, TENSORS, WIDTH};
 use lenet_core::self_test;
 use lenet_core::weights::{ClassNames, Metadata};
-use lenet_tests::generate::METADATA;
-use lenet_tests::link::{INFO, Stopped};
+use lenet_test_support::generate::METADATA;
+use lenet_test_support::link::{INFO, Stopped};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};

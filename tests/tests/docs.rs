@@ -91,8 +91,8 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Checks names with a folder and an extension, such as `tests/src/tolerance.rs`. They are relative to the folder of the page or
-/// to a folder above it.
+/// Checks names with a folder and an extension, such as `tests/support/src/oracle.rs`. They are relative to the folder of the
+/// page or to a folder above it.
 #[test]
 fn every_file_that_is_named_exists() {
     const ENDINGS: [&str; 9] = ["rs", "md", "toml", "sh", "py", "cu", "ptx", "x", "gz"];
@@ -216,7 +216,7 @@ fn every_command_is_one_that_the_trainer_takes() {
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// Pages that state the required version of Rust must name the version in `Cargo.toml`, with which `ci.sh` builds.
+/// Pages that state the required version of Rust must name the version in `Cargo.toml`, with which `ci.sh` runs the lints.
 #[test]
 fn the_oldest_rust_is_the_one_that_is_tested() {
     let manifest = read(&root().join("Cargo.toml"));

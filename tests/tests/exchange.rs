@@ -2,7 +2,7 @@
 //! runtimes.
 
 use lenet_core::network::TENSORS;
-use lenet_tests::fixtures::data;
+use lenet_test_support::fixtures::data;
 use std::path::Path;
 use std::process::Command;
 use trainer::model::Model;

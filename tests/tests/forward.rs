@@ -5,8 +5,8 @@ use lenet_core::Network;
 use lenet_core::layer::Pool;
 use lenet_core::network::{Activations, Params, forward};
 use lenet_core::plan::{Kind, Layer};
-use lenet_tests::for_each_network;
-use lenet_tests::generate::{self, array};
+use lenet_test_support::for_each_network;
+use lenet_test_support::generate::{self, array};
 
 /// Computes a sum of a layer by its definition: starts with the bias, and adds the products by channel, row and column.
 fn sum(layer: &Layer, input: &[f32], weight: &[f32], bias: f32, y: usize, x: usize) -> f32 {

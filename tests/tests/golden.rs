@@ -4,8 +4,8 @@
 //! One function over `dyn Backend` compares every backend with the same numbers. It prints the largest deviations.
 
 use lenet_core::network::{Logits, TENSORS};
-use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
-use lenet_tests::tolerance::{GRADIENT, LOGITS, LOSS, WEIGHTS, WEIGHTS_AFTER_100};
+use lenet_test_support::fixtures::{FASHION_MNIST, Fixture};
+use lenet_test_support::tolerance::{GRADIENT, LOGITS, LOSS, WEIGHTS, WEIGHTS_AFTER_100};
 use std::ops::ControlFlow;
 use trainer::adam::Adam;
 use trainer::backend::{Backend, Batches, State};

@@ -5,12 +5,12 @@
 
 use lenet_core::image::grey;
 use lenet_core::layer::{Activation, Pool};
-use lenet_tests::fixtures::{Fixture, unzipped};
-use lenet_tests::for_each_network;
-use lenet_tests::generate::{Kind, array};
-use lenet_tests::networks::{Case, lenet};
-use lenet_tests::oracle::{Net, smallest_gap, widen};
-use lenet_tests::tolerance::{self, DIFFERENCES, GRADIENT};
+use lenet_test_support::fixtures::{Fixture, unzipped};
+use lenet_test_support::for_each_network;
+use lenet_test_support::generate::{Kind, array};
+use lenet_test_support::networks::{Case, lenet};
+use lenet_test_support::oracle::{Net, smallest_gap, widen};
+use lenet_test_support::tolerance::{self, DIFFERENCES, GRADIENT};
 use ndarray::ArrayView3;
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ const GAP: f64 = 4.0 * STEP;
 const STEP: f64 = 1e-5;
 
 /// The largest number of elements of a tensor that are compared.
-const SAMPLE: usize = 200;
+const SAMPLE: usize = 80;
 
 fn view<'a>(net: &Net<'_>, image: &'a [f64]) -> ArrayView3<'a, f64> {
     let (layer, ..) = net.layers().next().unwrap();
@@ -62,7 +62,7 @@ fn assert_gradient<N: Case>(params: &N::Params, image: &N::Image, label: u8, wha
         let largest = grads[range.clone()]
             .iter()
             .fold(0.0f64, |a, b| a.max(b.abs()));
-        // A prime, so that the sample includes every row and column.
+        // A prime, so that the sample is spread over the rows and columns.
         let stride = [1, 2, 3, 5, 7, 11, 17, 29, 53, 101, 251, 503, 1009, 2003]
             .into_iter()
             .find(|stride| tensor.len() / stride <= SAMPLE)

@@ -4,9 +4,9 @@
 use lenet_core::int8::{Int8, Quantizable, headroom, input_zero, zero};
 use lenet_core::layer::Activation;
 use lenet_core::{Network, int8};
-use lenet_tests::for_each_network;
-use lenet_tests::generate::{self, array};
-use lenet_tests::int8::{Output, byte, forward};
+use lenet_test_support::for_each_network;
+use lenet_test_support::generate::{self, array};
+use lenet_test_support::int8::{Output, byte, forward};
 use rand_chacha::rand_core::Rng;
 use trainer::dataset::generator;
 use trainer::quantize::{compare, quantize, ranges, run};
@@ -197,7 +197,7 @@ fn zero_is_exact() {
         let rescale = int8::Rescale::new(activation, 1e-4, 0.01).unwrap();
         assert_eq!(byte(activation, rescale, 0), zero(activation));
     }
-    let layers = <lenet_tests::networks::color::Net as Network>::LAYERS;
+    let layers = <lenet_test_support::networks::color::Net as Network>::LAYERS;
     assert_eq!(
         [0, 1, 2, 3].map(|index| input_zero(layers, index)),
         [0, 0, 128, 128]
@@ -252,7 +252,7 @@ fn int8_is_near_f32() {
 /// Compares the two algorithms for a convolution, of which this machine would use only one.
 macro_rules! both_ways {
     ($network:ident: $($layer:ident),*) => {$({
-        use lenet_tests::networks::$network::int8::$layer::{Input, LAYER, Output, Params, This};
+        use lenet_test_support::networks::$network::int8::$layer::{Input, LAYER, Output, Params, This};
         const C: usize = LAYER.input[0];
         const M: usize = LAYER.output[0];
         const N: usize = LAYER.pool.window();
@@ -318,7 +318,7 @@ fn smlad_multiplies_the_halves_of_words() {
 fn every_change_of_a_byte_of_the_file_is_refused() {
     use crc::{CRC_32_ISO_HDLC, Crc};
     use lenet_core::weights::view;
-    use lenet_tests::networks::lenet::int8::{Net, Params};
+    use lenet_test_support::networks::lenet::int8::{Net, Params};
     const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
     static FILE: &[u8] = lenet_core::include_weights!("../../data/lenet-int8.weights");
     assert!(view::<Net>(FILE).is_ok());
@@ -340,7 +340,7 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
             .iter_mut()
             .for_each(|difference| *difference = further(*difference));
     }
-    // Verify this with `view`: one change of each byte, and all changes of the bytes before and after the parameters.
+    // Verify this with `view`: one change of every 16th byte of the parameters, and ten changes of each other byte.
     let mut words = vec![0u32; FILE.len().div_ceil(4)];
     let file: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut words)[..FILE.len()];
     file.copy_from_slice(FILE);
@@ -379,7 +379,7 @@ fn every_change_of_a_byte_of_the_file_is_refused() {
 /// the README states.
 #[test]
 fn the_committed_file_is_that_of_the_committed_weights() {
-    use lenet_tests::networks::lenet::{LAYERS, Net, int8};
+    use lenet_test_support::networks::lenet::{LAYERS, Net, int8};
     use std::path::Path;
     use trainer::weights_file::WeightsFile;
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");

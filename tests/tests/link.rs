@@ -5,7 +5,7 @@ use lenet_core::link::{
     Request, Unit, Values, encode,
 };
 use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, Pixels, WIDTH};
-use lenet_tests::link::{INFO, any_bytes, frame};
+use lenet_test_support::link::{INFO, any_bytes, frame};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};

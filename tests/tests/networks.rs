@@ -1,10 +1,10 @@
 //! Compares the CPU backend with the reference backend for every network, tensor by tensor for one batch, and checks that each
 //! instruction set of this machine and any number of threads give the same bytes.
 
-use lenet_tests::for_each_network;
-use lenet_tests::generate::{Kind, array};
-use lenet_tests::networks::{Case, lenet, selected};
-use lenet_tests::tolerance::{GRADIENT, LOGITS, LOSS};
+use lenet_test_support::for_each_network;
+use lenet_test_support::generate::{Kind, array};
+use lenet_test_support::networks::{Case, lenet, selected};
+use lenet_test_support::tolerance::{GRADIENT, LOGITS, LOSS};
 use rand_chacha::rand_core::Rng;
 use trainer::adam::Adam;
 use trainer::cpu::{Engine, Images, Isa, Slots, Weights, phases};

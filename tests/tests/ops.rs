@@ -4,10 +4,10 @@
 
 use bytemuck::Pod;
 use lenet_core::{Network, ops};
-use lenet_tests::for_each_network;
-use lenet_tests::generate::{KINDS, Kind, array};
-use lenet_tests::oracle::{self, Net, widen};
-use lenet_tests::tolerance;
+use lenet_test_support::for_each_network;
+use lenet_test_support::generate::{KINDS, Kind, array};
+use lenet_test_support::oracle::{self, Net, widen};
+use lenet_test_support::tolerance;
 use ndarray::{Array, Array3, ArrayD, IxDyn};
 
 /// Converts a nested array to an f64 array with dimensions `dims`.

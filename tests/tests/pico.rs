@@ -10,7 +10,7 @@ use lenet_core::image::grey;
 use lenet_core::link::{LinkError, MAX_FRAME, Receiver, Reply, Request, encode};
 use lenet_core::network::{Activations, Pixels, forward};
 use lenet_core::ops::argmax;
-use lenet_tests::tolerance::assert_count;
+use lenet_test_support::tolerance::assert_count;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! A simple implementation of an int8 network in i64, against which `lenet_core` is tested: one sum per output, with each rounding
 //! as documented, and with pooling after the activation. From `lenet_core` it uses only the description of the layers and the
-//! parameters. It is compiled for tests only, those of this crate and those of `lenet-tests`, which includes the file.
+//! parameters. It is compiled for tests only, those of this crate and those that use `lenet-test-support`, which includes it.
 
 use lenet_core::int8::{Finishes, Int8, LayerParams, Rescale, zero};
 use lenet_core::layer::{Activation, Pool};

@@ -2,7 +2,7 @@
 
 /// The activation function that a layer applies to each of its values.
 ///
-/// All of them are monotone over all floats, so maximum pooling may come before them (`tests/tests/activation.rs` checks
+/// All of them are monotone over all floats, so maximum pooling may come before them (`tests/support/tests/activation.rs` checks
 /// every float). NaN stays NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -70,7 +70,7 @@ impl Activation {
 /// # Numerics
 /// The function is monotone, its results are in 0..=1, and NaN stays NaN. The error is at most 9·10⁻⁸, and at most 2.5 units in
 /// the last place where the exact value is a normal number (x > -87.3). Below that the result is subnormal, and 0 once `exp(-x)`
-/// overflows (x < -88.7). The bits are those that `libm::expf` gives. `tests/tests/activation.rs` checks all 2³² floats.
+/// overflows (x < -88.7). The bits are those that `libm::expf` gives. `tests/support/tests/activation.rs` checks all 2³² floats.
 ///
 /// # Cost
 /// Executes the same instructions for every `x`.
@@ -83,7 +83,7 @@ pub fn sigmoid(x: f32) -> f32 {
 ///
 /// # Numerics
 /// The function is monotone and odd, its results are in -1..=1, and NaN stays NaN. The error is at most 2.5 units in the last
-/// place. `tests/tests/activation.rs` checks all 2³² floats against f64.
+/// place. `tests/support/tests/activation.rs` checks all 2³² floats against f64.
 ///
 /// For `|x| < 0.625` it computes `x + x³·Q(x²)`, where the polynomial `Q` of degree 4 minimizes the relative error (4.4·10⁻⁹).
 /// For other values it computes `1 - 2 / (exp(2·|x|) + 1)` with the sign of `x`.
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_sigmoid_has_the_bits_of_libm() {
-        // This checks one float in 4099; `tests/tests/activation.rs` checks all of them.
+        // This checks one float in 4099; `tests/support/tests/activation.rs` checks all of them.
         for bits in (0..=u32::MAX).step_by(4099) {
             let x = f32::from_bits(bits);
             let libm = 1.0 / (1.0 + libm::expf(-x));

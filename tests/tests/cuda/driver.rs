@@ -4,9 +4,9 @@ use super::{Random, boxed, compile, first, logits, params, repository, scratch, 
 use lenet_core::Network;
 use lenet_core::network::{CLASSES, Logits};
 use lenet_core::ops::argmax;
-use lenet_tests::for_each_shipped_network;
-use lenet_tests::networks::{Case, color, lenet, lenet_d2l, relu, tiny};
-use lenet_tests::tolerance;
+use lenet_test_support::for_each_shipped_network;
+use lenet_test_support::networks::{Case, color, lenet, lenet_d2l, relu, tiny};
+use lenet_test_support::tolerance;
 use libloading::{Library, Symbol};
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::ops::ControlFlow;
@@ -510,13 +510,13 @@ fn batches_of_other_images_are_refused() {
 fn the_mean_agrees_with_the_cpu() {
     for devices in [1, 2] {
         let standin = Standin::with_devices(devices);
-        let split = first(&dataset().train, 10 * 64);
+        let split = first(&dataset().train, 10 * 16);
         let adam = Adam {
             average: Some(3),
             ..Adam::default()
         };
         let state = State::new(initial_params(0));
-        let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 64);
+        let batches = Batches::epoch(Order::shuffled(0, 0, split.len()), split.len(), 16);
         let part = |range| Batches {
             range,
             ..batches.clone()

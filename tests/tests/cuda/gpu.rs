@@ -12,7 +12,7 @@ use trainer::evaluate::core_logits;
 use trainer::init::initial_params;
 
 use super::repository;
-use lenet_tests::tolerance;
+use lenet_test_support::tolerance;
 
 /// Trains one epoch on the whole data set. The first ten losses must be those of the CPU backend, two runs must give the same
 /// bits, and the logits of the test images must be those of the board.

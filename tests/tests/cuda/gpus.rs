@@ -8,7 +8,7 @@ use trainer::dataset::{Dataset, Order};
 use trainer::init::initial_params;
 
 use super::repository;
-use lenet_tests::tolerance;
+use lenet_test_support::tolerance;
 
 /// Trains two epochs on the whole data set. The first ten losses must be those of one device, and two runs must give the same
 /// bits.

@@ -14,7 +14,7 @@
 
 use lenet_core::Network;
 use lenet_core::ops::argmax;
-use lenet_tests::networks::Case;
+use lenet_test_support::networks::Case;
 use rand_chacha::rand_core::Rng;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -178,7 +178,7 @@ fn logits<N: Network>(params: &N::Params, image: &N::Image) -> Vec<f32> {
 
 /// Compares a gradient with that of the reference, tensor by tensor.
 fn assert_gradient<N: Network>(found: &[f32], expected: &[f32]) {
-    use lenet_tests::tolerance::GRADIENT;
+    use lenet_test_support::tolerance::GRADIENT;
     assert_eq!(found.len(), expected.len());
     for tensor in N::TENSORS {
         let values = tensor.offset..tensor.offset + tensor.len();

@@ -5,8 +5,8 @@
 
 use super::{repository, scratch};
 use lenet_core::Network;
-use lenet_tests::for_each_shipped_network;
-use lenet_tests::networks::{color, deep, lenet, lenet_d2l, relu, tiny};
+use lenet_test_support::for_each_shipped_network;
+use lenet_test_support::networks::{color, deep, lenet, lenet_d2l, relu, tiny};
 use std::process::Command;
 use trainer::cuda::{Kernels, Layout, SHARED_BYTES, SHIPPED, shipped};
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use lenet_core::network::Params;
-use lenet_tests::tolerance::assert_count;
+use lenet_test_support::tolerance::assert_count;
 use trainer::weights_file::WeightsFile;
 
 /// Returns the count in the line that begins with `name`.

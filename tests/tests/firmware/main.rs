@@ -9,7 +9,7 @@ mod errors;
 mod instructions;
 mod memory;
 
-use lenet_tests::fixtures::unzipped;
+use lenet_test_support::fixtures::unzipped;
 use object::read::{Object, ObjectSymbol};
 use std::fs;
 use std::io::Read;
@@ -109,7 +109,7 @@ fn the_boards_settings_agree() {
     }
     targets.sort();
     targets.dedup();
-    let ci = format!("\nboards=\"{}\"\n", targets.join(" "));
+    let ci = format!("\ncortex_m=\"{}\"\n", targets.join(" "));
     assert!(read("ci.sh").contains(&ci), "ci.sh builds for {targets:?}");
     let doctor = read("trainer/src/commands/doctor.rs");
     for target in targets {

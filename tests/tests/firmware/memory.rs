@@ -3,7 +3,7 @@
 use super::*;
 use lenet_core::Numbers;
 use lenet_core::network::{CLASSES, Image, Pixels};
-use lenet_tests::tolerance::assert_count;
+use lenet_test_support::tolerance::assert_count;
 use object::read::ObjectSection;
 
 const PROGRAMS: [&str; 6] = ["infer", "serve", "bench", "evaluate", "fault", "panic_free"];

@@ -10,6 +10,10 @@ use ttf_parser::{Face, GlyphId, OutlineBuilder};
 
 const FONT: &[u8] = include_bytes!("font/roboto-subset.ttf");
 
+/// The sizes of letters in `picture.css`, without a class and with the class `small`.
+const SIZE: f32 = 13.0;
+const SMALL: f32 = 11.0;
+
 /// Returns an SVG file with a `path` of the class `letters` in place of each `text`.
 ///
 /// A `text` may have the attributes `x`, `y`, `transform` and `class`. The classes `small`, `middle` and `end` set size and
@@ -50,7 +54,7 @@ impl Outline {
             text.attribute(name)
                 .map_or(0.0, |value| value.parse().expect("a number"))
         };
-        let size = if has_class("small") { 11.0 } else { 13.0 };
+        let size = if has_class("small") { SMALL } else { SIZE };
         let glyphs: Vec<GlyphId> = text
             .text()
             .unwrap_or_default()
@@ -153,7 +157,23 @@ mod tests {
         assert!((98.0..100.0).contains(&right), "{right}");
         let [small_left, small_right] = extent(r#"<text class="small" x="0" y="20">HH</text>"#);
         let [left, right] = extent(r#"<text x="0" y="20">HH</text>"#);
-        assert!(((small_right - small_left) / (right - left) - 11.0 / 13.0).abs() < 1e-3);
+        assert!(((small_right - small_left) / (right - left) - SMALL / SIZE).abs() < 1e-3);
+    }
+
+    #[test]
+    fn letters_have_the_sizes_and_alignments_of_the_style_sheet() {
+        let rules: Vec<&str> = crate::report::picture::STYLE.lines().collect();
+        let family = r#"Roboto, "Helvetica Neue", Arial, sans-serif"#;
+        for rule in [
+            format!("text {{ font-family: {family}; font-size: {SIZE}px; }}"),
+            format!(".small {{ font-size: {SMALL}px; }}"),
+            ".middle { text-anchor: middle; }".to_owned(),
+            ".end { text-anchor: end; }".to_owned(),
+        ] {
+            assert!(rules.contains(&rule.as_str()), "{rule}");
+        }
+        let sizes = rules.iter().filter(|rule| rule.contains("font-size"));
+        assert_eq!(sizes.count(), 2, "a class that letters.rs does not know");
     }
 
     #[test]

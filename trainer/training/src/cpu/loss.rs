@@ -74,7 +74,7 @@ mod tests {
         });
         let labels: [u8; LANES] = std::array::from_fn(|n| (n * 5 % CLASSES) as u8);
         let mut before = None;
-        for isa in Isa::every() {
+        for isa in Isa::available() {
             let mut grads = [[f32::NAN; LANES]; CLASSES];
             let losses = isa.run(CrossEntropy {
                 logits: &logits,

@@ -9,19 +9,13 @@ use super::{avx2, avx512};
 use std::fmt;
 use std::str::FromStr;
 
-/// Whether kernels of the portable version may contain `f32::mul_add` inline: every CPU of this target has the instruction. On
-/// x86-64 the version detects it at run time; elsewhere it calls a function.
-const FMA: bool = cfg!(target_arch = "aarch64");
-
 /// An instruction set that this CPU has, with its version of the vector type.
 #[derive(Clone, Copy)]
 pub struct Isa(Version);
 
 #[derive(Clone, Copy)]
 enum Version {
-    Portable(Portable<false, FMA>),
-    #[cfg(test)]
-    PortableWide(Portable<true, FMA>),
+    Portable(Portable),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -34,7 +28,7 @@ impl Isa {
     /// Returns the versions that this CPU can run, slowest first. `portable` is always among them.
     pub fn available() -> Vec<Self> {
         let versions = [
-            Some(Version::Portable(Portable::<false, FMA>)),
+            Some(Version::Portable(Portable)),
             #[cfg(target_arch = "x86_64")]
             avx2::Avx2::detect().map(Version::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -43,20 +37,6 @@ impl Isa {
             neon::Neon::detect().map(Version::Neon),
         ];
         versions.into_iter().flatten().map(Self).collect()
-    }
-
-    /// Returns the portable version with the tile sizes of AVX-512, so that any CPU can test what AVX-512 computes.
-    #[cfg(test)]
-    pub(in crate::cpu) fn portable_wide() -> Self {
-        Self(Version::PortableWide(Portable))
-    }
-
-    /// Returns all versions that can be tested on this CPU.
-    #[cfg(test)]
-    pub(in crate::cpu) fn every() -> Vec<Self> {
-        let mut versions = Self::available();
-        versions.push(Self::portable_wide());
-        versions
     }
 
     /// Returns the fastest version that this CPU can run.
@@ -70,8 +50,6 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self.0 {
             Version::Portable(_) => "portable",
-            #[cfg(test)]
-            Version::PortableWide(_) => "portable, wide",
             #[cfg(target_arch = "x86_64")]
             Version::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -85,8 +63,6 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Version::Portable(simd) => simd.run(kernel),
-            #[cfg(test)]
-            Version::PortableWide(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Version::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]

@@ -2,21 +2,18 @@
 
 use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, sum_lanes};
 
-/// The portable version. `WIDE` is that of [`Simd`]; only tests set it. `FMA` tells whether kernels contain `f32::mul_add` inline.
+/// The portable version.
 #[derive(Clone, Copy)]
-pub struct Portable<const WIDE: bool, const FMA: bool>;
+pub struct Portable;
+
+/// Whether all CPUs of this target have an instruction for `f32::mul_add`. Kernels for x86-64 do not look for it at run time: nearly
+/// every CPU that has it also has AVX2, and a second copy of each kernel would double the time to compile them. So
+/// `LENET_ISA=portable` is slow on x86-64.
+const FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 #[inline(always)]
 fn map2<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
     std::array::from_fn(|i| f(a[i], b[i]))
-}
-
-/// Runs the same code with the CPU's instruction for `f32::mul_add`. It gives the same bits as the library function that
-/// replaces it elsewhere, and is much faster.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "fma")]
-fn run_with_fma<K: Kernel, const WIDE: bool>(kernel: K) -> K::Output {
-    kernel.run(Portable::<WIDE, true>)
 }
 
 /// Returns `a * b + c`, rounded once, for a CPU without such an instruction. Each lane is a call of a library function. This
@@ -26,7 +23,7 @@ fn mul_add_by_calls<const N: usize>(a: &[f32; N], b: &[f32; N], c: &[f32; N]) ->
     std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
 }
 
-impl<const N: usize, const WIDE: bool, const FMA: bool> Lanewise<N> for Portable<WIDE, FMA> {
+impl<const N: usize> Lanewise<N> for Portable {
     type V = [f32; N];
 
     #[inline(always)]
@@ -101,9 +98,11 @@ impl<const N: usize, const WIDE: bool, const FMA: bool> Lanewise<N> for Portable
     }
 }
 
-impl<const WIDE: bool, const FMA: bool> Simd for Portable<WIDE, FMA> {
+impl Simd for Portable {
     type Half = Self;
-    const WIDE: bool = WIDE;
+    /// The unit tests use the tile sizes of AVX-512, so that CPUs without it can test these, too. The sizes that the program uses
+    /// are tested in `tests/tests/cpu_bits.rs` and `tests/tests/networks.rs`.
+    const WIDE: bool = cfg!(test);
 
     #[inline(always)]
     fn half(self) -> Self {
@@ -111,11 +110,6 @@ impl<const WIDE: bool, const FMA: bool> Simd for Portable<WIDE, FMA> {
     }
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: the line above has checked that the CPU has the feature.
-            return unsafe { run_with_fma::<K, WIDE>(kernel) };
-        }
         kernel.run(self)
     }
 

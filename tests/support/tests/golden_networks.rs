@@ -7,9 +7,9 @@
 //! hundred steps, because the input of a ReLU near 0 changes its sign.
 
 use lenet_core::image::grey;
-use lenet_tests::fixtures::{FASHION_MNIST, Fixture};
-use lenet_tests::networks::{Case, lenet_d2l, relu};
-use lenet_tests::tolerance::LOGITS;
+use lenet_test_support::fixtures::{FASHION_MNIST, Fixture};
+use lenet_test_support::networks::{Case, lenet_d2l, relu};
+use lenet_test_support::tolerance::LOGITS;
 use trainer::adam::Adam;
 use trainer::cpu::{Engine, Images, Isa, Slots, Weights};
 

@@ -170,19 +170,19 @@ networks! {
 }
 
 /// The networks of `lenet-core/networks`.
-#[path = "../../lenet-core/networks/color.rs"]
+#[path = "../../../lenet-core/networks/color.rs"]
 #[allow(missing_docs)]
 pub mod color;
-#[path = "../../lenet-core/networks/lenet.rs"]
+#[path = "../../../lenet-core/networks/lenet.rs"]
 #[allow(missing_docs)]
 pub mod lenet;
-#[path = "../../lenet-core/networks/lenet-d2l.rs"]
+#[path = "../../../lenet-core/networks/lenet-d2l.rs"]
 #[allow(missing_docs)]
 pub mod lenet_d2l;
-#[path = "../../lenet-core/networks/relu.rs"]
+#[path = "../../../lenet-core/networks/relu.rs"]
 #[allow(missing_docs)]
 pub mod relu;
-#[path = "../../lenet-core/networks/tiny.rs"]
+#[path = "../../../lenet-core/networks/tiny.rs"]
 #[allow(missing_docs)]
 pub mod tiny;
 

@@ -1,13 +1,14 @@
-//! Code that the tests in `tests/` share: generated inputs, simple implementations in f64 and i64 to compare with, PyTorch's
+//! Code that tests share: generated inputs, simple implementations in f64 and i64 to compare with, PyTorch's
 //! results, both ends of the link, and the tolerances.
 
 #![warn(missing_docs)]
 
 pub mod fixtures;
 pub mod generate;
-#[path = "../../lenet-core/src/int8/plain.rs"]
+#[path = "../../../lenet-core/src/int8/plain.rs"]
 pub mod int8;
 pub mod link;
+#[cfg(feature = "networks")]
 #[macro_use]
 pub mod networks;
 pub mod oracle;

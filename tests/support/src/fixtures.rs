@@ -11,7 +11,7 @@ use trainer::dataset::Dataset;
 
 /// Returns the repository's `data` folder.
 pub fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
 }
 
 /// Fashion-MNIST, read once.
