@@ -1,9 +1,9 @@
 //! Executes the PTX files in the repository with the interpreter in `machine`, checks the results, and counts what is executed.
 
-use super::machine::{Counts, Kernel, Memory};
 use super::{Random, assert_gradient, boxed, first, logits, params, repository, seen};
 use lenet_core::Network;
 use lenet_core::network::Pixels;
+use lenet_test_support::machine::{Counts, Kernel, Memory};
 use lenet_test_support::networks::{Case, color, lenet, lenet_d2l, relu};
 use lenet_test_support::tolerance;
 use trainer::adam::{self, Adam, Coefficients};

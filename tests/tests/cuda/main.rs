@@ -26,7 +26,6 @@ mod executed;
 mod gpu;
 mod gpus;
 mod host;
-mod machine;
 mod ptx;
 
 /// Returns the first `len` images of a split.
