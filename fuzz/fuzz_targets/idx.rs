@@ -3,19 +3,30 @@
 
 #![no_main]
 
-use lenet_core::network::{CLASSES, Pixels};
+use lenet_pictures::Shape;
+use lenet_pictures::idx::{check_labels, images, labels};
 use libfuzzer_sys::fuzz_target;
-use trainer::dataset::{read_images, read_labels};
+
+const SHAPE: Shape = Shape {
+    channels: 1,
+    height: 28,
+    width: 28,
+};
 
 fuzz_target!(|bytes: &[u8]| {
-    match read_images(bytes) {
+    let len = bytes.len() as u64;
+    match images(bytes, len, SHAPE) {
         Ok(file) => {
-            assert!(!file.bytes.is_empty() && file.bytes.len().is_multiple_of(size_of::<Pixels>()))
+            assert!(!file.bytes.is_empty() && file.bytes.len().is_multiple_of(SHAPE.len()))
         }
         Err(sentence) => assert!(!sentence.is_empty()),
     }
-    match read_labels(bytes) {
-        Ok(file) => assert!(file.bytes.iter().all(|&label| usize::from(label) < CLASSES)),
+    match labels(bytes, len) {
+        Ok(file) => {
+            assert!(!file.bytes.is_empty());
+            let are_classes = check_labels(&file.bytes, 0, 10).is_ok();
+            assert_eq!(are_classes, file.bytes.iter().all(|&label| label < 10));
+        }
         Err(sentence) => assert!(!sentence.is_empty()),
     }
 });

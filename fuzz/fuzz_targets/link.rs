@@ -2,6 +2,10 @@
 
 #![no_main]
 
+// The tests of the link use this file, too. Their crate has dependencies that take long to compile.
+#[path = "../../tests/support/src/link.rs"]
+mod link;
+
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| lenet_test_support::link::any_bytes(bytes));
+fuzz_target!(|bytes: &[u8]| link::any_bytes(bytes));

@@ -8,30 +8,27 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 use lenet_core::Network;
 use lenet_core::network::{Net, int8};
 use lenet_core::self_test;
-use lenet_core::weights::{PARAMS_OFFSET, encode, max_len, view};
-use lenet_test_support::generate::METADATA;
+use lenet_core::weights::{PARAMS_OFFSET, max_len, view};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
-use trainer::init::initial_params;
-use trainer::quantize::quantize;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// A valid file, stored as words to align it, and its length in bytes.
 type Valid = (Vec<u32>, usize);
 
-static F32: LazyLock<Valid> = LazyLock::new(|| valid::<Net>(&initial_params(0)));
+static F32: LazyLock<Valid> =
+    LazyLock::new(|| valid::<Net>(include_bytes!("../../data/lenet.weights")));
 
-static INT8: LazyLock<Valid> = LazyLock::new(|| {
-    let ranges = [1.0; Net::LAYERS.len()];
-    valid::<int8::Net>(&quantize::<Net>(&initial_params(0), &ranges).expect("fits"))
-});
+static INT8: LazyLock<Valid> =
+    LazyLock::new(|| valid::<int8::Net>(include_bytes!("../../data/lenet-int8.weights")));
 
-fn valid<N: Network>(params: &N::Params) -> Valid {
+/// Copies a file into memory for the largest one.
+fn valid<N: Network>(file: &[u8]) -> Valid {
     let mut words = vec![0; max_len::<N>() / 4];
-    let out = bytemuck::cast_slice_mut(&mut words);
-    let len = encode::<N>(params, &METADATA, out).expect("is valid").len();
-    (words, len)
+    bytemuck::cast_slice_mut(&mut words)[..file.len()].copy_from_slice(file);
+    assert!(view::<N>(&bytemuck::cast_slice(&words)[..file.len()]).is_ok());
+    (words, file.len())
 }
 
 /// Edits a file and returns its new length.

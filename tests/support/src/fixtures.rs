@@ -2,21 +2,40 @@
 
 use flate2::read::GzDecoder;
 use lenet_core::network::Params;
+use lenet_training::dataset::Split;
 use safetensors::{Dtype, SafeTensors};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use trainer::dataset::Dataset;
 
 /// Returns the repository's `data` folder.
 pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
 }
 
+/// The images of Fashion-MNIST.
+pub struct FashionMnist {
+    /// 60,000 images.
+    pub train: Split,
+    /// 10,000 images.
+    pub test: Split,
+}
+
 /// Fashion-MNIST, read once.
-pub static FASHION_MNIST: LazyLock<Dataset> =
-    LazyLock::new(|| Dataset::load(&data().join("fashion-mnist"), false).expect("is committed"));
+pub static FASHION_MNIST: LazyLock<FashionMnist> = LazyLock::new(|| {
+    // The trainer has a reader that checks the headers. This crate does without the trainer, so that tests of the kernels compile
+    // in less time.
+    let split = |name: &str| {
+        let images = unzipped(&format!("{name}-images-idx3-ubyte")).split_off(16);
+        let labels = unzipped(&format!("{name}-labels-idx1-ubyte")).split_off(8);
+        Split::new(images, labels)
+    };
+    FashionMnist {
+        train: split("train"),
+        test: split("t10k"),
+    }
+});
 
 /// Returns the unzipped content of a file of Fashion-MNIST, with its header. Unlike [`FASHION_MNIST`], this does not depend on the
 /// network of this build.
@@ -72,8 +91,9 @@ impl Fixture {
 
     /// Returns the weights in the file as parameters.
     pub fn params(&self) -> Box<Params> {
-        trainer::safetensors::read_params(&self.0)
-            .expect("PyTorch's names and shapes")
-            .0
+        let values: Vec<f32> = self.parameters("").iter().map(|&x| x as f32).collect();
+        let mut params: Box<Params> = bytemuck::zeroed_box();
+        params.as_flat_mut().copy_from_slice(&values);
+        params
     }
 }

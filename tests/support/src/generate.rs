@@ -3,8 +3,8 @@
 
 use bytemuck::Pod;
 use lenet_core::weights::{ClassNames, Metadata, Provenance};
+use lenet_training::dataset::generator;
 use rand_chacha::rand_core::Rng;
-use trainer::dataset::generator;
 
 /// The metadata of a fictitious training. No field has a default value.
 pub const METADATA: Metadata = Metadata {

@@ -1,7 +1,7 @@
 //! The networks of the tests, each in its own module: unusual ones, which together use everything that a description can express,
 //! those of `lenet-core/networks`, and the one that `LENET_NETWORK` names.
 
-use trainer::cpu;
+use lenet_training::cpu;
 
 /// A network with the gradient of the reference backend and the passes of the CPU backend.
 pub trait Case: cpu::Network {
@@ -19,8 +19,8 @@ pub trait Case: cpu::Network {
 macro_rules! network {
     ($($description:tt)*) => {
         lenet_core::network! { $($description)* }
-        trainer::gradient! { $($description)* }
-        trainer::passes! { $($description)* }
+        lenet_training::gradient! { $($description)* }
+        lenet_training::passes! { $($description)* }
 
         impl $crate::networks::Case for Net {
             fn gradient(

@@ -10,8 +10,8 @@ use lenet_core::image::grey;
 use lenet_test_support::fixtures::{FASHION_MNIST, Fixture};
 use lenet_test_support::networks::{Case, lenet_d2l, relu};
 use lenet_test_support::tolerance::LOGITS;
-use trainer::adam::Adam;
-use trainer::cpu::{Engine, Images, Isa, Slots, Weights};
+use lenet_training::adam::Adam;
+use lenet_training::cpu::{Engine, Images, Isa, Slots, Weights};
 
 const BATCH: usize = 256;
 

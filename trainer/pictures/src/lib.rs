@@ -1,4 +1,5 @@
-//! Converts pictures and tables of pixels to images of a network, and recognises files and images that a network cannot use.
+//! Reads IDX files, converts pictures and tables of pixels to images of a network, and recognises files and images that a network
+//! cannot use.
 //!
 //! Nothing here depends on the network of the build. The trainer uses this crate, and so does the WebAssembly module of the page
 //! that runs a network, so a picture dropped on a page becomes the same image as in `trainer predict`.
@@ -8,6 +9,10 @@
 #[cfg(feature = "decode")]
 mod decode;
 mod dims;
+#[cfg(feature = "idx")]
+pub mod gunzip;
+#[cfg(feature = "idx")]
+pub mod idx;
 mod kinds;
 pub mod oddity;
 #[cfg(feature = "decode")]

@@ -3,8 +3,6 @@
 
 pub mod check;
 mod folder;
-mod gunzip;
-mod idx;
 #[cfg_attr(not(feature = "program"), path = "no_image.rs")]
 mod image;
 mod listing;
@@ -15,7 +13,6 @@ mod source;
 mod table;
 
 pub use self::image::{Image, read_image};
-pub use idx::{Idx, read_images, read_labels};
 pub use lenet_pictures::ImageOptions;
 pub use lenet_training::dataset::{
     Augment, MAX_SHIFT, Order, Permutation, ROUNDS, Split, generator,

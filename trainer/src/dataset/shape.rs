@@ -15,14 +15,6 @@ pub(super) const SHAPE: Shape = Shape {
 
 const _: () = assert!(size_of::<Pixels>() == SHAPE.len());
 
-/// A shape for tests of the readers, the same for every network.
-#[cfg(test)]
-pub(super) const GREY: Shape = Shape {
-    channels: 1,
-    height: 28,
-    width: 28,
-};
-
 /// Returns the values of images.
 pub(super) fn bytes(images: &[Pixels]) -> &[u8] {
     bytemuck::cast_slice(images)

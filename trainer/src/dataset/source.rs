@@ -1,15 +1,15 @@
 //! The data set: reads it in any of its forms, and records what identifies it.
 
 use super::folder::{self, Folder};
-use super::idx::{self, Idx};
 use super::listing::Listing;
 use super::locate::{self, FORMS, Folders, Form, Found, IDX_NAMES, IdxFiles, Role, Tables};
 use super::names;
-use super::shape::SHAPE;
+use super::shape::{SHAPE, bytes};
 use super::table;
 use super::{ImageOptions, Split};
 use crate::error::Error;
 use lenet_core::network::CLASSES;
+use lenet_pictures::idx::{self, Idx};
 use lenet_pictures::table::Table;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -159,7 +159,7 @@ impl Dataset {
             name: name.to_owned(),
             folder: PathBuf::new(),
             classes,
-            sha256: combined(&idx::sha256(&train)),
+            sha256: combined(&hashes_of(&train)),
             published: false,
             options: ReadOptions::default(),
             notes: Vec::new(),
@@ -206,7 +206,7 @@ impl Dataset {
 
     /// Returns the SHA-256 of the test images and labels, computed like [`sha256`](Self::sha256) of the training images.
     pub fn test_sha256(&self) -> [u8; 32] {
-        combined(&idx::sha256(&self.test))
+        combined(&hashes_of(&self.test))
     }
 
     /// Returns the split on which each epoch is measured: the validation images if there are any, else the test images.
@@ -536,7 +536,7 @@ fn assemble(
         }
     }
     for Raw { labels, path, .. } in std::iter::once(&train).chain(&test) {
-        idx::check_labels(labels, first).map_err(|problem| Error::Data {
+        idx::check_labels(labels, first, CLASSES).map_err(|problem| Error::Data {
             path: path.clone(),
             problem,
         })?;
@@ -557,7 +557,7 @@ fn assemble(
         },
         folder: found.path,
         classes: names,
-        sha256: combined(&hashes.unwrap_or_else(|| idx::sha256(&train))),
+        sha256: combined(&hashes.unwrap_or_else(|| hashes_of(&train))),
         published: is_published,
         options,
         notes: found.notes,
@@ -629,6 +629,11 @@ fn same_content(paths: &[PathBuf], first: [u8; 32]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Returns the hashes that the files of a split would have.
+fn hashes_of(split: &Split) -> [[u8; 32]; 2] {
+    idx::sha256(bytes(split.images()), split.labels(), SHAPE)
 }
 
 /// Returns the hash of both hashes, as in [`Dataset::sha256`].

@@ -1,7 +1,7 @@
 //! Opens tables of pixels, plain or gzipped. `lenet_pictures` parses them.
 
-use super::gunzip::Content;
 use super::shape::Shape;
+use lenet_pictures::gunzip::Content;
 use lenet_pictures::table::{self, Table};
 use std::io::{BufRead, BufReader, Read, Result as IoResult};
 

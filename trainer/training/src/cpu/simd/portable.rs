@@ -101,7 +101,7 @@ impl<const N: usize> Lanewise<N> for Portable {
 impl Simd for Portable {
     type Half = Self;
     /// The unit tests use the tile sizes of AVX-512, so that CPUs without it can test these, too. The sizes that the program uses
-    /// are tested in `tests/tests/cpu_bits.rs` and `tests/tests/networks.rs`.
+    /// are tested in `tests/support/tests/cpu_bits.rs` and `tests/tests/networks.rs`.
     const WIDE: bool = cfg!(test);
 
     #[inline(always)]

@@ -7,14 +7,14 @@
 use lenet_core::network::{Logits, NAME, TENSORS};
 use lenet_test_support::fixtures::FASHION_MNIST;
 use lenet_test_support::tolerance::{GRADIENT, LOGITS, WEIGHTS};
+use lenet_training::adam::{Adam, Schedule};
+use lenet_training::backend::{Backend, Batches, State};
+use lenet_training::cpu::{Cpu, Isa};
+use lenet_training::dataset::{Augment, Order};
+use lenet_training::init::initial_params;
+use lenet_training::reference::Reference;
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
-use trainer::adam::{Adam, Schedule};
-use trainer::backend::{Backend, Batches, State};
-use trainer::cpu::{Cpu, Isa};
-use trainer::dataset::{Augment, Order};
-use trainer::init::initial_params;
-use trainer::reference::Reference;
 
 fn start() -> State {
     State::new(initial_params(5))
@@ -71,21 +71,28 @@ fn trained(isa: Isa, threads: usize, average: Option<u64>) -> (String, State) {
     (cpu.describe(), state)
 }
 
-fn assert_hash(isa: Isa, threads: usize) {
-    for (average, expected) in [None, Some(30)].into_iter().zip(*HASHES) {
-        let (name, mut state) = trained(isa, threads, average);
-        let found = hash(&state);
-        assert_eq!(found, expected, "{name}: {found:#018x}");
-        state.mean = None;
-        assert_eq!(hash(&state), HASHES[0], "{name}: but for the mean");
-    }
+/// Checks both hashes with one training, because the mean does not change the rest of the state.
+fn assert_hashes(isa: Isa, threads: usize) {
+    let (name, mut state) = trained(isa, threads, Some(30));
+    let found = hash(&state);
+    assert_eq!(found, HASHES[1], "{name}: {found:#018x}");
+    state.mean = None;
+    let found = hash(&state);
+    assert_eq!(found, HASHES[0], "{name}, without the mean: {found:#018x}");
+}
+
+#[test]
+fn without_a_mean_the_bytes_are_the_same() {
+    let (name, state) = trained(Isa::fastest(), 2, None);
+    let found = hash(&state);
+    assert_eq!(found, HASHES[0], "{name}: {found:#018x}");
 }
 
 #[test]
 fn every_instruction_set_gives_the_same_bytes() {
     let compared: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     for isa in Isa::available() {
-        assert_hash(isa, 2);
+        assert_hashes(isa, 2);
     }
     println!("compared: {}", compared.join(", "));
     assert!(compared.contains(&"portable"));
@@ -103,12 +110,11 @@ fn every_instruction_set_gives_the_same_bytes() {
     assert!(compared.contains(&"neon"));
 }
 
+/// How threads share the work does not depend on the instruction set.
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
-    for isa in Isa::available() {
-        for threads in [1, 2, 7] {
-            assert_hash(isa, threads);
-        }
+    for threads in [1, 3, 7] {
+        assert_hashes(Isa::fastest(), threads);
     }
 }
 

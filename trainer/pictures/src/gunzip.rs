@@ -7,7 +7,7 @@ use flate2::bufread::GzDecoder;
 use std::io::{self, BufRead, Error, ErrorKind, Read};
 
 /// The content of a file, uncompressed if it is gzipped.
-pub(super) enum Content<R> {
+pub enum Content<R> {
     /// The file as it is.
     Plain(R),
     /// The current member of a gzipped file; `None` after the last.
@@ -16,6 +16,9 @@ pub(super) enum Content<R> {
 
 impl<R: BufRead> Content<R> {
     /// Reads the first bytes to find out whether the file is gzipped.
+    ///
+    /// # Errors
+    /// If they cannot be read.
     pub fn new(mut file: R) -> io::Result<Self> {
         Ok(match file.fill_buf()? {
             [0x1f, 0x8b, ..] => Self::Gzip(Box::new(Some(GzDecoder::new(file)))),

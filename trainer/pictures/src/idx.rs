@@ -1,15 +1,12 @@
 //! Reads IDX files, the format of MNIST and its relatives, plain or gzipped.
 //!
-//! The reader is strict: it checks the header against this network before it allocates memory, and the file must have exactly
+//! The reader is strict: it checks the header against the network before it allocates memory, and the file must have exactly
 //! the number of bytes that its header promises. Nothing is held in memory twice: the content is read into its final place, and
 //! hashed on the way.
 //! Format: LeCun, Cortes, Burges: The MNIST database, <http://yann.lecun.com/exdb/mnist/> (big-endian header).
 
-use super::Split;
-use super::gunzip::Content;
-use super::shape::{SHAPE, Shape, bytes};
-use lenet_core::network::CLASSES;
-use lenet_pictures::beginning;
+use crate::gunzip::Content;
+use crate::{Shape, beginning};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, Read};
 
@@ -35,27 +32,12 @@ pub struct Idx {
     pub sha256: [u8; 32],
 }
 
-/// Reads images of this network's shape.
+/// Refuses labels that are not in `0..classes`. The message counts labels from `first`, as the file does.
 ///
 /// # Errors
-/// A sentence that says what was found and what was expected.
-pub fn read_images(bytes: &[u8]) -> Result<Idx, String> {
-    images(bytes, bytes.len() as u64, SHAPE)
-}
-
-/// Reads labels, which must be classes of the network.
-///
-/// # Errors
-/// A sentence that says what was found and what was expected.
-pub fn read_labels(bytes: &[u8]) -> Result<Idx, String> {
-    let idx = labels(bytes, bytes.len() as u64)?;
-    check_labels(&idx.bytes, 0)?;
-    Ok(idx)
-}
-
-/// Refuses labels that are not classes of the network. The message counts labels from `first`, as the file does.
-pub(super) fn check_labels(labels: &[u8], first: u8) -> Result<(), String> {
-    let is_class = |label: u8| usize::from(label) < CLASSES;
+/// A sentence that names the first such label.
+pub fn check_labels(labels: &[u8], first: u8, classes: usize) -> Result<(), String> {
+    let is_class = |label: u8| usize::from(label) < classes;
     let Some(index) = labels.iter().position(|&label| !is_class(label)) else {
         return Ok(());
     };
@@ -73,14 +55,17 @@ pub(super) fn check_labels(labels: &[u8], first: u8) -> Result<(), String> {
         }
     };
     Err(format!(
-        "label {} at index {index}; this network has {CLASSES} classes, {first} to {}{more}",
+        "label {} at index {index}; this network has {classes} classes, {first} to {}{more}",
         of_file(labels[index]),
-        of_file((CLASSES - 1) as u8)
+        of_file((classes - 1) as u8)
     ))
 }
 
 /// Reads images of the given shape. `len` is the file's length.
-pub(super) fn images(file: impl BufRead, len: u64, shape: Shape) -> Result<Idx, String> {
+///
+/// # Errors
+/// A sentence that says what was found and what was expected.
+pub fn images(file: impl BufRead, len: u64, shape: Shape) -> Result<Idx, String> {
     let mut file = File::open(file, len)?;
     let [magic] = file.header()?;
     let count;
@@ -117,7 +102,10 @@ pub(super) fn images(file: impl BufRead, len: u64, shape: Shape) -> Result<Idx, 
 }
 
 /// Reads labels of any class. `len` is the file's length.
-pub(super) fn labels(file: impl BufRead, len: u64) -> Result<Idx, String> {
+///
+/// # Errors
+/// A sentence that says what was found and what was expected.
+pub fn labels(file: impl BufRead, len: u64) -> Result<Idx, String> {
     let mut file = File::open(file, len)?;
     let [magic] = file.header()?;
     if magic != LABELS_MAGIC {
@@ -128,7 +116,10 @@ pub(super) fn labels(file: impl BufRead, len: u64) -> Result<Idx, String> {
 }
 
 /// Returns the SHA-256 of a file's uncompressed content, whatever it is.
-pub(super) fn content_sha256(file: impl BufRead) -> Result<[u8; 32], String> {
+///
+/// # Errors
+/// A sentence that says why it cannot be read.
+pub fn content_sha256(file: impl BufRead) -> Result<[u8; 32], String> {
     let mut content = Content::new(file).map_err(broken_gzip)?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK as usize];
@@ -140,9 +131,10 @@ pub(super) fn content_sha256(file: impl BufRead) -> Result<[u8; 32], String> {
     }
 }
 
-/// Returns the SHA-256 of the images and of the labels, each written as an IDX file: [`Idx::sha256`] of those files.
-pub(super) fn sha256(split: &Split) -> [[u8; 32]; 2] {
-    let count = split.len() as u32;
+/// Returns the SHA-256 of the images, which have the given shape, and of the labels, each written as an IDX file: [`Idx::sha256`] of
+/// those files.
+pub fn sha256(images: &[u8], labels: &[u8], shape: Shape) -> [[u8; 32]; 2] {
+    let count = labels.len() as u32;
     let hash = |header: &[u32], bytes: &[u8]| {
         let mut hash = Sha256::new();
         header
@@ -151,15 +143,12 @@ pub(super) fn sha256(split: &Split) -> [[u8; 32]; 2] {
         hash.update(bytes);
         hash.finalize().into()
     };
-    let [channels, height, width] = [SHAPE.channels, SHAPE.height, SHAPE.width].map(|n| n as u32);
+    let [channels, height, width] = [shape.channels, shape.height, shape.width].map(|n| n as u32);
     let header: &[u32] = match channels {
         1 => &[IMAGES_MAGIC, count, height, width],
         _ => &[CHANNELS_MAGIC, count, channels, height, width],
     };
-    [
-        hash(header, bytes(split.images())),
-        hash(&[LABELS_MAGIC, count], split.labels()),
-    ]
+    [hash(header, images), hash(&[LABELS_MAGIC, count], labels)]
 }
 
 fn other_magic(found: u32, expected: u32) -> String {
@@ -290,16 +279,28 @@ fn broken_gzip(error: std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shape::GREY;
     use super::*;
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
 
-    /// The number of classes, which is one more than the largest label.
+    const CLASSES: usize = 10;
+    /// One more than the largest label.
     const END: u8 = CLASSES as u8;
+
+    const GREY: Shape = Shape {
+        channels: 1,
+        height: 28,
+        width: 28,
+    };
 
     fn read(file: &[u8]) -> Result<Idx, String> {
         super::images(file, file.len() as u64, GREY)
+    }
+
+    fn read_labels(file: &[u8]) -> Result<Idx, String> {
+        let idx = super::labels(file, file.len() as u64)?;
+        check_labels(&idx.bytes, 0, CLASSES)?;
+        Ok(idx)
     }
 
     fn images(count: u32, rows: u32, columns: u32, bytes: usize) -> Vec<u8> {
@@ -338,18 +339,22 @@ mod tests {
     }
 
     #[test]
-    fn a_split_hashes_as_its_files_would() {
-        let [channels, height, width] =
-            [SHAPE.channels, SHAPE.height, SHAPE.width].map(|side| side as u32);
-        let mut images = images(3, height, width, 3 * SHAPE.len());
-        if channels > 1 {
-            images[..4].copy_from_slice(&CHANNELS_MAGIC.to_be_bytes());
-            images.splice(8..8, channels.to_be_bytes());
+    fn hashes_are_those_of_the_files() {
+        let colour = Shape {
+            channels: 3,
+            ..GREY
+        };
+        for shape in [GREY, colour] {
+            let mut file = images(3, 28, 28, 3 * shape.len());
+            if shape.channels > 1 {
+                file[..4].copy_from_slice(&CHANNELS_MAGIC.to_be_bytes());
+                file.splice(8..8, 3_u32.to_be_bytes());
+            }
+            let images = super::images(&file[..], file.len() as u64, shape).unwrap();
+            let labels = read_labels(&labels(&[END - 1, 0, 1])).unwrap();
+            let hashes = [images.sha256, labels.sha256];
+            assert_eq!(sha256(&images.bytes, &labels.bytes, shape), hashes);
         }
-        let labels = labels(&[END - 1, 0, 1]);
-        let (images, labels) = (read_images(&images).unwrap(), read_labels(&labels).unwrap());
-        let hashes = [images.sha256, labels.sha256];
-        assert_eq!(sha256(&Split::new(images.bytes, labels.bytes)), hashes);
     }
 
     #[test]
@@ -418,9 +423,9 @@ mod tests {
 
     #[test]
     fn messages_count_labels_as_the_file_does() {
-        assert_eq!(check_labels(&[0, END - 1], 0), Ok(()));
+        assert_eq!(check_labels(&[0, END - 1], 0, CLASSES), Ok(()));
         assert_eq!(
-            check_labels(&[1, END + 27], 0).unwrap_err(),
+            check_labels(&[1, END + 27], 0, CLASSES).unwrap_err(),
             format!(
                 "label {} at index 1; this network has {END} classes, 0 to {}",
                 END + 27,
@@ -428,7 +433,7 @@ mod tests {
             )
         );
         assert_eq!(
-            check_labels(&[1, END + 15, END + 2, END], 1).unwrap_err(),
+            check_labels(&[1, END + 15, END + 2, END], 1, CLASSES).unwrap_err(),
             format!(
                 "label {0} at index 1; this network has {END} classes, 1 to {END}. 2 more are too large, up to {0}: it takes a \
                  program that is built for a network with so many classes",
