@@ -33,7 +33,7 @@
 mod backward;
 mod forward;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use backward::{Backward, GradInput};
 pub(super) use forward::{Forward, Pad};

@@ -24,11 +24,11 @@ impl Noise {
 }
 
 /// One image, its output and its gradients, computed in f64 by the definition. All arrays are flat.
-struct Reference {
-    out: Vec<f64>,
-    weight: Vec<f64>,
-    bias: Vec<f64>,
-    input: Vec<f64>,
+pub struct Reference {
+    pub out: Vec<f64>,
+    pub weight: Vec<f64>,
+    pub bias: Vec<f64>,
+    pub input: Vec<f64>,
 }
 
 fn activate_f64(activation: Activation, x: f64) -> (f64, f64) {
@@ -43,7 +43,8 @@ fn activate_f64(activation: Activation, x: f64) -> (f64, f64) {
     }
 }
 
-fn reference(
+/// Computes a [`Reference`]. The sizes are the input's channels, height and width, the maps and the kernel's side.
+pub fn reference(
     layer: &Layer,
     [c_, h, w, m_, k]: [usize; 5],
     input: &[f64],

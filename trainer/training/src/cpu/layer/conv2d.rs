@@ -632,7 +632,8 @@ impl<
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::pixels::{Store, View};
+    use super::super::super::direct::tests::reference;
+    use super::super::super::pixels::{Store, View, WHITE};
     use super::super::super::profile::Clock;
     use super::super::Parameters;
     use super::*;
@@ -659,33 +660,56 @@ mod tests {
         bytemuck::cast_slice_mut(std::slice::from_mut(value))
     }
 
-    /// Runs a layer on two groups of images, of which the second has nine. Returns the output and the gradients of the input,
-    /// weight and bias.
+    /// The number of images in the second of two groups.
+    const LAST: usize = 9;
+
+    type Bytes<const C: usize, const H: usize, const W: usize> = [[[u8; W]; H]; C];
+
+    /// Returns the images of both groups.
+    fn images<const C: usize, const H: usize, const W: usize>() -> [Vec<Bytes<C, H, W>>; 2] {
+        let mut state = 7_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        [LANES, LAST].map(|count| {
+            let mut images = vec![[[[0; W]; H]; C]; count];
+            let rows = images.as_flattened_mut().as_flattened_mut();
+            rows.as_flattened_mut().fill_with(&mut next);
+            images
+        })
+    }
+
+    /// Fills a weight and a bias.
+    fn fill_params(weight: &mut [f32], bias: &mut [f32]) {
+        let taps = weight.len() / bias.len();
+        noise(weight, 2.0 / (taps as f32).sqrt(), 1);
+        noise(bias, 0.3, 2);
+    }
+
+    /// Fills the gradient of the output of a group. It is 0 for missing images.
+    fn fill_grad(grad: &mut [f32], group: usize) {
+        noise(grad, 1.0, 3 + group as u32);
+        if group == 1 {
+            for lanes in grad.chunks_mut(LANES) {
+                lanes[LAST..].fill(0.0);
+            }
+        }
+    }
+
+    /// Runs a layer on both groups of images. Returns the output and the gradients of the input, weight and bias.
     fn run<P: Pass, const C: usize, const H: usize, const W: usize>(isa: Isa) -> [Vec<f32>; 4]
     where
         Stored<C, H, W>: View<P::Input>,
     {
-        const LAST: usize = 9;
         let mut stored: [Box<Stored<C, H, W>>; 2] = [zeroed_box(), zeroed_box()];
-        let mut state = 7_u32;
-        for (stored, images) in stored.iter_mut().zip([LANES, LAST]) {
-            stored.set(isa, images, true, |_| {
-                [[[(); W]; H]; C].map(|map| {
-                    map.map(|row| {
-                        row.map(|()| {
-                            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                            (state >> 24) as u8
-                        })
-                    })
-                })
-            });
+        for (stored, images) in stored.iter_mut().zip(images()) {
+            stored.set(isa, images.len(), true, |i| images[i]);
         }
         let input = stored.each_ref().map(|stored| stored.view());
         let mut weight: Box<P::Weight> = zeroed_box();
         let mut bias: Box<P::Bias> = zeroed_box();
-        let taps = flat(&*weight).len() / flat(&*bias).len();
-        noise(flat_mut(&mut *weight), 2.0 / (taps as f32).sqrt(), 1);
-        noise(flat_mut(&mut *bias), 0.3, 2);
+        fill_params(flat_mut(&mut *weight), flat_mut(&mut *bias));
         let mut prepared: Box<P::Prepared> = zeroed_box();
         P::prepare(isa, &weight, &mut prepared);
         let params = Parameters {
@@ -706,10 +730,7 @@ mod tests {
         });
         let mut grad_out: [Box<P::Output>; 2] = [zeroed_box(), zeroed_box()];
         for (g, grad) in grad_out.iter_mut().enumerate() {
-            noise(flat_mut(&mut **grad), 1.0, 3 + g as u32);
-        }
-        for lanes in flat_mut(&mut *grad_out[1]).chunks_mut(LANES) {
-            lanes[LAST..].fill(0.0);
+            fill_grad(flat_mut(&mut **grad), g);
         }
         let mut grad_input: [Box<P::GradInput>; 2] = [zeroed_box(), zeroed_box()];
         let mut kept: [Box<P::Kept>; 2] = [zeroed_box(), zeroed_box()];
@@ -764,13 +785,57 @@ mod tests {
         ]
     }
 
-    /// Compares an algorithm with the direct one, and the instruction sets with each other. The input gradient is not compared
+    /// Returns what [`run`] returns, computed in f64 by the definition.
+    fn expected<const C: usize, const H: usize, const W: usize>(layer: &Layer) -> [Vec<f64>; 4] {
+        let [m, ph, pw] = layer.output;
+        let (outputs, inputs) = (m * ph * pw, C * H * W);
+        let mut weight = vec![0.0; m * C * layer.kernel.pow(2)];
+        let mut bias = vec![0.0; m];
+        fill_params(&mut weight, &mut bias);
+        let in_f64 = |values: &[f32]| values.iter().map(|&x| x.into()).collect::<Vec<f64>>();
+        let (weight, bias) = (in_f64(&weight), in_f64(&bias));
+        let mut out = vec![0.0; 2 * outputs * LANES];
+        let mut grad_input = vec![0.0; 2 * inputs * LANES];
+        let (mut grad_weight, mut grad_bias) = (vec![0.0; weight.len()], vec![0.0; m]);
+        for (g, images) in images::<C, H, W>().into_iter().enumerate() {
+            let mut grad = vec![0.0; outputs * LANES];
+            fill_grad(&mut grad, g);
+            for lane in 0..LANES {
+                // A lane without an image repeats the last one.
+                let image = &images[lane.min(images.len() - 1)];
+                let input: Vec<f64> = (image.as_flattened().as_flattened().iter())
+                    .map(|&byte| f64::from(byte) / f64::from(WHITE))
+                    .collect();
+                let grad: Vec<f64> = (grad.iter().skip(lane).step_by(LANES))
+                    .map(|&x| x.into())
+                    .collect();
+                let sizes = [C, H, W, m, layer.kernel];
+                let image = reference(layer, sizes, &input, &weight, &bias, &grad);
+                for (at, value) in image.out.into_iter().enumerate() {
+                    out[(g * outputs + at) * LANES + lane] = value;
+                }
+                for (at, value) in image.input.into_iter().enumerate() {
+                    grad_input[(g * inputs + at) * LANES + lane] = value;
+                }
+                for (sums, image) in [
+                    (&mut grad_weight, image.weight),
+                    (&mut grad_bias, image.bias),
+                ] {
+                    sums.iter_mut().zip(image).for_each(|(sum, x)| *sum += x);
+                }
+            }
+        }
+        [out, grad_input, grad_weight, grad_bias]
+    }
+
+    /// Compares an algorithm with the definition, and the instruction sets with each other. The input gradient is not compared
     /// if the algorithm reads stored pixels, as it then computes none.
-    fn check<P: Pass, Q: Pass, const C: usize, const H: usize, const W: usize>(name: &str)
+    fn check<P: Pass, const C: usize, const H: usize, const W: usize>(layer: &Layer)
     where
-        Stored<C, H, W>: View<P::Input> + View<Q::Input>,
+        Stored<C, H, W>: View<P::Input>,
     {
-        let expected = run::<Q, C, H, W>(Isa::fastest());
+        let name = layer.name;
+        let expected = expected::<C, H, W>(layer);
         let mut first: Option<[Vec<f32>; 4]> = None;
         for isa in Isa::available() {
             let found = run::<P, C, H, W>(isa);
@@ -780,9 +845,9 @@ mod tests {
                     continue;
                 }
                 assert_eq!(found.len(), expected.len(), "{name}, {part}");
-                let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-                    let error = (found - expected).abs();
+                let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+                for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
+                    let error = (f64::from(found) - expected).abs();
                     assert!(
                         error <= 1e-5 * largest,
                         "{name}, {isa:?}, {part} {i}: {found}, expected {expected}, largest {largest}"
@@ -824,7 +889,7 @@ mod tests {
                 impl Layered for This {
                     const LAYER: Layer = $spec.layer(stringify!($name), [$c, $h, $w]);
                 }
-                check::<algorithm!($algorithm), algorithm!(DIRECT), $c, $h, $w>(stringify!($name));
+                check::<algorithm!($algorithm), $c, $h, $w>(&This::LAYER);
             }
         )* };
     }
