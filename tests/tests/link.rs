@@ -131,13 +131,13 @@ fn every_truncation_is_rejected_and_affects_no_other_frame() {
 }
 
 #[test]
-fn a_million_random_frames_are_rejected() {
+fn random_frames_are_rejected() {
     let mut rng = random(1);
     let (mut board, mut host) = (Receiver::new(), Receiver::new());
     let (mut frames, mut refused) = (0, 0);
     let mut chunk = [0; 4096];
     // One byte in sixteen is a zero, so that frames are short and many of them are rejected only by the checksum.
-    while frames < 1_000_000 {
+    while frames < 200_000 {
         rng.fill_bytes(&mut chunk);
         for byte in chunk {
             let byte = if byte < 16 { 0 } else { byte >> (byte % 7) };
@@ -154,14 +154,14 @@ fn a_million_random_frames_are_rejected() {
 }
 
 #[test]
-fn a_million_damaged_frames_are_never_decoded_to_another_message() {
+fn damaged_frames_are_never_decoded_to_another_message() {
     let sound: Vec<_> = one_of_each()
         .into_iter()
         .filter(|frame| frame.len() < 100)
         .collect();
     let messages: Vec<_> = sound.iter().map(|frame| understood(frame)).collect();
     let mut rng = random(2);
-    for round in 0..1_000_000 {
+    for round in 0..200_000 {
         let which = below(&mut rng, sound.len());
         let mut stream = sound[which].clone();
         for _ in 0..=below(&mut rng, 3) {

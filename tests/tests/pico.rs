@@ -191,7 +191,7 @@ fn three_images_over_the_uart_give_the_same_bits_as_the_host() {
 
 #[test]
 #[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
-fn a_hundred_int8_images_over_the_uart_give_the_same_bits_as_the_host() {
+fn thirty_int8_images_over_the_uart_give_the_same_bits_as_the_host() {
     let elf = elf("pico-int8", "serve");
     let mut pico = Pico::start_elf(elf, "uart-int8", &["--uart"], &["serve"]);
     let address = pico.address("uart");
@@ -199,7 +199,7 @@ fn a_hundred_int8_images_over_the_uart_give_the_same_bits_as_the_host() {
     let weights = root().join("data/lenet-int8.weights");
     let weights = weights.to_str().expect("UTF-8");
     let words = ["trainer", "device", "evaluate", "--tcp", &address];
-    let options = ["--weights", weights, "--images", "100", "--timeout", "300"];
+    let options = ["--weights", weights, "--images", "30", "--timeout", "300"];
     run(Cli::try_parse_from(words.into_iter().chain(options)).unwrap()).unwrap();
 }
 

@@ -329,10 +329,10 @@ fn accuracy(backend: &mut dyn Backend, split: &Split) -> f64 {
 #[ignore = "needs g++"]
 fn ten_steps_agree_with_the_cpu() {
     let standin = Standin::load();
-    let split = first(&dataset().train, 9 * 64 + 5);
+    let split = first(&dataset().train, 9 * 16 + 5);
     let state = State::new(initial_params(0));
     let order = Order::shuffled(0, 0, split.len());
-    let batches = Batches::epoch(order, split.len(), 64);
+    let batches = Batches::epoch(order, split.len(), 16);
     let mut cpu = Cpu::new(&split, state.clone(), Adam::default(), 1).unwrap();
     let expected = train(&mut cpu, &batches).unwrap();
     {
@@ -566,7 +566,7 @@ fn training_reaches_the_accuracy_of_the_cpu() {
     let Dataset {
         train: split, test, ..
     } = dataset();
-    let (split, test) = (first(&split, 3_000), first(&test, 1_000));
+    let (split, test) = (first(&split, 1_500), first(&test, 500));
     let adam = Adam {
         lr: 3e-3,
         ..Adam::default()
@@ -576,7 +576,7 @@ fn training_reaches_the_accuracy_of_the_cpu() {
     let mut cuda = Cuda::new(&split, &state, adam, 1).unwrap();
     let before = standin.calls("cuLaunchKernel");
     for epoch in 0..3 {
-        let batches = Batches::epoch(Order::shuffled(0, epoch, split.len()), split.len(), 32);
+        let batches = Batches::epoch(Order::shuffled(0, epoch, split.len()), split.len(), 16);
         train(&mut cpu, &batches).unwrap();
         train(&mut cuda, &batches).unwrap();
     }
@@ -700,10 +700,10 @@ fn several_devices_agree_with_the_cpu() {
     for devices in [2, 3] {
         let standin = Standin::with_devices(devices);
         let refusals = standin.refusals();
-        let split = first(&dataset().train, 5 * 65 + 1);
+        let split = first(&dataset().train, 5 * 17 + 1);
         let state = State::new(initial_params(0));
         let order = Order::shuffled(0, 0, split.len());
-        let batches = Batches::epoch(order, split.len(), 65);
+        let batches = Batches::epoch(order, split.len(), 17);
         let part = |range| Batches {
             range,
             ..batches.clone()

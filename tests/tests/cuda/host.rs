@@ -240,8 +240,9 @@ fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usi
     let gradient = &outcome.state[1];
     assert_eq!(outcome.grads, *gradient, "the same sums");
     assert_gradient::<N>(gradient, &expected.grads);
-    // Compare with central differences of the oracle in f64, at three elements of each tensor.
-    for tensor in N::TENSORS {
+    // Compare with central differences of the oracle in f64, at three elements of each tensor. For a large batch this takes seconds.
+    let tensors = if count <= 3 { N::TENSORS } else { &[] };
+    for tensor in tensors {
         let values = tensor.offset..tensor.offset + tensor.len();
         let tensors = expected.grads[values.clone()].iter();
         let largest = tensors.fold(0.0f32, |a, b| a.max(b.abs()));
@@ -318,6 +319,12 @@ fn without_images_the_gradient_is_zero() {
 const ASAN: [&str; 3] = [
     "-O0",
     "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+];
+/// Those of [`ASAN`] that detect a wrong address or index. They take less time to compile.
+const BOUNDS: [&str; 3] = [
+    "-O0",
+    "-fsanitize=address,bounds",
     "-fno-sanitize-recover=all",
 ];
 const TSAN: [&str; 2] = ["-O1", "-fsanitize=thread"];
@@ -442,7 +449,7 @@ fn sanitizers_detect_planted_faults() {
         let step_cu = scratch(&format!("mutant{i}.cu"));
         std::fs::write(&step_cu, source.replace(from, to)).unwrap();
         let program = scratch(&format!("mutant{i}"));
-        compile("run.cpp", &step_cu, &ASAN, &program);
+        compile("run.cpp", &step_cu, &BOUNDS, &program);
         report(
             &format!("`{to}`"),
             &small::<lenet::Net>().run(&program, "5", ""),
