@@ -4,8 +4,8 @@
 # On Debian, as root, it installs what the checks need. Elsewhere it prints what to install, and fails. Checks that need rustup,
 # mdbook, PyTorch or a GPU do not run where these are missing, and the output says so.
 #
-# Two halves, `host` and `boards`, run side by side, because most steps do not keep two cores busy. The output of `boards` is printed
-# after that of `host`.
+# Two halves, `host` and `devices`, run side by side, because most steps do not keep two cores busy. The output of `devices` is
+# printed after that of `host`.
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
@@ -232,32 +232,6 @@ else
 fi
 rm -r "$live"
 
-step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
-nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
-(
-    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
-    cargo test -q --test cuda ptx:: -- --include-ignored
-    cargo test -q --test cuda -- --ignored host:: driver::
-    if command -v nvidia-smi >/dev/null; then
-        cargo test -q --test cli -- --ignored cuda:: --skip no_library
-        cargo test -q --test cuda gpu:: -- --ignored --nocapture
-        trainer bench --device cuda
-        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
-            cargo test -q --test cuda gpus:: -- --ignored --nocapture
-        else
-            echo "one GPU here: the test on two has not run"
-        fi
-    else
-        cargo test -q --test cli cuda:: -- --ignored
-        echo "no GPU here: the tests on one have not run"
-    fi
-)
-if ! command -v nvidia-smi >/dev/null; then
-    not_run "the tests on a GPU, because there is none here"
-elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
-    not_run "the test on two GPUs, because there is one here"
-fi
-
 step "an exported model in ONNX Runtime and tract"
 onnx=$(mktemp -d)
 trainer export data/lenet.weights --format onnx --out "$onnx/lenet.onnx"
@@ -288,7 +262,7 @@ if grep -E '^(ndarray|cudarc|rayon|trainer|firmware) ' <<<"$tree"; then exit 1; 
 step
 }
 
-boards() {
+devices() {
 # The firmware compiles in less time with less debug information. Its tests need line tables.
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 
@@ -349,6 +323,32 @@ step "NEON, emulated: the unit tests of lenet-training, and the parameters' hash
         --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads --skip without_a_mean
 )
 
+step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
+nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
+(
+    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
+    cargo test -q --test cuda ptx:: -- --include-ignored
+    cargo test -q --test cuda -- --ignored host:: driver::
+    if command -v nvidia-smi >/dev/null; then
+        cargo test -q --test cli -- --ignored cuda:: --skip no_library
+        cargo test -q --test cuda gpu:: -- --ignored --nocapture
+        trainer bench --device cuda
+        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
+            cargo test -q --test cuda gpus:: -- --ignored --nocapture
+        else
+            echo "one GPU here: the test on two has not run"
+        fi
+    else
+        cargo test -q --test cli cuda:: -- --ignored
+        echo "no GPU here: the tests on one have not run"
+    fi
+)
+if ! command -v nvidia-smi >/dev/null; then
+    not_run "the tests on a GPU, because there is none here"
+elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
+    not_run "the test on two GPUs, because there is one here"
+fi
+
 step
 }
 
@@ -356,12 +356,12 @@ step
 log=$(mktemp)
 # A process group of its own, which can be ended as a whole.
 set -m
-boards </dev/null >"$log" 2>&1 &
+devices </dev/null >"$log" 2>&1 &
 other=$!
 set +m
 failed() {
     kill -- "-$other" 2>/dev/null || true
-    printf '\n== output of the half `boards`\n'
+    printf '\n== output of the half `devices`\n'
     cat "$log"
     echo "ci.sh failed${name:+ in the step of the half \`host\`: $name}" >&2
     rm -r "$record" "$log"
