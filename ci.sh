@@ -5,14 +5,15 @@
 # mdbook, PyTorch or a GPU do not run where these are missing, and the output says so.
 #
 # Two halves, `host` and `devices`, run side by side, because most steps do not keep two cores busy. The output of `devices` is
-# printed after that of `host`.
+# printed after that of `host`. On a machine with a GPU both halves may use it at once, so the times that they print there are upper
+# limits.
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 # The tests compile in less time without debug information.
 export CARGO_PROFILE_DEV_DEBUG=0
-# The program that `cargo test` builds. The release build of the trainer is not tested: it compiles the crates of the workspace with
-# the same optimization, but without debug assertions and overflow checks, and optimizes more of the libraries.
+# The program that `cargo test` builds. The release build of the trainer is not tested. It optimizes the trainer's crates in the same
+# way and more of the libraries, but has no debug assertions and no overflow checks.
 trainer=${CARGO_TARGET_DIR:-$PWD/target}/debug/trainer
 trainer() { "$trainer" "$@"; }
 
@@ -87,9 +88,9 @@ else
 fi
 
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-# The lints and the documentation of the host's crates use the oldest Rust that Cargo.toml claims. So one pass also shows that it
-# compiles them. Lints that are newer are not checked. Of the firmware it compiles one board; Cargo.lock has no library that needs a
-# newer Rust.
+# The lints and the documentation of the host's crates use the oldest Rust that Cargo.toml claims, so this pass also shows that it
+# compiles them. It has no lints that were added later. The fuzz targets and the firmware are linted with the current Rust. The oldest
+# Rust compiles the firmware of one board only, but no package in Cargo.lock may require a newer Rust, which is checked below.
 if command -v rustup >/dev/null &&
     timeout 300 rustup toolchain install "$oldest" --profile minimal --component clippy >/dev/null 2>&1 &&
     timeout 120 rustup target add --toolchain "$oldest" $cortex_m >/dev/null 2>&1; then
@@ -100,7 +101,8 @@ else
     echo "rustup cannot install Rust $oldest here: it was not tried"
     not_run "the oldest Rust, $oldest, because rustup cannot install it here"
     oldest() { cargo "$@"; }
-    oldest_cross() { cross cargo "$@"; }
+    # The builds of the boards have shown what this compiler can do.
+    oldest_cross() { :; }
 fi
 
 host() {
@@ -110,6 +112,13 @@ rustfmt --check --edition 2024 firmware/boards/*/board.rs
 oldest clippy -q --locked --target-dir target/oldest --workspace --exclude 'firmware*' --exclude fuzz --all-targets --all-features \
     -- -D warnings
 oldest clippy -q --locked --target-dir target/oldest -p trainer --no-default-features --features program -- -D warnings
+
+cargo metadata --format-version 1 --locked | python3 -c '
+import json, sys
+number = lambda version: tuple(map(int, version.split(".")[:2]))
+newer = [package["id"] for package in json.load(sys.stdin)["packages"]
+         if package["rust_version"] and number(package["rust_version"]) > number(sys.argv[1])]
+sys.exit("packages that need a newer Rust: " + ", ".join(newer) if newer else 0)' "$oldest"
 
 step "documentation"
 python3 docs/pictures.py --check
@@ -249,6 +258,32 @@ else
     not_run "docs/pytorch.py, because torch is not installed here"
 fi
 
+step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
+nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
+(
+    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
+    cargo test -q --test cuda ptx:: -- --include-ignored
+    cargo test -q --test cuda -- --ignored host:: driver::
+    if command -v nvidia-smi >/dev/null; then
+        cargo test -q --test cli -- --ignored cuda:: --skip no_library
+        cargo test -q --test cuda gpu:: -- --ignored --nocapture
+        trainer bench --device cuda
+        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
+            cargo test -q --test cuda gpus:: -- --ignored --nocapture
+        else
+            echo "one GPU here: the test on two has not run"
+        fi
+    else
+        cargo test -q --test cli cuda:: -- --ignored
+        echo "no GPU here: the tests on one have not run"
+    fi
+)
+if ! command -v nvidia-smi >/dev/null; then
+    not_run "the tests on a GPU, because there is none here"
+elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
+    not_run "the test on two GPUs, because there is one here"
+fi
+
 step "lenet-core as a package"
 cargo package -q -p lenet-asm -p lenet-core --allow-dirty
 # The first line, which names the commit, is present only in a git checkout.
@@ -263,7 +298,8 @@ step
 }
 
 devices() {
-# The firmware compiles in less time with less debug information. Its tests need line tables.
+# Users build the firmware with all debug information (firmware/.cargo/config.toml). Here it has line tables only, because it then
+# compiles in less time. The code in flash is the same.
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 
 step "lenet-core for Cortex-M0, M3, M4F and M33, and for RISC-V"
@@ -282,8 +318,8 @@ cross firmware/build-networks.sh
 (cd firmware/riscv && cross cargo build -q --release)
 
 step "lints of the firmware"
-# After the builds, whose macros and build scripts are used again. One board for each hardware abstraction layer, and two without. The
-# other boards differ from one of these in a few lines only.
+# This step follows the builds, because it then uses their compiled macros and build scripts. It checks one board for each hardware
+# abstraction layer, and two without. The other boards differ from one of these in a few lines only.
 for board in microbit-v2 stm32f4discovery pico pico2 mps2-an386 microbit; do
     (cd firmware && cross cargo clippy -q --locked --release --no-default-features --features "$board" \
         --config "boards/$board/config.toml" -- -D warnings)
@@ -318,36 +354,17 @@ step "NEON, emulated: the unit tests of lenet-training, and the parameters' hash
 (
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-    # Leaves out the program, which is most of the build, and the tests that NEON does not affect.
-    library=std,panic_unwind,test cross cargo test -q -p lenet-training -p lenet-test-support --no-default-features \
-        --lib --test cpu_bits --target "$arm64" -- --skip any_number_of_threads --skip without_a_mean
+    # `--no-default-features` leaves out the networks of the tests, whose kernels take most of the time to compile, and the features
+    # of the trainer. A program may depend on the trainer without them; it is compiled only.
+    neon() {
+        library=std,panic_unwind,test cross cargo "$1" -q --no-default-features --target "$arm64" \
+            -p lenet-training -p lenet-test-support "${@:2}"
+    }
+    neon build -p trainer --lib
+    neon test --lib
+    # The other tests of `cpu_bits` would show nothing more: with this hash, the states are those of x86-64.
+    neon test --test cpu_bits -- every_instruction_set
 )
-
-step "CUDA without a GPU: PTX, kernels on the host, the trainer on a stand-in driver"
-nvidia=$(echo "$wheels"/lib/python3*/site-packages/nvidia)
-(
-    export PATH="$nvidia/cuda_nvcc/bin:$PATH" LD_LIBRARY_PATH="$nvidia/cuda_nvrtc/lib"
-    cargo test -q --test cuda ptx:: -- --include-ignored
-    cargo test -q --test cuda -- --ignored host:: driver::
-    if command -v nvidia-smi >/dev/null; then
-        cargo test -q --test cli -- --ignored cuda:: --skip no_library
-        cargo test -q --test cuda gpu:: -- --ignored --nocapture
-        trainer bench --device cuda
-        if [ "$(nvidia-smi -L | wc -l)" -ge 2 ]; then
-            cargo test -q --test cuda gpus:: -- --ignored --nocapture
-        else
-            echo "one GPU here: the test on two has not run"
-        fi
-    else
-        cargo test -q --test cli cuda:: -- --ignored
-        echo "no GPU here: the tests on one have not run"
-    fi
-)
-if ! command -v nvidia-smi >/dev/null; then
-    not_run "the tests on a GPU, because there is none here"
-elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
-    not_run "the test on two GPUs, because there is one here"
-fi
 
 step
 }

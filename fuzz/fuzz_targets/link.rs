@@ -2,7 +2,7 @@
 
 #![no_main]
 
-// The tests of the link use this file, too. Their crate has dependencies that take long to compile.
+// This file belongs to `lenet-test-support`. It is included here instead, because that crate's dependencies take long to compile.
 #[path = "../../tests/support/src/link.rs"]
 mod link;
 

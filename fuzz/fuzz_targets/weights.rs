@@ -23,11 +23,14 @@ static F32: LazyLock<Valid> =
 static INT8: LazyLock<Valid> =
     LazyLock::new(|| valid::<int8::Net>(include_bytes!("../../data/lenet-int8.weights")));
 
-/// Copies a file into memory for the largest one.
+/// Copies a valid file to the start of a buffer that can hold the largest file of the network.
 fn valid<N: Network>(file: &[u8]) -> Valid {
     let mut words = vec![0; max_len::<N>() / 4];
     bytemuck::cast_slice_mut(&mut words)[..file.len()].copy_from_slice(file);
-    assert!(view::<N>(&bytemuck::cast_slice(&words)[..file.len()]).is_ok());
+    assert!(
+        view::<N>(&bytemuck::cast_slice(&words)[..file.len()]).is_ok(),
+        "data/*.weights are files of the default network"
+    );
     (words, file.len())
 }
 

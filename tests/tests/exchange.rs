@@ -2,7 +2,7 @@
 //! runtimes.
 
 use lenet_core::network::TENSORS;
-use lenet_test_support::fixtures::data;
+use lenet_test_support::fixtures::{Fixture, data};
 use std::path::Path;
 use std::process::Command;
 use trainer::model::Model;
@@ -11,6 +11,15 @@ use trainer::{c_header, onnx};
 
 fn trained() -> WeightsFile {
     WeightsFile::load(&data().join("lenet.weights")).expect("is committed")
+}
+
+/// Reads a file that PyTorch wrote, with its names, shapes and header.
+#[test]
+fn a_file_of_pytorch_is_read() {
+    let file = std::fs::read(data().join("fixtures/initial.safetensors")).unwrap();
+    let (params, notes) = trainer::safetensors::read_params(&file).unwrap();
+    assert!(params == Fixture::open("initial").params());
+    assert_eq!(notes, [""; 0]);
 }
 
 /// Compiles `main.c` in a folder as C and as C++, without warnings, and returns the output of each program.

@@ -14,7 +14,7 @@ pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
 }
 
-/// The images of Fashion-MNIST.
+/// The images of Fashion-MNIST with their labels.
 pub struct FashionMnist {
     /// 60,000 images.
     pub train: Split,
@@ -23,17 +23,21 @@ pub struct FashionMnist {
 }
 
 /// Fashion-MNIST, read once.
+///
+/// # Panics
+/// If the network of this build does not take grey images of 28×28 pixels, or has fewer than ten classes.
 pub static FASHION_MNIST: LazyLock<FashionMnist> = LazyLock::new(|| {
-    // The trainer has a reader that checks the headers. This crate does without the trainer, so that tests of the kernels compile
-    // in less time.
-    let split = |name: &str| {
+    // The headers are skipped here. The trainer's reader checks them, but this crate does not depend on the trainer, so that the
+    // tests of the kernels compile in less time.
+    let split = |name: &str, count: usize| {
         let images = unzipped(&format!("{name}-images-idx3-ubyte")).split_off(16);
         let labels = unzipped(&format!("{name}-labels-idx1-ubyte")).split_off(8);
+        assert_eq!(labels.len(), count, "{name}");
         Split::new(images, labels)
     };
     FashionMnist {
-        train: split("train"),
-        test: split("t10k"),
+        train: split("train", 60_000),
+        test: split("t10k", 10_000),
     }
 });
 
@@ -89,7 +93,7 @@ impl Fixture {
             .collect()
     }
 
-    /// Returns the weights in the file as parameters.
+    /// Returns the weights in the file as parameters. The names and the total size are checked, but not the shapes.
     pub fn params(&self) -> Box<Params> {
         let values: Vec<f32> = self.parameters("").iter().map(|&x| x as f32).collect();
         let mut params: Box<Params> = bytemuck::zeroed_box();

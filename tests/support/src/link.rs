@@ -1,5 +1,7 @@
 //! Both ends of the link without a wire: a simple encoder of frames, with which the real one is compared, and a check that holds
 //! for any bytes.
+//!
+//! The fuzz target `link` includes this file, so it uses no other part of this crate.
 
 use lenet_core::link::{
     Bench, Frame, Info, LinkError, MAX_FRAME, MAX_MESSAGE, Message, Meter, Receiver, Refused,

@@ -240,7 +240,8 @@ fn is_the_reference<N: Case>(program: &Path, (images, start, count): (usize, usi
     let gradient = &outcome.state[1];
     assert_eq!(outcome.grads, *gradient, "the same sums");
     assert_gradient::<N>(gradient, &expected.grads);
-    // Compare with central differences of the oracle in f64, at three elements of each tensor. For a large batch this takes seconds.
+    // Compare the gradients of small batches with central differences of the oracle in f64, at three elements of each tensor. Each
+    // difference computes the loss of the whole batch twice, which takes long for large batches.
     let tensors = if count <= 3 { N::TENSORS } else { &[] };
     for tensor in tensors {
         let values = tensor.offset..tensor.offset + tensor.len();
@@ -321,7 +322,7 @@ const ASAN: [&str; 3] = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ];
-/// Those of [`ASAN`] that detect a wrong address or index. They take less time to compile.
+/// Like [`ASAN`], but of UBSan only the check of indices, because the program then compiles in less time.
 const BOUNDS: [&str; 3] = [
     "-O0",
     "-fsanitize=address,bounds",

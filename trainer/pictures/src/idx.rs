@@ -32,7 +32,8 @@ pub struct Idx {
     pub sha256: [u8; 32],
 }
 
-/// Refuses labels that are not in `0..classes`. The message counts labels from `first`, as the file does.
+/// Checks that labels are in `0..classes`, where `classes` is at least 1. The message adds `first` to each label, so that it shows
+/// the numbers in the file.
 ///
 /// # Errors
 /// A sentence that names the first such label.
@@ -131,8 +132,8 @@ pub fn content_sha256(file: impl BufRead) -> Result<[u8; 32], String> {
     }
 }
 
-/// Returns the SHA-256 of the images, which have the given shape, and of the labels, each written as an IDX file: [`Idx::sha256`] of
-/// those files.
+/// Returns two hashes: the SHA-256 of an IDX file with these images, which have the given shape, and that of an IDX file with these
+/// labels. [`Idx::sha256`] is the same hash of a file that was read.
 pub fn sha256(images: &[u8], labels: &[u8], shape: Shape) -> [[u8; 32]; 2] {
     let count = labels.len() as u32;
     let hash = |header: &[u32], bytes: &[u8]| {

@@ -801,7 +801,7 @@ mod tests {
             let mut grad = vec![0.0; outputs * LANES];
             fill_grad(&mut grad, g);
             for lane in 0..LANES {
-                // A lane without an image repeats the last one.
+                // A lane without an image repeats the last image.
                 let image = &images[lane.min(images.len() - 1)];
                 let input: Vec<f64> = (image.as_flattened().as_flattened().iter())
                     .map(|&byte| f64::from(byte) / f64::from(WHITE))
@@ -828,8 +828,8 @@ mod tests {
         [out, grad_input, grad_weight, grad_bias]
     }
 
-    /// Compares an algorithm with the definition, and the instruction sets with each other. The input gradient is not compared
-    /// if the algorithm reads stored pixels, as it then computes none.
+    /// Compares an algorithm with the definition, and the instruction sets with each other. An algorithm
+    /// that reads stored pixels computes no input gradient, so none is compared.
     fn check<P: Pass, const C: usize, const H: usize, const W: usize>(layer: &Layer)
     where
         Stored<C, H, W>: View<P::Input>,
@@ -905,6 +905,7 @@ mod tests {
     }
 
     shapes! {
+        direct_padded_maximum: DIRECT, [2, 10, 12], spec(3, 1, Max(2), Tanh);
         rows_padded_average: ROWS, [1, 28, 28], spec(6, 2, Average(2), Sigmoid);
         rows_whole: ROWS, [1, 14, 11], spec(5, 1, Whole, Tanh);
         rows_wide_maximum: ROWS, [1, 18, 30], spec(3, 0, Max(2), Relu);
