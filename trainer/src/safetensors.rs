@@ -31,8 +31,11 @@ pub(crate) fn names_of(layers: &[Layer]) -> Vec<String> {
 }
 
 /// Returns whether bytes start like a safetensors file: with the length of a JSON header, then the header.
+///
+/// The format limits the length to 100 MB, and so to four bytes. A weights file has its version at the fifth, so it never looks like
+/// one, whatever its fingerprint is.
 pub fn looks_like(bytes: &[u8]) -> bool {
-    bytes.get(8) == Some(&b'{') && bytes.get(6..8) == Some(&[0, 0])
+    bytes.get(4..9) == Some(b"\0\0\0\0{")
 }
 
 /// Reads the parameters in a safetensors file, and returns notes on how they were found.
@@ -161,6 +164,8 @@ mod tests {
     use super::*;
     use crate::init::initial_params;
     use crate::networks::lenet;
+    use crate::weights_file;
+    use lenet_core::weights::{MAGIC, VERSION};
 
     #[test]
     fn what_is_written_is_read() {
@@ -168,6 +173,17 @@ mod tests {
         let file = write_params(&params);
         assert!(looks_like(&file));
         assert_eq!(read_params(&file).unwrap(), (params, Vec::new()));
+    }
+
+    #[test]
+    fn a_weights_file_looks_like_no_other_format() {
+        // The bytes of the fingerprint depend on the network. `{` and 3 are those by which other formats are recognized.
+        for fingerprint in [*b"{\"a\": 1}", [0x08, 3, 0, 0, 0, 0, 0, 0], [0; 8]] {
+            for numbers in [0, 1] {
+                let start = [&MAGIC[..], &[VERSION, numbers, 0, 0], &fingerprint].concat();
+                assert!(weights_file::import(&start).is_none());
+            }
+        }
     }
 
     #[test]
