@@ -7,8 +7,7 @@ use super::{HALF, HalfLanes, Kernel, LANES, Lanes, Lanewise, Simd, sum_lanes};
 pub struct Portable;
 
 /// Whether all CPUs of this target have an instruction for `f32::mul_add`. Kernels for x86-64 do not look for it at run time: nearly
-/// every CPU that has it also has AVX2, and a second copy of each kernel would double the time to compile them. So
-/// `LENET_ISA=portable` is slow on x86-64.
+/// every CPU that has it also has AVX2, and a second copy of each kernel would double the time to compile them.
 const FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 #[inline(always)]
@@ -16,11 +15,28 @@ fn map2<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// Returns `a * b + c`, rounded once, for a CPU without such an instruction. Each lane is a call of a library function. This
-/// function is not inlined, because kernels with these calls take twice the time to compile.
+/// Returns `a * b + c`, rounded once, for a CPU without such an instruction, where the library function takes far longer.
+///
+/// In f64 the product is exact. If the sum is not, it is replaced by that one of the two neighbors of the exact sum whose last bit is
+/// 1 ("rounded to odd"). Because f64 has more than two bits more than f32, the conversion then gives what a single rounding gives
+/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008). There is no
+/// branch, so the compiler can use vectors.
+///
+/// This function is not inlined, because the kernels would then take longer to compile.
 #[inline(never)]
-fn mul_add_by_calls<const N: usize>(a: &[f32; N], b: &[f32; N], c: &[f32; N]) -> [f32; N] {
-    std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+fn mul_add_in_f64<const N: usize>(a: &[f32; N], b: &[f32; N], c: &[f32; N]) -> [f32; N] {
+    std::array::from_fn(|i| {
+        let product = f64::from(a[i]) * f64::from(b[i]);
+        let c = f64::from(c[i]);
+        let sum = product + c;
+        // What the rounding of the sum has left out, exactly (Knuth's TwoSum). It is NaN if the sum is infinite or NaN.
+        let added = sum - product;
+        let error = (product - (sum - added)) + (c - added);
+        // Cuts the exact sum off, which is one less if it was rounded away from zero, and sets the last bit if anything was cut off.
+        let inexact = u64::from(error.abs() > 0.0);
+        let away_from_zero = inexact & ((error.to_bits() ^ sum.to_bits()) >> 63);
+        f64::from_bits(sum.to_bits().wrapping_sub(away_from_zero) | inexact) as f32
+    })
 }
 
 impl<const N: usize> Lanewise<N> for Portable {
@@ -67,7 +83,7 @@ impl<const N: usize> Lanewise<N> for Portable {
     fn mul_add(self, a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
         match FMA {
             true => std::array::from_fn(|i| a[i].mul_add(b[i], c[i])),
-            false => mul_add_by_calls(&a, &b, &c),
+            false => mul_add_in_f64(&a, &b, &c),
         }
     }
     #[inline(always)]
@@ -118,5 +134,75 @@ impl Simd for Portable {
         for (j, to) in to.into_iter().enumerate() {
             *to = std::array::from_fn(|i| from[i][j]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    /// Compares `mul_add_in_f64` with the standard library's function. Returns how often two roundings, to f64 and then to f32, give
+    /// another result.
+    fn compare(a: Lanes, b: Lanes, c: Lanes) -> usize {
+        let result = mul_add_in_f64(&a, &b, &c);
+        let mut differences = 0;
+        for i in 0..LANES {
+            let (a, b, c) = (a[i], b[i], c[i]);
+            let expected = a.mul_add(b, c);
+            assert!(
+                result[i].to_bits() == expected.to_bits()
+                    || result[i].is_nan() && expected.is_nan(),
+                "{a:e} * {b:e} + {c:e}: {:e} instead of {expected:e}",
+                result[i]
+            );
+            let twice = (f64::from(a) * f64::from(b) + f64::from(c)) as f32;
+            differences += usize::from(twice != expected && !expected.is_nan());
+        }
+        differences
+    }
+
+    #[test]
+    fn mul_add_in_f64_is_rounded_once() {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut bits = move || [0; LANES].map(|_| rng.next_u32());
+        let signed = |sign: u32, x: f32| if sign & 1 == 0 { x } else { -x };
+        let two_to = |exponent: i32| 2f32.powi(exponent);
+        let mut differences = [0; 3];
+        for _ in 0..10_000 {
+            // Any bits: every magnitude, subnormal numbers, infinities and NaN.
+            let [a, b, c] = [bits(), bits(), bits()];
+            compare(
+                a.map(f32::from_bits),
+                b.map(f32::from_bits),
+                c.map(f32::from_bits),
+            );
+            // Terms of similar magnitude, in 2^-7..2.
+            let similar = |bits: u32| f32::from_bits(bits & 0x83ff_ffff | 0x3c00_0000);
+            compare(a.map(similar), b.map(similar), c.map(similar));
+
+            // A product of up to 25 bits, which may be halfway between two numbers, and a third term far below its last bit.
+            differences[0] += compare(
+                a.map(|bits| ((bits >> 20) | 1) as f32),
+                b.map(|bits| ((bits >> 19) | 1) as f32),
+                c.map(|bits| signed(bits, two_to(-60))),
+            );
+            // A product just below half of the distance from a number in 1..2 to the next, or to the next subnormal number.
+            let between_1_and_2 = c.map(|bits| f32::from_bits(bits >> 9 | 0x3f80_0000));
+            let subnormal = c.map(|bits| f32::from_bits(bits >> 9));
+            for (i, scale, number) in [(1, -12, between_1_and_2), (2, -75, subnormal)] {
+                differences[i] += compare(
+                    [(1.0 + f32::EPSILON) * two_to(scale); LANES],
+                    b.map(|bits| signed(bits, (1.0 - f32::EPSILON) * two_to(scale))),
+                    number,
+                );
+            }
+        }
+        // These inputs are hard: without rounding to odd, many results are wrong.
+        assert!(
+            differences.iter().all(|&count| count > 10_000),
+            "{differences:?}"
+        );
     }
 }
