@@ -1,4 +1,5 @@
-//! Proves that the code from weights file or frame to logits and reply cannot panic. The proof is that this program links.
+//! Proves that the code from a weights file and a picture, or a message, to logits and reply cannot panic. The proof is that this
+//! program links.
 //!
 //! Its panic handler calls a function that does not exist, so the linker fails if any panic is reachable. The
 //! program does what every other program does between its start and its output. It is never run.
@@ -14,6 +15,8 @@ mod model;
 use core::hint::black_box;
 use core::panic::PanicInfo;
 use cortex_m_rt::entry;
+use lenet_core::Classifier;
+use lenet_core::image::{Frame, invert};
 use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Responder, Scratch, Unit};
 use lenet_core::network::{CHANNELS, CLASSES, HEIGHT, LAYERS, Pixels, WIDTH};
 use lenet_core::ops::{argmax, softmax};
@@ -70,6 +73,17 @@ fn main() -> ! {
         black_box((shares, argmax(logits)));
 
         let mut scratch = Scratch::<Net>::new();
+        // What an application calls: from a camera's frame to a class.
+        let mut pixels = pixels;
+        if let Some(frame) = Frame::new(region, black_box(80), black_box(60)) {
+            for channel in &mut pixels {
+                frame.shrink(channel);
+                invert(channel);
+            }
+        }
+        if let Ok(mut classifier) = Classifier::<Net>::new(region, &mut scratch) {
+            black_box(classifier.classify(&pixels));
+        }
         let who = Info::new(&weights, black_box("board"), black_box("version"), 1);
         let mut responder = Responder::new(who, weights.params, &mut scratch, Stopped);
         let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
