@@ -1,9 +1,12 @@
 """Runs the trainer's commands that the README and the book show, in their order: docs/commands.py TRAINER
 
-Each page gets a folder of its own, with the data set and the weights of the repository, in which its `sh` blocks run. Fails if a
-command does not succeed. What is not run is listed with the reason.
+Each page gets a folder of its own, with the data set and the weights of the repository, in which the commands of its `sh` and
+`console` blocks run. Fails if a command does not succeed, or prints something else than its `console` block shows. What is not run is
+listed with the reason.
 """
 
+import difflib
+import os
 import pathlib
 import re
 import subprocess
@@ -11,7 +14,8 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs/src").glob("*.md"))]
+# docs/journeys.sh runs the commands of journeys.md.
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs/src").glob("*.md")) if page.name != "journeys.md")]
 
 # The first pattern that a command matches says why it does not run here.
 NOT_RUN = [
@@ -32,26 +36,46 @@ MADE = {
 
 
 def commands(page):
-    """The lines of a page's `sh` blocks that call the trainer, without comments."""
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.S | re.M):
-        for line in block.replace("\\\n", " ").splitlines():
-            line = line.split(" # ")[0].strip()
-            if re.search(r"^(\w+=\S+ )*(trainer( |$)|cargo run .*-p trainer)", line):
-                yield line
+    """The trainer's commands in a page's `sh` and `console` blocks. With those of `console` blocks comes the output shown."""
+    for kind, block in re.findall(r"^ *```(sh|console)\n(.*?)^ *```", page.read_text(), re.S | re.M):
+        if kind == "sh":
+            shown = [(line.split(" # ")[0].strip(), None) for line in block.replace("\\\n", " ").splitlines()]
+        else:
+            shown = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M)
+        for command, output in shown:
+            if re.search(r"^(\w+=\S+ )*(trainer( |$)|cargo run .*-p trainer)", command):
+                yield command, output
+
+
+def comparable(output):
+    """The output without trailing spaces, and without what each run changes."""
+    output = re.sub(r" +$", "", output, flags=re.M)
+    output = re.sub(r"time \d+\.\d sec", "time T sec", output)
+    return re.sub(r"\d{8}-\d{6}-seed", "DATE-seed", output)
+
+
+def difference(shown, printed):
+    """Returns how what a page shows differs from what was printed. A line of three dots stands for any lines."""
+    shown, printed = comparable(shown), comparable(printed)
+    pattern = "".join(r"(.*\n)*?" if line == "...\n" else re.escape(line) for line in shown.splitlines(keepends=True))
+    if not re.fullmatch(pattern, printed):
+        return "\n".join(difflib.unified_diff(shown.splitlines(), printed.splitlines(), "the page", "the program", lineterm=""))
 
 
 def main():
     trainer = str(pathlib.Path(sys.argv[1]).resolve())
-    ran = 0
+    # The pages show what the program prints without a GPU.
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    ran = compared = 0
     for page in PAGES:
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "data").symlink_to(ROOT / "data")
             run = lambda arguments: subprocess.run(  # noqa: E731
-                [trainer, *arguments.split()], cwd=folder, capture_output=True, text=True
+                [trainer, *arguments.split()], cwd=folder, env=environment, capture_output=True, text=True
             )
             for arguments in MADE.get(page.name, []):
                 run(arguments).check_returncode()
-            for command in commands(page):
+            for command, shown in commands(page):
                 reason = next((reason for pattern, reason in NOT_RUN if re.search(pattern, command)), None)
                 if reason:
                     print(f"not run: {page.name}: {command}: {reason}")
@@ -60,9 +84,13 @@ def main():
                 result = run(arguments)
                 if result.returncode != 0:
                     sys.exit(f"{page.name}: {command}\n{result.stdout}{result.stderr}exit code {result.returncode}")
+                if shown is not None:
+                    compared += 1
+                    if different := difference(shown, result.stdout):
+                        sys.exit(f"{page.name}: {command}\n{different}")
                 print(f"ran: {page.name}: {command}")
                 ran += 1
-    assert ran >= 15, f"{ran} commands: are the pages still found?"
+    assert ran >= 20 and compared >= 5, f"{ran} commands, {compared} outputs: are the pages still found?"
 
 
 main()
