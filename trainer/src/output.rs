@@ -4,17 +4,41 @@ use crate::error::Error;
 use std::io::Write;
 use std::path::Path;
 
+/// Checks that a path does not exist yet. A program that writes several files checks all of them before it writes the first, so
+/// that it writes all or none.
+///
+/// # Errors
+/// `Exists`: the path already exists
+pub fn check_new(path: &Path) -> Result<(), Error> {
+    match path.exists() {
+        true => Err(Error::Exists {
+            path: path.to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Creates a folder, and those above it. The folder may exist already.
+///
+/// # Errors
+/// * `Exists`: the path is a file
+/// * `Io`: the folder cannot be created
+pub fn create_folder(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Exists {
+            path: path.to_owned(),
+        },
+        _ => Error::io("cannot be created", path)(error),
+    })
+}
+
 /// Writes a file that must not exist yet: first to a temporary file beside it, which is then renamed.
 ///
 /// # Errors
 /// * `Exists`: the file already exists
 /// * `Io`: the file cannot be written; nothing is left behind
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    if path.exists() {
-        return Err(Error::Exists {
-            path: path.to_owned(),
-        });
-    }
+    check_new(path)?;
     beside(path, bytes)?
         .persist_noclobber(path)
         .map_err(|error| match error.error.kind() {

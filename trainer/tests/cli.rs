@@ -434,6 +434,22 @@ fn completions_and_manual_pages_contain_every_command() {
         1,
         "man1/trainer.1: already exists and is not overwritten; choose another name or remove it",
     );
+    // All pages are written or none, even if the page that exists is one of the last.
+    std::fs::create_dir(place.path("man2")).unwrap();
+    place.write("man2/trainer-report.1", b"mine");
+    for (out, there) in [
+        ("man2", "man2/trainer-report.1"),
+        ("man2/trainer-report.1", "man2/trainer-report.1"),
+    ] {
+        place.refused(
+            &format!("man --out {out}"),
+            1,
+            &format!(
+                "{there}: already exists and is not overwritten; choose another name or remove it"
+            ),
+        );
+    }
+    assert_eq!(place.list("man2"), ["trainer-report.1"]);
 }
 
 /// Parses a JSON object, and checks that some fields have these values and that others are positive numbers.

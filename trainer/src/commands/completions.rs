@@ -37,9 +37,16 @@ pub fn man(args: &ManArgs) -> Result<(), Error> {
     let mut pages = Vec::new();
     render(&command, &mut pages);
     let folder = &args.out;
-    std::fs::create_dir_all(folder).map_err(Error::io("cannot be created", folder))?;
-    for (name, page) in &pages {
-        output::write_new(&folder.join(name), page)?;
+    let pages: Vec<_> = pages
+        .iter()
+        .map(|(name, page)| (folder.join(name), page))
+        .collect();
+    pages
+        .iter()
+        .try_for_each(|(path, _)| output::check_new(path))?;
+    output::create_folder(folder)?;
+    for (path, page) in &pages {
+        output::write_new(path, page)?;
     }
     writeln!(Out, "wrote {} pages to {}", pages.len(), folder.display())?;
     Ok(())
