@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The lock file's name.
@@ -23,10 +23,16 @@ impl Claim {
     ///
     /// # Errors
     /// * `InUse`: another process has claimed the folder
+    /// * `Exists`: the folder has a file of the lock's name that is not a lock file; it is left as it is
     /// * `Io`: the lock file cannot be created
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(NAME);
+        let foreign = || Error::Exists { path: path.clone() };
         loop {
+            // Opening would follow a symbolic link, and could create or truncate its target.
+            if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+                return Err(foreign());
+            }
             let open = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -44,12 +50,14 @@ impl Claim {
                         process: process.trim().parse().ok(),
                     });
                 }
-                // The file system does not support locks. Even so, only one process can create a new folder.
-                Err(TryLockError::Error(_)) => return Ok(Self { path, file }),
                 // The previous holder may have removed the file after it was opened here; try again.
                 Ok(()) if !is_at(&file, &path) => {}
+                _ if !is_lock(&file) => return Err(foreign()),
+                // The file system does not support locks. Even so, only one process can create a new folder.
+                Err(TryLockError::Error(_)) => return Ok(Self { path, file }),
                 Ok(()) => {
                     // Errors are ignored, because the process id is only for messages.
+                    let _ = file.rewind();
                     let _ = file.set_len(0);
                     let _ = writeln!(file, "{}", std::process::id());
                     return Ok(Self { path, file });
@@ -68,12 +76,20 @@ impl Drop for Claim {
     }
 }
 
+/// Returns whether an open file has the content of a lock file: a process id or, just after its creation, nothing.
+fn is_lock(file: &File) -> bool {
+    let mut text = String::new();
+    // A line with a process id has at most 11 bytes.
+    let read = file.take(16).read_to_string(&mut text);
+    read.is_ok() && (text.is_empty() || text.trim_end().parse::<u32>().is_ok())
+}
+
 /// Returns whether the path still refers to the open file.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
-    let named = std::fs::metadata(path).map(identity).ok();
+    let named = std::fs::symlink_metadata(path).map(identity).ok();
     named.is_some() && named == file.metadata().map(identity).ok()
 }
 
@@ -103,6 +119,51 @@ mod tests {
         drop(first);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         Claim::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_lock_file_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        let refused = || {
+            let error = Claim::take(folder.path()).unwrap_err();
+            assert!(
+                matches!(&error, Error::Exists { path: named } if *named == path),
+                "{error}"
+            );
+        };
+        for content in [
+            &b"precious\n"[..],
+            b"1\nprecious\n",
+            b"123456789012345678",
+            b"\xff",
+        ] {
+            std::fs::write(&path, content).unwrap();
+            refused();
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        refused();
+        std::fs::remove_dir(&path).unwrap();
+        // The target could be taken for a lock file, or be created.
+        #[cfg(unix)]
+        for content in ["1\n", ""] {
+            let target = folder.path().join("target");
+            if !content.is_empty() {
+                std::fs::write(&target, content).unwrap();
+            }
+            std::os::unix::fs::symlink(&target, &path).unwrap();
+            refused();
+            assert!(path.is_symlink());
+            assert_eq!(
+                std::fs::read_to_string(&target).unwrap_or_default(),
+                content
+            );
+            assert_eq!(target.exists(), !content.is_empty());
+            std::fs::remove_file(&path).unwrap();
+            let _ = std::fs::remove_file(&target);
+        }
     }
 
     /// Eight threads claim and release the folder at the same time.

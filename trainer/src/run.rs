@@ -27,15 +27,19 @@ impl RunFolder {
     /// * `InUse`: another training has begun to use the folder
     /// * `Io`: the folder cannot be created
     pub fn create(path: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(path).map_err(Error::io("cannot be created", path))?;
+        let exists = || Error::Exists {
+            path: path.to_owned(),
+        };
+        output::create_folder(path)?;
+        // A claim writes into the folder. So a folder with other files is claimed only if it has a lock file, whose holder is
+        // named in the error.
+        if !is_unused(path)? && !path.join(claim::NAME).exists() {
+            return Err(exists());
+        }
         let folder = Self::claim(path)?;
-        for entry in std::fs::read_dir(path).map_err(Error::io("cannot be read", path))? {
-            let entry = entry.map_err(Error::io("cannot be read", path))?;
-            if entry.file_name() != claim::NAME {
-                return Err(Error::Exists {
-                    path: path.to_owned(),
-                });
-            }
+        // Another training may have ended between the first check and the claim.
+        if !is_unused(path)? {
+            return Err(exists());
         }
         Ok(folder)
     }
@@ -44,14 +48,15 @@ impl RunFolder {
     /// taken it, the name ends in `-2`, `-3` and so on.
     ///
     /// # Errors
-    /// `Io`: the folder cannot be created
+    /// * `Exists`: `runs` is a file
+    /// * `Io`: the folder cannot be created
     pub fn create_default(seed: u64) -> Result<Self, Error> {
         let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
         Self::create_numbered(Path::new("runs"), &format!("{now}-seed{seed}"))
     }
 
     fn create_numbered(parent: &Path, name: &str) -> Result<Self, Error> {
-        std::fs::create_dir_all(parent).map_err(Error::io("cannot be created", parent))?;
+        output::create_folder(parent)?;
         let mut path = parent.join(name);
         for number in 2.. {
             match std::fs::create_dir(&path) {
@@ -157,6 +162,17 @@ impl Drop for RunFolder {
     }
 }
 
+/// Returns whether a folder contains nothing, or only a lock file.
+fn is_unused(path: &Path) -> Result<bool, Error> {
+    for entry in std::fs::read_dir(path).map_err(Error::io("cannot be read", path))? {
+        let entry = entry.map_err(Error::io("cannot be read", path))?;
+        if entry.file_name() != claim::NAME {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +210,45 @@ mod tests {
         );
         assert_eq!(read("steps.csv"), "step,loss\n1,1.86120009e0\n");
         assert_eq!(Config::from_toml(&read("config.toml")), Ok(config()));
+    }
+
+    #[test]
+    fn a_file_is_not_taken() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let error = RunFolder::create(&path).unwrap_err();
+        assert!(
+            matches!(&error, Error::Exists { path: named } if *named == path),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "text");
+    }
+
+    /// The modification time of a folder changes if a file is created or removed in it.
+    #[cfg(unix)]
+    #[test]
+    fn a_refused_folder_is_unchanged() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        std::fs::write(path.join("x"), "").unwrap();
+        for lock in [None, Some("precious\n")] {
+            if let Some(text) = lock {
+                std::fs::write(path.join(claim::NAME), text).unwrap();
+            }
+            let folder = std::fs::File::open(path).unwrap();
+            folder.set_modified(long_ago).unwrap();
+            let error = RunFolder::create(path).unwrap_err();
+            assert!(matches!(error, Error::Exists { .. }), "{error}");
+            assert_eq!(
+                folder.metadata().unwrap().modified().unwrap(),
+                long_ago,
+                "{lock:?}"
+            );
+            let left = std::fs::read_to_string(path.join(claim::NAME)).ok();
+            assert_eq!(left.as_deref(), lock);
+        }
     }
 
     #[test]
