@@ -129,7 +129,7 @@ impl Progress {
         let best = self.best_epoch().map_or(0, |best| best.epoch);
         let at_chance = |epoch: &&Epoch| train.is_chance(epoch.train_acc);
         let flat = self.epochs.iter().take_while(at_chance).count() as u32;
-        self.epochs.len() as u32 >= best.max(flat) + patience
+        self.epochs.len() as u32 >= best.max(flat).saturating_add(patience)
     }
 }
 

@@ -205,6 +205,9 @@ fn a_validation_split_selects_the_epoch_and_the_test_images_are_used_once() {
         out.contains("\nepoch 5, ") && out.contains("\nepoch 6, ") && !out.contains("\nepoch 7, ")
     );
     assert!(place.text("run/config.toml").contains("patience = 5\n"));
+    // The largest patience never ends.
+    let out = place.good("--resume run --epochs 7 --patience 4294967295");
+    assert!(out.contains("\nepoch 7, "), "{out}");
 }
 
 #[test]
