@@ -243,26 +243,37 @@ fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
         },
         config,
     };
-    match checkpoint.is_consistent() {
-        true => Ok(checkpoint),
-        false => Err(damaged("its counts of steps and epochs contradict")),
+    match checkpoint.contradiction() {
+        None => Ok(checkpoint),
+        Some(problem) => Err(damaged(problem)),
     }
 }
 
 impl Checkpoint {
-    fn is_consistent(&self) -> bool {
+    /// Returns why no training can have written this, if so.
+    fn contradiction(&self) -> Option<&'static str> {
         let Self {
-            config,
+            config: Config { settings, data, .. },
             state,
-            progress,
+            progress: Progress {
+                epochs, partial, ..
+            },
         } = self;
-        let per_epoch = config
-            .data
-            .train
-            .div_ceil(config.settings.batch_size.max(1) as usize);
-        let position = progress.epochs.len() as u64 * per_epoch as u64;
-        progress.partial.steps <= per_epoch
-            && state.step == position + progress.partial.steps as u64
+        let is_share = |share: f64| share > 0.0 && share < 1.0;
+        if settings.batch_size == 0
+            || settings.devices == 0
+            || settings.average == Some(0)
+            || !settings.val_split.is_none_or(is_share)
+        {
+            return Some("its settings are impossible");
+        }
+        let per_epoch = data.train.div_ceil(settings.batch_size as usize);
+        let before = (epochs.len() as u64).saturating_mul(per_epoch as u64);
+        let is_consistent = partial.steps <= per_epoch
+            && partial.correct <= partial.images
+            && partial.images as usize <= data.train
+            && state.step.checked_sub(partial.steps as u64) == Some(before);
+        (!is_consistent).then_some("its counts of steps and epochs contradict")
     }
 }
 
@@ -270,8 +281,9 @@ impl Checkpoint {
 mod tests {
     use super::*;
     use crate::config::tests::config;
-    use crate::dataset::generator;
+    use crate::dataset::{Split, generator};
     use crate::init::initial_params;
+    use lenet_core::network::{CLASSES, Pixels};
     use rand_chacha::rand_core::Rng;
 
     /// Returns a checkpoint within the second epoch, in which one of three steps is done.
@@ -375,7 +387,93 @@ mod tests {
         assert!(problem(&with("config", "lr = \"no\"")).starts_with("damaged: settings: "));
     }
 
-    /// Any position with a right checksum gives an error or a checkpoint, never a panic.
+    /// Does with the settings and the measurements what a training does that continues.
+    fn resume(checkpoint: &Checkpoint) {
+        let Checkpoint {
+            config: Config { settings, .. },
+            state,
+            progress,
+        } = checkpoint;
+        let labels: Vec<u8> = (0..config().data.train)
+            .map(|image| (image % CLASSES) as u8)
+            .collect();
+        let train = Split::new(vec![0; labels.len() * size_of::<Pixels>()], labels);
+        if let Some(share) = settings.val_split {
+            train.share(share, settings.seed);
+        }
+        let plan = settings.plan();
+        let steps = plan.steps(train.len());
+        settings.adam(steps).coefficients(state.step + 1);
+        checkpoint.config.differences(&config());
+        progress.is_exhausted(plan.patience, &train);
+    }
+
+    #[test]
+    fn settings_and_counts_that_no_training_has_are_refused() {
+        for (key, from, to, problem) in [
+            (
+                "config",
+                "batch_size = 32",
+                "batch_size = 0",
+                "settings are impossible",
+            ),
+            (
+                "config",
+                "devices = 1",
+                "devices = 0",
+                "settings are impossible",
+            ),
+            (
+                "config",
+                "devices = 1",
+                "devices = 1\naverage = 0",
+                "settings are impossible",
+            ),
+            (
+                "config",
+                "devices = 1",
+                "devices = 1\nval_split = 5.0",
+                "settings are impossible",
+            ),
+            (
+                "config",
+                "devices = 1",
+                "devices = 1\nval_split = nan",
+                "settings are impossible",
+            ),
+            (
+                "config",
+                "train = 96",
+                "train = 9223372036854775807",
+                "contradict",
+            ),
+            (
+                "position",
+                "correct = 3",
+                "correct = 4294967295",
+                "contradict",
+            ),
+            (
+                "position",
+                "images = 32",
+                "images = 4294967295",
+                "contradict",
+            ),
+            ("position", "steps = 1", "steps = 2", "contradict"),
+        ] {
+            let good = bytes();
+            let (_, header) = SafeTensors::read_metadata(&good).unwrap();
+            let text = &header.metadata().as_ref().unwrap()[key];
+            assert!(text.contains(from), "{from} in {text}");
+            let found = decode(&with(key, &text.replacen(from, to, 1))).unwrap_err();
+            assert!(
+                found.starts_with("damaged: its ") && found.contains(problem),
+                "{to}: {found}"
+            );
+        }
+    }
+
+    /// Any position with a right checksum gives an error or a checkpoint, never a panic, not even when a training continues.
     #[test]
     fn nonsense_with_a_right_checksum_is_no_panic() {
         let good = bytes();
@@ -389,7 +487,10 @@ mod tests {
             let at = rng.next_u32() as usize % text.len();
             text[at] = b' ' + (rng.next_u32() % 95) as u8;
             match decode(&with(key, str::from_utf8(&text).unwrap())) {
-                Ok(_) => read += 1,
+                Ok(checkpoint) => {
+                    resume(&checkpoint);
+                    read += 1;
+                }
                 Err(_) => refused += 1,
             }
         }

@@ -122,7 +122,7 @@ impl Progress {
 
     /// Returns whether the last `patience` epochs were no better than the best before, not counting those at the start in which
     /// nothing was learnt from `train`.
-    fn is_exhausted(&self, patience: Option<u32>, train: &Split) -> bool {
+    pub(crate) fn is_exhausted(&self, patience: Option<u32>, train: &Split) -> bool {
         let Some(patience) = patience else {
             return false;
         };

@@ -647,6 +647,17 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
             && err.ends_with(&format!("; {remedy}\n")),
         "{err}"
     );
+    // Another program has written impossible settings, with the right checksum. The numbers of steps fit to a batch size of one.
+    place.good("--data letters --batch-size 1 --epochs 1 --out crafted");
+    let path = place.path("crafted/last.checkpoint");
+    let mut crafted = checkpoint(&place, "crafted");
+    crafted.config.settings.batch_size = 0;
+    Checkpoint::save(&path, &crafted.config, &crafted.state, &crafted.progress).unwrap();
+    place.refused(
+        "--resume crafted --epochs 2",
+        1,
+        &format!("crafted/last.checkpoint: damaged: its settings are impossible; {remedy}"),
+    );
     place.refused(
         "--resume nowhere",
         1,
