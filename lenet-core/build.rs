@@ -43,14 +43,25 @@ fn run() -> Result<(), String> {
     fs::write(&to, module).map_err(|error| format!("{}: {error}", to.display()))
 }
 
-/// Returns the absolute path of the description that `wanted` names.
+/// Returns the absolute path of the description that `wanted` names. Tells cargo to run this script again if the name may lead
+/// to another file.
 fn find(networks: &Path, wanted: &str) -> Option<PathBuf> {
     let shipped = networks.join(format!("{wanted}.rs"));
+    if shipped.is_file() {
+        return fs::canonicalize(shipped).ok();
+    }
+    // A network of this name may be added there.
+    println!("cargo::rerun-if-changed={}", networks.display());
+    if Path::new(wanted).is_relative() {
+        println!("cargo::rerun-if-env-changed=PWD");
+    }
     let from_here = env::var_os("PWD").map(|folder| PathBuf::from(folder).join(wanted));
     let from_root = networks.join("../..").join(wanted);
-    [Some(shipped), from_here, Some(from_root)]
+    from_here
         .into_iter()
-        .flatten()
+        .chain([from_root])
+        // If the first file does not exist, cargo runs this script each time, and so notices when the file appears.
+        .inspect(|file| println!("cargo::rerun-if-changed={}", file.display()))
         .find(|file| file.is_file())
         .and_then(|file| fs::canonicalize(file).ok())
 }
