@@ -5,7 +5,9 @@ use lenet_core::Numbers;
 use lenet_core::link::{
     Bench, Info, MAX_FRAME, Memory, Meter, Receiver, Request, Responder, Scratch, Unit,
 };
-use lenet_core::network::{Activations, CHANNELS, HEIGHT, LAYERS, NAME, Params, TENSORS, WIDTH};
+use lenet_core::network::{
+    Activations, CHANNELS, FINGERPRINT, HEIGHT, LAYERS, NAME, Params, TENSORS, WIDTH,
+};
 use lenet_core::self_test;
 use lenet_core::weights::{ClassNames, Metadata};
 use lenet_test_support::generate::METADATA;
@@ -261,6 +263,37 @@ fn different_weights_are_an_error_with_both_hashes() {
 }
 
 #[test]
+fn a_board_of_another_network_is_named() {
+    let params: &Params = Box::leak(initial_params(1));
+    for (network, expected) in [
+        (
+            "other",
+            format!(
+                "the board runs the network `other`, this program is built for `{NAME}`; build the trainer with \
+                 LENET_NETWORK=other (or the path of its description), or flash firmware for `{NAME}`"
+            ),
+        ),
+        (
+            NAME,
+            format!(
+                "the layers of the board's network `{NAME}` are not those of this program's, although the name is the same: the \
+                 description has changed since; build the firmware again, and flash it"
+            ),
+        ),
+    ] {
+        let mut wire = Direct::new(params);
+        let info = Info {
+            fingerprint: !FINGERPRINT,
+            network,
+            ..IDENTITY
+        };
+        wire.board = Responder::new(info, params, Box::leak(Box::new(Scratch::new())), Stopped);
+        let error = Client::connect(wire, "direct", TIMEOUT).err().unwrap();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
 fn one_wrong_bit_is_found_in_its_layer() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
@@ -289,10 +322,22 @@ struct Direct {
     answers: VecDeque<u8>,
 }
 
+/// The identity of a board that runs this build's network.
+const IDENTITY: Info = Info {
+    fingerprint: FINGERPRINT,
+    network: NAME,
+    ..INFO
+};
+
 impl Direct {
     fn new(params: &'static Params) -> Self {
         Self {
-            board: Responder::new(INFO, params, Box::leak(Box::new(Scratch::new())), Stopped),
+            board: Responder::new(
+                IDENTITY,
+                params,
+                Box::leak(Box::new(Scratch::new())),
+                Stopped,
+            ),
             receiver: Receiver::new(),
             answers: VecDeque::new(),
         }

@@ -9,7 +9,7 @@ use lenet_core::link::{
     Bench, Frame, LinkError, MAX_FRAME, Memory, Receiver, Refused, Reply, Request, UNKNOWN,
     VERSION, encode,
 };
-use lenet_core::network::{LAYERS, Logits, Pixels};
+use lenet_core::network::{FINGERPRINT, LAYERS, Logits, NAME, Pixels};
 use std::time::{Duration, Instant};
 
 /// The number of times that a request is sent again.
@@ -117,6 +117,7 @@ impl<W: Wire> Client<W> {
     /// # Errors
     /// * `Silent`, `Noise`: no board replies in this time
     /// * `Version`: the board speaks another version of the link
+    /// * `Network`: the board's firmware was built for another network
     /// * `Wire`: the wire failed
     pub fn connect(wire: W, name: &str, timeout: Duration) -> Result<Self, DeviceError> {
         let mut client = Self {
@@ -385,7 +386,7 @@ impl<W: Wire> Client<W> {
     }
 }
 
-/// Returns the identity in a reply, or an error if the board speaks another version.
+/// Returns the identity in a reply, or an error if the board speaks another version or runs another network.
 fn identity(reply: Reply<'_>) -> Option<Result<Identity, DeviceError>> {
     let Reply::Info(info) = reply else {
         return None;
@@ -394,6 +395,13 @@ fn identity(reply: Reply<'_>) -> Option<Result<Identity, DeviceError>> {
         return Some(Err(DeviceError::Version {
             found: info.version,
             expected: VERSION,
+        }));
+    }
+    // The sizes of all further messages depend on the network.
+    if info.fingerprint != FINGERPRINT {
+        return Some(Err(DeviceError::Network {
+            found: info.network.to_owned(),
+            expected: NAME,
         }));
     }
     Some(Ok(Identity {

@@ -121,6 +121,26 @@ pub enum DeviceError {
         /// This program's version.
         expected: u8,
     },
+    /// The firmware was built for another network.
+    #[error(
+        "{}",
+        match found == expected {
+            true => format!(
+                "the layers of the board's network `{found}` are not those of this program's, although the name is the same: the \
+                 description has changed since; build the firmware again, and flash it"
+            ),
+            false => format!(
+                "the board runs the network `{found}`, this program is built for `{expected}`; build the trainer with \
+                 LENET_NETWORK={found} (or the path of its description), or flash firmware for `{expected}`"
+            ),
+        }
+    )]
+    Network {
+        /// The name of the board's network.
+        found: String,
+        /// The name of this program's network.
+        expected: &'static str,
+    },
     /// The board and the host have different parameters.
     #[error(
         "the board has parameters {}, {file} has {}: flash it again, or name the file it has with --weights",
