@@ -89,12 +89,16 @@ fn with_a_wrong_bit() -> Box<Params> {
 /// Starts a board in this process that accepts one TCP connection, and returns its address. The board claims to have the
 /// parameters of `file`, but computes with `params`.
 fn board_at_tcp(file: WeightsFile, params: Box<Params>) -> String {
+    named_board_at_tcp("loop", file, params)
+}
+
+fn named_board_at_tcp(name: &'static str, file: WeightsFile, params: Box<Params>) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("somebody connects");
         let (weights, mut scratch) = (file.weights(), Scratch::new());
-        let info = Info::new(&weights, "loop", "0", 1_000_000);
+        let info = Info::new(&weights, name, "0", 1_000_000);
         let mut board = Responder::new(info, &*params, &mut scratch, Steady(0));
         let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
         let mut bytes = [0; 1024];
@@ -138,11 +142,13 @@ fn a_certificate_is_written_and_checked() {
     let path = saved(folder.path(), 1);
     let weights = ["--weights", path.to_str().unwrap()];
     let address = board_at_tcp(self::weights(1), initial_params(1));
-    let out = folder.path().to_str().unwrap();
+    // The folder and the one above it do not exist yet.
+    let out = folder.path().join("new/certificates");
+    let out = out.to_str().unwrap();
     let certify = ["certify", "--tcp", &address, "--images", "20", "--out", out];
     trainer(&[&certify[..], &weights].concat()).unwrap();
     let files = |extension: &str| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let entries = std::fs::read_dir(out).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
         paths
             .filter(|path| path.extension().is_some_and(|end| end == extension))
@@ -204,6 +210,60 @@ fn a_certificate_is_written_and_checked() {
         error.contains("the host's logits are not those that this machine computes"),
         "{error}"
     );
+}
+
+/// The folder of the certificate is ready before the checks, and the name that the board reports does not lead out of it.
+#[test]
+fn a_certificate_has_the_name_of_its_board_and_stays_in_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), 1);
+    let certify = |name: &'static str, out: &Path| {
+        let address = named_board_at_tcp(name, weights(1), initial_params(1));
+        let mut words = vec!["certify", "--tcp", &address, "--images", "3"];
+        words.extend(["--weights", path.to_str().unwrap()]);
+        words.extend(["--out", out.to_str().unwrap()]);
+        trainer(&words)
+    };
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let before = names(folder.path());
+    let out = folder.path().join("certificates");
+    for name in ["../x", "/tmp/x", "a/b", "..", ".x", "", "a\\b", "a b", "ä"] {
+        let error = certify(name, &out).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the board's name is {name:?}, and the files of its certificate are named after it: expected letters, digits, \
+                 `-`, `_` and `.`, not beginning with `.`; change the name in the firmware, and flash it again"
+            )
+        );
+        assert_eq!(names(folder.path()), before, "{name}");
+    }
+    let file = certify("loop", &path).unwrap_err();
+    assert!(matches!(file, Error::Exists { .. }), "{file}");
+    certify("loop-2", &out).unwrap();
+    let [json, page] = &names(&out)[..] else {
+        panic!("two files")
+    };
+    assert!(json.starts_with("loop-2-") && json.ends_with(".json"));
+    // Either file is enough to refuse, and nothing is written then.
+    for (removed, left) in [(json, page), (page, json)] {
+        let text = std::fs::read(out.join(removed)).unwrap();
+        std::fs::remove_file(out.join(removed)).unwrap();
+        let error = certify("loop-2", &out).unwrap_err();
+        let there = out.join(left);
+        assert!(
+            matches!(&error, Error::Exists { path } if *path == there),
+            "{error}"
+        );
+        assert_eq!(names(&out), [left.as_str()]);
+        std::fs::write(out.join(removed), text).unwrap();
+    }
 }
 
 #[test]

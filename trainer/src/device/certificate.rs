@@ -225,6 +225,11 @@ pub fn bits(logits: &Logits) -> Vec<String> {
         .collect()
 }
 
+/// Returns the name of the files of a board's certificate, without their extensions.
+pub fn name(board: &str, date: &str) -> String {
+    format!("{board}-{date}")
+}
+
 impl Certificate {
     /// Reads a certificate from a JSON file.
     ///
@@ -248,7 +253,7 @@ impl Certificate {
 
     /// Returns the name of the files, without their extensions.
     pub fn name(&self) -> String {
-        format!("{}-{}", self.board, self.date)
+        name(&self.board, &self.date)
     }
 
     /// Returns what is contradictory or missing; nothing if the certificate is sound.

@@ -156,6 +156,15 @@ pub enum DeviceError {
         /// The host's file.
         file: PathBuf,
     },
+    /// The board's name cannot be that of a file.
+    #[error(
+        "the board's name is {found:?}, and the files of its certificate are named after it: expected letters, digits, `-`, `_` \
+         and `.`, not beginning with `.`; change the name in the firmware, and flash it again"
+    )]
+    Name {
+        /// The board's name.
+        found: String,
+    },
     /// The emulator is not installed.
     #[error("qemu-system-arm not found (Debian: apt install qemu-system-arm)")]
     NoQemu,

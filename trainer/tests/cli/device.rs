@@ -137,6 +137,12 @@ fn missing_things_are_named_with_the_remedy() {
         "the argument '--port <PATH>' cannot be used with '--elf <FILE>'",
     );
     place.unusable(
+        "device certify --qemu --elf elf --out certificates",
+        "invalid value 'elf' for '--elf <FILE>': certify runs two programs, `serve` and `bench`: leave --elf out, and it takes \
+         those that firmware/build-all.sh built",
+    );
+    assert!(!place.good("device certify --help").contains("--elf"));
+    place.unusable(
         "device info --port none --timeout 0",
         "invalid value '0' for '--timeout <SECONDS>': 0 is not in 1..=3600",
     );

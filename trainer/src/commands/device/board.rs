@@ -114,7 +114,7 @@ impl BoardArgs {
     pub(super) fn with_board<T>(
         &self,
         weights: Option<&Model>,
-        act: impl FnOnce(&mut Client<Box<dyn Wire>>) -> Result<T, DeviceError>,
+        act: impl FnOnce(&mut Client<Box<dyn Wire>>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let (mut qemu, wire, name): (_, Box<dyn Wire>, _) =
             match (self.place.qemu, &self.place.port, &self.place.tcp) {
@@ -136,13 +136,14 @@ impl BoardArgs {
                 _ => (None, self.probe()?, "probe"),
             };
         let timeout = self.timeout(ANSWER);
-        let answer = Client::connect(wire, name, timeout).and_then(|mut client| {
+        let connected = Client::connect(wire, name, timeout).map_err(Error::from);
+        let answer = connected.and_then(|mut client| {
             if let Some(weights) = weights {
                 let host = weights.metadata().provenance.params_sha256;
                 let board = client.identity().params_sha256;
                 if board != host {
                     let file = self.weights_path();
-                    return Err(DeviceError::Weights { board, host, file });
+                    return Err(DeviceError::Weights { board, host, file }.into());
                 }
                 if client.identity().weights_crc != weights.crc() {
                     warn(format_args!(
@@ -154,10 +155,10 @@ impl BoardArgs {
             }
             act(&mut client)
         });
-        Ok(answer.map_err(|error| match &mut qemu {
-            Some(qemu) => qemu.explain(error),
-            None => error,
-        })?)
+        answer.map_err(|error| match (error, &mut qemu) {
+            (Error::Device(error), Some(qemu)) => qemu.explain(error).into(),
+            (error, _) => error,
+        })
     }
 
     #[cfg(feature = "probe")]

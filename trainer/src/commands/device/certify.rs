@@ -7,17 +7,20 @@ use crate::commands::out::{Out, load_model};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{
     Certificate, FORMAT, Host, Images, MemoryUsed, SelfTest, Time, Versions, WeightsUsed, bits,
-    logits_sha256,
+    logits_sha256, name,
 };
-use crate::device::differing;
+use crate::device::{DeviceError, differing};
 use crate::error::Error;
 use crate::evaluate::Confusion;
-use crate::output::write_new;
+use crate::model::Model;
+use crate::output::{check_new, create_folder, write_new};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::ProgressIterator;
 use lenet_core::link;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_arg("elf", |elf| elf.hide(true).value_parser(PathBufValueParser::new().try_map(no_program))))]
 pub struct Args {
     #[command(flatten)]
     board: BoardArgs,
@@ -39,6 +42,13 @@ pub struct Args {
     check: Vec<PathBuf>,
 }
 
+/// Rejects every program, because in QEMU `certify` runs two programs, one after the other.
+fn no_program(_: PathBuf) -> Result<PathBuf, &'static str> {
+    Err(
+        "certify runs two programs, `serve` and `bench`: leave --elf out, and it takes those that firmware/build-all.sh built",
+    )
+}
+
 pub fn run(args: &Args) -> Result<(), Error> {
     if args.check.is_empty() {
         certify(args)
@@ -58,10 +68,51 @@ fn certify(args: &Args) -> Result<(), Error> {
             data.test.len()
         )));
     }
+    let is_new = !args.out.exists();
+    // The folder is created first, because the checks on a board may take long.
+    create_folder(&args.out)?;
+    let checked = check_board(args, &weights, &data, count);
+    if is_new && checked.is_err() {
+        // This succeeds only if the folder is empty.
+        let _ = std::fs::remove_dir(&args.out);
+    }
+    let (certificate, [json, page]) = checked?;
+
+    write_new(&json, certificate.json().as_bytes())?;
+    write_new(&page, certificate.page().as_bytes())?;
+    if args.board.json {
+        print_json(&certificate)?;
+    } else {
+        write!(Out, "{}", certificate.page())?;
+        writeln!(Out, "\nwritten {} and {}", json.display(), page.display())?;
+    }
+    let problems = certificate.problems();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Mismatch(format!(
+            "{}: {}",
+            json.display(),
+            problems.join("; ")
+        )))
+    }
+}
+
+/// Runs all checks on a board with the first `count` test images. Returns the certificate and the paths of its two files, which
+/// do not exist yet.
+fn check_board(
+    args: &Args,
+    weights: &Model,
+    data: &Dataset,
+    count: usize,
+) -> Result<(Certificate, [PathBuf; 2]), Error> {
     let images = &data.test.images()[..count];
     let host = weights.logits(images);
+    let date = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
 
-    let certificate = args.board.with_board(Some(&weights), |client| {
+    let (certificate, files) = args.board.with_board(Some(weights), |client| {
+        let who = client.identity().clone();
+        let files = new_files(&args.out, &who.board, &date)?;
         let self_test = client.self_test()?;
         let mut logits = Vec::with_capacity(count);
         let mut times = Vec::with_capacity(count);
@@ -73,10 +124,9 @@ fn certify(args: &Args) -> Result<(), Error> {
         let cost = cost_by_layer(client)?;
         // The memory is read last, so that the stack depth covers everything before.
         let memory = client.memory()?;
-        let who = client.identity().clone();
-        Ok(Certificate {
+        let certificate = Certificate {
             format: FORMAT,
-            date: jiff::Zoned::now().strftime("%Y-%m-%d").to_string(),
+            date,
             board: who.board,
             medium: args.board.medium(),
             note: args.note.clone(),
@@ -117,7 +167,8 @@ fn certify(args: &Args) -> Result<(), Error> {
                 stack: used.stack,
             }),
             link: client.traffic(),
-        })
+        };
+        Ok((certificate, files))
     })?;
     let certificate = match instructions(&args.board)? {
         Some(cost) => Certificate {
@@ -126,31 +177,21 @@ fn certify(args: &Args) -> Result<(), Error> {
         },
         None => certificate,
     };
+    Ok((certificate, files))
+}
 
-    let [json, page] = ["json", "md"]
-        .map(|extension| args.out.join(format!("{}.{extension}", certificate.name())));
-    // Check the page's path before either file is written, so that a certificate is never written without its page.
-    if page.exists() {
-        return Err(Error::Exists { path: page });
+/// Returns the paths of the two files of a board's certificate, and checks that neither exists yet.
+fn new_files(folder: &Path, board: &str, date: &str) -> Result<[PathBuf; 2], Error> {
+    // The name comes from the board, and must not lead to another folder.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if board.is_empty() || board.starts_with('.') || !board.chars().all(is_plain) {
+        let found = board.to_owned();
+        return Err(DeviceError::Name { found }.into());
     }
-    write_new(&json, certificate.json().as_bytes())?;
-    write_new(&page, certificate.page().as_bytes())?;
-    if args.board.json {
-        print_json(&certificate)?;
-    } else {
-        write!(Out, "{}", certificate.page())?;
-        writeln!(Out, "\nwritten {} and {}", json.display(), page.display())?;
-    }
-    let problems = certificate.problems();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Mismatch(format!(
-            "{}: {}",
-            json.display(),
-            problems.join("; ")
-        )))
-    }
+    let files =
+        ["json", "md"].map(|extension| folder.join(format!("{}.{extension}", name(board, date))));
+    files.iter().try_for_each(|file| check_new(file))?;
+    Ok(files)
 }
 
 /// Returns the least, mean and greatest of the times in microseconds, rounded to tenths, so that reading the certificate back
