@@ -205,7 +205,9 @@ fn a_certificate_is_written_and_checked() {
     let (found, other) = (hash(&written[0]), "0".repeat(64));
     std::fs::write(json, written[0].replace(&found, &other)).unwrap();
     std::fs::write(page, written[1].replace(&found, &other)).unwrap();
-    let error = check().unwrap_err().to_string();
+    let error = check().unwrap_err();
+    assert_eq!(error.exit_code(), 3.into());
+    let error = error.to_string();
     assert!(
         error.contains("the host's logits are not those that this machine computes"),
         "{error}"

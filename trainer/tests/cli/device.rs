@@ -2,8 +2,10 @@
 //! `tests/tests/device.rs` tests boards that reply.
 
 use crate::place::{Place, outcome};
-use lenet_core::link::{Bench, Info, MAX_FRAME, Meter, Receiver, Request, Responder, Scratch};
-use lenet_core::network::{Activations, Params};
+use lenet_core::link::{
+    Bench, Info, MAX_FRAME, Meter, Receiver, Request, Responder, Scratch, Unit,
+};
+use lenet_core::network::{Activations, LAYERS, Params};
 use serialport::{SerialPort, TTYPort};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -231,19 +233,25 @@ fn an_emulator_that_hangs_is_killed_after_the_time_out() {
 
 /// Accepts one connection and replies like a board with this weights file.
 fn answer(listener: &TcpListener, file: &WeightsFile) {
-    struct NoClock;
-    impl Meter for NoClock {
+    /// A clock that advances by the same time with each reading. All layers cost the same.
+    struct Steady(u32);
+    impl Meter for Steady {
         fn ticks(&mut self) -> u32 {
-            0
+            self.0 += 1000;
+            self.0
         }
         fn bench(&mut self, _: &Params, _: &mut Activations) -> Bench {
-            unreachable!("nobody asks")
+            Bench {
+                unit: Unit::Ticks,
+                layers: [200; LAYERS.len()],
+                total: 200 * LAYERS.len() as u32,
+            }
         }
     }
     let (mut stream, _) = listener.accept().unwrap();
     let (weights, mut scratch) = (file.weights(), Scratch::new());
     let info = Info::new(&weights, "loop", "0", 1_000_000);
-    let mut board = Responder::new(info, weights.params, &mut scratch, NoClock);
+    let mut board = Responder::new(info, weights.params, &mut scratch, Steady(0));
     let (mut receiver, mut out) = (Receiver::new(), [0; MAX_FRAME]);
     let mut bytes = [0; 1024];
     while let Ok(count @ 1..) = stream.read(&mut bytes) {
@@ -284,6 +292,74 @@ fn other_metadata_for_the_same_parameters_gives_a_warning() {
         assert_eq!((code, err.as_str()), (0, says.as_str()), "{out}");
         assert!(out.contains("3 of 3 logit vectors equal bit for bit"), "{out}");
     }
+}
+
+/// Without the weights or the data set, a certificate is checked for consistency only. But files that the user names must be there.
+#[test]
+fn a_certificate_is_checked_with_or_without_its_weights() {
+    let place = Place::new();
+    place.good("--data letters --batch-size 32 --max-steps 1 --out run");
+    let file = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let named = "--data letters --weights run/lenet.weights";
+    let (code, _, err) = std::thread::scope(|scope| {
+        scope.spawn(|| answer(&listener, &file));
+        place.run(&format!(
+            "device certify --tcp {address} {named} --images 3 --out certificates"
+        ))
+    });
+    assert_eq!((code, err.as_str()), (0, ""));
+    let names = place.list("certificates");
+    let [json, page] = [0, 1].map(|index| format!("certificates/{}", names[index]));
+    let check = format!("device certify --check {json}");
+    let again = "; the logits were computed again\n";
+    let out = place.good(&format!("{check} {named}"));
+    assert!(out.ends_with(again), "{out}");
+
+    // The default files are broken, and so are not those of the certificate.
+    std::fs::create_dir_all(place.path("data/fashion-mnist")).unwrap();
+    place.write("data/lenet.weights", b"no weights");
+    for name in place.list("letters") {
+        place.write(&format!("data/fashion-mnist/{name}"), b"no images");
+    }
+    for files in ["", "--data letters", "--weights run/lenet.weights"] {
+        let out = place.good(&format!("{check} {files}"));
+        let not_again = "; the logits were not computed again, as these weights or this data set are not here\n";
+        assert!(out.ends_with(not_again), "{files}: {out}");
+    }
+    for (files, problem) in [
+        ("--weights none", "none: cannot be read: No such file"),
+        ("--weights data/lenet.weights", "data/lenet.weights: "),
+        (
+            "--weights run/lenet.weights --data none",
+            "none: no such folder",
+        ),
+    ] {
+        let err = place.failed(&format!("{check} {files}"), 1);
+        assert!(err.starts_with(&format!("error: {problem}")), "{err}");
+    }
+
+    // A difference is an error of its own exit code, a certificate without a sound page is not.
+    let hash = |text: &str| {
+        let (_, rest) = text.split_once("\"host_logits_sha256\": \"").unwrap();
+        rest[..64].to_owned()
+    };
+    let (found, other) = (hash(&place.text(&json)), "0".repeat(64));
+    for path in [&json, &page] {
+        place.write(path, place.text(path).replace(&found, &other).as_bytes());
+    }
+    place.refused(
+        &format!("{check} {named}"),
+        3,
+        &format!("{json}: the host's logits are not those that this machine computes"),
+    );
+    place.write(&page, b"another page");
+    place.refused(
+        &check,
+        1,
+        &format!("{json}: {page} does not say what the certificate says"),
+    );
 }
 
 /// A serial port from which bytes arrive that contain no reply.

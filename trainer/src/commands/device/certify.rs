@@ -226,8 +226,10 @@ fn check(args: &Args, path: &Path) -> Result<(), Error> {
             certificate.name()
         ));
     }
+    let mut is_mismatch = false;
     let computed = match recompute(args, &certificate)? {
         Some(found) => {
+            is_mismatch = !found.is_empty();
             problems.extend(found);
             "; the logits were computed again"
         }
@@ -248,18 +250,28 @@ fn check(args: &Args, path: &Path) -> Result<(), Error> {
             certificate.date
         )
     } else {
-        Err(Error::Foreign {
-            path: path.to_owned(),
-            problem: problems.join("; "),
+        let problem = problems.join("; ");
+        Err(match is_mismatch {
+            true => Error::Mismatch(format!("{}: {problem}", path.display())),
+            false => Error::Foreign {
+                path: path.to_owned(),
+                problem,
+            },
         })
     }
 }
 
 /// Computes the certificate's logits on this machine and returns the differences as sentences. Returns `None` if this machine does
-/// not have the same weights and test images.
+/// not have the same weights and test images. Only files that the user has named must be readable.
 fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String>>, Error> {
-    let weights = load_model(&args.board.weights_path())?;
-    let data: Dataset = args.data.load()?;
+    let weights = match load_model(&args.board.weights_path()) {
+        Err(_) if args.board.weights.is_none() => return Ok(None),
+        weights => weights?,
+    };
+    let data = match args.data.load() {
+        Err(_) if args.data.folder().is_none() => return Ok(None),
+        data => data?,
+    };
     let claimed = &certificate.images;
     if hex(&weights.metadata().provenance.params_sha256) != certificate.weights.params_sha256
         || hex(&data.test_sha256()) != claimed.test_sha256
