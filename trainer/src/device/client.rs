@@ -28,7 +28,7 @@ pub struct Identity {
     pub firmware: String,
     /// The format version of its weights file.
     pub weights_version: u8,
-    /// The fingerprint of its architecture.
+    /// The fingerprint of its network.
     pub fingerprint: u64,
     /// The checksum of its weights file.
     pub weights_crc: u32,

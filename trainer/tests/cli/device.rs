@@ -5,7 +5,8 @@ use crate::place::{Place, outcome};
 use lenet_core::link::{
     Bench, Info, MAX_FRAME, Meter, Receiver, Request, Responder, Scratch, Unit,
 };
-use lenet_core::network::{Activations, LAYERS, Params};
+use lenet_core::network::{Activations, FINGERPRINT, LAYERS, Params};
+use lenet_core::weights::VERSION;
 use serialport::{SerialPort, TTYPort};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -261,6 +262,28 @@ fn answer(listener: &TcpListener, file: &WeightsFile) {
             }
         }
     }
+}
+
+#[test]
+fn info_prints_what_a_board_reports() {
+    let place = Place::new();
+    place.good("--data letters --batch-size 32 --max-steps 1 --out run");
+    let file = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let out = std::thread::scope(|scope| {
+        scope.spawn(|| answer(&listener, &file));
+        place.good(&format!("device info --tcp {address}"))
+    });
+    let weights = file.weights();
+    assert_eq!(
+        out,
+        format!(
+            "loop, firmware 0, 1 MHz\nweights file {:08x}, format {VERSION}, network fingerprint {FINGERPRINT:016x}\nparameters {}\n",
+            weights.crc,
+            trainer::dataset::hex(&weights.metadata.provenance.params_sha256)
+        )
+    );
 }
 
 /// Files with the same parameters may differ in their metadata, so the class names on the board may be other ones.

@@ -37,7 +37,7 @@ pub fn run(args: &BoardArgs) -> Result<(), Error> {
         writeln!(Out, "{}", describe(&who))?;
         writeln!(
             Out,
-            "weights file {}, format {}, architecture {}",
+            "weights file {}, format {}, network fingerprint {}",
             report.weights_crc, who.weights_version, report.fingerprint
         )?;
         writeln!(Out, "parameters {}", report.params_sha256)?;
