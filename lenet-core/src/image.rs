@@ -34,6 +34,11 @@ const fn scaled(pixel: u8) -> f32 {
     pixel as f32 / 255.0
 }
 
+/// The largest number of pixels in a frame: the sum of as many bytes fits into a u32.
+const MAX_PIXELS: usize = 1 << 24;
+
+const _: () = assert!(MAX_PIXELS as u64 * u8::MAX as u64 <= u32::MAX as u64);
+
 /// A grayscale frame in row-major order, as a camera delivers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
@@ -43,10 +48,12 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Borrows the pixels of a frame. Returns `None` unless there are `width · height` of them, and at least one.
+    /// Borrows the pixels of a frame. Returns `None` unless there are `width · height` of them, at least one and at most 2²⁴.
+    ///
+    /// The upper limit exists because [`shrink`](Self::shrink) adds up in 32 bits all pixels that one pixel of its output covers.
     pub const fn new(pixels: &'a [u8], width: usize, height: usize) -> Option<Self> {
         match width.checked_mul(height) {
-            Some(len) if len == pixels.len() && len > 0 => Some(Self {
+            Some(len) if len == pixels.len() && len > 0 && len <= MAX_PIXELS => Some(Self {
                 pixels,
                 width,
                 height,
@@ -155,5 +162,15 @@ mod tests {
         assert!(Frame::new(&[0; 5], 2, 3).is_none());
         assert!(Frame::new(&[], 0, 3).is_none());
         assert!(Frame::new(&[0; 5], usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn the_sum_of_the_largest_frame_does_not_overflow() {
+        let white = std::vec![255; MAX_PIXELS + 1];
+        let frame = |len: usize| Frame::new(&white[..len], len, 1);
+        let mut out = [[0]];
+        frame(MAX_PIXELS).unwrap().shrink(&mut out);
+        assert_eq!(out, [[255]]);
+        assert!(frame(MAX_PIXELS + 1).is_none());
     }
 }
