@@ -181,7 +181,7 @@ impl Choose for IsLast<true> {
 }
 
 /// Returns the first output with invalid parameters, as the name of its layer and its index there. With such parameters a sum
-/// could overflow, or a step or a scale is out of its range.
+/// could overflow, or a weight, a step or a scale is out of its range.
 pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
     for (index, layer) in N::LAYERS.iter().enumerate() {
         if let Some(output) = unusable_output(layer, &N::layer(params, index)?) {
@@ -194,16 +194,21 @@ pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
 /// Returns the first such output of a layer. The function is neither generic nor inlined, so that all layers share its code.
 #[inline(never)]
 fn unusable_output(layer: &Layer, params: &LayerParams<'_>) -> Option<usize> {
-    let headroom = headroom(layer);
+    let (headroom, products) = (headroom(layer), products_of(layer));
     if !(params.step.is_finite() && params.step > 0.0) {
         return Some(0);
     }
+    // The headroom is that of weights from `-MAX_WEIGHT`, but a byte can also store -128.
+    let is_too_small = |&weight: &u8| i32::from(weight) < EXCESS - MAX_WEIGHT;
     let unusable = |(output, &bias): (usize, &i32)| {
         let reach = match params.finish {
             Finishes::Hidden(all) => all.get(output)?.reach(layer.activation, bias),
             Finishes::Last(all) => all.get(output)?.reach(layer.activation, bias),
         };
-        reach.is_none_or(|reach| reach > headroom).then_some(output)
+        let weights = params.weight.get(output * products..)?.get(..products)?;
+        let is_invalid =
+            reach.is_none_or(|reach| reach > headroom) || weights.iter().any(is_too_small);
+        is_invalid.then_some(output)
     };
     params.bias.iter().enumerate().find_map(unusable)
 }

@@ -207,6 +207,11 @@ fn the_first_invalid_output_is_named() {
         params.fc1.finish[3].limit = 0;
     });
     assert_eq!(found, Some(("fc1", 3)));
+    // Every byte stands for a valid weight, except for 0, which would be -128.
+    for (byte, expected) in [(1, None), (255, None), (0, Some(("conv2", 1)))] {
+        let found = refused(&|params| params.conv2.weight[1][3] = [[byte; 2]; 2]);
+        assert_eq!(found, expected);
+    }
     // A bias and a limit may take all of the headroom, and no more.
     let room = headroom(&first::LAYERS[3]) as i32;
     for (excess, expected) in [(0, None), (1, Some(("fc1", 4)))] {
