@@ -391,6 +391,17 @@ mod tests {
             values(&png(1, 8193, Luma([0u8])), RESIZE, GREY).unwrap_err(),
             "a PNG of 1x8193 pixels; at most 8192x8192 are read"
         );
+        // PNM allows sides of 0.
+        for (size, file) in [
+            ("0x0", "P5 0 0 255\n"),
+            ("0x3", "P2 0 3 255\n"),
+            ("3x0", "P6 3 0 255\n"),
+        ] {
+            assert_eq!(
+                values(file.as_bytes(), RESIZE, GREY),
+                Err(format!("a PNM of {size} pixels; expected at least 1x1"))
+            );
+        }
         let whole = png(28, 28, Luma([9u8]));
         for end in 4..whole.len() - 12 {
             let sentence = refused(&whole[..end]);

@@ -21,6 +21,9 @@ pub(crate) fn check_size(
         false => (width, height),
     };
     let size = format!("a {name} of {width}x{height} pixels");
+    if width.min(height) == 0 {
+        return Err(format!("{size}; expected at least 1x1"));
+    }
     if width.max(height) > MAX_SIDE {
         return Err(format!("{size}; at most {MAX_SIDE}x{MAX_SIDE} are read"));
     }
