@@ -6,7 +6,7 @@
 //! Format: LeCun, Cortes, Burges: The MNIST database, <http://yann.lecun.com/exdb/mnist/> (big-endian header).
 
 use crate::gunzip::Content;
-use crate::{Shape, beginning};
+use crate::{MAX_COUNT, Shape, beginning};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, Read};
 
@@ -16,8 +16,6 @@ const LABELS_MAGIC: u32 = 0x0801;
 const IMAGES_MAGIC: u32 = 0x0803;
 /// The magic number of bytes in four dimensions: images, channels, rows, columns.
 const CHANNELS_MAGIC: u32 = 0x0804;
-/// The largest number of images; no data set of this kind has more.
-const MAX_COUNT: u32 = 1 << 20;
 /// The largest number of bytes that Deflate can make from one.
 const MAX_RATIO: u64 = 1032;
 /// The number of bytes that are read, and then hashed, at a time.

@@ -25,6 +25,10 @@ pub use decode::{decode, is_picture};
 pub use dims::Shape;
 pub use kinds::{beginning, by_name};
 
+/// The largest number of images in a file; no data set of this kind has more.
+#[cfg(any(feature = "idx", feature = "tables"))]
+const MAX_COUNT: u32 = 1 << 20;
+
 /// The permitted conversions of a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImageOptions {

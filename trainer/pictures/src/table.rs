@@ -3,9 +3,10 @@
 //! A row has the pixel values of the image, row by row, and the label first, last, or in the column `label` of the header.
 //! There may be no header, and no label.
 
-use crate::Shape;
+use crate::{MAX_COUNT, Shape};
 use csv::{ByteRecord, ReaderBuilder, Trim};
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{Error, Read, Result as IoResult};
 
 /// The content of a table.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +19,28 @@ pub struct Table {
 
 /// The smallest number of columns in a table of pixels.
 const MIN_COLUMNS: usize = 32;
+
+/// The largest number of bytes in a row. Even the names of the columns of large images take less than a tenth of it.
+const MAX_ROW: usize = 1 << 20;
+
+/// A file from which only `left` more bytes may be read: a small gzipped file can contain a row that would fill the memory.
+struct Limited<'a> {
+    content: &'a mut dyn Read,
+    left: &'a Cell<usize>,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, out: &mut [u8]) -> IoResult<usize> {
+        let len = self.content.read(out)?;
+        let left = self.left.get().checked_sub(len).ok_or_else(|| {
+            Error::other(format!(
+                "a row of more than {MAX_ROW} bytes; expected an image in each row"
+            ))
+        })?;
+        self.left.set(left);
+        Ok(len)
+    }
+}
 
 /// Returns whether a file with this first line is a table of pixels: the line has very many columns.
 pub fn is_table(line: &[u8]) -> bool {
@@ -47,13 +70,18 @@ pub fn read(content: &mut dyn Read, line: &[u8], shape: Shape) -> Result<Table, 
             "a table of grey values; this network takes {shape}, and reads colour from class folders or IDX files"
         ));
     }
+    let left = Cell::new(MAX_ROW);
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .delimiter(separator(line))
         .trim(Trim::All)
-        .from_reader(content);
+        .from_reader(Limited {
+            content,
+            left: &left,
+        });
     let mut record = ByteRecord::new();
     let mut next = |record: &mut ByteRecord| {
+        left.set(MAX_ROW);
         let read = reader.read_byte_record(record);
         read.map_err(|error| format!("broken table: {error}"))
     };
@@ -84,6 +112,11 @@ pub fn read(content: &mut dyn Read, line: &[u8], shape: Shape) -> Result<Table, 
     let mut images = Vec::new();
     let mut labels = Vec::new();
     while is_there {
+        if images.len() / pixels == MAX_COUNT as usize {
+            return Err(format!(
+                "has more than {MAX_COUNT} rows, the most that are read"
+            ));
+        }
         for (column, field) in record.iter().enumerate() {
             let value = number(field).ok_or_else(|| {
                 let line = record.position().map_or(0, csv::Position::line);
@@ -222,5 +255,40 @@ mod tests {
         };
         let error = read(&mut one.as_bytes(), one.as_bytes(), colour).unwrap_err();
         assert!(error.starts_with("a table of grey values; "), "{error}");
+    }
+
+    #[test]
+    fn more_rows_than_a_data_set_has_are_refused() {
+        let pixel = Shape {
+            channels: 1,
+            height: 1,
+            width: 1,
+        };
+        let mut text = "3,1\n".repeat(MAX_COUNT as usize);
+        let rows = |text: &str| {
+            let table = read(&mut text.as_bytes(), b"3,1", pixel);
+            table.map(|table| table.images.len())
+        };
+        assert_eq!(rows(&text), Ok(MAX_COUNT as usize));
+        text += "3,1\n";
+        assert_eq!(
+            rows(&text),
+            Err("has more than 1048576 rows, the most that are read".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_row_without_end_is_refused_before_it_fills_the_memory() {
+        let header = header();
+        for (start, byte) in [("", b'1'), ("\"", b'\n'), (&*header, b'\n')] {
+            let endless = std::io::repeat(byte).take(1 << 26);
+            let mut text = start.as_bytes().chain(endless);
+            let read = read(&mut text, header.as_bytes(), SHAPE);
+            assert_eq!(
+                read.unwrap_err(),
+                "broken table: a row of more than 1048576 bytes; expected an image in each row"
+            );
+            assert!(text.into_inner().1.limit() > 60 << 20);
+        }
     }
 }
