@@ -8,7 +8,8 @@ use lenet_core::network::{Params, TENSORS};
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
 
-/// The size in bytes above which an array is no tensor of a network.
+/// The size in bytes above which the arrays of an archive are not those of a network. The parameters of the largest network take
+/// 4 MiB in f32.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Returns whether bytes are a NumPy archive: a ZIP archive that contains only arrays.
@@ -31,20 +32,19 @@ pub fn read_params(bytes: &[u8]) -> Result<(Box<Params>, Vec<String>), String> {
     let broken = |error: &dyn std::fmt::Display| format!("broken NumPy archive: {error}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(&error))?;
     let mut tensors = Vec::new();
+    let mut left = MAX_BYTES;
     for index in 0..archive.len() {
         let file = archive.by_index(index).map_err(|error| broken(&error))?;
         let name = file.name().map_err(|error| broken(&error))?;
         let name = name.trim_end_matches(".npy").to_owned();
         let mut array = Vec::new();
-        let read = file.take(MAX_BYTES + 1).read_to_end(&mut array);
+        let read = file.take(left + 1).read_to_end(&mut array);
         read.map_err(|error| broken(&error))?;
-        let problem = |problem: &str| format!("{name} in the NumPy archive: {problem}");
-        if array.len() as u64 > MAX_BYTES {
-            return Err(problem(
-                "more than 64 MiB, expected a tensor of this network",
-            ));
-        }
-        let array = read_array(&array).ok_or_else(|| problem("no array that can be read"))?;
+        left = left.checked_sub(array.len() as u64).ok_or(
+            "the arrays in the NumPy archive take more than 64 MiB, expected the tensors of this network",
+        )?;
+        let array = read_array(&array)
+            .ok_or_else(|| format!("{name} in the NumPy archive: no array that can be read"))?;
         tensors.push(Named { name, ..array });
     }
     let mut params: Box<Params> = zeroed_box();
@@ -108,6 +108,10 @@ fn read_array(bytes: &[u8]) -> Option<Named> {
 
 /// Converts values from column-major order (first dimension innermost) to row-major order.
 fn by_rows(values: &[f32], dims: &[usize]) -> Vec<f32> {
+    // If a dimension is 0, nothing limits the others, whose indices might not fit into memory.
+    if values.is_empty() {
+        return Vec::new();
+    }
     let mut indices = vec![0];
     let mut stride = 1;
     let strides = dims.iter().map(|&dim| {
@@ -190,7 +194,28 @@ mod tests {
             }
         }
         assert!(read_array(&array("<f4", "True", &[usize::MAX, 2], &[])).is_none());
+        let none = read_array(&array("<f4", "True", &[1 << 50, 0], &[])).unwrap();
+        assert_eq!((none.dims, none.values), (vec![1 << 50, 0], Some(vec![])));
         let integers = read_array(&array("<i8", "False", &[1], &[0; 8])).unwrap();
         assert_eq!((integers.kind.as_str(), integers.values), ("<i8", None));
+    }
+
+    #[test]
+    fn an_archive_that_expands_to_more_than_any_network_is_rejected() {
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        // Each array is within the limit.
+        let bytes = array("<f4", "False", &[1 << 22], &[0; 1 << 24]);
+        for name in ["a", "b", "c", "d"] {
+            archive
+                .start_file(format!("{name}.npy"), SimpleFileOptions::default())
+                .unwrap();
+            archive.write_all(&bytes).unwrap();
+        }
+        let bytes = archive.finish().unwrap().into_inner();
+        assert!(bytes.len() < 1 << 18, "{} bytes", bytes.len());
+        assert_eq!(
+            read_params(&bytes),
+            Err("the arrays in the NumPy archive take more than 64 MiB, expected the tensors of this network".to_owned())
+        );
     }
 }
