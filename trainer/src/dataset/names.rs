@@ -48,20 +48,26 @@ fn parse_list(bytes: &[u8]) -> Result<Vec<String>, String> {
                 "line {line} is blank; expected one name per line, in the order of the labels"
             ));
         }
-        let name = class_name(name).map_err(|problem| format!("line {line}: {problem}"))?;
-        if let Some(other) = names.iter().position(|other| *other == name) {
-            return Err(format!(
-                "lines {} and {line} have the same name, {name}; expected another name for each class",
-                other + 1
-            ));
-        }
-        names.push(name);
+        add(&mut names, line, name)?;
     }
     match names.len() {
         1..=CLASSES => Ok(names),
         0 => Err("holds no names; expected one per line, in the order of the labels".to_owned()),
         count => Err(format!("{count} names; this network has {CLASSES} classes")),
     }
+}
+
+/// Adds the name in a line to those of the lines before it, if a class may have it and no other class has it.
+fn add(names: &mut Vec<String>, line: usize, name: &str) -> Result<(), String> {
+    let name = class_name(name).map_err(|problem| format!("line {line}: {problem}"))?;
+    if let Some(other) = names.iter().position(|other| *other == name) {
+        return Err(format!(
+            "lines {} and {line} have the same name, {name}; expected another name for each class",
+            other + 1
+        ));
+    }
+    names.push(name);
+    Ok(())
 }
 
 /// Returns the text of a file, without the byte order mark that some editors add: UTF-8, or UTF-16 if it has such a mark.
@@ -87,6 +93,13 @@ fn text(bytes: &[u8]) -> Result<String, String> {
 /// Those of [`read_list`]
 pub(super) fn read_mapping(path: &Path, first: u8) -> Result<Vec<String>, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::io("cannot be read", path))?;
+    parse_mapping(&text, first).map_err(|problem| Error::Data {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
+fn parse_mapping(text: &str, first: u8) -> Result<Vec<String>, String> {
     let entry = |line: &str| {
         let mut numbers = line.split_whitespace();
         let label: usize = numbers.next()?.parse().ok()?;
@@ -96,14 +109,13 @@ pub(super) fn read_mapping(path: &Path, first: u8) -> Result<Vec<String>, Error>
     let mut names = Vec::new();
     for (number, line) in (1..).zip(text.lines().filter(|line| !line.trim().is_empty())) {
         match entry(line) {
-            Some((class, name)) if class == names.len() => names.push(name.to_string()),
+            Some((class, name)) if class == names.len() => {
+                add(&mut names, number, &name.to_string())?;
+            }
             _ => {
-                return Err(Error::Data {
-                    path: path.to_owned(),
-                    problem: format!(
-                        "line {number}: expected a label, counted up from {first}, and the code point of its character"
-                    ),
-                });
+                return Err(format!(
+                    "line {number}: expected a label, counted up from {first}, and the code point of its character"
+                ));
             }
         }
     }
@@ -179,5 +191,27 @@ mod tests {
             parse_list(b"M\xfctze"),
             Err("no UTF-8 text; save it as UTF-8".to_owned())
         );
+    }
+
+    #[test]
+    fn a_mapping_names_the_classes_by_their_first_characters() {
+        let names = parse_mapping("1 65 97\n\n2 252\n", 1);
+        assert_eq!(names, Ok(vec!["A".to_owned(), "ü".to_owned()]));
+        let expected = "expected a label, counted up from 0, and the code point of its character";
+        for (text, problem) in [
+            ("0 65\n2 66", format!("line 2: {expected}")),
+            ("0 65\n1 55296", format!("line 2: {expected}")),
+            (
+                "0 65\n1 10",
+                "line 2: a control character; the name of a class has none".to_owned(),
+            ),
+            (
+                "0 65\n1 66\n2 65 97",
+                "lines 1 and 3 have the same name, A; expected another name for each class"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(parse_mapping(text, 0), Err(problem));
+        }
     }
 }
