@@ -276,6 +276,18 @@ fn a_network_that_has_learnt_nothing_gives_a_warning() {
 }
 
 #[test]
+fn training_on_a_single_class_gives_a_warning_and_no_advice() {
+    let place = Place::new();
+    for (file, count) in [(FILES[1], 96), (FILES[3], 30)] {
+        let labels = idx(&[0x801, count], vec![3; count as usize]);
+        place.write(&format!("letters/{file}"), &labels);
+    }
+    let (code, _, err) = place.run(&format!("{TRAIN} --out run"));
+    let warning = "warning: all training images are of class 3, so there is nothing to learn: add images of other classes\n";
+    assert!(code == 0 && err.ends_with(warning), "{err}");
+}
+
+#[test]
 fn options_change_the_weights_and_are_recorded_in_the_file() {
     let place = Place::new();
     place.good(&format!("{TRAIN} --out plain"));

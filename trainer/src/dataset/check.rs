@@ -9,8 +9,8 @@ use lenet_pictures::oddity::{self, INVISIBLE, bright_border};
 const LOPSIDED: usize = 10;
 
 /// Returns a sentence for each problem: those of [`Dataset::warnings`]; then images that are dark on white, images without
-/// content, test images that are also training images, and classes with no images, with far fewer than others, or without a
-/// name.
+/// content, test images that are also training images, classes with no images, with far fewer than others, or without a name,
+/// and training images of only one class.
 pub fn warnings(data: &Dataset) -> Vec<String> {
     let mut warnings = data.warnings.clone();
     if let Some(border) = bright_border(bytes(data.train.images()), SHAPE) {
@@ -64,6 +64,16 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
         warnings.push(format!(
             "unbalanced classes: {} has {} training images, {} has {}",
             data.classes[few], counts[few][0], data.classes[many], counts[many][0]
+        ));
+    }
+    let mut trained = (0..CLASSES).filter(|&class| counts[class][0] > 0);
+    if let (Some(only), None) = (trained.next(), trained.next()) {
+        let name = match data.classes[only].as_str() {
+            "" => &only.to_string(),
+            name => name,
+        };
+        warnings.push(format!(
+            "all training images are of class {name}, so there is nothing to learn: add images of other classes"
         ));
     }
     warnings
@@ -146,7 +156,16 @@ mod tests {
         let test = [(50, 0), (60, 1)];
         assert_eq!(
             warnings(&data(&many, &test)),
-            ["class b: no training image"]
+            [
+                "class b: no training image",
+                "all training images are of class a, so there is nothing to learn: add images of other classes"
+            ]
+        );
+        let mut unnamed = data(&[(1, 1)], &[(2, 1)]);
+        unnamed.classes = [const { String::new() }; CLASSES];
+        assert_eq!(
+            warnings(&unnamed).last().unwrap(),
+            "all training images are of class 1, so there is nothing to learn: add images of other classes"
         );
         if CLASSES > 2 {
             assert_eq!(
@@ -170,7 +189,8 @@ mod tests {
             warnings(&data),
             [
                 "b: no picture in this class folder",
-                "class b: no test image"
+                "class b: no test image",
+                "all training images are of class a, so there is nothing to learn: add images of other classes"
             ]
         );
     }

@@ -71,10 +71,10 @@ impl Split {
     }
 
     /// Returns whether an accuracy on these images is within noise (three standard deviations) of always naming the largest
-    /// class.
+    /// class. Returns `false` if there is only one class, because then no accuracy could be better.
     pub fn is_chance(&self, accuracy: f64) -> bool {
         let (chance, images) = (self.chance(), self.len() as f64);
-        accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
+        chance < 1.0 && accuracy <= chance + 3.0 * (chance * (1.0 - chance) / images).sqrt()
     }
 
     /// Returns the accuracy of always naming the largest class.
@@ -164,6 +164,13 @@ mod tests {
             [0.25, 0.75, 0.81, 0.82, 1.0].map(|accuracy| split.is_chance(accuracy)),
             [true, true, true, false, false]
         );
+    }
+
+    #[test]
+    fn no_accuracy_on_a_single_class_is_chance() {
+        let split = Split::new(vec![0; 3 * SIZE], vec![1; 3]);
+        assert_eq!(split.chance(), 1.0);
+        assert!(!split.is_chance(1.0) && !split.is_chance(0.5));
     }
 
     /// Returns images whose values are all their index, with labels.
