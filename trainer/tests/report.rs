@@ -216,6 +216,23 @@ fn a_page_is_made_of_weights_with_or_without_a_data_set() {
         "{err}"
     );
     assert_eq!(images(&place.text("other.html")), 0);
+    // A data set that this network cannot use is an error only if it was named.
+    std::fs::create_dir_all(place.path("data")).unwrap();
+    std::fs::rename(place.path("named"), place.path("data/fashion-mnist")).unwrap();
+    place.write(
+        "data/fashion-mnist/train-images-idx3-ubyte",
+        &place::idx(&[0x803, 96, 32, 32], vec![0; 96 * 32 * 32]),
+    );
+    let problem = "data/fashion-mnist/train-images-idx3-ubyte: images of 32x32 pixels; this network takes 28x28";
+    let (code, _, err) = place.run("page run/lenet.weights --out without.html");
+    let note = "the page has no test images to choose from; name a folder with --data";
+    assert_eq!((code, err), (0, format!("note: {problem}: {note}\n")));
+    assert_eq!(images(&place.text("without.html")), 0);
+    place.refused(
+        "page run/lenet.weights --data data/fashion-mnist --out refused.html",
+        1,
+        problem,
+    );
     place.refused(
         "page run/lenet.weights --data letters --out page.html",
         1,

@@ -3,7 +3,6 @@
 use super::DataArgs;
 use super::out::{load_model, note, write_new};
 use super::report::quantized_from;
-use crate::dataset;
 use crate::error::Error;
 use crate::model::Model;
 use crate::report;
@@ -37,15 +36,23 @@ pub fn run(args: &Args) -> Result<(), Error> {
             });
         }
     };
-    // The page works without a data set; test images are only offered as pictures to choose from.
-    let data = match (args.data.folder(), dataset::find(None)) {
-        (None, Err(_)) => {
-            note(
-                "no data set found: the page has no test images to choose from; name a folder with --data",
-            );
+    // The page works without a data set; test images are only offered as pictures to choose from. A data set that the user did not
+    // name may be missing, or be for another network.
+    let data = match args.data.load() {
+        Ok(data) => Some(data),
+        Err(error @ (Error::NoDataset { .. } | Error::Data { .. }))
+            if args.data.folder().is_none() =>
+        {
+            let reason = match error {
+                Error::NoDataset { .. } => "no data set found".to_owned(),
+                error => error.to_string(),
+            };
+            note(format_args!(
+                "{reason}: the page has no test images to choose from; name a folder with --data"
+            ));
             None
         }
-        _ => Some(args.data.load()?),
+        Err(error) => return Err(error),
     };
     let data = data.filter(|data| {
         let fits = data.classes == class_names(&model.metadata().classes).map(str::to_owned);
