@@ -2,6 +2,7 @@
 
 use super::proto::{Attribute, Node, Tensor};
 use half::{bf16, f16};
+use std::collections::HashSet;
 
 /// The maximum number of elements in a constant. No tensor of a network has this many.
 const MAX_ELEMENTS: usize = 1 << 22;
@@ -260,10 +261,9 @@ impl Constant {
                     Int::Known(dim) => Ok(dim as usize),
                     Int::Batch => Err("it gives a constant the shape of the images".to_owned()),
                 });
-                Ok(Self {
-                    dims: dims.collect::<Result<_, _>>()?,
-                    ..x.clone()
-                })
+                let dims: Vec<usize> = dims.collect::<Result<_, _>>()?;
+                elements(&dims)?;
+                Ok(Self { dims, ..x.clone() })
             }),
             "Transpose" => {
                 by(&|x| Ok(x.rearranged(transposed(&x.dims, &permutation(node, x.dims.len())?))))
@@ -290,6 +290,12 @@ impl Constant {
                         stored: "f32",
                     },
                 };
+                if value.data.len() != 1 {
+                    return Err(format!(
+                        "its value has {} elements, expected one",
+                        value.data.len()
+                    ));
+                }
                 let dims: Vec<usize> = x.known()?.iter().map(|&dim| dim.max(0) as usize).collect();
                 Self {
                     dims: vec![],
@@ -725,8 +731,12 @@ fn sliced(node: &Node, x: &Constant, inputs: &[Option<&Constant>]) -> Result<Con
         return Err("it takes a slice in steps, or one that is not whole".to_owned());
     }
     let (mut dims, all, mut start) = (x.dims.clone(), strides(&x.dims), 0);
+    let mut sliced = HashSet::new();
     for ((&axis, &from), &to) in axes.iter().zip(&starts).zip(&ends) {
         let axis = index(axis, dims.len())?;
+        if !sliced.insert(axis) {
+            return Err("its axes are not distinct".to_owned());
+        }
         let size = x.dims[axis] as i64;
         let bound =
             |at: i64| (if at < 0 { at.saturating_add(size) } else { at }).clamp(0, size) as usize;

@@ -1,5 +1,6 @@
 //! Tests of the ONNX import with models as various exporters write them, and with models that must be rejected.
 
+use super::constant::Constant;
 use super::*;
 use crate::networks::{
     assert_close, color, flat, flat_net, lenet, lenet_d2l, logits, params, pixel, relu, rgb,
@@ -943,6 +944,18 @@ fn the_error_names_the_first_operator_that_differs() {
             },
             "Transpose \"turned\": it moves the axis of the images",
         ),
+        (
+            |graph| {
+                // A window at the edge is incomplete, which counts as one more row of padding.
+                of(graph, "conv1_maxpool").attribute = vec![
+                    ints("kernel_shape", &[5, 5]),
+                    ints("strides", &[5, 5]),
+                    ints("pads", &[0, 0, i64::MAX, i64::MAX]),
+                    int("ceil_mode", 1),
+                ];
+            },
+            "MaxPool \"conv1_maxpool\": it pads its input",
+        ),
     ];
     for (change, expected) in cases {
         assert_eq!(Case::<lenet::Net>::changed(change).refused(), *expected);
@@ -958,6 +971,62 @@ fn the_error_names_the_first_operator_that_differs() {
     assert_eq!(
         case.refused(),
         "AveragePool \"conv1_sigmoid\": it comes before the sigmoid of conv1, expected after it"
+    );
+}
+
+/// Computes an operator whose inputs are lists of integers.
+fn computed(
+    op_type: &str,
+    inputs: &[&[i64]],
+    attribute: Vec<Attribute>,
+) -> Result<Constant, String> {
+    let inputs: Vec<Constant> = inputs
+        .iter()
+        .map(|values| Constant::read(&integers("", values)).unwrap())
+        .collect();
+    let inputs: Vec<_> = inputs.iter().map(Some).collect();
+    Constant::compute(&node(op_type, "", &[], attribute), &inputs).unwrap()
+}
+
+#[test]
+fn invalid_operators_on_constants_are_rejected() {
+    let of_value = |dims: &[usize], values: &[f32]| {
+        vec![Attribute {
+            name: "value".to_owned(),
+            t: Some(floats("", dims, values)),
+            ..Attribute::default()
+        }]
+    };
+    let ones = computed("ConstantOfShape", &[&[2, 3]], of_value(&[1], &[1.0])).unwrap();
+    assert_eq!(
+        (&ones.dims[..], ones.floats()),
+        (&[2, 3][..], Ok(vec![1.0; 6]))
+    );
+    for (values, problem) in [
+        (&[][..], "its value has 0 elements, expected one"),
+        (&[1.0, 2.0], "its value has 2 elements, expected one"),
+    ] {
+        let value = of_value(&[values.len()], values);
+        let read = computed("ConstantOfShape", &[&[2, 3]], value);
+        assert_eq!(read, Err(problem.to_owned()));
+    }
+
+    let list = [5, 6, 7, 8];
+    let slice = |axes: &[i64]| {
+        let (starts, ends) = (vec![2; axes.len()], vec![4; axes.len()]);
+        computed("Slice", &[&list, &starts, &ends, axes], vec![])
+    };
+    assert_eq!(slice(&[-1]).unwrap().known(), Ok(vec![7, 8]));
+    for axes in [[0, 0], [0, -1], [-1, -1]] {
+        assert_eq!(slice(&axes), Err("its axes are not distinct".to_owned()));
+    }
+
+    // No elements, but another dimension that is large.
+    let reshaped = |dims: &[i64]| computed("Reshape", &[&[], dims], vec![int("allowzero", 1)]);
+    assert_eq!(reshaped(&[0, 9]).unwrap().dims, [0, 9]);
+    assert_eq!(
+        reshaped(&[0, 1 << 40]),
+        Err("it has the dimensions [0, 1099511627776], more than any tensor here".to_owned())
     );
 }
 

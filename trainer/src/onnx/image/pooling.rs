@@ -178,7 +178,7 @@ pub(super) fn pads(
     for axis in 0..2 {
         // Without `ceil_mode`, an incomplete window at the edge is left out, which is no padding.
         if ceil && !size[axis].is_multiple_of(stride[axis]) {
-            pads[axis + 2] += 1;
+            pads[axis + 2] = pads[axis + 2].saturating_add(1);
         }
     }
     Ok(pads)
