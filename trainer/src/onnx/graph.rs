@@ -4,8 +4,12 @@ use super::constant::{Constant, Int};
 use super::image::{Found, Image};
 use super::proto::{Graph, Node, Tensor, ValueInfo};
 use lenet_core::plan::Layer;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
+
+/// The maximum number of elements in all constants that a graph computes, several times that of a network's parameters. A few
+/// bytes of a file suffice for an operator with a large result, and all values are kept.
+const MAX_COMPUTED: usize = 1 << 24;
 
 /// The parameters that were found in a graph.
 #[derive(Debug)]
@@ -62,8 +66,6 @@ pub(super) fn follow(graph: &Graph, layers: &[Layer]) -> Result<Parameters, Stri
             others.join(", ")
         ));
     }
-    let mut seen = HashSet::new();
-    notes.retain(|note| seen.insert(note.clone()));
     Ok(Parameters {
         found: image.found,
         notes,
@@ -78,6 +80,8 @@ struct Follower<'a> {
     nodes: HashMap<&'a str, (&'a Node, usize)>,
     inputs: HashMap<&'a str, &'a ValueInfo>,
     values: HashMap<&'a str, Value<'a>>,
+    /// The number of elements in the constants that were computed.
+    computed: usize,
 }
 
 impl<'a> Follower<'a> {
@@ -100,6 +104,7 @@ impl<'a> Follower<'a> {
                 .collect(),
             stored,
             values: HashMap::new(),
+            computed: 0,
         }
     }
 
@@ -167,7 +172,7 @@ impl<'a> Follower<'a> {
         Ok((order, inputs))
     }
 
-    fn compute(&self, name: &'a str) -> Result<Value<'a>, String> {
+    fn compute(&mut self, name: &'a str) -> Result<Value<'a>, String> {
         let of_value = |problem: String| format!("{name:?}: {problem}");
         if let Some(&(node, index)) = self.nodes.get(name) {
             let of_node = |problem: String| format!("{}: {problem}", label(node));
@@ -198,7 +203,7 @@ impl<'a> Follower<'a> {
         Ok(Value::Image(Rc::new(image)))
     }
 
-    fn compute_node(&self, node: &'a Node) -> Result<Value<'a>, String> {
+    fn compute_node(&mut self, node: &'a Node) -> Result<Value<'a>, String> {
         if !matches!(node.domain.as_str(), "" | "ai.onnx") {
             return Err(format!(
                 "it is an operator of the domain {:?}, expected one of ONNX's own",
@@ -222,7 +227,16 @@ impl<'a> Follower<'a> {
         }
         match images[..] {
             [] => match Constant::compute(node, &constants) {
-                Some(computed) => computed.map(constant),
+                Some(computed) => {
+                    let computed = computed?;
+                    self.computed += computed.data.len();
+                    if self.computed > MAX_COMPUTED {
+                        return Err(format!(
+                            "the constants that the graph computes up to it have more than {MAX_COMPUTED} elements; no network here has as many"
+                        ));
+                    }
+                    Ok(constant(computed))
+                }
                 None => Err(
                     "it takes no image, and what it computes from constants is unknown here"
                         .to_owned(),

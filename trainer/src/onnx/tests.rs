@@ -1,6 +1,7 @@
 //! Tests of the ONNX import with models as various exporters write them, and with models that must be rejected.
 
 use super::constant::Constant;
+use super::image::Image;
 use super::*;
 use crate::networks::{
     assert_close, color, flat, flat_net, lenet, lenet_d2l, logits, params, pixel, relu, rgb,
@@ -956,6 +957,20 @@ fn the_error_names_the_first_operator_that_differs() {
             },
             "MaxPool \"conv1_maxpool\": it pads its input",
         ),
+        (
+            |graph| {
+                graph.initializer.push(integers("dims", &[1 << 22]));
+                graph
+                    .node
+                    .push(node("ConstantOfShape", "large", &["dims"], vec![]));
+                for (input, output) in [("large", "a"), ("a", "b"), ("b", "c"), ("c", "d")] {
+                    graph.node.push(node("Identity", output, &[input], vec![]));
+                }
+                after(graph, "image", node("Add", "moved", &["d"], vec![]));
+            },
+            "Identity \"d\": the constants that the graph computes up to it have more than 16777216 elements; no network here \
+             has as many",
+        ),
     ];
     for (change, expected) in cases {
         assert_eq!(Case::<lenet::Net>::changed(change).refused(), *expected);
@@ -1028,6 +1043,17 @@ fn invalid_operators_on_constants_are_rejected() {
         reshaped(&[0, 1 << 40]),
         Err("it has the dimensions [0, 1099511627776], more than any tensor here".to_owned())
     );
+}
+
+/// Each value has the notes of those before it, so repeated ones would take memory that grows as the square of the graph.
+#[test]
+fn a_value_has_each_note_once() {
+    let cast = node("Cast", "", &[], vec![int("to", Tensor::FLOAT16.into())]);
+    let image = Image::input(&lenet::LAYERS, None, false).unwrap();
+    let twice = image
+        .apply(&cast, 0, &[])
+        .and_then(|image| image.apply(&cast, 0, &[]));
+    assert_eq!(twice.unwrap().notes.len(), 1);
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Image<'_> {
             }
         }
         if !self.order.iter().copied().eq(0..inputs) {
-            self.notes.push(format!(
+            self.note(format!(
                 "the graph flattens its maps in another order than (C, H, W): the weights of {} are put in that order",
                 layer.name
             ));

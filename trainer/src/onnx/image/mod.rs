@@ -172,8 +172,7 @@ impl<'a> Image<'a> {
                     return Err("it turns values into integers".to_owned());
                 }
                 if to == 10 || to == 16 {
-                    self.notes
-                        .push("the graph computes in 16 bits, this program in f32".to_owned());
+                    self.note("the graph computes in 16 bits, this program in f32".to_owned());
                 }
             }
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
@@ -399,6 +398,13 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
+    /// Adds a note, unless it is there already: each value has a copy of the notes of those before it.
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
     /// Adds a note if the constant is not stored in f32.
     fn note_type(&mut self, constant: &Constant) {
         let note = match constant.stored {
@@ -406,7 +412,7 @@ impl<'a> Image<'a> {
             "f64" => "is rounded to f32",
             _ => return,
         };
-        self.notes.push(format!(
+        self.note(format!(
             "what the graph stores in {} {note}",
             constant.stored
         ));

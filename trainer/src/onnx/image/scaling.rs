@@ -160,7 +160,7 @@ impl Image<'_> {
                 true => ". Its constants are for bytes, so the factor 255 is folded too",
                 false => "",
             };
-            self.notes.push(format!(
+            self.note(format!(
                 "the graph begins with (x - {mean}) / {std}, which is folded into {}: images go in as 0..1 as always{bytes}",
                 layer.name
             ));
@@ -229,8 +229,7 @@ impl Image<'_> {
         };
         let (scale, shift) = (constant(scale), constant(shift));
         let (scale, shift) = (self.spread(&scale)?, self.spread(&shift)?);
-        self.notes
-            .push("batch normalization is folded into the layer beside it".to_owned());
+        self.note("batch normalization is folded into the layer beside it".to_owned());
         self.scale_and_shift(scale, shift)
     }
 }
