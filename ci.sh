@@ -183,7 +183,7 @@ trainer predict data/lenet.weights --index 7 | tee "$run/predicted"
 grep -q '% shirt$' "$run/predicted"
 trainer bench --epochs 2
 
-step "the commands of the README and the book"
+step "the commands of the README and the book, and the output that these show"
 python3 docs/commands.py "$trainer"
 
 step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
@@ -349,6 +349,9 @@ device certify --qemu --images 100 --out "$certified"
 device certify --check "$certified"/*.json
 rm -r "$certified"
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
+
+step "the output of the typical sessions, as docs/src/journeys.md shows it"
+cross env TRAINER="$trainer" docs/journeys.sh --check
 
 step "NEON, emulated: the unit tests of lenet-training, and the parameters' hash"
 (

@@ -2,14 +2,21 @@
 # Runs the commands that new users type in a fresh clone, and prints the page docs/src/journeys.md:
 #
 #     docs/journeys.sh > docs/src/journeys.md
+#     docs/journeys.sh --check    # compares with the page instead, apart from times and the names of devices
 #
-# It needs what ci.sh installs for the emulated boards. It fails if a command does not end with the expected exit code.
+# It needs what ci.sh installs for the emulated boards. It fails if a command does not end with the expected exit code. The environment
+# variable TRAINER names the program; without it, the script builds it and the firmware.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never CARGO_TERM_QUIET=true COLUMNS=100
-places=$(mktemp -d)
-trap 'rm -rf "$places"' EXIT
 clone=$PWD
+places=$(mktemp -d)
+# What the commands write, in the clone.
+written=(runs/student runs/student-1 runs/shapes runs/longer runs/device.json mine)
+for path in "${written[@]}"; do
+    if [ -e "$path" ]; then echo "$path: is in the way; remove it" >&2 && exit 1; fi
+done
+trap 'rm -rf "$places"; cd "$clone"; rm -rf "${written[@]}"; rmdir runs 2>/dev/null || true' EXIT
 
 # see [CODE] COMMAND: prints the command and its output, and fails unless the exit code is CODE, by default 0.
 see() {
@@ -22,12 +29,15 @@ see() {
     [ "$code" = "$expected" ] || { echo "\`$1\` ended with $code instead of $expected" >&2 && exit 1; }
 }
 say() { printf '%s\n\n' "$1"; }
-trainer() { cargo run --release -p trainer -- "$@"; }
+if [ -z "${TRAINER:-}" ]; then
+    # Build first, so that the output of cargo is not part of the page.
+    cargo build --release -p trainer >&2
+    firmware/build-all.sh mps2-an386 >&2
+    TRAINER=$clone/target/release/trainer
+fi
+trainer() { "$TRAINER" "$@"; }
 
-# Build first, so that the output of cargo is not part of the page.
-cargo build --release -p trainer >&2
-firmware/build-all.sh mps2-an386 >&2
-
+page() {
 say '# Four typical sessions'
 say 'This page shows what four kinds of users type in a fresh clone, and what they see. After it you know which commands fit your own
 task. The script `docs/journeys.sh` recorded the output on two cores of an AMD EPYC with AVX2. `trainer` stands for
@@ -50,7 +60,7 @@ say 'Run the network on an emulated Cortex-M4F. With a micro:bit v2 connected, `
 see 'cd firmware && cargo qemu'
 say 'Each line has the true class, the answer of the network, its probability, and the time. The times are those of the emulator and say nothing
 about a real board. [`firmware/RESULTS.md`](../../firmware/RESULTS.md) has the counts that are exact without one.'
-say 'Run the same network in 8-bit integers on a chip with 8 KB of RAM and no floating-point unit. An image takes 871,947 instructions there:'
+say 'Run the same network in 8-bit integers on a chip with 8 KB of RAM and no floating-point unit. An image takes 877,606 instructions there:'
 see 'cd firmware && cargo qemu-m3'
 say 'Use other weights. QEMU loads them at start:'
 see 'trainer device info --qemu --weights runs/student/lenet.weights'
@@ -83,8 +93,6 @@ for name in ("disc", "ring", "square"):
 png(pathlib.Path(sys.argv[1], "train", "disc", "too-large.png"), lambda y, x: 0, 64)
 PYTHON
 cp -r "$places/mine" mine
-mine=$PWD/mine
-trap 'rm -rf "$places" "$mine"' EXIT
 see 1 'trainer data check --data mine'
 say 'Remove the picture that has the wrong size, and check again:'
 see 'rm mine/train/disc/too-large.png && trainer data check --data mine'
@@ -107,3 +115,18 @@ say 'Compare the outputs of every layer:'
 see 'trainer device compare --qemu --images 3'
 say 'A comparison that finds a difference ends with exit code 3:'
 see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5'
+}
+
+# comparable FILE: the page without what differs from run to run or from machine to machine. The depth of the stack depends on when the
+# clock's interrupt comes.
+comparable() {
+    sed -E 's/time [0-9.]+ sec/time T sec/; s/, [0-9]+ us$/, T us/; s/"seconds":[0-9.e-]+/"seconds":T/; s/cpu \([^)]*\)/cpu/; s/[0-9]+ of stack/S of stack/; /^not on a GPU: /d' "$1"
+}
+# The substitution removes the empty line at the end.
+recorded=$(page)
+printf '%s\n' "$recorded" >"$places/page.md"
+if [ "${1:-}" = --check ]; then
+    diff <(comparable docs/src/journeys.md) <(comparable "$places/page.md")
+else
+    cat "$places/page.md"
+fi
