@@ -64,7 +64,7 @@ use bytemuck::Zeroable;
 
 /// The number that is added to a weight when it is stored.
 pub const EXCESS: i32 = 128;
-/// The largest weight; the smallest is `-MAX_WEIGHT`.
+/// The largest weight. The quantizer uses the weights from `-MAX_WEIGHT`, but a byte can also store -128.
 pub const MAX_WEIGHT: i32 = 127;
 /// The largest byte of an activation.
 const MAX_BYTE: i64 = 255;
@@ -97,13 +97,14 @@ pub const fn input_zero(layers: &[Layer], index: usize) -> u8 {
 }
 
 /// Returns how much of the range of i32 is left for the bias and the limit of an output, in magnitude, if every input is 255
-/// and every weight is the largest. If bias and limit together are no larger, no sum can overflow.
+/// and every weight is -128, the largest in magnitude that a byte can store. If bias and limit together are no larger, no sum can
+/// overflow.
 ///
 /// Every kernel asserts at compile time that at least [`LEAST_HEADROOM`] is left. That holds for every valid description: a
 /// layer has at most 65,536 inputs, because the outputs of all layers may take 256 KiB as f32.
 pub const fn headroom(layer: &Layer) -> i64 {
     let products = products_of(layer) as i64;
-    i32::MAX as i64 - products * MAX_BYTE * MAX_WEIGHT as i64
+    i32::MAX as i64 - products * MAX_BYTE * EXCESS as i64
 }
 
 /// A network in f32 that also has an int8 form. [`network!`](crate::network!) implements this trait for every network.
@@ -148,10 +149,10 @@ pub struct LayerParamsMut<'a> {
 }
 
 /// The smallest [`headroom`] that a valid description can have.
-pub const LEAST_HEADROOM: i64 = 1 << 24;
+pub const LEAST_HEADROOM: i64 = (1 << 23) - 1;
 
 const _: () = assert!(
-    i32::MAX as i64 - (MAX_ACTIVATIONS / 4) as i64 * MAX_BYTE * MAX_WEIGHT as i64 >= LEAST_HEADROOM,
+    i32::MAX as i64 - (MAX_ACTIVATIONS / 4) as i64 * MAX_BYTE * EXCESS as i64 >= LEAST_HEADROOM,
     "a sum could leave i32"
 );
 
@@ -181,7 +182,7 @@ impl Choose for IsLast<true> {
 }
 
 /// Returns the first output with invalid parameters, as the name of its layer and its index there. With such parameters a sum
-/// could overflow, or a weight, a step or a scale is out of its range.
+/// could overflow, or a step or a scale is out of its range.
 pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
     for (index, layer) in N::LAYERS.iter().enumerate() {
         if let Some(output) = unusable_output(layer, &N::layer(params, index)?) {
@@ -194,21 +195,16 @@ pub fn unusable<N: Int8>(params: &N::Params) -> Option<(&'static str, usize)> {
 /// Returns the first such output of a layer. The function is neither generic nor inlined, so that all layers share its code.
 #[inline(never)]
 fn unusable_output(layer: &Layer, params: &LayerParams<'_>) -> Option<usize> {
-    let (headroom, products) = (headroom(layer), products_of(layer));
+    let headroom = headroom(layer);
     if !(params.step.is_finite() && params.step > 0.0) {
         return Some(0);
     }
-    // The headroom is that of weights from `-MAX_WEIGHT`, but a byte can also store -128.
-    let is_too_small = |&weight: &u8| i32::from(weight) < EXCESS - MAX_WEIGHT;
     let unusable = |(output, &bias): (usize, &i32)| {
         let reach = match params.finish {
             Finishes::Hidden(all) => all.get(output)?.reach(layer.activation, bias),
             Finishes::Last(all) => all.get(output)?.reach(layer.activation, bias),
         };
-        let weights = params.weight.get(output * products..)?.get(..products)?;
-        let is_invalid =
-            reach.is_none_or(|reach| reach > headroom) || weights.iter().any(is_too_small);
-        is_invalid.then_some(output)
+        reach.is_none_or(|reach| reach > headroom).then_some(output)
     };
     params.bias.iter().enumerate().find_map(unusable)
 }

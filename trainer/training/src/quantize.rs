@@ -254,7 +254,7 @@ pub struct Scaled {
     pub input_step: f32,
     /// The input byte that stands for 0.
     pub input_zero: u8,
-    /// The weights, from -127 to 127.
+    /// The weights, from -128 to 127.
     pub weight: Vec<i8>,
     /// The bias, without the correction for the input's zero that the weights file includes.
     pub bias: Vec<i32>,
