@@ -117,8 +117,8 @@ say 'A comparison that finds a difference ends with exit code 3:'
 see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5'
 }
 
-# comparable FILE: the page without what differs from run to run or from machine to machine. The depth of the stack depends on when the
-# clock's interrupt comes.
+# comparable FILE: the page without what differs from run to run or from machine to machine, and without the depth of the stack, which
+# changes with the compiler.
 comparable() {
     sed -E 's/time [0-9.]+ sec/time T sec/; s/, [0-9]+ us$/, T us/; s/"seconds":[0-9.e-]+/"seconds":T/; s/cpu \([^)]*\)/cpu/; s/[0-9]+ of stack/S of stack/; /^not on a GPU: /d' "$1"
 }

@@ -30,11 +30,11 @@ const EMULATED: [(&str, usize); 5] = [
 /// f32.
 const INT8: [(&str, usize); 6] = [
     ("mps2-an386-int8", 10_000),
-    ("mps2-an500-int8", 1_000),
-    ("mps2-an505-int8", 1_000),
-    ("netduinoplus2-int8", 1_000),
+    ("mps2-an500-int8", 10_000),
+    ("mps2-an505-int8", 10_000),
+    ("netduinoplus2-int8", 10_000),
     ("microbit-int8", 10_000),
-    ("stm32vldiscovery-int8", 1_000),
+    ("stm32vldiscovery-int8", 10_000),
 ];
 /// The board that supports int8 only. Its settings name weights in int8.
 const INT8_ONLY: &str = "stm32vldiscovery";
