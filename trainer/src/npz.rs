@@ -119,7 +119,8 @@ fn by_rows(values: &[f32], dims: &[usize]) -> Vec<f32> {
         stride *= dim;
         (dim, this)
     });
-    for (dim, stride) in strides {
+    // A dimension of 1 changes no index, and a damaged file can have many of them.
+    for (dim, stride) in strides.filter(|&(dim, _)| dim != 1) {
         indices = indices
             .iter()
             .flat_map(|&index| (0..dim).map(move |step| index + step * stride))
@@ -196,6 +197,9 @@ mod tests {
         assert!(read_array(&array("<f4", "True", &[usize::MAX, 2], &[])).is_none());
         let none = read_array(&array("<f4", "True", &[1 << 50, 0], &[])).unwrap();
         assert_eq!((none.dims, none.values), (vec![1 << 50, 0], Some(vec![])));
+        let ones = [&[1; 5000][..], &[2, 1, 2]].concat();
+        let read = read_array(&array("<f2", "True", &ones, &[0, 60, 0, 64, 0, 66, 0, 68])).unwrap();
+        assert_eq!(read.values, Some(vec![1.0, 3.0, 2.0, 4.0]));
         let integers = read_array(&array("<i8", "False", &[1], &[0; 8])).unwrap();
         assert_eq!((integers.kind.as_str(), integers.values), ("<i8", None));
     }

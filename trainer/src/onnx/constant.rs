@@ -7,6 +7,10 @@ use std::collections::HashSet;
 /// The maximum number of elements in a constant. No tensor of a network has this many.
 const MAX_ELEMENTS: usize = 1 << 22;
 
+/// The maximum number of dimensions, which is also PyTorch's. Without a limit, a small file with many dimensions of 1 would take
+/// hours to evaluate.
+const MAX_DIMENSIONS: usize = 64;
+
 /// An integer in a graph. The batch size is represented symbolically, so that values computed from it hold for any batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Int {
@@ -409,6 +413,7 @@ pub(super) fn reshaped(
                 (Some(axes), _) => axes.data.len(),
                 (None, axes) => axes.map_or(0, |axes| axes.ints.len()),
             };
+            check_dimensions(dims.len() + count)?;
             let axes = axes(dims.len() + count)?.ok_or("it lacks the axes")?;
             let mut rest = dims.iter().copied();
             let shape = (0..dims.len() + count).map(|axis| {
@@ -453,6 +458,7 @@ pub(super) fn reshaped(
                 (None, Some(shape)) => shape.ints.iter().copied().map(Int::Known).collect(),
                 (None, None) => return Err("it lacks the shape".to_owned()),
             };
+            check_dimensions(target.len())?;
             let zero_is_zero = attribute(node, "allowzero").is_some_and(|allow| allow.i != 0);
             reshape(dims, target, zero_is_zero, batch)
         }
@@ -583,8 +589,18 @@ pub(super) fn transposed(dims: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<usi
     (out, indices)
 }
 
-/// Returns the number of elements, or an error if it exceeds [`MAX_ELEMENTS`].
+fn check_dimensions(count: usize) -> Result<(), String> {
+    if count > MAX_DIMENSIONS {
+        return Err(format!(
+            "it has {count} dimensions, more than any tensor here"
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the number of elements, or an error if there are more than [`MAX_ELEMENTS`] or [`MAX_DIMENSIONS`].
 fn elements(dims: &[usize]) -> Result<usize, String> {
+    check_dimensions(dims.len())?;
     // Count a dimension of 0 as 1, because it would hide dimensions whose product overflows.
     dims.iter()
         .try_fold(1_usize, |product, &dim| product.checked_mul(dim.max(1)))

@@ -1043,6 +1043,12 @@ fn invalid_operators_on_constants_are_rejected() {
         reshaped(&[0, 1 << 40]),
         Err("it has the dimensions [0, 1099511627776], more than any tensor here".to_owned())
     );
+    let many = Err("it has 65 dimensions, more than any tensor here".to_owned());
+    assert_eq!(reshaped(&[0; 64]).unwrap().dims, [0; 64]);
+    assert_eq!(reshaped(&[0; 65]), many);
+    let axes = (0..64).collect::<Vec<_>>();
+    assert_eq!(computed("Unsqueeze", &[&list, &axes], vec![]), many);
+    assert_eq!(Constant::read(&floats("", &[1; 65], &[0.0])), many);
 }
 
 /// Each value has the notes of those before it, so repeated ones would take memory that grows as the square of the graph.
