@@ -137,6 +137,8 @@ RUSTDOCFLAGS="-D warnings" oldest doc -q --locked --target-dir target/oldest --n
 # Tests of the host are selected by `--test` alone. With `-p` the dependencies would get other features and be built again.
 step "tests"
 cargo test -q
+# A contributor may have built for another network.
+LENET_NETWORK=tiny cargo test -q -p lenet-core --features link --lib --target-dir target/other-network
 example=$(mktemp -d)
 cargo run -q --example in_memory -- "$example/stripes.weights" | tee "$example/log"
 grep -q '^epoch 10: test accuracy 0\.9\|^epoch 10: test accuracy 1\.' "$example/log"

@@ -146,11 +146,17 @@ macro_rules! include_weights {
     }};
 }
 
+/// The network of the file that the tests use. The crate may be built for the same one or for another.
+#[cfg(test)]
+#[allow(clippy::duplicate_mod)]
+#[path = "../networks/lenet.rs"]
+mod lenet;
+
 #[cfg(test)]
 mod tests {
+    use super::lenet::{Activations, Net, forward};
     use super::*;
     use crate::image::grey;
-    use crate::network::{Activations, Net, forward};
 
     static FILE: &[u8] = include_weights!("../../data/lenet.weights");
 

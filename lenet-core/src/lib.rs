@@ -42,15 +42,17 @@ extern crate std;
 #[doc(hidden)]
 pub use bytemuck;
 
+// The modules with macros stand before those that use them.
+#[macro_use]
+mod describe;
+#[macro_use]
+pub mod int8;
+
 #[cfg(feature = "weights")]
 mod checksum;
 #[cfg(feature = "weights")]
 mod classifier;
-#[macro_use]
-mod describe;
 pub mod image;
-#[macro_use]
-pub mod int8;
 pub mod layer;
 #[cfg(feature = "link")]
 pub mod link;

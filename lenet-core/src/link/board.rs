@@ -219,9 +219,9 @@ mod tests {
         };
         let error = |error| move |reply: Reply<'_>| assert_eq!(reply, Reply::Error(error));
         let first = LAYERS[0].output_len();
-        let whole = first - first % PAGE;
+        let last_page = (first - 1) / PAGE * PAGE;
         ask(&page(1, 0, 0), count(PAGE.min(first)));
-        ask(&page(1, 0, whole as u16), count(first - whole));
+        ask(&page(1, 0, last_page as u16), count(first - last_page));
         let (last, classes) = (LAYERS.len() as u8 - 1, CLASSES as u16);
         ask(&page(1, last, classes - 1), count(1));
         ask(&page(1, last, classes), error(LinkError::NoSuchElement));
