@@ -6,7 +6,8 @@
 //! The method is register blocking. A tile has a few maps, one row and a few columns of the pooled output. Its sums stay in
 //! registers during the loops over `c`, `i` and `j`, whose order is that of the plain kernel. Each loaded input is used for all
 //! maps and, because windows overlap, for several columns. Each weight is used for the whole tile. Maps and columns that do not
-//! fill a tile are computed in tiles of one map or one column. Only tiles that touch the padding check each index.
+//! fill a tile are computed in tiles of one map or one column. In a layer with padding, a tile first copies what it reads of a
+//! channel, with zeros for the padding, so that its loops need not check each index.
 //!
 //! On a microcontroller a window of 2 has tiles of two maps by two columns. Their sixteen sums fill the 32 registers of a
 //! Cortex-M FPU together with eight inputs and the weights. They are pooled in registers, so the convolution is never stored.
@@ -144,7 +145,7 @@ pub const fn zeros<const C: usize, const H: usize, const W: usize>() -> [[[f32; 
 ///
 /// # Cost
 /// The multiply-adds of the convolution and one activation per output (with average pooling `N²`). On a microcontroller it
-/// needs no scratch memory.
+/// needs no scratch memory, or less than 400 bytes of the stack if the layer has padding.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn forward<
     L: Layered,
@@ -246,7 +247,10 @@ fn pool_in_registers<
     tiles::<true, L, N, P, _, _, _, _, _, PH, PW>(input, weight, bias, |m, y, x, tile| {
         // The range comes last in the zip, because the compiler does not unroll the loop if it ends in a `take`.
         let columns = tile[0].len();
-        for (out, p) in out[m][y].iter_mut().skip(x).zip(0..columns) {
+        let Some(row) = out[m].get_mut(y) else {
+            return;
+        };
+        for (out, p) in row.iter_mut().skip(x).zip(0..columns) {
             let window = tile.map(|row| row.get(p).copied().unwrap_or([0.0; N]));
             *out = pooled::<L, N>(window);
         }
@@ -363,22 +367,14 @@ fn tile<
     take: &mut impl FnMut(usize, usize, usize, [&[[f32; N]]; N]),
 ) {
     let padding = const { L::LAYER.padding };
-    // The first row and column of the input that the tile reads. In the padding they wrap around to large values.
-    let (from_y, from_x) = ((N * y).wrapping_sub(padding), (N * x).wrapping_sub(padding));
-    let inside = padding == 0
-        || (from_y < const { (H + 2).saturating_sub(N + K) }
-            && from_x < const { (W + 2).saturating_sub(N * P + K) });
-    // The compiler removes these checks where it can show that the tile is inside. An index that it cannot show to be in range
-    // would leave a panic in the program.
-    let value = |c: usize, y: usize, x: usize| {
-        let row = input[c].get(y);
-        row.and_then(|row| row.get(x)).copied().unwrap_or(0.0)
-    };
-    let sums = if inside {
-        sums::<SMALL, N, P, _, _, _>(weight, bias, |c, i, j| value(c, from_y + i, from_x + j))
+    let sums = if padding == 0 {
+        sums::<SMALL, N, P, _, _, _, _>(weight, bias, |c| {
+            move |i, j| value(&input[c], N * y + i, N * x + j)
+        })
     } else {
-        sums::<SMALL, N, P, _, _, _>(weight, bias, |c, i, j| {
-            value(c, from_y.wrapping_add(i), from_x.wrapping_add(j))
+        sums::<SMALL, N, P, _, _, _, _>(weight, bias, |c| {
+            let patch = patch::<SMALL, N, P, K, H, W>(&input[c], (N * y, N * x), padding);
+            move |i, j| value(&patch, i, j)
         })
     };
     for (m, sums) in sums.iter().enumerate() {
@@ -386,7 +382,55 @@ fn tile<
     }
 }
 
-/// Returns the sums of a tile. `input` returns the value at a channel, row and column of what the tile reads.
+/// Copies what a tile reads of a channel, with zeros for the padding.
+#[inline(always)]
+fn patch<
+    const SMALL: bool,
+    const N: usize,
+    const P: usize,
+    const K: usize,
+    const H: usize,
+    const W: usize,
+>(
+    input: &[[f32; W]; H],
+    (y, x): (usize, usize),
+    padding: usize,
+) -> [[f32; COLUMNS]; ROWS] {
+    // On a microcontroller, the tiles of a host are compiled but never run.
+    const {
+        assert!(N + K - 1 <= ROWS);
+        assert!(N * P + K - 1 <= COLUMNS || SMALL != crate::ops::SMALL);
+    }
+    let mut patch = [[0.0; COLUMNS]; ROWS];
+    for (i, row) in patch.iter_mut().enumerate().take(N + K - 1) {
+        for (j, to) in row.iter_mut().enumerate().take(N * P + K - 1) {
+            // In the padding, the row or the column wraps around to a large value.
+            *to = value(
+                input,
+                (y + i).wrapping_sub(padding),
+                (x + j).wrapping_sub(padding),
+            );
+        }
+    }
+    patch
+}
+
+/// Returns a value, or zero if an index is out of range.
+///
+/// The compiler removes the checks that it can show to be unnecessary. A plain index that it cannot show to be in range would leave a
+/// panic in the program.
+#[inline(always)]
+fn value<const H: usize, const W: usize>(rows: &[[f32; W]; H], y: usize, x: usize) -> f32 {
+    let row = rows.get(y);
+    row.and_then(|row| row.get(x)).copied().unwrap_or(0.0)
+}
+
+/// The most rows that a tile reads: a window of 3 with a kernel of 7.
+const ROWS: usize = 3 + 7 - 1;
+/// The most columns that a tile reads: four columns on a microcontroller, or twelve on a host, with a kernel of 7.
+const COLUMNS: usize = if SMALL { 4 } else { 12 } + 7 - 1;
+
+/// Returns the sums of a tile. `input` takes a channel and returns a function of the row and the column of what the tile reads.
 ///
 /// For a microcontroller the columns of the kernel are unrolled in the source. Whether the compiler would unroll a loop depends
 /// on what else the program calls, and without unrolling the function takes an eighth more instructions.
@@ -398,14 +442,16 @@ fn sums<
     const C: usize,
     const M: usize,
     const K: usize,
+    I: Fn(usize, usize) -> f32,
 >(
     weight: &[[[[f32; K]; K]; C]; M],
     bias: &[f32; M],
-    input: impl Fn(usize, usize, usize) -> f32,
+    input: impl Fn(usize) -> I,
 ) -> [[[[f32; N]; P]; N]; M] {
     const { assert!(K <= 7) }
     let mut sums = bias.map(|bias| [[[bias; N]; P]; N]);
     for c in 0..C {
+        let input = input(c);
         for i in 0..K {
             if SMALL {
                 column::<SMALL, N, P, C, M, K>(&mut sums, weight, &input, [c, i, 0]);
@@ -442,7 +488,7 @@ fn column<
 >(
     sums: &mut [[[[f32; N]; P]; N]; M],
     weight: &[[[[f32; K]; K]; C]; M],
-    input: &impl Fn(usize, usize, usize) -> f32,
+    input: &impl Fn(usize, usize) -> f32,
     [c, i, j]: [usize; 3],
 ) {
     if j >= K {
@@ -453,14 +499,14 @@ fn column<
             for m in 0..M {
                 for p in 0..P {
                     for q in 0..N {
-                        sums[m][dy][p][q] += input(c, dy + i, N * p + q + j) * weight[m][c][i][j];
+                        sums[m][dy][p][q] += input(dy + i, N * p + q + j) * weight[m][c][i][j];
                     }
                 }
             }
         } else {
             for p in 0..P {
                 for q in 0..N {
-                    let input = input(c, dy + i, N * p + q + j);
+                    let input = input(dy + i, N * p + q + j);
                     for m in 0..M {
                         sums[m][dy][p][q] += input * weight[m][c][i][j];
                     }

@@ -79,7 +79,7 @@ fn logits_are_the_hosts(board: &str, images: usize) -> String {
 }
 
 /// Returns random parameters with which the outputs of the layers have about the size of their inputs.
-fn random_params<N: Network>() -> Box<N::Params> {
+pub fn random_params<N: Network>() -> Box<N::Params> {
     let mut params: Box<N::Params> = array(Kind::Random, 7);
     let flat: &mut [f32] = bytemuck::must_cast_slice_mut(std::slice::from_mut(&mut *params));
     for tensor in N::TENSORS {
@@ -92,6 +92,12 @@ fn random_params<N: Network>() -> Box<N::Params> {
         }
     }
     params
+}
+
+pub fn write_weights<N: Network>(path: &Path, params: &N::Params) {
+    let mut file = vec![0; max_len::<N>()];
+    let file = encode::<N>(params, &METADATA, &mut file).unwrap();
+    fs::write(path, file).unwrap();
 }
 
 /// Returns test images if they have the network's size, otherwise noise with dark and bright halves.
@@ -124,9 +130,7 @@ fn logits_of_another_network_are_the_hosts<N: Network>(
     let board = format!("{board}+{}{kind}", N::NAME);
     let path = |kind: &str| scratch(&format!("{board}.{kind}"));
     let (weights, idx, out) = (path("weights"), path("idx"), path("logits"));
-    let mut file = vec![0; max_len::<N>()];
-    let file = encode::<N>(params, &METADATA, &mut file).unwrap();
-    fs::write(&weights, file).unwrap();
+    write_weights::<N>(&weights, params);
 
     let pixels = images_of::<N>(images);
     let shape = N::LAYERS[0].input;

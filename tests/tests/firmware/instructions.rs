@@ -1,7 +1,11 @@
 //! The cost of an image in instructions, which QEMU counts exactly, and the time that `evaluate` reports.
 
+use super::agreement::{random_params, write_weights};
+use super::memory::ram_of_infer;
 use super::*;
+use lenet_core::Network;
 use lenet_core::network::Params;
+use lenet_test_support::networks::{lenet, lenet_d2l, relu, tiny};
 use lenet_test_support::tolerance::assert_count;
 use trainer::weights_file::WeightsFile;
 
@@ -108,6 +112,41 @@ fn forward_takes_the_same_instructions_for_every_picture_and_all_weights() {
         count(&instruction_table(), "forward"),
         "the table's count"
     );
+}
+
+/// Compares the instructions and the RAM of each network that classifies pictures of Fashion-MNIST with the table of the book.
+#[test]
+#[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
+fn the_cost_of_each_network_is_that_of_the_book() {
+    fn check<N: Network>(board: &str) {
+        let book = fs::read_to_string(root().join("docs/src/your-own-network.md")).unwrap();
+        let row = book
+            .lines()
+            .filter(|line| line.starts_with(&format!("| `{}` |", N::NAME)))
+            .next_back();
+        let cells: Vec<_> = row.unwrap().split('|').map(str::trim).collect();
+        let stated = |column: usize| cells[column].replace(',', "").parse::<u64>().unwrap();
+
+        let weights = scratch(&format!("cost-of-{}.weights", N::NAME));
+        write_weights::<N>(&weights, &random_params::<N>());
+        let instructions = count(&counted(board, &weights), "forward");
+        let (statics, stack) = ram_of_infer(board, &weights);
+        println!(
+            "{}: {instructions} instructions, {statics} + {stack} bytes",
+            N::NAME
+        );
+        assert_eq!((N::NAME, instructions), (N::NAME, stated(4)));
+        // The stack can change by some words with the folder in which the program is compiled.
+        assert!(
+            u64::from(statics + stack).abs_diff(stated(5)) <= 64,
+            "{}",
+            N::NAME
+        );
+    }
+    check::<lenet::Net>("mps2-an386");
+    check::<lenet_d2l::Net>("mps2-an386+lenet-d2l");
+    check::<relu::Net>("mps2-an386+relu");
+    check::<tiny::Net>("mps2-an386+tiny");
 }
 
 /// Counts the instructions per image in int8. Each layer may exceed the table by 3 %, and the sum may not exceed what the README

@@ -120,14 +120,14 @@ fn the_code_of_infer_is_small() {
 #[test]
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn the_ram_of_infer_is_small() {
-    let (statics, stack) = ram_of_infer("mps2-an386");
+    let (statics, stack) = ram_of_infer("mps2-an386", &weights_file());
     println!("{statics} bytes of statics, {stack} of stack");
     assert!(statics + stack <= 6 * 1024, "{statics} + {stack} bytes");
 }
 
 /// Returns the bytes of statics and of stack that `infer` reports.
-fn ram_of_infer(board: &str) -> (u32, u32) {
-    let run = run(board, &["infer"], Some(&weights_of(board)), &[]);
+pub fn ram_of_infer(board: &str, weights: &Path) -> (u32, u32) {
+    let run = run(board, &["infer"], Some(weights), &[]);
     let line = run
         .output
         .lines()
@@ -148,7 +148,7 @@ fn ram_of_infer(board: &str) -> (u32, u32) {
 #[ignore = "needs qemu-system-arm and the firmware images: see ci.sh"]
 fn the_ram_of_infer_in_int8_is_small() {
     for (board, _) in INT8 {
-        let (statics, stack) = ram_of_infer(board);
+        let (statics, stack) = ram_of_infer(board, &weights_of(board));
         println!("{board}: {statics} bytes of statics, {stack} of stack");
         assert!(
             statics + stack <= 4096,
