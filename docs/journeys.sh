@@ -9,6 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never CARGO_TERM_QUIET=true COLUMNS=100
+# The page shows what the program prints without a GPU.
+export CUDA_VISIBLE_DEVICES=
 clone=$PWD
 places=$(mktemp -d)
 # What the commands write, in the clone.
