@@ -35,7 +35,7 @@ use bytemuck::Zeroable;
 use dense::{Dense, GradDense};
 use lenet_core::layer::{Layered, Pool};
 use lenet_core::plan::{Kind, Layer};
-use sparse::{Deinterleave, DeinterleaveWinners, GradSparse, PITCH};
+use sparse::{Deinterleave, DeinterleaveWinners, GradSparse, ROW_STRIDE};
 use std::marker::PhantomData;
 
 /// Returns whether this algorithm can compute a layer, if it is the first.
@@ -132,7 +132,7 @@ pub struct BackwardScratch<
     grads: [[[[f32; PW]; PH]; M]; LANES],
     winners: [[[[u8; PW]; PH]; M]; LANES],
     // For the sparse gradient, one image at a time:
-    image: [[f32; PITCH]; H],
+    image: [[f32; ROW_STRIDE]; H],
     /// The position in `image` of each winning kernel's corner, little-endian.
     corners: [[[u16; PW]; PH]; M],
     // For the dense gradient:

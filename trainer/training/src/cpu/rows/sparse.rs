@@ -66,13 +66,13 @@ impl Kernel for DeinterleaveWinners<'_> {
 
 /// The distance from one row of an image to the next, in floats. The row's columns fill two cache lines. A third line repeats
 /// those at which a half vector would cross from the first line into the second.
-pub(super) const PITCH: usize = 3 * LANES;
+pub(super) const ROW_STRIDE: usize = 3 * LANES;
 /// The first of the repeated columns.
 const REPEATED: usize = LANES - HALF;
 /// The distance from a repeated column to its copy.
 const TO_COPY: usize = 2 * LANES - REPEATED;
 /// The number of floats that a kernel reads from its corner on.
-const KERNEL: usize = (K - 1) * PITCH + HALF;
+const KERNEL: usize = (K - 1) * ROW_STRIDE + HALF;
 
 /// Returns the position in the image of each window's corner.
 const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
@@ -87,7 +87,7 @@ const fn window_corners<const PH: usize, const PW: usize>() -> [[u16; PW]; PH] {
             } else {
                 column
             };
-            corners[y][x] = (POOL * y * PITCH + column) as u16;
+            corners[y][x] = (POOL * y * ROW_STRIDE + column) as u16;
             x += 1;
         }
         y += 1;
@@ -115,7 +115,7 @@ pub(super) struct GradSparse<
     /// The gradient of the pooled output before the activation.
     pub grad: &'a [[[f32; PW]; PH]; M],
     /// Overwritten.
-    pub image: &'a mut [[f32; PITCH]; H],
+    pub image: &'a mut [[f32; ROW_STRIDE]; H],
     /// Overwritten.
     pub corners: &'a mut [[[u16; PW]; PH]; M],
     /// The sums to which the gradient is added.
@@ -152,7 +152,7 @@ impl<L: Layered, const M: usize, const H: usize, const W: usize, const PH: usize
             let windows = first.as_flattened().iter().zip(winner.as_flattened());
             for (corner, (first, winner)) in corners.as_flattened_mut().iter_mut().zip(windows) {
                 let corner_of_winner =
-                    first + u16::from(winner >> 1) * PITCH as u16 + u16::from(winner & 1);
+                    first + u16::from(winner >> 1) * ROW_STRIDE as u16 + u16::from(winner & 1);
                 *corner = corner_of_winner.to_le();
             }
         }
@@ -198,7 +198,9 @@ fn add_windows<S: Lanewise<HALF>, const T: usize, const PH: usize, const PW: usi
                 .first_chunk()
                 .expect("the kernel fits");
             for i in 0..K {
-                let row = kernel[i * PITCH..].first_chunk().expect("within KERNEL");
+                let row = kernel[i * ROW_STRIDE..]
+                    .first_chunk()
+                    .expect("within KERNEL");
                 acc[$t][i] = s.mul_add(grad, s.load(row), acc[$t][i]);
             }
         };
