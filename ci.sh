@@ -301,7 +301,7 @@ step
 
 devices() {
 # Users build the firmware with all debug information (firmware/.cargo/config.toml). Here it has line tables only, because it then
-# compiles in less time. The code in flash is the same.
+# compiles in less time. The default network then takes the same number of instructions, and `lenet-d2l` takes 0.02 % fewer.
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 
 step "lenet-core for Cortex-M0, M3, M4F and M33, and for RISC-V"

@@ -135,13 +135,9 @@ fn the_cost_of_each_network_is_that_of_the_book() {
             "{}: {instructions} instructions, {statics} + {stack} bytes",
             N::NAME
         );
-        assert_eq!((N::NAME, instructions), (N::NAME, stated(4)));
-        // The stack can change by some words with the folder in which the program is compiled.
-        assert!(
-            u64::from(statics + stack).abs_diff(stated(5)) <= 64,
-            "{}",
-            N::NAME
-        );
+        // The code can depend slightly on the debug information and on the folder in which the program is compiled.
+        assert!(instructions.abs_diff(stated(4)) * 100 <= stated(4));
+        assert!(u64::from(statics + stack).abs_diff(stated(5)) <= 64);
     }
     check::<lenet::Net>("mps2-an386");
     check::<lenet_d2l::Net>("mps2-an386+lenet-d2l");
