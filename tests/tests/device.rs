@@ -234,7 +234,7 @@ fn a_certificate_has_the_name_of_its_board_and_stays_in_its_folder() {
         names
     };
     let before = names(folder.path());
-    let out = folder.path().join("certificates");
+    let out = folder.path().join("new/certificates");
     for name in ["../x", "/tmp/x", "a/b", "..", ".x", "", "a\\b", "a b", "ä"] {
         let error = certify(name, &out).unwrap_err();
         assert_eq!(

@@ -260,12 +260,21 @@ impl Checkpoint {
             },
         } = self;
         let is_share = |share: f64| share > 0.0 && share < 1.0;
-        if settings.batch_size == 0
-            || settings.devices == 0
-            || settings.average == Some(0)
-            || !settings.val_split.is_none_or(is_share)
-        {
-            return Some("its settings are impossible");
+        for (is_possible, problem) in [
+            (settings.batch_size > 0, "its batch size is 0"),
+            (settings.devices > 0, "its number of devices is 0"),
+            (
+                settings.average != Some(0),
+                "its number of steps to average is 0",
+            ),
+            (
+                settings.val_split.is_none_or(is_share),
+                "its share of validation images is not between 0 and 1",
+            ),
+        ] {
+            if !is_possible {
+                return Some(problem);
+            }
         }
         let per_epoch = data.train.div_ceil(settings.batch_size as usize);
         let before = (epochs.len() as u64).saturating_mul(per_epoch as u64);
@@ -273,7 +282,7 @@ impl Checkpoint {
             && partial.correct <= partial.images
             && partial.images as usize <= data.train
             && state.step.checked_sub(partial.steps as u64) == Some(before);
-        (!is_consistent).then_some("its counts of steps and epochs contradict")
+        (!is_consistent).then_some("its counts of steps and epochs contradict each other")
     }
 }
 
@@ -415,31 +424,31 @@ mod tests {
                 "config",
                 "batch_size = 32",
                 "batch_size = 0",
-                "settings are impossible",
+                "its batch size is 0",
             ),
             (
                 "config",
                 "devices = 1",
                 "devices = 0",
-                "settings are impossible",
+                "its number of devices is 0",
             ),
             (
                 "config",
                 "devices = 1",
                 "devices = 1\naverage = 0",
-                "settings are impossible",
+                "its number of steps to average is 0",
             ),
             (
                 "config",
                 "devices = 1",
                 "devices = 1\nval_split = 5.0",
-                "settings are impossible",
+                "its share of validation images is not",
             ),
             (
                 "config",
                 "devices = 1",
                 "devices = 1\nval_split = nan",
-                "settings are impossible",
+                "its share of validation images is not",
             ),
             (
                 "config",

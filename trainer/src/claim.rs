@@ -41,15 +41,7 @@ impl Claim {
                 .open(&path);
             let mut file = open.map_err(Error::io("cannot be created", &path))?;
             match file.try_lock() {
-                Err(TryLockError::WouldBlock) => {
-                    let mut process = String::new();
-                    // The process id is only for the message, which omits it on systems where a lock prevents reading.
-                    let _ = file.read_to_string(&mut process);
-                    return Err(Error::InUse {
-                        path: folder.to_owned(),
-                        process: process.trim().parse().ok(),
-                    });
-                }
+                Err(TryLockError::WouldBlock) => return Err(in_use(folder, &file)),
                 // The previous holder may have removed the file after it was opened here; try again.
                 Ok(()) if !is_at(&file, &path) => {}
                 _ if !is_lock(&file) => return Err(foreign()),
@@ -64,6 +56,32 @@ impl Claim {
                 }
             }
         }
+    }
+}
+
+/// Checks that no process has claimed a folder, and changes nothing in it.
+///
+/// # Errors
+/// `InUse`: a process has claimed the folder
+pub fn check(folder: &Path) -> Result<(), Error> {
+    let path = folder.join(NAME);
+    // To open a named pipe would wait for its writer.
+    if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file())
+        && let Ok(file) = File::open(path)
+        && let Err(TryLockError::WouldBlock) = file.try_lock()
+    {
+        return Err(in_use(folder, &file));
+    }
+    Ok(())
+}
+
+fn in_use(folder: &Path, mut file: &File) -> Error {
+    let mut process = String::new();
+    // The process id is only for the message, which omits it on systems where a lock prevents reading.
+    let _ = file.read_to_string(&mut process);
+    Error::InUse {
+        path: folder.to_owned(),
+        process: process.trim().parse().ok(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Checks that a path does not exist yet. A program that writes several files checks all of them before it writes the first, so
 /// that it writes all or none.
@@ -18,18 +18,62 @@ pub fn check_new(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Creates a folder, and those above it. The folder may exist already.
-///
-/// # Errors
-/// * `Exists`: the path is a file
-/// * `Io`: the folder cannot be created
-pub fn create_folder(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::Exists {
-            path: path.to_owned(),
-        },
-        _ => Error::io("cannot be created", path)(error),
-    })
+/// A folder for output. When dropped, it is removed if it is still empty, and so are the folders above it that were created with
+/// it.
+#[derive(Debug, Default)]
+pub struct Folder {
+    /// The folders that were created, the outermost first.
+    created: Vec<PathBuf>,
+}
+
+impl Folder {
+    /// Creates a folder, and those above it. The folder may exist already.
+    ///
+    /// # Errors
+    /// * `Exists`: the path is a file
+    /// * `Io`: the folder cannot be created; nothing is left behind
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let mut folder = Self {
+            created: Vec::new(),
+        };
+        let mut wanted: Vec<&Path> = path.ancestors().collect();
+        wanted.reverse();
+        for part in wanted
+            .into_iter()
+            .filter(|part| !part.as_os_str().is_empty())
+        {
+            match folder.add(part) {
+                Ok(()) => {}
+                Err(_) if part.is_dir() => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    return Err(Error::Exists {
+                        path: path.to_owned(),
+                    });
+                }
+                Err(error) => return Err(Error::io("cannot be created", path)(error)),
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Creates one more folder, which is removed in the same way.
+    ///
+    /// # Errors
+    /// Those of [`std::fs::create_dir`]
+    pub fn add(&mut self, path: &Path) -> std::io::Result<()> {
+        std::fs::create_dir(path)?;
+        self.created.push(path.to_owned());
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for folder in self.created.iter().rev() {
+            // This succeeds only if the folder is empty.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
 }
 
 /// Writes a file that must not exist yet: first to a temporary file beside it, which is then renamed.
@@ -142,6 +186,27 @@ mod tests {
         replace(&path, b"third").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"third");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_new_and_empty_folders_are_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "old/a/b/c"].map(|name| top.path().join(name));
+        std::fs::create_dir(&old).unwrap();
+        drop(Folder::create(&old).unwrap());
+        drop(Folder::create(&new).unwrap());
+        assert_eq!(std::fs::read_dir(&old).unwrap().count(), 0);
+
+        let folder = Folder::create(&new).unwrap();
+        std::fs::write(old.join("a/file"), "").unwrap();
+        drop(folder);
+        assert!(old.join("a/file").exists() && !old.join("a/b").exists());
+
+        // A part of the path is a file.
+        assert!(Folder::create(&old.join("x/y/../../a/file/z")).is_err());
+        assert!(!old.join("x").exists());
+        let error = Folder::create(&old.join("a/file")).unwrap_err();
+        assert!(matches!(error, Error::Exists { .. }), "{error}");
     }
 
     #[test]

@@ -11,12 +11,14 @@ use crate::weights_file::WeightsFile;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The folder of a run. No other training writes into it at the same time. It is removed if it is still empty when dropped.
+/// The folder of a run. No other training writes into it at the same time. If it was created and is still empty when dropped, it is
+/// removed.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// `None` only during the drop.
-    claim: Option<Claim>,
+    // The fields are dropped in this order: the folder is empty only without the lock file.
+    _claim: Claim,
+    _folder: output::Folder,
 }
 
 impl RunFolder {
@@ -30,13 +32,13 @@ impl RunFolder {
         let exists = || Error::Exists {
             path: path.to_owned(),
         };
-        output::create_folder(path)?;
-        // A claim writes into the folder. So a folder with other files is claimed only if it has a lock file, whose holder is
-        // named in the error.
-        if !is_unused(path)? && !path.join(claim::NAME).exists() {
+        let created = output::Folder::create(path)?;
+        // A claim writes into the folder, so a folder with other files is not claimed.
+        if !is_unused(path)? {
+            claim::check(path)?;
             return Err(exists());
         }
-        let folder = Self::claim(path)?;
+        let folder = Self::claim(path, created)?;
         // Another training may have ended between the first check and the claim.
         if !is_unused(path)? {
             return Err(exists());
@@ -56,10 +58,10 @@ impl RunFolder {
     }
 
     fn create_numbered(parent: &Path, name: &str) -> Result<Self, Error> {
-        output::create_folder(parent)?;
+        let mut created = output::Folder::create(parent)?;
         let mut path = parent.join(name);
         for number in 2.. {
-            match std::fs::create_dir(&path) {
+            match created.add(&path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => {
                     made.map_err(Error::io("cannot be created", &path))?;
@@ -68,13 +70,14 @@ impl RunFolder {
             }
             path.set_file_name(format!("{name}-{number}"));
         }
-        Self::claim(&path)
+        Self::claim(&path, created)
     }
 
     /// Opens the folder of a run to continue it, and reads its checkpoint.
     ///
     /// # Errors
     /// * `InUse`: another training is using the folder
+    /// * `Exists`: the folder has a file of the lock's name that is not a lock file
     /// * those of [`Checkpoint::load`]
     pub fn resume(path: &Path) -> Result<(Self, Checkpoint), Error> {
         let checkpoint = path.join(checkpoint::NAME);
@@ -82,16 +85,17 @@ impl RunFolder {
         if !checkpoint.is_file() {
             Checkpoint::load(&checkpoint)?;
         }
-        let folder = Self::claim(path)?;
+        let folder = Self::claim(path, output::Folder::default())?;
         let checkpoint = Checkpoint::load(&checkpoint)?;
         output::remove_partial(path)?;
         Ok((folder, checkpoint))
     }
 
-    fn claim(path: &Path) -> Result<Self, Error> {
+    fn claim(path: &Path, folder: output::Folder) -> Result<Self, Error> {
         Ok(Self {
             path: path.to_owned(),
-            claim: Some(Claim::take(path)?),
+            _claim: Claim::take(path)?,
+            _folder: folder,
         })
     }
 
@@ -151,14 +155,6 @@ impl RunFolder {
         let path = self.path.join(name);
         output::replace(&path, file.bytes())?;
         Ok(path)
-    }
-}
-
-impl Drop for RunFolder {
-    fn drop(&mut self) {
-        self.claim.take();
-        // This succeeds only if the folder is empty.
-        let _ = std::fs::remove_dir(&self.path);
     }
 }
 
@@ -233,7 +229,8 @@ mod tests {
         let path = parent.path();
         let long_ago = std::time::SystemTime::UNIX_EPOCH;
         std::fs::write(path.join("x"), "").unwrap();
-        for lock in [None, Some("precious\n")] {
+        // Besides a file of the user, the lock file of a process that has ended.
+        for lock in [None, Some("precious\n"), Some("1\n")] {
             if let Some(text) = lock {
                 std::fs::write(path.join(claim::NAME), text).unwrap();
             }
@@ -267,10 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_folder_goes_away() {
+    fn an_unused_folder_is_removed_with_those_above_it() {
         let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("run");
-        drop(RunFolder::create(&path).unwrap());
-        assert!(!path.exists());
+        drop(RunFolder::create(&parent.path().join("a/b/run")).unwrap());
+        drop(RunFolder::create_numbered(&parent.path().join("runs"), "run").unwrap());
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 }

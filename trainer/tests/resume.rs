@@ -656,7 +656,7 @@ fn a_bad_checkpoint_is_named_with_the_remedy() {
     place.refused(
         "--resume crafted --epochs 2",
         1,
-        &format!("crafted/last.checkpoint: damaged: its settings are impossible; {remedy}"),
+        &format!("crafted/last.checkpoint: damaged: its batch size is 0; {remedy}"),
     );
     place.refused(
         "--resume nowhere",

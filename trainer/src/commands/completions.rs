@@ -44,7 +44,7 @@ pub fn man(args: &ManArgs) -> Result<(), Error> {
     pages
         .iter()
         .try_for_each(|(path, _)| output::check_new(path))?;
-    output::create_folder(folder)?;
+    let _folder = output::Folder::create(folder)?;
     for (path, page) in &pages {
         output::write_new(path, page)?;
     }

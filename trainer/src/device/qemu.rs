@@ -92,10 +92,14 @@ impl Machine {
     ) -> Result<PathBuf, DeviceError> {
         let (folder, variable) = match numbers {
             Numbers::F32 => (self.name.to_owned(), String::new()),
-            Numbers::Int8 => (
-                format!("{}-int8", self.name),
-                format!("LENET_WEIGHTS={} ", weights.display()),
-            ),
+            Numbers::Int8 => {
+                // The script changes to another folder, so it needs an absolute path.
+                let weights = std::path::absolute(weights).unwrap_or_else(|_| weights.to_owned());
+                (
+                    format!("{}-int8", self.name),
+                    format!("LENET_WEIGHTS={} ", weights.display()),
+                )
+            }
         };
         let path = given.map_or_else(
             || {

@@ -4,7 +4,7 @@ use super::proto::{Attribute, Node, Tensor};
 use half::{bf16, f16};
 use std::collections::HashSet;
 
-/// The maximum number of elements in a constant. No tensor of a network has this many.
+/// The maximum number of elements in a constant, more than a network for a microcontroller needs.
 const MAX_ELEMENTS: usize = 1 << 22;
 
 /// The maximum number of dimensions, which is also PyTorch's. Without a limit, a small file with many dimensions of 1 would take
@@ -592,7 +592,7 @@ pub(super) fn transposed(dims: &[usize], axes: &[usize]) -> (Vec<usize>, Vec<usi
 fn check_dimensions(count: usize) -> Result<(), String> {
     if count > MAX_DIMENSIONS {
         return Err(format!(
-            "it has {count} dimensions, more than any tensor here"
+            "it has {count} dimensions; at most {MAX_DIMENSIONS} are supported"
         ));
     }
     Ok(())
@@ -606,7 +606,9 @@ fn elements(dims: &[usize]) -> Result<usize, String> {
         .try_fold(1_usize, |product, &dim| product.checked_mul(dim.max(1)))
         .filter(|&count| count <= MAX_ELEMENTS)
         .map(|_| dims.iter().product())
-        .ok_or_else(|| format!("it has the dimensions {dims:?}, more than any tensor here"))
+        .ok_or_else(|| {
+            format!("it has the dimensions {dims:?}; at most {MAX_ELEMENTS} elements are supported")
+        })
 }
 
 fn strides(dims: &[usize]) -> Vec<usize> {

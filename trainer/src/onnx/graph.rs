@@ -7,8 +7,8 @@ use lenet_core::plan::Layer;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// The maximum number of elements in all constants that a graph computes, several times that of a network's parameters. A few
-/// bytes of a file suffice for an operator with a large result, and all values are kept.
+/// The maximum number of elements in all values that a graph computes, several times what a network needs. A few bytes of a file
+/// suffice for an operator with a large result, and all values are kept.
 const MAX_COMPUTED: usize = 1 << 24;
 
 /// The parameters that were found in a graph.
@@ -80,7 +80,7 @@ struct Follower<'a> {
     nodes: HashMap<&'a str, (&'a Node, usize)>,
     inputs: HashMap<&'a str, &'a ValueInfo>,
     values: HashMap<&'a str, Value<'a>>,
-    /// The number of elements in the constants that were computed.
+    /// The number of elements in the values that were computed.
     computed: usize,
 }
 
@@ -229,12 +229,7 @@ impl<'a> Follower<'a> {
             [] => match Constant::compute(node, &constants) {
                 Some(computed) => {
                     let computed = computed?;
-                    self.computed += computed.data.len();
-                    if self.computed > MAX_COMPUTED {
-                        return Err(format!(
-                            "the constants that the graph computes up to it have more than {MAX_COMPUTED} elements; no network here has as many"
-                        ));
-                    }
+                    self.count(computed.data.len())?;
                     Ok(constant(computed))
                 }
                 None => Err(
@@ -253,9 +248,21 @@ impl<'a> Follower<'a> {
                     return Err(format!("it has the unknown attribute {}", other.name));
                 }
                 let image = (**image).clone().apply(node, at, &constants)?;
+                self.count(image.len())?;
                 Ok(Value::Image(Rc::new(image)))
             }
             _ => Err("it takes two values that depend on the image, expected one".to_owned()),
+        }
+    }
+
+    /// Adds the elements of a value to those that were computed. Returns an error if there are too many.
+    fn count(&mut self, elements: usize) -> Result<(), String> {
+        self.computed = self.computed.saturating_add(elements);
+        match self.computed > MAX_COMPUTED {
+            true => Err(format!(
+                "the values that the graph computes up to it have more than {MAX_COMPUTED} elements, which is the limit"
+            )),
+            false => Ok(()),
         }
     }
 }

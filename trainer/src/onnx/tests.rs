@@ -968,8 +968,26 @@ fn the_error_names_the_first_operator_that_differs() {
                 }
                 after(graph, "image", node("Add", "moved", &["d"], vec![]));
             },
-            "Identity \"d\": the constants that the graph computes up to it have more than 16777216 elements; no network here \
-             has as many",
+            "Identity \"d\": the values that the graph computes up to it have more than 16777216 elements, which is the limit",
+        ),
+        (
+            |graph| {
+                // 784 elements each.
+                after(
+                    graph,
+                    "image",
+                    node("Identity", "moved", &["21400"], vec![]),
+                );
+                graph.node.push(node("Identity", "1", &["image"], vec![]));
+                for n in 2..=21_400 {
+                    let [input, output] = [n - 1, n].map(|n: u32| n.to_string());
+                    graph
+                        .node
+                        .push(node("Identity", &output, &[&input], vec![]));
+                }
+            },
+            "Identity \"21400\": the values that the graph computes up to it have more than 16777216 elements, which is the \
+             limit",
         ),
     ];
     for (change, expected) in cases {
@@ -1041,9 +1059,12 @@ fn invalid_operators_on_constants_are_rejected() {
     assert_eq!(reshaped(&[0, 9]).unwrap().dims, [0, 9]);
     assert_eq!(
         reshaped(&[0, 1 << 40]),
-        Err("it has the dimensions [0, 1099511627776], more than any tensor here".to_owned())
+        Err(
+            "it has the dimensions [0, 1099511627776]; at most 4194304 elements are supported"
+                .to_owned()
+        )
     );
-    let many = Err("it has 65 dimensions, more than any tensor here".to_owned());
+    let many = Err("it has 65 dimensions; at most 64 are supported".to_owned());
     assert_eq!(reshaped(&[0; 64]).unwrap().dims, [0; 64]);
     assert_eq!(reshaped(&[0; 65]), many);
     let axes = (0..64).collect::<Vec<_>>();

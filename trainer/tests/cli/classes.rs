@@ -3,7 +3,7 @@
 use crate::place::{Place, idx, labels, outcome};
 
 /// Copies `letters` to another folder, with other class names and with labels renumbered by `number`.
-fn other(place: &Place, folder: &str, names: &[&str], number: impl Fn(u8) -> u8) {
+pub fn other(place: &Place, folder: &str, names: &[&str], number: impl Fn(u8) -> u8) {
     std::fs::create_dir(place.path(folder)).unwrap();
     for (name, count) in [("train", 96), ("t10k", 30)] {
         let images = format!("{name}-images-idx3-ubyte");
@@ -25,12 +25,12 @@ fn other(place: &Place, folder: &str, names: &[&str], number: impl Fn(u8) -> u8)
     }
 }
 
-const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-const REVERSED: [&str; 10] = ["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"];
+pub const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+pub const REVERSED: [&str; 10] = ["j", "i", "h", "g", "f", "e", "d", "c", "b", "a"];
 const FROM_ONE: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"];
 
 /// Options with which every class is learnt.
-const LEARN: &str = "--batch-size 8 --lr 0.003 --epochs 20";
+pub const LEARN: &str = "--batch-size 8 --lr 0.003 --epochs 20";
 
 /// Runs the program, which must succeed and print this message, and returns the output.
 fn said(place: &Place, arguments: &str, says: &str) -> String {

@@ -1,6 +1,7 @@
-//! Tests `trainer device` if no board replies: there is no board, it is silent, or QEMU is missing, fails, is killed or hangs.
-//! `tests/tests/device.rs` tests boards that reply.
+//! Tests `trainer device` if no board replies: there is no board, it is silent, or QEMU is missing, fails, is killed or hangs. Also
+//! tests what the commands print about a board that replies. `tests/tests/device.rs` has the other tests with such boards.
 
+use crate::classes::{LEARN, NAMES, REVERSED, other};
 use crate::place::{Place, outcome};
 use lenet_core::link::{
     Bench, Info, MAX_FRAME, Meter, Receiver, Request, Responder, Scratch, Unit,
@@ -141,10 +142,14 @@ fn missing_things_are_named_with_the_remedy() {
     );
     place.unusable(
         "device certify --qemu --elf elf --out certificates",
-        "invalid value 'elf' for '--elf <FILE>': certify runs two programs, `serve` and `bench`: leave --elf out, and it takes \
-         those that firmware/build-all.sh built",
+        "invalid value 'elf' for '--elf <FILE>': certify runs two programs, `serve` and `bench`: omit --elf; certify uses the \
+         programs that firmware/build-all.sh built",
     );
     assert!(!place.good("device certify --help").contains("--elf"));
+    place.unusable(
+        "device certify --check certificate.json --json",
+        "the argument '--check <FILE>...' cannot be used with '--json'",
+    );
     place.unusable(
         "device info --port none --timeout 0",
         "invalid value '0' for '--timeout <SECONDS>': 0 is not in 1..=3600",
@@ -383,6 +388,53 @@ fn a_certificate_is_checked_with_or_without_its_weights() {
         1,
         &format!("{json}: {page} does not say what the certificate says"),
     );
+}
+
+/// The labels of the data must be those of the weights' outputs, for a certificate as for an evaluation.
+#[test]
+fn a_certificate_counts_correct_images_by_the_names_of_their_classes() {
+    let place = Place::new();
+    other(&place, "named", &NAMES, |label| label);
+    other(&place, "moved", &REVERSED, |label| 9 - label);
+    place.good(&format!("{LEARN} --data named --out run"));
+    let file = WeightsFile::load(&place.path("run/lenet.weights")).unwrap();
+    let options = "--weights run/lenet.weights --images 30";
+    let moved = "note: run/lenet.weights has its classes in another order than moved: they are matched by their names\n";
+    let correct = |data: &str, options: &str, says: &str, out: &str| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let certify =
+            format!("device certify --tcp {address} --data {data} {options} --out {out} --json");
+        let (code, json, err) = std::thread::scope(|scope| {
+            scope.spawn(|| answer(&listener, &file));
+            place.run(&certify)
+        });
+        assert_eq!((code, err.as_str()), (0, says), "{data}");
+        let certificate: serde_json::Value = serde_json::from_str(&json).unwrap();
+        certificate["images"]["correct"].as_u64().unwrap()
+    };
+    let expected = correct("named", options, "", "named-out");
+    assert!(expected > 27, "{expected}");
+    assert_eq!(correct("moved", options, moved, "moved-out"), expected);
+    let by_number = format!("{options} --ignore-class-names");
+    assert_eq!(correct("moved", &by_number, "", "wrong-out"), 0);
+
+    // The check counts again, in the same way.
+    for (data, options, out, says) in [
+        ("named", "", "named-out", ""),
+        ("moved", "", "moved-out", moved),
+        ("moved", "--ignore-class-names", "wrong-out", ""),
+    ] {
+        let names = place.list(out);
+        let json = names.iter().find(|name| name.ends_with(".json")).unwrap();
+        let check = format!(
+            "device certify --check {out}/{json} --weights run/lenet.weights --data {data} {options}"
+        );
+        let (code, sound, err) = place.run(&check);
+        assert_eq!((code, err.as_str()), (0, says), "{sound}");
+        let again = "; the logits were computed again\n";
+        assert!(sound.ends_with(again), "{sound}");
+    }
 }
 
 /// A serial port from which bytes arrive that contain no reply.

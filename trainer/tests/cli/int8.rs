@@ -1,6 +1,7 @@
 //! Tests `quantize`, and every command with an int8 file: what it does, or the message with which it rejects the file.
 
-use crate::place::{LEARNT, Place, TRAIN, outcome};
+use crate::place::{LEARNT, Place, TRAIN};
+use std::path::Path;
 use trainer::model::Model;
 
 /// Returns a place with trained f32 weights and their int8 version, and the output of `quantize`.
@@ -395,15 +396,14 @@ fn a_page_contains_the_network_in_f32_or_int8_or_both() {
 #[test]
 fn device_uses_the_image_for_the_number_format() {
     let (place, _) = quantized();
-    let (code, _, err) = outcome(
-        place
-            .command("device bench --qemu microbit --elf none --weights int8.weights")
-            .output()
-            .unwrap(),
-    );
-    assert_eq!(code, 1, "{err}");
-    assert!(
-        err.contains("none: no such image. Build it: LENET_WEIGHTS="),
-        "{err}"
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    place.refused(
+        "device bench --qemu microbit --elf none --weights int8.weights",
+        1,
+        &format!(
+            "none: no such image. Build it: LENET_WEIGHTS={} {} microbit",
+            place.path("int8.weights").display(),
+            repository.join("firmware/build-all.sh").display()
+        ),
     );
 }

@@ -3,6 +3,7 @@
 use super::bench::{cost_by_layer, instructions};
 use super::{BoardArgs, print_json};
 use crate::commands::DataArgs;
+use crate::commands::classes::ClassArgs;
 use crate::commands::out::{Out, load_model};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{
@@ -13,7 +14,7 @@ use crate::device::{DeviceError, differing};
 use crate::error::Error;
 use crate::evaluate::Confusion;
 use crate::model::Model;
-use crate::output::{check_new, create_folder, write_new};
+use crate::output::{Folder, check_new, write_new};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::ProgressIterator;
 use lenet_core::link;
@@ -26,6 +27,8 @@ pub struct Args {
     board: BoardArgs,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    classes: ClassArgs,
     /// Number of test images to classify
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -38,14 +41,14 @@ pub struct Args {
     note: String,
     /// Check certificates instead of writing one: each must be complete and consistent, and equal to the page next to it. With
     /// the same weights and data set, the logits are computed again
-    #[arg(long, value_name = "FILE", num_args = 1.., group = "Place", conflicts_with_all = ["images", "out", "note"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., group = "Place", conflicts_with_all = ["images", "out", "note", "json"])]
     check: Vec<PathBuf>,
 }
 
 /// Rejects every program, because in QEMU `certify` runs two programs, one after the other.
 fn no_program(_: PathBuf) -> Result<PathBuf, &'static str> {
     Err(
-        "certify runs two programs, `serve` and `bench`: leave --elf out, and it takes those that firmware/build-all.sh built",
+        "certify runs two programs, `serve` and `bench`: omit --elf; certify uses the programs that firmware/build-all.sh built",
     )
 }
 
@@ -59,8 +62,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 /// Runs all checks on a board and writes the certificate as JSON and as a Markdown page.
 fn certify(args: &Args) -> Result<(), Error> {
-    let weights = load_model(&args.board.weights_path())?;
-    let data = args.data.load()?;
+    let path = args.board.weights_path();
+    let weights = load_model(&path)?;
+    let mut data = args.data.load()?;
+    // The hash must not depend on the order of the weights' classes.
+    let test_sha256 = hex(&data.test_sha256());
+    args.classes.apply(&mut data, &weights.metadata(), &path)?;
     let count = args.images as usize;
     if count > data.test.len() {
         return Err(Error::Settings(format!(
@@ -68,15 +75,9 @@ fn certify(args: &Args) -> Result<(), Error> {
             data.test.len()
         )));
     }
-    let is_new = !args.out.exists();
-    // The folder is created first, because the checks on a board may take long.
-    create_folder(&args.out)?;
-    let checked = check_board(args, &weights, &data, count);
-    if is_new && checked.is_err() {
-        // This succeeds only if the folder is empty.
-        let _ = std::fs::remove_dir(&args.out);
-    }
-    let (certificate, [json, page]) = checked?;
+    // The folder is created first, because the checks on a board may take long. If they fail, it is removed again.
+    let _folder = Folder::create(&args.out)?;
+    let (certificate, [json, page]) = check_board(args, &weights, &data, test_sha256, count)?;
 
     write_new(&json, certificate.json().as_bytes())?;
     write_new(&page, certificate.page().as_bytes())?;
@@ -104,6 +105,7 @@ fn check_board(
     args: &Args,
     weights: &Model,
     data: &Dataset,
+    test_sha256: String,
     count: usize,
 ) -> Result<(Certificate, [PathBuf; 2]), Error> {
     let images = &data.test.images()[..count];
@@ -153,7 +155,7 @@ fn check_board(
             },
             images: Images {
                 dataset: data.name.clone(),
-                test_sha256: hex(&data.test_sha256()),
+                test_sha256,
                 count,
                 correct: Confusion::new(&logits, &data.test.labels()[..count]).correct() as usize,
                 differing: differing(&host, &logits),
@@ -264,11 +266,12 @@ fn check(args: &Args, path: &Path) -> Result<(), Error> {
 /// Computes the certificate's logits on this machine and returns the differences as sentences. Returns `None` if this machine does
 /// not have the same weights and test images. Only files that the user has named must be readable.
 fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String>>, Error> {
-    let weights = match load_model(&args.board.weights_path()) {
+    let path = args.board.weights_path();
+    let weights = match load_model(&path) {
         Err(_) if args.board.weights.is_none() => return Ok(None),
         weights => weights?,
     };
-    let data = match args.data.load() {
+    let mut data = match args.data.load() {
         Err(_) if args.data.folder().is_none() => return Ok(None),
         data => data?,
     };
@@ -279,6 +282,7 @@ fn recompute(args: &Args, certificate: &Certificate) -> Result<Option<Vec<String
     {
         return Ok(None);
     }
+    args.classes.apply(&mut data, &weights.metadata(), &path)?;
     let images = &data.test.images()[..claimed.count];
     let logits = weights.logits(images);
     let correct = Confusion::new(&logits, &data.test.labels()[..claimed.count]).correct() as usize;

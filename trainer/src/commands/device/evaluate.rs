@@ -2,6 +2,7 @@
 
 use super::board::PROGRESS;
 use super::{BoardArgs, ImageArgs, print_json};
+use crate::commands::classes::ClassArgs;
 use crate::commands::evaluate::confusion_table;
 use crate::commands::out::{Out, load_model};
 use crate::dataset::hex;
@@ -16,6 +17,17 @@ use std::time::{Duration, Instant};
 
 /// The maximum number of differing images to list.
 const LISTED: usize = 20;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    images: ImageArgs,
+    #[command(flatten)]
+    classes: ClassArgs,
+    /// Send the images over the link even if QEMU could read them from a file
+    #[arg(long)]
+    link: bool,
+}
 
 /// The logits that a board computed for many images, and the time it took.
 struct Run {
@@ -44,16 +56,17 @@ struct EvaluateReport {
     traffic: Option<Traffic>,
 }
 
-pub fn run(args: &ImageArgs) -> Result<(), Error> {
-    let path = args.board.weights_path();
+pub fn run(args: &Args) -> Result<(), Error> {
+    let board = &args.images.board;
+    let path = board.weights_path();
     let weights = load_model(&path)?;
-    let mut data = args.data.load()?;
+    let mut data = args.images.data.load()?;
     args.classes.apply(&mut data, &weights.metadata(), &path)?;
-    let count = args.count(&data, None)?;
+    let count = args.images.count(&data, None)?;
     let (images, labels) = (&data.test.images()[..count], &data.test.labels()[..count]);
-    let run = match args.board.machine() {
-        Some(machine) if !args.link => in_bulk(&args.board, machine, &weights, images)?,
-        _ => over_the_link(&args.board, &weights, images)?,
+    let run = match board.machine() {
+        Some(machine) if !args.link => in_bulk(board, machine, &weights, images)?,
+        _ => over_the_link(board, &weights, images)?,
     };
     let host = weights.logits(images);
     let confusion = Confusion::new(&run.logits, labels);
@@ -74,7 +87,7 @@ pub fn run(args: &ImageArgs) -> Result<(), Error> {
         traffic: run.link.map(|(_, traffic)| traffic),
         board: run.board,
     };
-    if args.board.json {
+    if board.json {
         print_json(&report)?;
     } else {
         writeln!(Out, "{}", confusion_table(&confusion, &data.classes))?;

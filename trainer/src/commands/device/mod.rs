@@ -9,7 +9,6 @@ mod evaluate;
 mod info;
 
 use super::DataArgs;
-use super::classes::ClassArgs;
 use super::out::Out;
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -28,7 +27,7 @@ enum Question {
     /// Print the board's name, firmware and parameters
     Info(BoardArgs),
     /// Classify the test images on the board, and compare all logits with this computer's
-    Evaluate(ImageArgs),
+    Evaluate(evaluate::Args),
     /// Measure each layer: in cycles, or in QEMU in instructions
     Bench(BoardArgs),
     /// Find the first layer and element in which the board differs from this computer
@@ -43,14 +42,9 @@ struct ImageArgs {
     board: BoardArgs,
     #[command(flatten)]
     data: DataArgs,
-    #[command(flatten)]
-    classes: ClassArgs,
     /// Use only the first N test images [default: all for evaluate, 10 for compare]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: Option<u32>,
-    /// Send the images over the link even if QEMU could read them from a file
-    #[arg(long)]
-    link: bool,
 }
 
 pub fn run(args: &Args) -> Result<(), Error> {

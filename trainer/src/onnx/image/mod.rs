@@ -253,6 +253,11 @@ impl<'a> Image<'a> {
         Ok(self)
     }
 
+    /// Returns the number of elements of one image.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// Returns the result of the operator `Shape`.
     pub fn shape(&self, node: &Node) -> Result<Constant, String> {
         match self.pads {

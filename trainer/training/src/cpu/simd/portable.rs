@@ -32,7 +32,8 @@ fn mul_add_in_f64<const N: usize>(a: &[f32; N], b: &[f32; N], c: &[f32; N]) -> [
         // What the rounding of the sum has left out, exactly (Knuth's TwoSum). It is NaN if the sum is infinite or NaN.
         let added = sum - product;
         let error = (product - (sum - added)) + (c - added);
-        // Cuts the exact sum off, which is one less if it was rounded away from zero, and sets the last bit if anything was cut off.
+        // Rounds the exact sum toward zero: the bits are one less if the sum was rounded away from zero. Then sets the last bit if the
+        // sum is inexact, so that the conversion to f32 rounds as if it had the exact sum.
         let inexact = u64::from(error.abs() > 0.0);
         let away_from_zero = inexact & ((error.to_bits() ^ sum.to_bits()) >> 63);
         f64::from_bits(sum.to_bits().wrapping_sub(away_from_zero) | inexact) as f32
