@@ -10,6 +10,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+# The settings of the shell must not change what the checks do.
+unset "${!LENET_@}" DEFMT_LOG
+# Fails now instead of at the end if the files that a later step writes exist.
+docs/journeys.sh --ready
 # The tests compile in less time without debug information.
 export CARGO_PROFILE_DEV_DEBUG=0
 # The program that `cargo test` builds. The release build of the trainer is not tested. It optimizes the trainer's crates in the same
@@ -185,9 +189,6 @@ trainer predict data/lenet.weights --index 7 | tee "$run/predicted"
 grep -q '% shirt$' "$run/predicted"
 trainer bench --epochs 2
 
-step "the commands of the README and the book, and the output that these show"
-python3 docs/commands.py "$trainer"
-
 step "8-bit integers: the committed file is what quantize makes, and loses 3 images of 10,000"
 int8=$(mktemp -d)
 trainer quantize data/lenet.weights --out "$int8/lenet.weights" | tee "$int8/log"
@@ -337,20 +338,14 @@ cargo test -q --test firmware -- --ignored
 cargo test -q --test device -- --ignored --test-threads 1
 cargo test -q --test pico -- --ignored --nocapture --test-threads 2
 
-step "trainer device, as the README shows it"
-device() { trainer device "$@"; }
-device evaluate --qemu --images 1000
-device bench --qemu
-device compare --qemu --images 3
-device evaluate --qemu microbit --weights data/lenet-int8.weights --images 1000
-device compare --qemu microbit --weights data/lenet-int8.weights --images 3
-device bench --qemu microbit --weights data/lenet-int8.weights
-device evaluate --qemu stm32vldiscovery --weights data/lenet-int8.weights --images 100
-certified=$(mktemp -d)
-device certify --qemu --images 100 --out "$certified"
-device certify --check "$certified"/*.json
-rm -r "$certified"
+step "trainer device in int8, and the estimated cycles"
+trainer device compare --qemu microbit --weights data/lenet-int8.weights --images 3
+trainer device bench --qemu microbit --weights data/lenet-int8.weights
+trainer device evaluate --qemu stm32vldiscovery --weights data/lenet-int8.weights --images 100
 python3 firmware/cycles.py target/firmware/mps2-an386/thumbv7em-none-eabihf/release/bench data/lenet.weights
+
+step "the commands of the README and the book, and the output that these show"
+python3 docs/commands.py "$trainer"
 
 step "the output of the typical sessions, as docs/src/journeys.md shows it"
 cross env TRAINER="$trainer" docs/journeys.sh --check

@@ -2,13 +2,15 @@
 
 Each page gets a folder of its own, with the data set and the weights of the repository, in which the commands of its `sh` and
 `console` blocks run. Fails if a command does not succeed, or prints something else than its `console` block shows. What is not run is
-listed with the reason.
+listed with the reason. The commands that emulate a board need what `firmware/build-all.sh` builds (see ci.sh).
 """
 
 import difflib
+import glob
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,8 +22,8 @@ PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs/src").glob(
 # The first pattern that a command matches says why it does not run here.
 NOT_RUN = [
     (r"--port|--probe", "needs a board"),
-    (r" device ", "needs the firmware's images; ci.sh runs it where it has built them"),
-    (r"LENET_NETWORK|runs/mine", "needs the program built for another network; ci.sh tests the networks in tests/tests/networks.rs"),
+    (r"--tcp", "needs the emulated Pico; tests/tests/pico.rs runs it there"),
+    (r"LENET_|runs/mine", "needs the program built for another network; ci.sh tests the networks in tests/tests/networks.rs"),
     (r"--example", "is another program, which ci.sh runs by itself"),
     (r"\bDIR\b", "stands for a folder of the reader"),
 ]
@@ -37,7 +39,7 @@ MADE = {
 
 def commands(page):
     """The trainer's commands in a page's `sh` and `console` blocks. With those of `console` blocks comes the output shown."""
-    for kind, block in re.findall(r"^ *```(sh|console)\n(.*?)^ *```", page.read_text(), re.S | re.M):
+    for kind, block in re.findall(r"^ *```(sh|console)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.S | re.M):
         if kind == "sh":
             shown = [(line.split(" # ")[0].strip(), None) for line in block.replace("\\\n", " ").splitlines()]
         else:
@@ -51,6 +53,7 @@ def comparable(output):
     """The output without trailing spaces, and without what each run changes."""
     output = re.sub(r" +$", "", output, flags=re.M)
     output = re.sub(r"time \d+\.\d sec", "time T sec", output)
+    output = re.sub(r"\d+\.\d+ ms an image", "T ms an image", output)
     return re.sub(r"\d{8}-\d{6}-seed", "DATE-seed", output)
 
 
@@ -59,20 +62,27 @@ def difference(shown, printed):
     shown, printed = comparable(shown), comparable(printed)
     pattern = "".join(r"(.*\n)*?" if line == "...\n" else re.escape(line) for line in shown.splitlines(keepends=True))
     if not re.fullmatch(pattern, printed):
-        return "\n".join(difflib.unified_diff(shown.splitlines(), printed.splitlines(), "the page", "the program", lineterm=""))
+        lines = difflib.unified_diff(shown.splitlines(), printed.splitlines(), "the page", "the program", lineterm="")
+        return "\n".join(lines) or "they differ only in the ends of lines"
 
 
 def main():
     trainer = str(pathlib.Path(sys.argv[1]).resolve())
-    # The pages show what the program prints without a GPU.
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    # The settings of this shell must not change what the program prints. The pages show what it prints without a GPU.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LENET_")}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
     ran = compared = 0
     for page in PAGES:
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "data").symlink_to(ROOT / "data")
-            run = lambda arguments: subprocess.run(  # noqa: E731
-                [trainer, *arguments.split()], cwd=folder, env=environment, capture_output=True, text=True
-            )
+
+            def run(arguments):
+                # A pattern such as `certificates/*.json` stands for the files, as in a shell.
+                words = [sorted(glob.glob(word, root_dir=folder)) or [word] for word in shlex.split(arguments)]
+                return subprocess.run(
+                    [trainer, *sum(words, [])], cwd=folder, env=environment, capture_output=True, encoding="utf-8"
+                )
+
             for arguments in MADE.get(page.name, []):
                 run(arguments).check_returncode()
             for command, shown in commands(page):

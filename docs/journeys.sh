@@ -3,29 +3,36 @@
 #
 #     docs/journeys.sh > docs/src/journeys.md
 #     docs/journeys.sh --check    # compares with the page instead, apart from times and the names of devices
+#     docs/journeys.sh --ready    # only checks that the files that the commands write do not exist yet
 #
 # It needs what ci.sh installs for the emulated boards. It fails if a command does not end with the expected exit code. The environment
 # variable TRAINER names the program; without it, the script builds it and the firmware.
 set -euo pipefail
+# Otherwise a failure within `$(...)` would not end the script.
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
-export CARGO_TERM_COLOR=never CARGO_TERM_QUIET=true COLUMNS=100
-# The page shows what the program prints without a GPU.
-export CUDA_VISIBLE_DEVICES=
-clone=$PWD
-places=$(mktemp -d)
+clone=$(pwd -P)
 # What the commands write, in the clone.
 written=(runs/student runs/student-1 runs/shapes runs/longer runs/device.json mine)
 for path in "${written[@]}"; do
-    if [ -e "$path" ]; then echo "$path: is in the way; remove it" >&2 && exit 1; fi
+    if [ -e "$path" ]; then echo "$path: already exists; move or remove it, because $0 writes it" >&2 && exit 1; fi
 done
+[ "${1:-}" != --ready ] || exit 0
+# The settings of this shell must not change what the programs print. The page shows what they print without a GPU.
+unset "${!LENET_@}" DEFMT_LOG
+export CARGO_TERM_COLOR=never CARGO_TERM_QUIET=true COLUMNS=100 CUDA_VISIBLE_DEVICES=
+places=$(mktemp -d)
 trap 'rm -rf "$places"; cd "$clone"; rm -rf "${written[@]}"; rmdir runs 2>/dev/null || true' EXIT
+
+# The path as a pattern of sed.
+literally=$(sed 's/[].[*^$\|]/\\&/g' <<<"$clone")
 
 # see [CODE] COMMAND: prints the command and its output, and fails unless the exit code is CODE, by default 0.
 see() {
     local expected=0 code=0
     if [[ $1 =~ ^[0-9]+$ ]]; then expected=$1 && shift; fi
     printf '```console\n$ %s\n' "$1"
-    (eval "$1") 2>&1 | sed "s|$clone|.|g; s| *$||" || code=$?
+    (eval "$1") 2>&1 | sed "s|$literally|.|g; s| *$||" || code=$?
     [ "$expected" = 0 ] || echo "(exit code $code)"
     printf '```\n\n'
     [ "$code" = "$expected" ] || { echo "\`$1\` ended with $code instead of $expected" >&2 && exit 1; }
@@ -35,14 +42,14 @@ if [ -z "${TRAINER:-}" ]; then
     # Build first, so that the output of cargo is not part of the page.
     cargo build --release -p trainer >&2
     firmware/build-all.sh mps2-an386 >&2
-    TRAINER=$clone/target/release/trainer
+    TRAINER=${CARGO_TARGET_DIR:-$clone/target}/release/trainer
 fi
 trainer() { "$TRAINER" "$@"; }
 
 page() {
 say '# Four typical sessions'
 say 'This page shows what four kinds of users type in a fresh clone, and what they see. After it you know which commands fit your own
-task. The script `docs/journeys.sh` recorded the output on two cores of an AMD EPYC with AVX2. `trainer` stands for
+task. The script `docs/journeys.sh` recorded the output on two cores of an AMD EPYC with AVX-512. `trainer` stands for
 `cargo run --release -p trainer --`.'
 
 say '## A student who follows the course'
@@ -122,7 +129,7 @@ see 3 'trainer compare data/lenet.weights runs/student/lenet.weights | tail -n 5
 # comparable FILE: the page without what differs from run to run or from machine to machine, and without the depth of the stack, which
 # changes with the compiler.
 comparable() {
-    sed -E 's/time [0-9.]+ sec/time T sec/; s/, [0-9]+ us$/, T us/; s/"seconds":[0-9.e-]+/"seconds":T/; s/cpu \([^)]*\)/cpu/; s/[0-9]+ of stack/S of stack/; /^not on a GPU: /d' "$1"
+    sed -E 's/time [0-9.]+ sec/time T sec/; s/, [0-9]+ us$/, T us/; s/"seconds":[0-9.e-]+/"seconds":T/; s/cpu \([^)]*\)/cpu/; s/"working_directory":"[^"]*"/"working_directory":D/; s/[0-9]+ of stack/S of stack/; /^not on a GPU: /d' "$1"
 }
 # The substitution removes the empty line at the end.
 recorded=$(page)

@@ -36,18 +36,18 @@ fn run() -> Result<(), String> {
             names.join(", ")
         )
     })?;
-    println!("cargo::rerun-if-changed={}", file.display());
     // `#[path]` accepts only a literal, so the build script writes one.
     let module = format!("#[path = {file:?}]\nmod description;\npub use description::*;\n");
     let to = out.join("network.rs");
     fs::write(&to, module).map_err(|error| format!("{}: {error}", to.display()))
 }
 
-/// Returns the absolute path of the description that `wanted` names. Tells cargo to run this script again if the name may lead
-/// to another file.
+/// Returns the absolute path of the description that `wanted` names. Tells cargo to run this script again if the file changes or the
+/// name may lead to another one.
 fn find(networks: &Path, wanted: &str) -> Option<PathBuf> {
     let shipped = networks.join(format!("{wanted}.rs"));
     if shipped.is_file() {
+        println!("cargo::rerun-if-changed={}", shipped.display());
         return fs::canonicalize(shipped).ok();
     }
     // A network of this name may be added there.

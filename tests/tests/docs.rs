@@ -17,8 +17,9 @@ fn pages() -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap_or_default();
-            let generated = name.starts_with('.') || ["target", "runs", "book"].contains(&name);
-            if path.is_dir() && !generated {
+            // Besides what the build writes, the folders in which the book lets readers work.
+            let other = ["target", "book", "runs", "mine", "certificates"].contains(&name);
+            if path.is_dir() && !other && !name.starts_with('.') {
                 visit(&path, pages);
             } else if name.ends_with(".md") {
                 pages.push(path);

@@ -203,16 +203,14 @@ fn thirty_int8_images_over_the_uart_give_the_same_bits_as_the_host() {
     run(Cli::try_parse_from(words.into_iter().chain(options)).unwrap()).unwrap();
 }
 
-/// Compares the cycles per image, which `bench` counts with SysTick, with the table. Each layer may exceed it by 3 %.
-#[test]
-#[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
-fn cycles_stay_within_the_table() {
-    let mut pico = Pico::start("bench", "bench", &[], &["bench"]);
+/// Compares the cycles per image, which `bench` counts with SysTick, with a table. Each layer may exceed it by 3 %.
+fn check_cycles(folder: &str, table: &str) {
+    let mut pico = Pico::start_elf(elf(folder, "bench"), table, &[], &["bench"]);
     let (code, _) = pico.end();
     let log = pico.log();
     println!("{}", log.join("\n"));
     assert_eq!(code, 0);
-    let table = fs::read_to_string(root().join("tests/tests/pico-cycles.txt")).unwrap();
+    let table = fs::read_to_string(root().join("tests/tests").join(table)).unwrap();
     for line in table.lines().filter(|line| !line.starts_with('#')) {
         let (name, expected) = line.split_once(' ').expect("a name and a count");
         let expected: u64 = expected.parse().unwrap();
@@ -226,6 +224,18 @@ fn cycles_stay_within_the_table() {
         let found = found.unwrap_or_else(|| panic!("no cycles of {name}"));
         assert_count(&format!("cycles of {name}"), found, expected);
     }
+}
+
+#[test]
+#[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
+fn cycles_in_f32_stay_within_the_table() {
+    check_cycles("pico", "pico-cycles.txt");
+}
+
+#[test]
+#[ignore = "needs Node, rp2040js and the Pico's images: see ci.sh"]
+fn cycles_in_int8_stay_within_the_table() {
+    check_cycles("pico-int8", "pico-cycles-int8.txt");
 }
 
 #[test]

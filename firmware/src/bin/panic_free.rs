@@ -1,5 +1,5 @@
-//! Proves that the code from a weights file and a picture, or a message, to logits and reply cannot panic. The proof is that this
-//! program links.
+//! Proves that inference and the link cannot panic: no weights file, picture or message can cause a panic before the logits or the
+//! reply are there. The proof is that this program links.
 //!
 //! Its panic handler calls a function that does not exist, so the linker fails if any panic is reachable. The
 //! program does what every other program does between its start and its output. It is never run.

@@ -15,8 +15,8 @@
 //! | after tanh | 128 | 1/127 |
 //! | without an activation function | 128 | calibrated on training images |
 //!
-//! A weight is an integer from -127 to 127, times a scale that its output channel shares. It is stored as a byte, with 128
-//! added. Both factors of every product are therefore unsigned bytes, which a Cortex-M0 loads with one instruction. The 128 is
+//! A weight is an integer from -128 to 127, times a scale that its output channel shares. The quantizer does not use -128. The integer
+//! is stored as a byte, with 128 added. Both factors of every product are therefore unsigned bytes, which a Cortex-M0 loads with one instruction. The 128 is
 //! subtracted once per sum:
 //!
 //! ```text
@@ -64,7 +64,7 @@ use bytemuck::Zeroable;
 
 /// The number that is added to a weight when it is stored.
 pub const EXCESS: i32 = 128;
-/// The largest weight. The quantizer uses the weights from `-MAX_WEIGHT`, but a byte can also store -128.
+/// The largest weight. The quantizer uses the weights from `-MAX_WEIGHT` to `MAX_WEIGHT`, but a byte can also store -128.
 pub const MAX_WEIGHT: i32 = 127;
 /// The largest byte of an activation.
 const MAX_BYTE: i64 = 255;
@@ -100,8 +100,9 @@ pub const fn input_zero(layers: &[Layer], index: usize) -> u8 {
 /// and every weight is -128, the largest in magnitude that a byte can store. If bias and limit together are no larger, no sum can
 /// overflow.
 ///
-/// Every kernel asserts at compile time that at least [`LEAST_HEADROOM`] is left. That holds for every valid description: a
-/// layer has at most 65,536 inputs, because the outputs of all layers may take 256 KiB as f32.
+/// Every kernel asserts at compile time that at least [`LEAST_HEADROOM`] is left. That holds for every valid description: an output of
+/// a linear layer is a sum of at most 65,536 products, because the outputs of all layers may take 256 KiB as f32, and an output of a
+/// convolution is a sum of fewer.
 pub const fn headroom(layer: &Layer) -> i64 {
     let products = products_of(layer) as i64;
     i32::MAX as i64 - products * MAX_BYTE * EXCESS as i64
