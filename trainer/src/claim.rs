@@ -59,7 +59,8 @@ impl Claim {
     }
 }
 
-/// Checks that no process has claimed a folder, and changes nothing in it.
+/// Checks that no process has claimed a folder, as far as the file system can tell. Locks the lock file for a moment, and changes
+/// nothing in the folder.
 ///
 /// # Errors
 /// `InUse`: a process has claimed the folder

@@ -46,9 +46,12 @@ impl Folder {
                 Ok(()) => {}
                 Err(_) if part.is_dir() => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    return Err(Error::Exists {
-                        path: path.to_owned(),
-                    });
+                    // If a folder above is a file, the next call says so.
+                    if part == path {
+                        return Err(Error::Exists {
+                            path: path.to_owned(),
+                        });
+                    }
                 }
                 Err(error) => return Err(Error::io("cannot be created", path)(error)),
             }
@@ -203,7 +206,13 @@ mod tests {
         assert!(old.join("a/file").exists() && !old.join("a/b").exists());
 
         // A part of the path is a file.
-        assert!(Folder::create(&old.join("x/y/../../a/file/z")).is_err());
+        let error = Folder::create(&old.join("x/y/../../a/file/z")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("cannot be created: Not a directory"),
+            "{error}"
+        );
         assert!(!old.join("x").exists());
         let error = Folder::create(&old.join("a/file")).unwrap_err();
         assert!(matches!(error, Error::Exists { .. }), "{error}");

@@ -63,6 +63,13 @@ impl RunFolder {
         for number in 2.. {
             match created.add(&path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                // Another training that wrote nothing has removed the folder above.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // Dropped first, so that it cannot remove what is created now.
+                    drop(std::mem::take(&mut created));
+                    created = output::Folder::create(parent)?;
+                    continue;
+                }
                 made => {
                     made.map_err(Error::io("cannot be created", &path))?;
                     break;
