@@ -68,16 +68,16 @@ def difference(shown, printed):
 
 def main():
     trainer = str(pathlib.Path(sys.argv[1]).resolve())
-    # The settings of this shell must not change what the program prints. The pages show what it prints without a GPU.
+    # The project's settings in this shell must not change what the program prints. The pages show what it prints without a GPU.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LENET_")}
-    environment["CUDA_VISIBLE_DEVICES"] = ""
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
     ran = compared = 0
     for page in PAGES:
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "data").symlink_to(ROOT / "data")
 
             def run(arguments):
-                # A pattern such as `certificates/*.json` stands for the files, as in a shell.
+                # A pattern such as `certificates/*.json` stands for the files.
                 words = [sorted(glob.glob(word, root_dir=folder)) or [word] for word in shlex.split(arguments)]
                 return subprocess.run(
                     [trainer, *sum(words, [])], cwd=folder, env=environment, capture_output=True, encoding="utf-8"

@@ -10,8 +10,8 @@
 set -euo pipefail
 # Otherwise a failure within `$(...)` would not end the script.
 shopt -s inherit_errexit
-cd "$(dirname "$0")/.."
-clone=$(pwd -P)
+cd -P "$(dirname "$0")/.."
+clone=$PWD
 # What the commands write, in the clone.
 written=(runs/student runs/student-1 runs/shapes runs/longer runs/device.json mine)
 for path in "${written[@]}"; do
@@ -42,7 +42,7 @@ if [ -z "${TRAINER:-}" ]; then
     # Build first, so that the output of cargo is not part of the page.
     cargo build --release -p trainer >&2
     firmware/build-all.sh mps2-an386 >&2
-    TRAINER=${CARGO_TARGET_DIR:-$clone/target}/release/trainer
+    TRAINER=$(realpath "${CARGO_TARGET_DIR:-target}")/release/trainer
 fi
 trainer() { "$TRAINER" "$@"; }
 

@@ -235,13 +235,15 @@ fn a_certificate_has_the_name_of_its_board_and_stays_in_its_folder() {
     };
     let before = names(folder.path());
     let out = folder.path().join("new/certificates");
-    for name in ["../x", "/tmp/x", "a/b", "..", ".x", "", "a\\b", "a b", "ä"] {
+    for name in [
+        "../x", "/tmp/x", "a/b", "..", ".x", "", "a\\b", "a b", "ä", "A", "a_b",
+    ] {
         let error = certify(name, &out).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
-                "the board's name is {name:?}, and the files of its certificate are named after it: expected letters, digits, \
-                 `-`, `_` and `.`, not beginning with `.`; change the name in the firmware, and flash it again"
+                "the board's name is {name:?}, and the files of its certificate are named after it: expected lower-case letters, \
+                 digits and `-`; change the name in the firmware, and flash it again"
             )
         );
         assert_eq!(names(folder.path()), before, "{name}");

@@ -17,8 +17,10 @@ fn pages() -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap_or_default();
-            // Besides what the build writes, the folders in which the book lets readers work.
-            let other = ["target", "book", "runs", "mine", "certificates"].contains(&name);
+            // Besides what the build writes, the folders at the top in which the book lets readers work.
+            let is_top = folder == root();
+            let other = ["target", "book", "runs"].contains(&name)
+                || is_top && ["mine", "certificates"].contains(&name);
             if path.is_dir() && !other && !name.starts_with('.') {
                 visit(&path, pages);
             } else if name.ends_with(".md") {

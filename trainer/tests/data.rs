@@ -203,7 +203,7 @@ fn suspicious_data_gives_warnings_and_no_error() {
         );
     }
     let warnings = "warning: the borders of the images are bright (mean 236 of 255): dark on white? Fashion-MNIST is \
-                    bright on black; --invert turns pictures round\n\
+                    bright on black; --invert does so to pictures in class folders\n\
                     warning: 1 of 1 test images are training images too (the first: index 0); the test accuracy is too high\n\
                     warning: class b: no test image\n";
     let out = place.good(CHECK);

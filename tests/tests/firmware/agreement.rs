@@ -165,7 +165,7 @@ fn logits_of_another_network_are_the_hosts<N: Network>(
     }
 }
 
-/// The same with random parameters.
+/// Compares the logits of a network with random parameters.
 fn check<N: Network>(board: &str, images: usize) {
     logits_of_another_network_are_the_hosts::<N>(board, &random_params::<N>(), images);
 }

@@ -36,7 +36,7 @@ pub struct Args {
     /// Threads of the devices core and cpu; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = super::threads())]
     pub(super) threads: u16,
-    /// Write the logits, (N, 10) in f32, to a new safetensors file
+    /// Write the logits, (N, classes) in f32, to a new safetensors file
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(no_output))]
     logits: Option<PathBuf>,
     /// Print the confusion matrix

@@ -27,6 +27,7 @@ pub struct ExportArgs {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_arg("ignore_class_names", |arg| arg.requires("data")))]
 pub struct ImportArgs {
     /// Safetensors file or NumPy archive (.npz) with the tensors of PyTorch's state_dict (conv.0.weight, conv.0.bias, ...), or an
     /// ONNX model that computes the same function as this network. Tensors with other names are matched by shape if there is
@@ -45,6 +46,8 @@ pub struct ImportArgs {
     /// Also evaluate the weights on the test images of this data set
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    classes: ClassArgs,
 }
 
 /// Parses a mean. Its range is checked because users often give the statistics of bytes (0 to 255).
@@ -72,7 +75,7 @@ fn number(text: &str, range: &str, fits: impl Fn(f64) -> bool) -> Result<f64, St
 enum Format {
     /// Tensors with the names of PyTorch's state_dict; f32 only
     Safetensors,
-    /// The network with its parameters, from `image` (N, 1, 28, 28) in f32 from 0 to 1 to `logits` (N, 10); operator set 13.
+    /// The network with its parameters, from `image` (N, C, H, W) in f32 from 0 to 1 to `logits` (N, classes); operator set 13.
     /// Int8 is written with QuantizeLinear and DequantizeLinear
     Onnx,
     /// A C header with one array per tensor
@@ -122,7 +125,8 @@ pub fn import(args: &ImportArgs) -> Result<(), Error> {
         None => None,
         Some(folder) => {
             let mut data = DataArgs::of_folder(folder).load()?;
-            ClassArgs::default().apply(&mut data, &weights.metadata, &args.file)?;
+            args.classes
+                .apply(&mut data, &weights.metadata, &args.file)?;
             Some(data.test)
         }
     };
@@ -159,7 +163,7 @@ pub(super) fn warn_near_chance(file: &WeightsFile, path: &Path, split: &Split, a
     warn(format_args!(
         "{}: accuracy {accuracy:.4} is near chance ({chance:.4}) for weights from another program. If they are well trained, check \
          what they were trained on. Images are 0..1 here, without Normalize: fold it in with trainer import --mean M --std S. \
-         Objects are light on a dark ground (--invert turns the data).{channels} Rows come before columns, and label n is \
+         Objects are light on a dark ground (--invert does so to pictures in class folders).{channels} Rows come before columns, and label n is \
          output n",
         path.display()
     ));

@@ -55,7 +55,7 @@ pub struct Args {
     /// Folder for the results [default: runs/<date>-<time>-seed<N>]
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(no_output))]
     out: Option<PathBuf>,
-    /// Continue the run in this folder up to --epochs, as if it had never stopped; all other settings are those of the run
+    /// Continue the run in this folder up to --epochs, as if it had never stopped. Besides, only --max-steps, --patience, --threads and the output may change; the other settings are those of the run
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Start from the parameters of this weights file, or of a safetensors, NumPy or ONNX file that `import` accepts
@@ -87,7 +87,7 @@ pub struct Args {
     /// Stop after N epochs in a row without a better validation accuracy; epochs at chance at the start do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     patience: Option<u32>,
-    /// Print only warnings and errors
+    /// Print only notes, warnings and errors
     #[arg(long, conflicts_with = "log_format")]
     quiet: bool,
     /// Format of the output

@@ -16,7 +16,7 @@ pub fn warnings(data: &Dataset) -> Vec<String> {
     if let Some(border) = bright_border(bytes(data.train.images()), SHAPE) {
         warnings.push(format!(
             "the borders of the images are bright (mean {border:.0} of 255): dark on white? Fashion-MNIST is bright on \
-             black; --invert turns pictures round"
+             black; --invert does so to pictures in class folders"
         ));
     }
     for (split, name) in [(&data.train, "training"), (&data.test, "test")] {
@@ -140,7 +140,7 @@ mod tests {
     fn each_problem_has_its_own_warning() {
         let mut expected = vec![
             "the borders of the images are bright (mean 205 of 255): dark on white? Fashion-MNIST is bright on black; \
-             --invert turns pictures round",
+             --invert does so to pictures in class folders",
             "1 of 1 test images are training images too (the first: index 0); the test accuracy is too high",
             "class b: no test image",
         ];

@@ -230,6 +230,12 @@ pub fn name(board: &str, date: &str) -> String {
     format!("{board}-{date}")
 }
 
+/// Returns whether a certificate can have this name of a board.
+pub fn is_board_name(board: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !board.is_empty() && board.chars().all(is_plain)
+}
+
 impl Certificate {
     /// Reads a certificate from a JSON file.
     ///
@@ -273,9 +279,8 @@ impl Certificate {
             self.date.parse::<jiff::civil::Date>().is_ok() && self.date.len() == 10,
             format!("the date is `{}`, not YYYY-MM-DD", self.date),
         );
-        let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         expect(
-            !self.board.is_empty() && self.board.chars().all(named),
+            is_board_name(&self.board),
             format!("`{}` is no name of a board", self.board),
         );
         expect(

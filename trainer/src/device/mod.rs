@@ -158,8 +158,8 @@ pub enum DeviceError {
     },
     /// The board's name cannot be that of a file.
     #[error(
-        "the board's name is {found:?}, and the files of its certificate are named after it: expected letters, digits, `-`, `_` \
-         and `.`, not beginning with `.`; change the name in the firmware, and flash it again"
+        "the board's name is {found:?}, and the files of its certificate are named after it: expected lower-case letters, digits \
+         and `-`; change the name in the firmware, and flash it again"
     )]
     Name {
         /// The board's name.

@@ -120,6 +120,15 @@ fn classes_that_the_weights_do_not_know_are_named() {
             ),
         );
     }
+    // `import` compares the data only if it evaluates.
+    place.good("export run/lenet.weights --format safetensors --out run.safetensors");
+    place.good(&format!(
+        "import run.safetensors --out imported.weights --data strange {ignored}"
+    ));
+    place.unusable(
+        &format!("import run.safetensors --out again.weights {ignored}"),
+        "the following required arguments were not provided:",
+    );
     // The data may have fewer classes than the weights.
     let says = "note: run/lenet.weights has its classes in another order than few: they are matched by their names\n";
     said(&place, "evaluate run/lenet.weights --data few", says);

@@ -1,7 +1,7 @@
 //! `trainer device bench`: measures the cost of each layer.
 
 use super::board::PROGRESS;
-use super::{BoardArgs, print_json};
+use super::{BoardArgs, given_weights, print_json};
 use crate::commands::out::{Out, load_model};
 use crate::device::certificate::{self, Cost, LayerCost};
 use crate::device::{Client, DeviceError, Machine, Qemu, Wire};
@@ -26,7 +26,7 @@ struct BenchReport {
 pub fn run(args: &BoardArgs) -> Result<(), Error> {
     let report = match args.machine() {
         Some(machine) => counted_instructions(args, machine)?,
-        None => args.with_board(None, |client| {
+        None => args.with_board(given_weights(args)?.as_ref(), |client| {
             let cost = cost_by_layer(client)?;
             let by_name = |LayerCost { name, count }| (name, count);
             Ok(BenchReport {

@@ -8,7 +8,7 @@ use crate::commands::out::{Out, load_model};
 use crate::dataset::{Dataset, hex};
 use crate::device::certificate::{
     Certificate, FORMAT, Host, Images, MemoryUsed, SelfTest, Time, Versions, WeightsUsed, bits,
-    logits_sha256, name,
+    is_board_name, logits_sha256, name,
 };
 use crate::device::{DeviceError, differing};
 use crate::error::Error;
@@ -185,8 +185,7 @@ fn check_board(
 /// Returns the paths of the two files of a board's certificate, and checks that neither exists yet.
 fn new_files(folder: &Path, board: &str, date: &str) -> Result<[PathBuf; 2], Error> {
     // The name comes from the board, and must not lead to another folder.
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if board.is_empty() || board.starts_with('.') || !board.chars().all(is_plain) {
+    if !is_board_name(board) {
         let found = board.to_owned();
         return Err(DeviceError::Name { found }.into());
     }

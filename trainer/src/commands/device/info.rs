@@ -1,7 +1,7 @@
 //! `trainer device info`.
 
-use super::{BoardArgs, print_json};
-use crate::commands::out::{Out, load_model};
+use super::{BoardArgs, given_weights, print_json};
+use crate::commands::out::Out;
 use crate::dataset::hex;
 use crate::device::Identity;
 use crate::error::Error;
@@ -19,9 +19,9 @@ struct InfoReport<'a> {
 }
 
 pub fn run(args: &BoardArgs) -> Result<(), Error> {
-    // Without --weights, the board may have any weights.
-    let expected = args.weights.as_deref().map(load_model).transpose()?;
-    let who = args.with_board(expected.as_ref(), |client| Ok(client.identity().clone()))?;
+    let who = args.with_board(given_weights(args)?.as_ref(), |client| {
+        Ok(client.identity().clone())
+    })?;
     let report = InfoReport {
         board: &who.board,
         firmware: &who.firmware,

@@ -9,9 +9,10 @@ mod evaluate;
 mod info;
 
 use super::DataArgs;
-use super::out::Out;
+use super::out::{Out, load_model};
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::model::Model;
 use board::BoardArgs;
 use clap::Subcommand;
 use serde::Serialize;
@@ -69,6 +70,11 @@ impl ImageArgs {
             None => Ok(default.unwrap_or(all).min(all)),
         }
     }
+}
+
+/// Loads the file of `--weights`. Returns `None` without this option: the board may then have any weights.
+fn given_weights(args: &BoardArgs) -> Result<Option<Model>, Error> {
+    args.weights.as_deref().map(load_model).transpose()
 }
 
 /// Prints a report as one JSON object.
