@@ -300,7 +300,7 @@ fn a_certificate_with_different_logits_is_an_error() {
 fn different_weights_are_an_error_with_both_hashes() {
     let folder = tempfile::tempdir().unwrap();
     let path = saved(folder.path(), 1);
-    for command in ["info", "evaluate", "compare"] {
+    for command in ["info", "evaluate", "bench", "compare"] {
         let address = board_at_tcp(weights(2), initial_params(2));
         let arguments = [
             command,
