@@ -55,7 +55,7 @@ pub struct Args {
     /// Folder for the results [default: runs/<date>-<time>-seed<N>]
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(no_output))]
     out: Option<PathBuf>,
-    /// Continue the run in this folder up to --epochs, as if it had never stopped. Besides, only --max-steps, --patience, --threads and the output may change; the other settings are those of the run
+    /// Continue the run in this folder up to --epochs, as if it had never stopped. --max-steps, --patience and --threads may be given, too; all other settings are those of the run
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Start from the parameters of this weights file, or of a safetensors, NumPy or ONNX file that `import` accepts

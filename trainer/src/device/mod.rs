@@ -156,7 +156,7 @@ pub enum DeviceError {
         /// The host's file.
         file: PathBuf,
     },
-    /// The board's name cannot be that of a file.
+    /// No certificate can have the board's name.
     #[error(
         "the board's name is {found:?}, and the files of its certificate are named after it: expected lower-case letters, digits \
          and `-`; change the name in the firmware, and flash it again"
